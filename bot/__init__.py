@@ -1,0 +1,1 @@
+"""The process: clusters in, alerts over time, messages out."""

@@ -1,0 +1,1 @@
+"""The bot on recorded clusters beside a local Slack workspace."""

@@ -1,0 +1,1 @@
+"""Live evidence as resources: every probe is read-only, bounded and optional."""

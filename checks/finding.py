@@ -1,0 +1,97 @@
+"""What a check says: a Finding, or that it could not look (Skipped); and how a check registers itself.
+
+A check is a function of one host's `Case` that yields findings. It lives in a file of its own, named like its cause id with `_` for `-`,
+in the folder of its family; being there is its registration (`checks.diagnosis` walks the folders).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from checks.catalogue import CAUSES, Cause
+
+if TYPE_CHECKING:
+    from checks.diagnosis import Case
+    from checks.routes import Viewpoint
+
+
+class Severity(StrEnum):
+    """error: requests fail now; warning: they will; info: harms nobody."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Origin(Struct, frozen=True):
+    """Where an object stands when it was read from a file: path as given, line from 1 (0 when unknown)."""
+
+    file: str
+    line: int = 0
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One cause in one place, as DESIGN's FINDING: field names and order are the JSON contract.
+
+    `failing_share` is 0 to 1. `evidence` are facts, each with its source. `patch` is a whole command or manifest, or None.
+    `same_as` are the IST and KIA codes of the same thing.
+    """
+
+    cause: str
+    code: str
+    severity: Severity
+    cluster: str
+    resource: str
+    path: str
+    host: str
+    viewpoints: tuple[Viewpoint, ...]
+    failing_share: float
+    message: str
+    evidence: tuple[str, ...] = ()
+    fix: str = ""
+    patch: str | None = None
+    commands: tuple[str, ...] = ()
+    same_as: tuple[str, ...] = ()
+    origin: Origin | None = None
+
+
+class Skipped(Struct, frozen=True):
+    """A check (cause id, or `*` for every one) that could not look in a cluster, and why."""
+
+    check: str
+    cluster: str
+    reason: str
+
+
+Check = Callable[["Case"], Iterator[Finding]]
+
+REGISTRY: dict[str, Check] = {}
+
+
+def check(cause: str) -> Callable[[Check], Check]:
+    """Register a check under its cause id; an unknown or doubled id is a programming error and raises ValueError."""
+    if cause not in CAUSES:
+        raise ValueError(f"{cause} is not in the catalogue of causes")
+
+    def register(function: Check) -> Check:
+        if cause in REGISTRY and REGISTRY[cause].__module__ != function.__module__:
+            raise ValueError(f"{cause} is checked twice")
+        REGISTRY[cause] = function
+        return function
+
+    return register
+
+
+def cause(id_or_code: str) -> Cause | None:
+    """The catalogue's entry of an id (`subset-undefined`) or a code (`MESH106`), any case; None if there is none."""
+    wanted = id_or_code.strip().lower()
+    return CAUSES.get(wanted) or next((c for c in CAUSES.values() if c.code.lower() == wanted), None)
+
+
+def worst(severities: Mapping[Severity, int]) -> Severity | None:
+    """The worst severity that occurs, or None."""
+    return next((s for s in Severity if severities.get(s)), None)

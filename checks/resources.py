@@ -1,0 +1,1231 @@
+"""The kinds that meshwhy reads, as frozen structs of just the fields that a rule of Istio uses.
+
+`parse` is the only way in. Unknown fields are ignored. An object with a wrong type becomes a `Malformed` and never stops the rest.
+A field that Kubernetes leaves out has the default that the API server, or istiod, gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct, field
+
+
+class _Object(Struct, frozen=True, gc=False, rename="camel"):
+    """What every struct below shares: frozen, camelCase on the wire, unknown fields ignored."""
+
+
+class OwnerReference(_Object):
+    """Who made this object: a Pod's ReplicaSet, a ReplicaSet's Deployment."""
+
+    kind: str = ""
+    name: str = ""
+    controller: bool | None = None
+
+
+class Metadata(_Object):
+    """The part of ObjectMeta that rules use. `creation_timestamp` is RFC 3339 text in UTC, which sorts as time does."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class Resource(_Object, kw_only=True):
+    """An object of the API: its metadata, and the kind's own fields in subclasses."""
+
+    metadata: Metadata = Metadata()
+
+    @property
+    def name(self) -> str:
+        """metadata.name."""
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """metadata.namespace, empty for a kind without namespaces."""
+        return self.metadata.namespace
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """metadata.labels, never None."""
+        return self.metadata.labels or _EMPTY
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """metadata.annotations, never None."""
+        return self.metadata.annotations or _EMPTY
+
+    @property
+    def created(self) -> str:
+        """metadata.creationTimestamp as sortable text, empty when unknown."""
+        return self.metadata.creation_timestamp or ""
+
+    @property
+    def ref(self) -> str:
+        """As a person writes it: `VirtualService shop/cart`, `Node node-a`."""
+        kind = KIND_OF[type(self)]
+        return f"{kind.kind} {self.namespace}/{self.name}" if self.namespace else f"{kind.kind} {self.name}"
+
+
+_EMPTY: Mapping[str, str] = {}
+
+
+# --- core, discovery, apps -------------------------------------------------------------------------------------------------
+
+
+class Namespace(Resource):
+    """v1 Namespace: its labels decide injection, network, ambient and discovery."""
+
+
+class _NodeStatus(_Object):
+    conditions: tuple[Condition, ...] = ()
+
+
+class Condition(_Object):
+    """One condition of a status: `Ready`, `Available`, `Accepted`."""
+
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+
+
+class Node(Resource):
+    """v1 Node: region and zone of what runs on it."""
+
+    status: _NodeStatus = _NodeStatus()
+
+
+class ServicePort(_Object):
+    """One port of a Service; an unnamed port has the empty name."""
+
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    target_port: int | str | None = None
+    app_protocol: str | None = None
+    node_port: int = 0
+
+
+class _ServiceSpec(_Object):
+    type: str = "ClusterIP"
+    cluster_ip: str = field(default="", name="clusterIP")
+    cluster_ips: tuple[str, ...] = field(default=(), name="clusterIPs")
+    external_ips: tuple[str, ...] = field(default=(), name="externalIPs")
+    external_name: str = ""
+    ports: tuple[ServicePort, ...] = ()
+    selector: dict[str, str] | None = None
+    internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+    publish_not_ready_addresses: bool = False
+    traffic_distribution: str | None = None
+    session_affinity: str | None = None
+
+
+class _Ingress(_Object):
+    ip: str = ""
+    hostname: str = ""
+
+
+class _LoadBalancer(_Object):
+    ingress: tuple[_Ingress, ...] = ()
+
+
+class _ServiceStatus(_Object):
+    load_balancer: _LoadBalancer = _LoadBalancer()
+
+
+class Service(Resource):
+    """v1 Service."""
+
+    spec: _ServiceSpec = _ServiceSpec()
+    status: _ServiceStatus = _ServiceStatus()
+
+
+class EndpointConditions(_Object):
+    """ready, serving, terminating; None is what a hand-made slice leaves out (semantics.md 3.7)."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class ObjectReference(_Object):
+    """What an endpoint points at, usually a Pod."""
+
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
+
+
+class SliceEndpoint(_Object):
+    """One endpoint of an EndpointSlice."""
+
+    addresses: tuple[str, ...] | None = None
+    conditions: EndpointConditions = EndpointConditions()
+    node_name: str | None = None
+    zone: str | None = None
+    hostname: str | None = None
+    target_ref: ObjectReference | None = None
+
+
+class SlicePort(_Object):
+    """One port of an EndpointSlice: the target port under the Service port's name."""
+
+    name: str | None = None
+    port: int | None = None
+    protocol: str | None = None
+
+
+class EndpointSlice(Resource):
+    """discovery.k8s.io/v1 EndpointSlice."""
+
+    address_type: str = "IPv4"
+    endpoints: tuple[SliceEndpoint, ...] | None = None
+    ports: tuple[SlicePort, ...] | None = None
+
+    @property
+    def service(self) -> str:
+        """The Service that this slice belongs to, by its label."""
+        return self.labels.get("kubernetes.io/service-name", "")
+
+
+class ContainerPort(_Object):
+    """One declared port of a container."""
+
+    container_port: int = 0
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class EnvVar(_Object):
+    """One literal environment variable; valueFrom is not read."""
+
+    name: str = ""
+    value: str = ""
+
+
+class Probe(_Object):
+    """A container's probe: only that there is one."""
+
+
+class Container(_Object):
+    """One container: image, ports, environment."""
+
+    name: str = ""
+    image: str = ""
+    ports: tuple[ContainerPort, ...] | None = None
+    env: tuple[EnvVar, ...] | None = None
+    args: tuple[str, ...] | None = None
+    restart_policy: str | None = None
+    readiness_probe: Probe | None = None
+
+
+class PodSpec(_Object):
+    """What a Pod, or a workload's template, says about its containers."""
+
+    node_name: str = ""
+    service_account_name: str = ""
+    host_network: bool = False
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] | None = None
+
+
+class _Waiting(_Object):
+    reason: str = ""
+    message: str = ""
+
+
+class _ContainerState(_Object):
+    waiting: _Waiting | None = None
+    terminated: _Waiting | None = None
+
+
+class ContainerStatus(_Object):
+    """Whether a container is ready and, if not, why it waits."""
+
+    name: str = ""
+    ready: bool = False
+    restart_count: int = 0
+    state: _ContainerState = _ContainerState()
+
+
+class _PodIP(_Object):
+    ip: str = ""
+
+
+class _PodStatus(_Object):
+    phase: str = ""
+    reason: str = ""
+    pod_ip: str = field(default="", name="podIP")
+    pod_ips: tuple[_PodIP, ...] | None = field(default=None, name="podIPs")
+    conditions: tuple[Condition, ...] | None = None
+    container_statuses: tuple[ContainerStatus, ...] | None = None
+    init_container_statuses: tuple[ContainerStatus, ...] | None = None
+
+
+class Pod(Resource):
+    """v1 Pod."""
+
+    spec: PodSpec = PodSpec()
+    status: _PodStatus = _PodStatus()
+
+    @property
+    def ready(self) -> bool:
+        """Whether condition Ready is True."""
+        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions or ())
+
+
+class LabelSelector(_Object):
+    """metav1.LabelSelector, both forms."""
+
+    match_labels: dict[str, str] | None = None
+    match_expressions: tuple[LabelExpression, ...] | None = None
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether `labels` satisfy every requirement; an empty selector matches everything."""
+        return all(labels.get(k) == v for k, v in (self.match_labels or _EMPTY).items()) and all(
+            e.matches(labels) for e in self.match_expressions or ()
+        )
+
+
+class LabelExpression(_Object):
+    """One requirement of a LabelSelector."""
+
+    key: str = ""
+    operator: str = "In"
+    values: tuple[str, ...] | None = None
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether `labels` satisfy this requirement."""
+        values = self.values or ()
+        match self.operator:
+            case "In":
+                return labels.get(self.key) in values
+            case "NotIn":
+                return labels.get(self.key) not in values
+            case "Exists":
+                return self.key in labels
+            case _:
+                return self.key not in labels
+
+
+class PodTemplate(_Object):
+    """The template of a workload: its labels and its containers."""
+
+    metadata: Metadata = Metadata()
+    spec: PodSpec = PodSpec()
+
+
+class _WorkloadSpec(_Object):
+    replicas: int | None = None
+    selector: LabelSelector = LabelSelector()
+    template: PodTemplate = PodTemplate()
+
+
+class _WorkloadStatus(_Object):
+    replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    updated_replicas: int = 0
+    desired_number_scheduled: int = 0
+    conditions: tuple[Condition, ...] | None = None
+
+
+class Workload(Resource):
+    """What owns pods: the shape that Deployment, StatefulSet and DaemonSet share. `wanted` is how many pods it asks for."""
+
+    spec: _WorkloadSpec = _WorkloadSpec()
+    status: _WorkloadStatus = _WorkloadStatus()
+
+    @property
+    def wanted(self) -> int:
+        """spec.replicas (1 when it is left out)."""
+        return 1 if self.spec.replicas is None else self.spec.replicas
+
+
+class Deployment(Workload):
+    """apps/v1 Deployment."""
+
+
+class StatefulSet(Workload):
+    """apps/v1 StatefulSet."""
+
+
+class DaemonSet(Workload):
+    """apps/v1 DaemonSet: it wants one pod on each node that it is scheduled to."""
+
+    @property
+    def wanted(self) -> int:
+        """status.desiredNumberScheduled."""
+        return self.status.desired_number_scheduled
+
+
+class ReplicaSet(Resource):
+    """apps/v1 ReplicaSet, metadata only: it leads from a Pod to its Deployment."""
+
+
+class ConfigMap(Resource):
+    """v1 ConfigMap: only istiod's own (`istio`, `istio-<revision>`) are read, for MeshConfig and meshNetworks."""
+
+    data: dict[str, str] | None = None
+
+
+# --- networking.istio.io ---------------------------------------------------------------------------------------------------
+
+
+class PortSelector(_Object):
+    """destination.port: only a number is allowed."""
+
+    number: int = 0
+
+
+class RouteDestination(_Object):
+    """networking.istio.io Destination: host, subset, port as written."""
+
+    host: str = ""
+    subset: str = ""
+    port: PortSelector | None = None
+
+
+class WeightedDestination(_Object):
+    """One entry of route[]: a destination with its weight."""
+
+    destination: RouteDestination = RouteDestination()
+    weight: int = 0
+
+
+class StringMatch(_Object):
+    """exact, prefix or regex; all None means that the field only has to be present."""
+
+    exact: str | None = None
+    prefix: str | None = None
+    regex: str | None = None
+
+    @property
+    def text(self) -> str:
+        """As the answer shows it: `= /a`, `/a*`, `~ /a.*`."""
+        if self.exact is not None:
+            return f"= {self.exact}"
+        if self.prefix is not None:
+            return f"{self.prefix}*"
+        return f"~ {self.regex}" if self.regex is not None else "present"
+
+
+class HTTPMatch(_Object):
+    """HTTPMatchRequest."""
+
+    name: str = ""
+    uri: StringMatch | None = None
+    scheme: StringMatch | None = None
+    method: StringMatch | None = None
+    authority: StringMatch | None = None
+    headers: dict[str, StringMatch] | None = None
+    without_headers: dict[str, StringMatch] | None = None
+    query_params: dict[str, StringMatch] | None = None
+    port: int = 0
+    source_labels: dict[str, str] | None = None
+    source_namespace: str = ""
+    gateways: tuple[str, ...] | None = None
+    ignore_uri_case: bool = False
+
+
+class Redirect(_Object):
+    """HTTPRedirect."""
+
+    uri: str = ""
+    authority: str = ""
+    redirect_code: int = 0
+
+
+class DirectResponse(_Object):
+    """HTTPDirectResponse: an answer that the proxy gives itself."""
+
+    status: int = 0
+
+
+class Delegate(_Object):
+    """The VirtualService that a root hands its paths to."""
+
+    name: str = ""
+    namespace: str = ""
+
+
+class Percent(_Object):
+    """networking.istio.io Percent, 0 to 100."""
+
+    value: float = 0.0
+
+
+class Abort(_Object):
+    """fault.abort; without a percentage Envoy aborts 100 %."""
+
+    http_status: int | None = None
+    grpc_status: str | None = None
+    percentage: Percent | None = None
+
+
+class Fault(_Object):
+    """HTTPFaultInjection: only what makes a call fail."""
+
+    abort: Abort | None = None
+
+
+class Rewrite(_Object):
+    """HTTPRewrite."""
+
+    uri: str = ""
+    authority: str = ""
+
+
+class HTTPRoute(_Object):
+    """One entry of a VirtualService's http[]."""
+
+    name: str = ""
+    match: tuple[HTTPMatch, ...] | None = None
+    route: tuple[WeightedDestination, ...] | None = None
+    redirect: Redirect | None = None
+    direct_response: DirectResponse | None = None
+    delegate: Delegate | None = None
+    rewrite: Rewrite | None = None
+    timeout: str | None = None
+    fault: Fault | None = None
+    mirror: RouteDestination | None = None
+    mirrors: tuple[WeightedDestination, ...] | None = None
+
+
+class L4Match(_Object):
+    """L4MatchAttributes and, with sniHosts, TLSMatchAttributes."""
+
+    sni_hosts: tuple[str, ...] | None = None
+    destination_subnets: tuple[str, ...] | None = None
+    port: int = 0
+    source_labels: dict[str, str] | None = None
+    source_namespace: str = ""
+    gateways: tuple[str, ...] | None = None
+
+
+class L4Route(_Object):
+    """One entry of tcp[] or tls[]."""
+
+    match: tuple[L4Match, ...] | None = None
+    route: tuple[WeightedDestination, ...] | None = None
+
+
+class _VirtualServiceSpec(_Object):
+    hosts: tuple[str, ...] | None = None
+    gateways: tuple[str, ...] | None = None
+    http: tuple[HTTPRoute, ...] | None = None
+    tls: tuple[L4Route, ...] | None = None
+    tcp: tuple[L4Route, ...] | None = None
+    export_to: tuple[str, ...] | None = None
+
+
+class VirtualService(Resource):
+    """networking.istio.io VirtualService."""
+
+    spec: _VirtualServiceSpec = _VirtualServiceSpec()
+
+
+class LocalityDistribute(_Object):
+    """localityLbSetting.distribute[]: from one locality, shares to others."""
+
+    from_: str = field(default="", name="from")
+    to: dict[str, int] | None = None
+
+
+class LocalityFailover(_Object):
+    """localityLbSetting.failover[]."""
+
+    from_: str = field(default="", name="from")
+    to: str = ""
+
+
+class LocalityLbSetting(_Object):
+    """LocalityLoadBalancerSetting; `enabled` unset means the mesh's default."""
+
+    enabled: bool | None = None
+    distribute: tuple[LocalityDistribute, ...] | None = None
+    failover: tuple[LocalityFailover, ...] | None = None
+    failover_priority: tuple[str, ...] | None = None
+
+
+class LoadBalancer(_Object):
+    """LoadBalancerSettings."""
+
+    simple: str | None = None
+    locality_lb_setting: LocalityLbSetting | None = None
+
+
+class OutlierDetection(_Object):
+    """OutlierDetection: what may eject, and minHealthPercent, which switches `send unhealthy` off."""
+
+    consecutive_5xx_errors: int | None = field(default=None, name="consecutive5xxErrors")
+    consecutive_gateway_errors: int | None = None
+    base_ejection_time: str | None = None
+    max_ejection_percent: int | None = None
+    min_health_percent: int | None = None
+
+
+class ClientTLS(_Object):
+    """ClientTLSSettings: how the caller speaks TLS."""
+
+    mode: str = "DISABLE"
+    credential_name: str = ""
+    ca_certificates: str = ""
+    client_certificate: str = ""
+    sni: str = ""
+    subject_alt_names: tuple[str, ...] | None = None
+    insecure_skip_verify: bool | None = None
+
+
+class ConnectionPoolTCP(_Object):
+    """connectionPool.tcp."""
+
+    max_connections: int | None = None
+    connect_timeout: str | None = None
+
+
+class ConnectionPoolHTTP(_Object):
+    """connectionPool.http."""
+
+    http1_max_pending_requests: int | None = None
+    http2_max_requests: int | None = None
+    max_retries: int | None = None
+
+
+class ConnectionPool(_Object):
+    """ConnectionPoolSettings: only the limits that can refuse a request."""
+
+    tcp: ConnectionPoolTCP | None = None
+    http: ConnectionPoolHTTP | None = None
+
+
+class PortTrafficPolicy(_Object):
+    """trafficPolicy.portLevelSettings[]."""
+
+    port: PortSelector | None = None
+    load_balancer: LoadBalancer | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: ClientTLS | None = None
+    connection_pool: ConnectionPool | None = None
+
+
+class TrafficPolicy(_Object):
+    """TrafficPolicy of a rule or a subset."""
+
+    load_balancer: LoadBalancer | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: ClientTLS | None = None
+    connection_pool: ConnectionPool | None = None
+    port_level_settings: tuple[PortTrafficPolicy, ...] | None = None
+
+
+class Subset(_Object):
+    """One named subset: labels that an endpoint must carry."""
+
+    name: str = ""
+    labels: dict[str, str] | None = None
+    traffic_policy: TrafficPolicy | None = None
+
+
+class WorkloadSelector(_Object):
+    """Istio's selectors: `labels` (Sidecar, ServiceEntry) or `matchLabels` (DestinationRule, security)."""
+
+    labels: dict[str, str] | None = None
+    match_labels: dict[str, str] | None = None
+
+    @property
+    def wanted(self) -> Mapping[str, str]:
+        """The labels, whichever way they are written."""
+        return self.labels or self.match_labels or _EMPTY
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether `labels` carry every wanted label."""
+        return all(labels.get(k) == v for k, v in self.wanted.items())
+
+
+class _DestinationRuleSpec(_Object):
+    host: str = ""
+    subsets: tuple[Subset, ...] | None = None
+    traffic_policy: TrafficPolicy | None = None
+    export_to: tuple[str, ...] | None = None
+    workload_selector: WorkloadSelector | None = None
+
+
+class DestinationRule(Resource):
+    """networking.istio.io DestinationRule."""
+
+    spec: _DestinationRuleSpec = _DestinationRuleSpec()
+
+
+class EntryPort(_Object):
+    """One port of a ServiceEntry, or of a Gateway's server."""
+
+    number: int = 0
+    name: str = ""
+    protocol: str = ""
+    target_port: int = 0
+
+
+class EntryEndpoint(_Object):
+    """One inline endpoint of a ServiceEntry; the same fields as a WorkloadEntry's spec."""
+
+    address: str = ""
+    ports: dict[str, int] | None = None
+    labels: dict[str, str] | None = None
+    network: str = ""
+    locality: str = ""
+    weight: int = 0
+    service_account: str = ""
+
+
+class _ServiceEntrySpec(_Object):
+    hosts: tuple[str, ...] | None = None
+    addresses: tuple[str, ...] | None = None
+    ports: tuple[EntryPort, ...] | None = None
+    location: str = "MESH_EXTERNAL"
+    resolution: str = "NONE"
+    endpoints: tuple[EntryEndpoint, ...] | None = None
+    workload_selector: WorkloadSelector | None = None
+    export_to: tuple[str, ...] | None = None
+    subject_alt_names: tuple[str, ...] | None = None
+
+
+class ServiceEntry(Resource):
+    """networking.istio.io ServiceEntry."""
+
+    spec: _ServiceEntrySpec = _ServiceEntrySpec()
+
+
+class _ConditionsStatus(_Object):
+    conditions: tuple[Condition, ...] | None = None
+
+
+class WorkloadEntry(Resource):
+    """networking.istio.io WorkloadEntry."""
+
+    spec: EntryEndpoint = EntryEndpoint()
+    status: _ConditionsStatus = _ConditionsStatus()
+
+
+class ServerTLS(_Object):
+    """ServerTLSSettings of a Gateway's server."""
+
+    mode: str = "SIMPLE"
+    credential_name: str = ""
+    credential_names: tuple[str, ...] | None = None
+    https_redirect: bool = False
+    server_certificate: str = ""
+
+
+class Server(_Object):
+    """One server of a Gateway."""
+
+    port: EntryPort = EntryPort()
+    hosts: tuple[str, ...] | None = None
+    tls: ServerTLS | None = None
+    name: str = ""
+    bind: str = ""
+
+
+class _GatewaySpec(_Object):
+    selector: dict[str, str] | None = None
+    servers: tuple[Server, ...] | None = None
+
+
+class Gateway(Resource):
+    """networking.istio.io Gateway."""
+
+    spec: _GatewaySpec = _GatewaySpec()
+
+
+class _EgressPort(_Object):
+    number: int = 0
+    name: str = ""
+    protocol: str = ""
+
+
+class EgressListener(_Object):
+    """One egress listener of a Sidecar."""
+
+    hosts: tuple[str, ...] | None = None
+    port: _EgressPort | None = None
+    bind: str = ""
+    capture_mode: str = ""
+
+
+class OutboundTrafficPolicy(_Object):
+    """ALLOW_ANY or REGISTRY_ONLY."""
+
+    mode: str | None = None
+
+
+class _SidecarSpec(_Object):
+    workload_selector: WorkloadSelector | None = None
+    egress: tuple[EgressListener, ...] | None = None
+    outbound_traffic_policy: OutboundTrafficPolicy | None = None
+
+
+class Sidecar(Resource):
+    """networking.istio.io Sidecar."""
+
+    spec: _SidecarSpec = _SidecarSpec()
+
+
+class EnvoyFilterPatch(_Object):
+    """One configPatch: only what it is applied to."""
+
+    apply_to: str = ""
+
+
+class _EnvoyFilterSpec(_Object):
+    workload_selector: WorkloadSelector | None = None
+    config_patches: tuple[EnvoyFilterPatch, ...] | None = None
+
+
+class EnvoyFilter(Resource):
+    """networking.istio.io EnvoyFilter: that it is there, and whom it touches."""
+
+    spec: _EnvoyFilterSpec = _EnvoyFilterSpec()
+
+
+# --- security.istio.io -----------------------------------------------------------------------------------------------------
+
+
+class MutualTLS(_Object):
+    """mtls.mode of a PeerAuthentication."""
+
+    mode: str = "UNSET"
+
+
+class _PeerAuthenticationSpec(_Object):
+    selector: WorkloadSelector | None = None
+    mtls: MutualTLS | None = None
+    port_level_mtls: dict[str, MutualTLS] | None = None
+
+
+class PeerAuthentication(Resource):
+    """security.istio.io PeerAuthentication."""
+
+    spec: _PeerAuthenticationSpec = _PeerAuthenticationSpec()
+
+
+class TargetReference(_Object):
+    """What a policy is attached to, by name."""
+
+    group: str = ""
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
+
+
+class PolicySource(_Object):
+    """from[].source of an AuthorizationPolicy rule."""
+
+    principals: tuple[str, ...] | None = None
+    not_principals: tuple[str, ...] | None = None
+    namespaces: tuple[str, ...] | None = None
+    not_namespaces: tuple[str, ...] | None = None
+    request_principals: tuple[str, ...] | None = None
+    service_accounts: tuple[str, ...] | None = None
+    ip_blocks: tuple[str, ...] | None = None
+
+
+class _From(_Object):
+    source: PolicySource = PolicySource()
+
+
+class PolicyOperation(_Object):
+    """to[].operation of an AuthorizationPolicy rule."""
+
+    hosts: tuple[str, ...] | None = None
+    not_hosts: tuple[str, ...] | None = None
+    ports: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    paths: tuple[str, ...] | None = None
+
+
+class _To(_Object):
+    operation: PolicyOperation = PolicyOperation()
+
+
+class PolicyRule(_Object):
+    """One rule of an AuthorizationPolicy; `when` only says that there are conditions."""
+
+    from_: tuple[_From, ...] | None = field(default=None, name="from")
+    to: tuple[_To, ...] | None = None
+    when: tuple[_Object, ...] | None = None
+
+
+class _AuthorizationPolicySpec(_Object):
+    selector: WorkloadSelector | None = None
+    target_ref: TargetReference | None = None
+    target_refs: tuple[TargetReference, ...] | None = None
+    action: str = "ALLOW"
+    rules: tuple[PolicyRule, ...] | None = None
+
+
+class AuthorizationPolicy(Resource):
+    """security.istio.io AuthorizationPolicy."""
+
+    spec: _AuthorizationPolicySpec = _AuthorizationPolicySpec()
+
+
+# --- gateway.networking.k8s.io ---------------------------------------------------------------------------------------------
+
+
+class _GatewayClassSpec(_Object):
+    controller_name: str = ""
+
+
+class GatewayClass(Resource):
+    """gateway.networking.k8s.io GatewayClass."""
+
+    spec: _GatewayClassSpec = _GatewayClassSpec()
+
+
+class _RouteNamespaces(_Object):
+    from_: str = field(default="Same", name="from")
+    selector: LabelSelector | None = None
+
+
+class _RouteKind(_Object):
+    group: str | None = None
+    kind: str = ""
+
+
+class AllowedRoutes(_Object):
+    """Which routes a listener takes."""
+
+    namespaces: _RouteNamespaces = _RouteNamespaces()
+    kinds: tuple[_RouteKind, ...] | None = None
+
+
+class _ListenerTLS(_Object):
+    mode: str = "Terminate"
+    certificate_refs: tuple[TargetReference, ...] | None = None
+
+
+class Listener(_Object):
+    """One listener of a Gateway API Gateway."""
+
+    name: str = ""
+    port: int = 0
+    protocol: str = ""
+    hostname: str | None = None
+    allowed_routes: AllowedRoutes | None = None
+    tls: _ListenerTLS | None = None
+
+
+class _GatewayAddress(_Object):
+    type: str = "IPAddress"
+    value: str = ""
+
+
+class _APIGatewaySpec(_Object):
+    gateway_class_name: str = ""
+    listeners: tuple[Listener, ...] = ()
+    addresses: tuple[_GatewayAddress, ...] | None = None
+
+
+class _APIGatewayStatus(_Object):
+    addresses: tuple[_GatewayAddress, ...] | None = None
+    conditions: tuple[Condition, ...] | None = None
+
+
+class APIGateway(Resource):
+    """gateway.networking.k8s.io Gateway (a struct of its own name, since Istio has a Gateway too)."""
+
+    spec: _APIGatewaySpec = _APIGatewaySpec()
+    status: _APIGatewayStatus = _APIGatewayStatus()
+
+
+class ParentReference(_Object):
+    """What a route attaches to: a Gateway, a Service (GAMMA), a ServiceEntry."""
+
+    name: str = ""
+    namespace: str | None = None
+    group: str = "gateway.networking.k8s.io"
+    kind: str = "Gateway"
+    section_name: str | None = None
+    port: int | None = None
+
+
+class BackendRef(_Object):
+    """Where a route sends requests; weight 1 when it is left out."""
+
+    name: str = ""
+    namespace: str | None = None
+    group: str = ""
+    kind: str = "Service"
+    port: int | None = None
+    weight: int | None = None
+
+
+class PathMatch(_Object):
+    """HTTPPathMatch."""
+
+    type: str = "PathPrefix"
+    value: str = "/"
+
+
+class HeaderMatch(_Object):
+    """HTTPHeaderMatch or HTTPQueryParamMatch."""
+
+    type: str = "Exact"
+    name: str = ""
+    value: str = ""
+
+
+class MethodMatch(_Object):
+    """GRPCMethodMatch."""
+
+    type: str = "Exact"
+    service: str | None = None
+    method: str | None = None
+
+
+class APIRouteMatch(_Object):
+    """One match of an HTTPRoute: `method` is text there, an object in a GRPCRoute."""
+
+    path: PathMatch | None = None
+    headers: tuple[HeaderMatch, ...] | None = None
+    query_params: tuple[HeaderMatch, ...] | None = None
+    method: str | MethodMatch | None = None
+
+
+class _RequestRedirect(_Object):
+    scheme: str | None = None
+    hostname: str | None = None
+    port: int | None = None
+    status_code: int | None = None
+
+
+class _RequestMirror(_Object):
+    backend_ref: BackendRef = BackendRef()
+
+
+class RouteFilter(_Object):
+    """One filter of a rule or a backend."""
+
+    type: str = ""
+    request_redirect: _RequestRedirect | None = None
+    request_mirror: _RequestMirror | None = None
+    extension_ref: TargetReference | None = None
+
+
+class APIRouteRule(_Object):
+    """One rule of a Gateway API route."""
+
+    name: str | None = None
+    matches: tuple[APIRouteMatch, ...] | None = None
+    filters: tuple[RouteFilter, ...] | None = None
+    backend_refs: tuple[BackendRef, ...] | None = None
+
+
+class _APIRouteSpec(_Object):
+    parent_refs: tuple[ParentReference, ...] | None = None
+    hostnames: tuple[str, ...] | None = None
+    rules: tuple[APIRouteRule, ...] | None = None
+
+
+class _ParentStatus(_Object):
+    parent_ref: ParentReference = ParentReference()
+    controller_name: str = ""
+    conditions: tuple[Condition, ...] | None = None
+
+
+class _APIRouteStatus(_Object):
+    parents: tuple[_ParentStatus, ...] | None = None
+
+
+class APIRoute(Resource):
+    """What HTTPRoute, GRPCRoute, TLSRoute and TCPRoute share."""
+
+    spec: _APIRouteSpec = _APIRouteSpec()
+    status: _APIRouteStatus = _APIRouteStatus()
+
+
+class APIHTTPRoute(APIRoute):
+    """gateway.networking.k8s.io HTTPRoute."""
+
+
+class APIGRPCRoute(APIRoute):
+    """gateway.networking.k8s.io GRPCRoute."""
+
+
+class APITLSRoute(APIRoute):
+    """gateway.networking.k8s.io TLSRoute."""
+
+
+class APITCPRoute(APIRoute):
+    """gateway.networking.k8s.io TCPRoute."""
+
+
+class GrantFrom(_Object):
+    """Who may refer."""
+
+    group: str = ""
+    kind: str = ""
+    namespace: str = ""
+
+
+class GrantTo(_Object):
+    """To what."""
+
+    group: str = ""
+    kind: str = ""
+    name: str | None = None
+
+
+class _ReferenceGrantSpec(_Object):
+    from_: tuple[GrantFrom, ...] = field(default=(), name="from")
+    to: tuple[GrantTo, ...] = ()
+
+
+class ReferenceGrant(Resource):
+    """gateway.networking.k8s.io ReferenceGrant."""
+
+    spec: _ReferenceGrantSpec = _ReferenceGrantSpec()
+
+
+# --- the registry of kinds -------------------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """One kind that is read: where the API has it, newest version first, and whether its metadata is enough."""
+
+    struct: type[Resource]
+    kind: str
+    group: str
+    versions: tuple[str, ...]
+    plural: str
+    namespaced: bool = True
+    metadata_only: bool = False
+
+    @property
+    def key(self) -> str:
+        """`plural.group` as kubectl and RBAC write it; the bare plural for the core group."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+_ISTIO, _SECURITY, _API = "networking.istio.io", "security.istio.io", "gateway.networking.k8s.io"
+_ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
+
+KINDS: tuple[Kind, ...] = (
+    Kind(Namespace, "Namespace", "", ("v1",), "namespaces", namespaced=False),
+    Kind(Node, "Node", "", ("v1",), "nodes", namespaced=False),
+    Kind(Service, "Service", "", ("v1",), "services"),
+    Kind(EndpointSlice, "EndpointSlice", "discovery.k8s.io", ("v1",), "endpointslices"),
+    Kind(Pod, "Pod", "", ("v1",), "pods"),
+    Kind(ConfigMap, "ConfigMap", "", ("v1",), "configmaps"),
+    Kind(Deployment, "Deployment", "apps", ("v1",), "deployments"),
+    Kind(StatefulSet, "StatefulSet", "apps", ("v1",), "statefulsets"),
+    Kind(DaemonSet, "DaemonSet", "apps", ("v1",), "daemonsets"),
+    Kind(ReplicaSet, "ReplicaSet", "apps", ("v1",), "replicasets", metadata_only=True),
+    Kind(VirtualService, "VirtualService", _ISTIO, _ISTIO_VERSIONS, "virtualservices"),
+    Kind(DestinationRule, "DestinationRule", _ISTIO, _ISTIO_VERSIONS, "destinationrules"),
+    Kind(ServiceEntry, "ServiceEntry", _ISTIO, _ISTIO_VERSIONS, "serviceentries"),
+    Kind(WorkloadEntry, "WorkloadEntry", _ISTIO, _ISTIO_VERSIONS, "workloadentries"),
+    Kind(Gateway, "Gateway", _ISTIO, _ISTIO_VERSIONS, "gateways"),
+    Kind(Sidecar, "Sidecar", _ISTIO, _ISTIO_VERSIONS, "sidecars"),
+    Kind(EnvoyFilter, "EnvoyFilter", _ISTIO, ("v1alpha3",), "envoyfilters"),
+    Kind(PeerAuthentication, "PeerAuthentication", _SECURITY, ("v1", "v1beta1"), "peerauthentications"),
+    Kind(AuthorizationPolicy, "AuthorizationPolicy", _SECURITY, ("v1", "v1beta1"), "authorizationpolicies"),
+    Kind(GatewayClass, "GatewayClass", _API, ("v1", "v1beta1"), "gatewayclasses", namespaced=False),
+    Kind(APIGateway, "Gateway", _API, ("v1", "v1beta1"), "gateways"),
+    Kind(APIHTTPRoute, "HTTPRoute", _API, ("v1", "v1beta1"), "httproutes"),
+    Kind(APIGRPCRoute, "GRPCRoute", _API, ("v1", "v1alpha2"), "grpcroutes"),
+    Kind(APITLSRoute, "TLSRoute", _API, ("v1", "v1alpha3", "v1alpha2"), "tlsroutes"),
+    Kind(APITCPRoute, "TCPRoute", _API, ("v1alpha2",), "tcproutes"),
+    Kind(ReferenceGrant, "ReferenceGrant", _API, ("v1", "v1beta1"), "referencegrants"),
+)
+KIND_OF: Mapping[type[Resource], Kind] = {k.struct: k for k in KINDS}
+_BY_API: Mapping[tuple[str, str], Kind] = {(k.group, k.kind): k for k in KINDS}
+
+
+class Malformed(NamedTuple):
+    """An object of a kind that we read whose fields have a wrong type: what it is, and what is wrong, for people."""
+
+    ref: str
+    reason: str
+
+
+class _Head(Struct, rename="camel"):
+    api_version: str = ""
+    kind: str = ""
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    items: tuple[msgspec.Raw, ...] | None = None
+
+
+class _Name(Struct):
+    name: str = ""
+    namespace: str = ""
+
+
+_head = msgspec.json.Decoder(_Head)
+_decoders = {k.struct: msgspec.json.Decoder(k.struct) for k in KINDS}
+
+
+def kind_of(api_version: str, kind: str) -> Kind | None:
+    """The Kind of `apiVersion` and `kind` as a manifest writes them (any version of the group), or None if it is not read."""
+    group, slash, _ = api_version.partition("/")
+    return _BY_API.get((group if slash else "", kind))
+
+
+def decode(kind: Kind, data: bytes | msgspec.Raw) -> Resource:
+    """One object of a known kind from its JSON; raises msgspec.DecodeError (ValidationError for a wrong type)."""
+    return _decoders[kind.struct].decode(data)
+
+
+def parse(manifest: bytes | Mapping[str, Any]) -> Iterator[Resource | Malformed]:
+    """Every object of a JSON manifest that we read: a single object, or a List of them, nested or not; other kinds are passed over.
+
+    `manifest` is JSON bytes, or what a YAML loader made of a document. Raises msgspec.DecodeError if the bytes are not JSON.
+    """
+    raw = manifest if isinstance(manifest, bytes) else msgspec.json.encode(manifest)
+    yield from _parse(raw)
+
+
+def _parse(raw: bytes | msgspec.Raw) -> Iterator[Resource | Malformed]:
+    try:
+        head = _head.decode(raw)
+    except msgspec.ValidationError as error:
+        yield Malformed("an object", str(error))
+        return
+    if head.items is not None and head.kind.endswith("List"):
+        for item in head.items:
+            yield from _parse(item)
+        return
+    kind = kind_of(head.api_version, head.kind)
+    if kind is None:
+        return
+    try:
+        yield decode(kind, raw)
+    except msgspec.ValidationError as error:
+        yield Malformed(_ref(kind, head.metadata), str(error))
+
+
+def _ref(kind: Kind, metadata: msgspec.Raw) -> str:
+    try:
+        name = msgspec.json.decode(metadata, type=_Name)
+    except msgspec.DecodeError:
+        return kind.kind
+    return f"{kind.kind} {name.namespace}/{name.name}" if name.namespace else f"{kind.kind} {name.name}"
+
+
+def objects(parsed: Iterable[Resource | Malformed]) -> list[Resource]:
+    """Only the objects that could be read."""
+    return [o for o in parsed if isinstance(o, Resource)]

@@ -1,0 +1,1 @@
+"""Slack in: one file for each thing that a person does."""

@@ -1,0 +1,1 @@
+"""Words out: text fragments and pictures; blocks are built and measured in one place."""
