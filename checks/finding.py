@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from checks.catalogue import CAUSES, Cause
+from checks.routes import Viewpoint
 
 if TYPE_CHECKING:
     from checks.diagnosis import Case
-    from checks.routes import Viewpoint
 
 
 class Severity(StrEnum):

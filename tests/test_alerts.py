@@ -1,0 +1,325 @@
+"""Alerts: the table of `step`, and what must hold for every sequence of events."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
+
+from bot.alerts import QUIET, REOPEN_S, Alert, Event, Gone, Reason, Seen, State, Unseen, due, identity, rule_of, step
+from checks.finding import Finding, Severity
+from checks.resources import objects, parse
+from checks.routes import Viewpoint
+
+BROKEN = Finding(
+    cause="subset-empty-weighted",
+    code="MESH101",
+    severity=Severity.ERROR,
+    cluster="east",
+    resource="VirtualService mynamespace/destination",
+    path="spec.http[0].route[0]",
+    host="destination.mynamespace.svc.cluster.local",
+    viewpoints=(Viewpoint("east", "sidecar", "mynamespace"),),
+    failing_share=0.95,
+    message="Subset v1 has 95 % of the weight and no endpoint.",
+)
+LESS = replace(BROKEN, failing_share=0.6)
+
+
+def walk(*events: tuple[float, Event], for_s: float = 0, clear_s: float = 0) -> tuple[Alert | None, list[Reason]]:
+    alert: Alert | None = None
+    reasons = []
+    for now, event in events:
+        alert, reason = step(alert, event, now, for_s=for_s, clear_s=clear_s)
+        reasons.append(reason)
+    return alert, reasons
+
+
+@pytest.mark.parametrize(
+    ("events", "for_s", "clear_s", "reasons", "state"),
+    [
+        pytest.param([(0, Seen(BROKEN))], 0, 0, [Reason.FIRED], State.FIRING, id="fires at once without for"),
+        pytest.param(
+            [(0, Seen(BROKEN)), (9, Seen(BROKEN)), (10, Seen(BROKEN))],
+            10,
+            0,
+            [Reason.PENDING, Reason.PENDING, Reason.FIRED],
+            State.FIRING,
+            id="waits for `for`",
+        ),
+        pytest.param([(0, Seen(BROKEN)), (5, Gone())], 10, 0, [Reason.PENDING, Reason.PASSED], None, id="a blip is forgotten"),
+        pytest.param([(0, Seen(BROKEN)), (1, Gone())], 0, 0, [Reason.FIRED, Reason.RESOLVED], State.RESOLVED, id="resolves at once"),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Gone()), (30, Gone()), (31, Gone())],
+            0,
+            30,
+            [Reason.FIRED, Reason.CLEARING, Reason.NONE, Reason.RESOLVED],
+            State.RESOLVED,
+            id="waits for `clear`",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Gone()), (2, Seen(BROKEN)), (31, Gone())],
+            0,
+            30,
+            [Reason.FIRED, Reason.CLEARING, Reason.RELAPSED, Reason.CLEARING],
+            State.FIRING,
+            id="clearing starts again after a relapse",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Seen(LESS)), (2, Seen(LESS))],
+            0,
+            0,
+            [Reason.FIRED, Reason.SHARE_CHANGED, Reason.NONE],
+            State.FIRING,
+            id="a new share is told once",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Seen(replace(BROKEN, message="Subset v1 has no endpoint.")))],
+            0,
+            0,
+            [Reason.FIRED, Reason.REWORDED],
+            State.FIRING,
+            id="other words",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Seen(replace(BROKEN, evidence=("read 0.4 s ago",))))],
+            0,
+            0,
+            [Reason.FIRED, Reason.NONE],
+            State.FIRING,
+            id="evidence alone is no news",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Unseen("403")), (2, Unseen("403")), (900, Seen(BROKEN))],
+            0,
+            0,
+            [Reason.FIRED, Reason.UNKNOWN, Reason.NONE, Reason.KNOWN_AGAIN],
+            State.FIRING,
+            id="unknown freezes and ends",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Gone()), (2, Unseen("403")), (500, Gone()), (529, Gone()), (530, Gone())],
+            0,
+            30,
+            [Reason.FIRED, Reason.CLEARING, Reason.UNKNOWN, Reason.KNOWN_AGAIN, Reason.NONE, Reason.RESOLVED],
+            State.RESOLVED,
+            id="time that was not looked at does not clear",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (3, Unseen("down")), (20, Seen(BROKEN))],
+            10,
+            0,
+            [Reason.PENDING, Reason.NONE, Reason.FIRED],
+            State.FIRING,
+            id="a pending one is not told as unknown and fires when it is seen again",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Gone()), (60, Seen(BROKEN))],
+            0,
+            0,
+            [Reason.FIRED, Reason.RESOLVED, Reason.FIRED_AGAIN],
+            State.FIRING,
+            id="back soon: the same message",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Gone()), (60, Seen(BROKEN)), (61, Gone())],
+            5,
+            0,
+            [Reason.PENDING, Reason.PASSED, Reason.PENDING, Reason.PASSED],
+            None,
+            id="two blips",
+        ),
+        pytest.param([(0, Gone()), (1, Unseen("403"))], 0, 0, [Reason.NONE, Reason.NONE], None, id="nothing comes of nothing"),
+    ],
+)
+def test_step_is_this_table(events: list[tuple[float, Event]], for_s: float, clear_s: float, reasons: list[Reason], state: State | None):
+    alert, got = walk(*events, for_s=for_s, clear_s=clear_s)
+    assert got == reasons
+    assert (alert.state if alert else None) == state
+
+
+def test_an_alert_that_comes_back_long_after_it_was_resolved_gets_a_new_message():
+    alert, reasons = walk((0, Seen(BROKEN)), (1, Gone()), (2 + REOPEN_S, Seen(BROKEN)))
+    assert alert is not None
+    assert reasons[-1] is Reason.FIRED
+    assert alert.message.endswith("-2")
+    assert alert.firings == 1
+
+
+def test_a_blip_after_a_resolve_leaves_the_alert_resolved_as_it_was():
+    alert, reasons = walk((0, Seen(BROKEN)), (100, Gone()), (130, Gone()), (140, Seen(BROKEN)), (141, Gone()), for_s=0, clear_s=30)
+    assert reasons[-2:] == [Reason.FIRED_AGAIN, Reason.CLEARING]
+    alert, _ = walk((0, Seen(BROKEN)), (10, Seen(BROKEN)), (20, Gone()), (30, Seen(BROKEN)), (31, Gone()), for_s=5)
+    assert alert is not None
+    assert (alert.state, alert.resolved_at, alert.firings) == (State.RESOLVED, 20, 1)
+
+
+def test_what_made_it_well_is_what_changed_when_it_was_first_seen_gone():
+    alert, _ = walk((0, Seen(BROKEN)), (1, Gone(("Deployment mynamespace/v1",))), (40, Gone(("Pod other/x",))), clear_s=30)
+    assert alert is not None
+    assert alert.well_by == ("Deployment mynamespace/v1",)
+
+
+def test_due_says_when_an_alert_moves_on_by_itself():
+    pending, _ = step(None, Seen(BROKEN), 100, for_s=10, clear_s=30)
+    assert pending is not None
+    assert due(pending, for_s=10, clear_s=30) == 110
+    firing, _ = step(pending, Seen(BROKEN), 110, for_s=10, clear_s=30)
+    assert firing is not None
+    assert due(firing, for_s=10, clear_s=30) is None
+    clearing, _ = step(firing, Gone(), 120, for_s=10, clear_s=30)
+    assert clearing is not None
+    assert due(clearing, for_s=10, clear_s=30) == 150
+    frozen, _ = step(clearing, Unseen("down"), 121, for_s=10, clear_s=30)
+    assert frozen is not None
+    assert due(frozen, for_s=10, clear_s=30) is None
+
+
+def rules(*written: dict[str, object]) -> list[str]:
+    manifest = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "destination", "namespace": "mynamespace"},
+        "spec": {"hosts": ["destination"], "http": list(written)},
+    }
+    (resource,) = objects(parse(manifest))
+    return [rule_of(resource, f"spec.http[{i}].route[0]") for i in range(len(written))]
+
+
+def test_a_rule_is_known_by_its_name_or_match_and_never_by_its_place():
+    named: dict[str, object] = {"name": "canary", "route": []}
+    admin: dict[str, object] = {"match": [{"uri": {"prefix": "/admin"}}], "route": []}
+    rest: dict[str, object] = {"route": [{"destination": {"host": "destination"}, "weight": 95}]}
+    first = rules(named, admin, rest)
+    assert first[0] == "canary"
+    assert len(set(first)) == 3
+    assert rules(rest, admin, named) == first[::-1]
+    assert rules({"route": [{"destination": {"host": "destination"}, "weight": 60}]}) == first[2:]
+
+
+def test_a_path_outside_of_rules_or_of_an_object_that_is_gone_has_no_rule():
+    assert rule_of(None, "spec.http[0]") == ""
+    (service,) = objects(parse({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "b"}}))
+    assert rule_of(service, "spec.selector") == ""
+    assert rule_of(service, "spec.http[7]") == ""
+
+
+def test_identity_survives_new_words_and_shares_and_tells_everything_else_apart():
+    own = identity(BROKEN, "r")
+    assert identity(replace(LESS, message="other", path="spec.http[4]", evidence=("x",), severity=Severity.WARNING), "r") == own
+    others = [
+        identity(replace(BROKEN, cluster="west"), "r"),
+        identity(replace(BROKEN, cause="subset-undefined"), "r"),
+        identity(replace(BROKEN, resource="VirtualService other/destination"), "r"),
+        identity(replace(BROKEN, host="a.b.svc.cluster.local"), "r"),
+        identity(BROKEN, "q"),
+    ]
+    assert len({own, *others}) == 6
+
+
+def test_an_alert_survives_json():
+    alert, _ = walk((0, Seen(BROKEN)), (1, Unseen("403")))
+    assert msgspec.json.decode(msgspec.json.encode(alert), type=Alert) == alert
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Every sequence of events: no firing is lost, none resolves without a look, none is posted twice."""
+
+    FOR, CLEAR = 10.0, 30.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.alert: Alert | None = None
+        self.posted: list[str] = []
+        self.told = False  # what a reader of the channel believes
+        self.seen_since: float | None = None  # broken for all we know: no look has found it gone
+        self.gone_since: float | None = None  # looked at and gone in every look since
+        self.last: Event | None = None
+
+    def happen(self, event: Event) -> None:
+        before = self.alert
+        self.last = event
+        match event:
+            case Seen():
+                self.seen_since = self.now if self.seen_since is None else self.seen_since
+                self.gone_since = None
+            case Gone():
+                self.gone_since = self.now if self.gone_since is None else self.gone_since
+                self.seen_since = None
+            case Unseen():
+                self.gone_since = None
+        self.alert, reason = step(before, event, self.now, for_s=self.FOR, clear_s=self.CLEAR)
+        if reason is Reason.FIRED:
+            assert not self.told
+            assert self.alert is not None
+            assert self.alert.message not in self.posted, "posted twice"
+            self.posted.append(self.alert.message)
+        if reason is Reason.FIRED_AGAIN:
+            assert not self.told
+            assert self.alert is not None
+            assert self.alert.message == self.posted[-1], "an edit of a message that was never posted"
+        if reason in {Reason.FIRED, Reason.FIRED_AGAIN}:
+            assert isinstance(event, Seen)
+            assert self.seen_since is not None
+            assert self.now - self.seen_since >= self.FOR
+            self.told = True
+        if reason is Reason.RESOLVED:
+            assert self.told
+            assert isinstance(event, Gone), "resolved without a look"
+            assert self.gone_since is not None
+            assert self.now - self.gone_since >= self.CLEAR
+            self.told = False
+        if reason not in QUIET:
+            assert self.posted, "something is said before there is a message"
+        if reason is Reason.UNKNOWN:
+            assert isinstance(event, Unseen)
+
+    @rule(share=st.sampled_from([0.05, 0.6, 0.95]))
+    def seen(self, share: float) -> None:
+        self.happen(Seen(replace(BROKEN, failing_share=share)))
+
+    @rule()
+    def gone(self) -> None:
+        self.happen(Gone())
+
+    @rule(why=st.sampled_from(["403", "down"]))
+    def unseen(self, why: str) -> None:
+        self.happen(Unseen(why))
+
+    @rule(seconds=st.sampled_from([0.2, 5.0, 10.0, 30.0, REOPEN_S]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    @precondition(lambda self: self.alert is not None)
+    def restart(self) -> None:
+        self.alert = msgspec.json.decode(msgspec.json.encode(self.alert), type=Alert)
+
+    @rule()
+    @precondition(lambda self: self.last is not None)
+    def again(self) -> None:
+        assert self.last is not None
+        before = self.alert
+        self.happen(self.last)
+        if before is not None and self.alert is not None and self.alert.state is before.state is State.RESOLVED:
+            assert self.alert == before
+
+    @invariant()
+    def no_firing_is_lost(self) -> None:
+        if isinstance(self.last, Seen) and self.seen_since is not None:
+            assert self.alert is not None
+            assert self.alert.state in {State.FIRING, State.PENDING}
+            if self.alert.state is State.PENDING:
+                moment = due(self.alert, for_s=self.FOR, clear_s=self.CLEAR)
+                assert moment is not None
+                assert moment <= self.seen_since + self.FOR
+
+    @invariant()
+    def the_reader_believes_what_is_so(self) -> None:
+        assert self.told == (self.alert is not None and self.alert.state is State.FIRING)
+
+
+TestAnySequence = AnySequence.TestCase
