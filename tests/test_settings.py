@@ -1,0 +1,162 @@
+"""The settings file: what is accepted, and the one sentence for each thing that is not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot.settings import BadSettings, Settings, clusters, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+GOOD = """\
+slack: {mode: socket, app_token: {env: SLACK_APP_TOKEN}, bot_token: {env: SLACK_BOT_TOKEN}}
+redis: {url: {env: REDIS_URL}}
+state_dir: state
+clusters:
+  - {name: east, mesh: prod, context: east}
+  - name: west
+    path: recorded/west
+    prometheus: {url: "http://prometheus.example:9090"}
+alerts: {for: 10s, clear: 1m30s, default_channel: "#mesh", routes: [{match: {namespace: payments, label: team=a}, channel: "#payments"}]}
+"""
+ENVIRON = {"SLACK_APP_TOKEN": "xapp-1-hush", "SLACK_BOT_TOKEN": "xoxb-2-hush", "REDIS_URL": "redis://:hush@redis.example/0"}
+
+
+@pytest.fixture
+def loading(tmp_path: Path) -> Callable[[str], Settings]:
+    def load_text(text: str) -> Settings:
+        path = tmp_path / "meshwhy.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load(path, ENVIRON)
+
+    return load_text
+
+
+def sentences(loading: Callable[[str], Settings], text: str) -> tuple[str, ...]:
+    with pytest.raises(BadSettings) as refused:
+        loading(text)
+    return refused.value.sentences
+
+
+def test_everything_that_the_design_shows_is_read(loading: Callable[[str], Settings], tmp_path: Path):
+    settings = loading(GOOD)
+    assert settings.slack.app_token is not None
+    assert settings.slack.app_token.get_secret_value() == "xapp-1-hush"
+    assert settings.slack.base_url == "https://slack.com/api/"
+    assert settings.redis.url is not None
+    assert settings.redis.url.get_secret_value() == ENVIRON["REDIS_URL"]
+    assert (settings.alerts.for_s, settings.alerts.clear_s, settings.alerts.default_channel) == (10.0, 90.0, "#mesh")
+    route = settings.alerts.routes[0]
+    assert (route.match.namespace, route.match.label, route.channel) == (("payments",), {"team": "a"}, "#payments")
+    assert [(c.name, c.mesh, c.context, c.path) for c in settings.clusters] == [
+        ("east", "prod", "east", None),
+        ("west", "west", None, tmp_path / "recorded/west"),
+    ]
+    assert settings.state_dir == tmp_path / "state"
+
+
+def test_a_cluster_is_a_mesh_of_its_own_unless_it_says_otherwise(loading: Callable[[str], Settings]):
+    assert [c.mesh for c in loading(GOOD).clusters] == ["prod", "west"]
+
+
+def test_no_secret_is_in_a_repr(loading: Callable[[str], Settings]):
+    assert "hush" not in repr(loading(GOOD)) + str(loading(GOOD))
+
+
+def test_without_redis_the_embedded_one_is_meant(loading: Callable[[str], Settings]):
+    assert loading(GOOD.replace("redis: {url: {env: REDIS_URL}}\n", "")).redis.url is None
+
+
+def test_state_lives_where_the_desktop_keeps_it_unless_told(tmp_path: Path):
+    path = tmp_path / "meshwhy.yaml"
+    path.write_text(GOOD.replace("state_dir: state\n", ""), encoding="utf-8")
+    assert load(path, {**ENVIRON, "XDG_STATE_HOME": "/var/state"}).state_dir.as_posix() == "/var/state/meshwhy"
+
+
+def test_a_secret_may_stand_in_a_file_beside_the_settings(loading: Callable[[str], Settings], tmp_path: Path):
+    (tmp_path / "token").write_text("xoxb-from-file\n", encoding="utf-8")
+    assert loading(GOOD.replace("{env: SLACK_BOT_TOKEN}", "{file: token}")).slack.bot_token.get_secret_value() == "xoxb-from-file"
+
+
+def test_only_the_clusters_are_read_without_holding_any_secret(tmp_path: Path):
+    path = tmp_path / "meshwhy.yaml"
+    path.write_text(GOOD.replace("{env: SLACK_BOT_TOKEN}", "{env: NOT_SET_HERE}"), encoding="utf-8")
+    assert [c.name for c in clusters(path)] == ["east", "west"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("for: 10s", "fro: 10s", 9, "alerts.fro is not a setting; did you mean alerts.for?"),
+        ("redis:", "rdis:", 2, "rdis is not a setting; did you mean redis?"),
+        ("mode: socket", "mode: sockets", 1, "slack.mode: must be 'socket' or 'http'"),
+        ("for: 10s", "for: soon", 9, "alerts.for must be a duration such as 10s, 5m or 1h30m, not 'soon'"),
+        ("for: 10s", "for: -1", 9, "alerts.for must be a duration such as 10s, 5m or 1h30m, and not negative"),
+        ("for: 10s", "for: .nan", 9, "alerts.for must be a duration such as 10s, 5m or 1h30m"),
+        ('"#mesh"', '"mesh"', 9, "alerts.default_channel must be a channel"),
+        ("label: team=a", "label: team", 9, "alerts.routes[0].match.label must be labels such as team=payments"),
+        ("    path: recorded/west\n", "", 6, "clusters[1] needs exactly one of context"),
+        ("name: east", "name: west", 4, "clusters has two clusters called west"),
+        ("name: east", "name: prod/east", 5, "clusters[0].name must be a name without spaces, slashes"),
+        ("mesh: prod, ", "deep: perhaps, ", 5, "clusters[0].deep must be true or false"),
+        ('"http://prometheus.example:9090"', "prometheus:9090", 8, "clusters[1].prometheus.url must start with http:// or https://"),
+        ("{env: SLACK_BOT_TOKEN}", "{env: ABSENT}", 1, "slack.bot_token refers to the environment variable ABSENT, which is not set"),
+        ("{env: SLACK_BOT_TOKEN}", "{file: absent}", 1, "slack.bot_token refers to the file absent, which cannot be read"),
+        ("{env: SLACK_BOT_TOKEN}", "{env: SLACK_APP_TOKEN}", 1, "slack has a bot_token that does not start with xoxb-"),
+        ("app_token: {env: SLACK_APP_TOKEN}, ", "", 1, "slack needs app_token for Socket Mode"),
+        ("mode: socket", "mode: http", 1, "slack needs signing_secret for mode http"),
+        (", bot_token: {env: SLACK_BOT_TOKEN}", "", 1, "slack.bot_token is missing"),
+        ("{url: {env: REDIS_URL}}", "{url: 'http://redis.example'}", 2, "redis.url must start with redis://"),
+        ("{url: {env: REDIS_URL}}", "yes", 2, "redis must hold keys of its own: url"),
+    ],
+)
+def test_what_is_wrong_is_named_with_line_and_key(loading: Callable[[str], Settings], old: str, new: str, line: int, said: str):
+    assert old in GOOD
+    (sentence,) = sentences(loading, GOOD.replace(old, new))
+    assert f"meshwhy.yaml line {line}: {said}" in sentence
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("{env: SLACK_BOT_TOKEN}", "xoxb-written-here", "slack.bot_token"),
+        ("{url: {env: REDIS_URL}}", "{url: 'redis://:written-here@redis.example'}", "redis.url"),
+    ],
+)
+def test_a_secret_in_the_file_is_refused_and_not_repeated(loading: Callable[[str], Settings], old: str, new: str, key: str):
+    (sentence,) = sentences(loading, GOOD.replace(old, new))
+    assert f"{key} " in sentence
+    assert "must not stand in this file: write {env: NAME} or {file: PATH}" in sentence
+    assert "written-here" not in sentence
+
+
+def test_a_token_under_a_wrong_key_is_not_repeated(loading: Callable[[str], Settings]):
+    assert "xoxb-oops" not in " ".join(sentences(loading, GOOD.replace("mode: socket", "token: xoxb-oops")))
+
+
+def test_every_mistake_is_told_at_once(loading: Callable[[str], Settings]):
+    assert len(sentences(loading, GOOD.replace("for: 10s", "for: soon").replace("mode: socket", "mode: carrier-pigeon"))) == 2
+
+
+def test_a_key_that_stands_twice_is_refused(loading: Callable[[str], Settings]):
+    assert sentences(loading, GOOD + "state_dir: other\n")[0].endswith("line 10: state_dir stands twice, first in line 3.")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a:\n  - [", "line 2: not YAML"), ("- east\n", "holds no settings"), ("", "holds no settings"), ("\x00", "not YAML")],
+)
+def test_what_is_not_a_settings_file_gets_a_sentence(loading: Callable[[str], Settings], text: str, said: str):
+    assert said in sentences(loading, text)[0]
+
+
+def test_a_file_that_cannot_be_read_gets_a_sentence(tmp_path: Path):
+    with pytest.raises(BadSettings, match=r"absent\.yaml cannot be read: No such file or directory"):
+        load(tmp_path / "absent.yaml", {})
+    (tmp_path / "latin").write_bytes(b"slack: \xff")
+    with pytest.raises(BadSettings, match=r"cannot be read: it is not UTF-8 text"):
+        load(tmp_path / "latin", {})
