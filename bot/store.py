@@ -1,0 +1,253 @@
+"""Everything that must outlive the process, in Redis or Valkey; every key of meshwhy is in this file.
+
+What must stay true: an alert and the message that tells of it are committed together or not at all, and a commit that is repeated because its
+answer was lost changes nothing the second time. The outbox alone writes what Slack has; everybody else writes what Slack should have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+from redis.asyncio import Redis
+
+from bot.alerts import Alert, State
+from templates.blocks import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SCHEMA = 1
+DAY_S = 24 * 3600
+RESOLVED_S = 7 * DAY_S  # how long a resolved alert, its message and its place in Slack are remembered
+ANSWER_S = DAY_S  # how long an answer can be shared
+ONCE_S = 3600  # Slack repeats an event for five minutes
+
+# One hash tag, so that one transaction can hold them all in a cluster as well.
+_ALL = "{meshwhy}:"
+_SCHEMA = f"{_ALL}schema"
+_ALERTS = f"{_ALL}alerts"  # hash: id -> open alert
+_OUTBOX = f"{_ALL}outbox"  # sorted set: message id -> when to try
+_RESOLVED = f"{_ALL}resolved:"  # + id -> alert
+_DRAFT = f"{_ALL}draft:"  # + message id -> hash: rev, body
+_STEPS = f"{_ALL}steps:"  # + message id -> list of thread lines that Slack does not have yet
+_DELIVERY = f"{_ALL}delivery:"  # + message id -> what Slack has
+_PLACE = f"{_ALL}place:"  # + channel:ts -> alert id
+_COMMIT = f"{_ALL}commit:"  # + random -> this commit was done
+_ONCE = f"{_ALL}once:"  # + envelope or event -> it was taken
+_ANSWER = f"{_ALL}answer:"  # + random -> an answer that may be shared
+
+_COMMIT_ONCE = """
+if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', 600) then return 0 end
+for _, command in ipairs(cjson.decode(ARGV[1])) do redis.call(unpack(command)) end
+return 1
+"""
+
+# Take a message out of the outbox, unless something new was committed for it since it was read.
+_SETTLE = """
+if redis.call('HGET', KEYS[1], 'rev') ~= ARGV[1] or redis.call('LLEN', KEYS[2]) > 0 then return 0 end
+redis.call('ZREM', KEYS[4], ARGV[2])
+local ttl = redis.call('TTL', KEYS[1])
+if ttl > 0 then redis.call('EXPIRE', KEYS[3], ttl) else redis.call('PERSIST', KEYS[3]) end
+return 1
+"""
+
+
+class NewerSchema(Exception):  # noqa: N818 - worded for people
+    """The store was written by a newer meshwhy."""
+
+
+class Picture(Struct, frozen=True):
+    """A drawing of the route: `key` tells one drawing from another, `svg` is its source, `alt` the same facts in words."""
+
+    key: str
+    svg: str
+    alt: str
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One line of a thread. `id` is unique in its message and finds the line in Slack when a post's answer was lost."""
+
+    id: str
+    message: Message
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """How a message should stand in Slack; of several drafts only the newest counts. `id` is the message's, `alert` whose it is."""
+
+    id: str
+    alert: str
+    channel: str
+    message: Message
+    picture: Picture | None = None
+    resolved: bool = False
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """What Slack has of a message.
+
+    `rev` is the draft it shows. `trying` is the root or the step whose post was sent and not yet answered. `picture` is the key of the last
+    drawing that was tried, `file` its id in Slack, `shown` whether the message shows it. `attempts` counts failures in a row.
+    """
+
+    channel: str = ""
+    ts: str = ""
+    rev: int = 0
+    trying: str = ""
+    picture: str = ""
+    file: str = ""
+    shown: bool = False
+    attempts: int = 0
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """One message that Slack does not have as it should be: the newest draft with its number, the lines still to say, and what Slack has."""
+
+    draft: Draft
+    rev: int
+    steps: tuple[Step, ...]
+    delivery: Delivery
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _text(value: object) -> str:
+    return _encode(value).decode()
+
+
+class Store:
+    """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work."""
+
+    def __init__(self, url: str) -> None:
+        self._redis: Any = Redis.from_url(  # redis-py types its commands as if they might not be asyncio
+            url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5, health_check_interval=30
+        )
+        self.committed = asyncio.Event()
+
+    async def open(self) -> None:
+        """Check that this is a store we can read, and mark an empty one as ours; raises NewerSchema or redis.RedisError."""
+        await self._do("SET", _SCHEMA, SCHEMA, "NX")
+        found = int(await self._do("GET", _SCHEMA) or SCHEMA)
+        if found > SCHEMA:
+            raise NewerSchema(f"The store was written by a newer meshwhy (schema {found}; this one knows {SCHEMA}). Start that one.")
+
+    async def _do(self, *command: str | float) -> Any:
+        """One command and its answer."""
+        return await self._redis.execute_command(*command)
+
+    async def close(self) -> None:
+        """Close the connections; what is stored stays."""
+        await self._redis.aclose()
+
+    # --- alerts ---
+
+    async def alerts(self) -> dict[str, Alert]:
+        """Every alert that is pending or firing, by id."""
+        stored = await self._do("HGETALL", _ALERTS)
+        return {key: msgspec.json.decode(value, type=Alert) for key, value in stored.items()}
+
+    async def resolved(self, ids: Iterable[str]) -> dict[str, Alert]:
+        """Those of `ids` that are remembered as resolved."""
+        keys = [_RESOLVED + i for i in ids]
+        stored = await self._do("MGET", *keys) if keys else []
+        found = [msgspec.json.decode(value, type=Alert) for value in stored if value is not None]
+        return {alert.id: alert for alert in found}
+
+    async def commit(
+        self,
+        alerts: Mapping[str, Alert | None],
+        drafts: Iterable[Draft] = (),
+        steps: Mapping[str, Iterable[Step]] | None = None,
+        *,
+        now: float,
+    ) -> None:
+        """Write alerts (None: forget it), what Slack should show, and thread lines by message id, as one transaction."""
+        commands: list[list[str | int | float]] = []
+        for key, alert in alerts.items():
+            if alert is None:
+                commands.append(["HDEL", _ALERTS, key])
+            elif alert.state is State.RESOLVED:
+                commands += [["HDEL", _ALERTS, key], ["SET", _RESOLVED + key, _text(alert), "EX", RESOLVED_S]]
+            else:
+                commands += [["HSET", _ALERTS, key, _text(alert)], ["DEL", _RESOLVED + key]]
+        for draft in drafts:
+            key = _DRAFT + draft.id
+            keep: list[str | int | float] = ["EXPIRE", key, RESOLVED_S] if draft.resolved else ["PERSIST", key]
+            commands += [["HINCRBY", key, "rev", 1], ["HSET", key, "body", _text(draft)], keep, ["ZADD", _OUTBOX, "NX", now, draft.id]]
+        for message, lines in (steps or {}).items():
+            commands += [["RPUSH", _STEPS + message, _text(line)] for line in lines]
+            commands.append(["ZADD", _OUTBOX, "NX", now, message])
+        if commands:
+            await self._do("EVAL", _COMMIT_ONCE, 1, _COMMIT + secrets.token_hex(8), _text(commands))
+            self.committed.set()
+
+    # --- what the outbox reads and writes ---
+
+    async def waiting(self) -> list[tuple[str, float]]:
+        """The messages that Slack does not have as they should be, each with the time of its next try, the earliest first."""
+        return [(member, float(score)) for member, score in await self._do("ZRANGE", _OUTBOX, 0, -1, "WITHSCORES")]
+
+    async def work(self, message: str) -> Work | None:
+        """What is to be done about one message; None if nothing is known of it (then it is also taken out of the outbox)."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.execute_command("HGETALL", _DRAFT + message)
+            pipe.execute_command("LRANGE", _STEPS + message, 0, -1)
+            pipe.execute_command("GET", _DELIVERY + message)
+            draft, lines, delivery = await pipe.execute()
+        if not draft:
+            await self._do("ZREM", _OUTBOX, message)
+            return None
+        return Work(
+            draft=msgspec.json.decode(draft["body"], type=Draft),
+            rev=int(draft["rev"]),
+            steps=tuple(msgspec.json.decode(line, type=Step) for line in lines),
+            delivery=msgspec.json.decode(delivery, type=Delivery) if delivery else Delivery(),
+        )
+
+    async def record(self, draft: Draft, delivery: Delivery, *, said: int = 0) -> None:
+        """Remember what Slack has now, and that the first `said` waiting lines of the thread are said, as one transaction."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(_DELIVERY + draft.id, _text(delivery), ex=RESOLVED_S if draft.resolved else None)
+            if delivery.ts:
+                pipe.set(f"{_PLACE}{delivery.channel}:{delivery.ts}", draft.alert, ex=30 * DAY_S)
+            if said:
+                pipe.ltrim(_STEPS + draft.id, said, -1)
+            await pipe.execute()
+
+    async def postpone(self, message: str, until: float) -> None:
+        """Try a message again at `until` (seconds since the epoch), not before."""
+        await self._do("ZADD", _OUTBOX, "XX", until, message)
+
+    async def settle(self, message: str, rev: int) -> bool:
+        """Take a message out of the outbox; False if something newer than `rev` was committed meanwhile."""
+        keys = (_DRAFT + message, _STEPS + message, _DELIVERY + message, _OUTBOX)
+        return bool(await self._do("EVAL", _SETTLE, len(keys), *keys, rev, message))
+
+    # --- what the handlers read and write ---
+
+    async def alert_at(self, channel: str, ts: str) -> Alert | None:
+        """The alert whose message stands at `ts` in a channel (its id), open or resolved."""
+        key = await self._do("GET", f"{_PLACE}{channel}:{ts}")
+        if key is None:
+            return None
+        stored = await self._do("HGET", _ALERTS, key) or await self._do("GET", _RESOLVED + key)
+        return msgspec.json.decode(stored, type=Alert) if stored else None
+
+    async def once(self, what: str) -> bool:
+        """Whether this envelope, event or click is seen for the first time."""
+        return bool(await self._do("SET", _ONCE + what, 1, "NX", "EX", ONCE_S))
+
+    async def keep(self, message: Message) -> str:
+        """Keep an answer so that it can be shared; the id is opaque and fits a button's value."""
+        key = secrets.token_urlsafe(16)
+        await self._do("SET", _ANSWER + key, _text(message), "EX", ANSWER_S)
+        return key
+
+    async def kept(self, key: str) -> Message | None:
+        """The answer that `keep` kept, or None when it is too old."""
+        stored = await self._do("GET", _ANSWER + key)
+        return msgspec.json.decode(stored, type=Message) if stored else None
