@@ -1,0 +1,67 @@
+{{- define "meshwhy.name" -}}
+{{- if contains "meshwhy" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-meshwhy" (.Release.Name | trunc 42 | trimSuffix "-") }}{{ end -}}
+{{- end }}
+
+{{- define "meshwhy.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "meshwhy.name" .) }}
+{{- end }}
+
+{{- /* Cluster-wide names carry the namespace, so that two releases do not meet. */ -}}
+{{- define "meshwhy.clusterName" -}}
+{{ printf "%s-%s" (include "meshwhy.name" .) .Release.Namespace }}
+{{- end }}
+
+{{- define "meshwhy.selector" -}}
+app.kubernetes.io/name: meshwhy
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "meshwhy.labels" -}}
+{{ include "meshwhy.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "meshwhy.slackSecret" -}}
+{{ .Values.slack.existingSecret | default (printf "%s-slack" (include "meshwhy.name" .)) }}
+{{- end }}
+
+{{- define "meshwhy.redisSecret" -}}
+{{ .Values.redis.existingSecret | default (printf "%s-redis" (include "meshwhy.name" .)) }}
+{{- end }}
+
+{{- define "meshwhy.hasRedis" -}}
+{{- if or .Values.redis.existingSecret .Values.redis.url }}yes{{ end -}}
+{{- end }}
+
+{{- /* The one key beside SLACK_BOT_TOKEN that the mode asks for. */ -}}
+{{- define "meshwhy.slackKey" -}}
+{{- if eq .Values.slack.mode "socket" }}SLACK_APP_TOKEN{{ else }}SLACK_SIGNING_SECRET{{ end -}}
+{{- end }}
+
+{{- /* The bot's config file: the values' own words, with each kubeconfigSecret as the path where it is mounted. */ -}}
+{{- define "meshwhy.config" -}}
+slack:
+  mode: {{ .Values.slack.mode }}
+  bot_token: {env: SLACK_BOT_TOKEN}
+  {{- if eq .Values.slack.mode "socket" }}
+  app_token: {env: SLACK_APP_TOKEN}
+  {{- else }}
+  signing_secret: {env: SLACK_SIGNING_SECRET}
+  port: 3000
+  {{- end }}
+{{- if include "meshwhy.hasRedis" . }}
+redis:
+  url: {env: REDIS_URL}
+{{- end }}
+state_dir: /var/lib/meshwhy
+clusters:
+{{- range .Values.clusters }}
+  {{- $cluster := omit . "kubeconfigSecret" }}
+  {{- with .kubeconfigSecret }}{{ $_ := set $cluster "kubeconfig" (printf "/etc/meshwhy/kubeconfigs/%s/kubeconfig" .) }}{{ end }}
+  - {{ toYaml $cluster | nindent 4 | trim }}
+{{- end }}
+alerts:
+  {{- toYaml .Values.alerts | nindent 2 }}
+{{- end }}
