@@ -1,14 +1,62 @@
-"""Mesh: all clusters of one mesh at one instant, frozen, and its few deep lookups."""
+"""Mesh: all clusters of one mesh at one instant, frozen, and its few deep lookups.
+
+A change makes a new Mesh that shares with the old one all that the change cannot reach: the control planes' view of the configuration survives
+every change of pods, endpoints and workloads; what was indexed of a namespace survives every change of another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar, cast
 
-from checks.resources import KIND_OF, Malformed, Resource
+import msgspec
+
+from checks import names
+from checks.istiod import Istiod, Proxy
+from checks.registry import (
+    NETWORK,
+    REGION,
+    SUBZONE,
+    ZONE,
+    Health,
+    HostService,
+    IstioEndpoint,
+    MeshConfig,
+    MeshNetworks,
+    WorkloadInstance,
+    augment,
+    entry_instance,
+    is_healthy,
+    locality_label,
+    pod_instance,
+)
+from checks.resources import (
+    KIND_OF,
+    ConfigMap,
+    DaemonSet,
+    Deployment,
+    EndpointSlice,
+    Malformed,
+    Namespace,
+    Node,
+    Pod,
+    ReplicaSet,
+    Resource,
+    Service,
+    ServiceEntry,
+    SliceEndpoint,
+    StatefulSet,
+    Workload,
+    WorkloadEntry,
+)
 
 Objects = Mapping[type[Resource], Mapping[str, Mapping[str, Resource]]]
+_R = TypeVar("_R", bound=Resource)
+_T = TypeVar("_T")
+
+RUNTIME: frozenset[type[Resource]] = frozenset({Pod, EndpointSlice, Deployment, ReplicaSet, StatefulSet, DaemonSet, Node, WorkloadEntry})
+"""Kinds that no control plane's view of the configuration depends on."""
 
 
 class Unreadable(Exception):  # noqa: N818 - a fact about a kind, not a programming error
@@ -55,3 +103,477 @@ class Cluster:
         for r in resources:
             out.setdefault(type(r), {}).setdefault(r.namespace if KIND_OF[type(r)].namespaced else "", {})[r.name] = r
         return out
+
+    def apply(self, changes: Iterable[Change]) -> Cluster:
+        """This cluster after some changes of its objects; only the namespaces that they touch are copied."""
+        objects: dict[type[Resource], Mapping[str, Mapping[str, Resource]]] = dict(self.objects)
+        fresh: dict[tuple[type[Resource], str], dict[str, Resource]] = {}
+        spaces: dict[type[Resource], dict[str, Mapping[str, Resource]]] = {}
+        for c in changes:
+            space = c.namespace if KIND_OF[c.kind].namespaced else ""
+            if c.kind not in spaces:
+                spaces[c.kind] = dict(objects.get(c.kind, {}))
+                objects[c.kind] = spaces[c.kind]
+            inner = fresh.get((c.kind, space))
+            if inner is None:
+                inner = fresh[c.kind, space] = dict(spaces[c.kind].get(space, {}))
+                spaces[c.kind][space] = inner
+            if c.new is None:
+                inner.pop(c.name, None)
+            else:
+                inner[c.name] = c.new
+        return replace(self, objects=objects)
+
+    def all(self, kind: type[_R]) -> Iterator[_R]:
+        """Every object of a kind."""
+        for space in self.objects.get(kind, {}).values():
+            yield from cast("Iterable[_R]", space.values())
+
+    def within(self, kind: type[_R], namespace: str) -> Mapping[str, _R]:
+        """The objects of a kind in one namespace, by name."""
+        return cast("Mapping[str, _R]", self.objects.get(kind, {}).get(namespace, {}))
+
+    def get(self, kind: type[_R], namespace: str, name: str) -> _R | None:
+        """One object, or None."""
+        return self.within(kind, namespace if KIND_OF[kind].namespaced else "").get(name)
+
+
+class NetworkGateway(NamedTuple):
+    """Where another network is entered: its LoadBalancer's or external address."""
+
+    network: str
+    cluster: str
+    address: str
+    port: int
+
+
+class Mesh:
+    """All clusters of one mesh at one instant. `read_at` is that instant, in seconds since the epoch."""
+
+    def __init__(self, name: str, clusters: Iterable[Cluster], read_at: float) -> None:
+        self.name = name
+        self.clusters = tuple(clusters)
+        self.read_at = read_at
+        self._by_name = {c.name: c for c in self.clusters}
+        self._istiods: dict[str, Istiod] = {}
+        self._memo: dict[Any, tuple[Any, Any]] = {}
+
+    @staticmethod
+    def of(clusters: Iterable[Cluster], read_at: float) -> tuple[Mesh, ...]:
+        """One Mesh for each mesh name, in the order of their first clusters."""
+        groups: dict[str, list[Cluster]] = {}
+        for c in clusters:
+            groups.setdefault(c.mesh, []).append(c)
+        return tuple(Mesh(name, group, read_at) for name, group in groups.items())
+
+    def apply(self, changes: Iterable[Change], read_at: float | None = None) -> Mesh:
+        """This mesh after some changes. Kinds in RUNTIME leave the control planes' view as it is."""
+        by_cluster: dict[str, list[Change]] = {}
+        for c in changes:
+            by_cluster.setdefault(c.cluster, []).append(c)
+        return self.replace((c.apply(by_cluster[c.name]) if c.name in by_cluster else c for c in self.clusters), read_at)
+
+    def replace(self, clusters: Iterable[Cluster], read_at: float | None = None) -> Mesh:
+        """The mesh of these newer states of its clusters; everything that was worked out of unchanged parts is kept."""
+        new = Mesh(self.name, clusters, self.read_at if read_at is None else read_at)
+        new._memo = self._memo  # noqa: SLF001 - entries name what they were made of, so sharing them is safe
+        same = [c.name for c in self.clusters] == [c.name for c in new.clusters] and all(
+            old.objects.get(k) is now.objects.get(k) and old.unreadable == now.unreadable
+            for old, now in zip(self.clusters, new.clusters, strict=True)
+            for k in KIND_OF
+            if k not in RUNTIME
+        )
+        if same:
+            new._istiods = self._istiods  # noqa: SLF001 - as above
+        return new
+
+    def _once(self, key: Any, made_of: Any, make: Callable[[], _T]) -> _T:
+        """A value worked out once for as long as the things that it is made of are the same objects."""
+        known = self._memo.get(key)
+        if known is not None and len(known[0]) == len(made_of) and all(a is b for a, b in zip(known[0], made_of, strict=True)):
+            return cast("_T", known[1])
+        value = make()
+        self._memo[key] = made_of, value
+        return value
+
+    # --- clusters and control planes ---------------------------------------------------------------------------------------
+
+    def cluster(self, name: str) -> Cluster:
+        """A cluster by its registered name or its CLUSTER_ID; raises KeyError."""
+        found = self._by_name.get(name)
+        if found is None:
+            found = next((c for c in self.clusters if self.cluster_id(c) == name), None)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def cluster_id(self, cluster: Cluster) -> str:
+        """istiod's CLUSTER_ID in this cluster, else the registered name."""
+        pods = cluster.objects.get(Pod, {})
+
+        def find() -> str:
+            for pod in cluster.all(Pod):
+                if pod.labels.get("app") == "istiod":
+                    for c in pod.spec.containers:
+                        for e in c.env or ():
+                            if e.name == "CLUSTER_ID" and e.value:
+                                return e.value
+            return cluster.name
+
+        return self._once(("cluster_id", cluster.name), (pods,), find)
+
+    @property
+    def primaries(self) -> list[Cluster]:
+        """Clusters with a control plane of their own: an istiod, else (partial manifests) configuration of Istio or Gateway API; else the first."""
+        running = [c for c in self.clusters if any(d.labels.get("app") == "istiod" for kind in (Deployment, Pod) for d in c.all(kind))]
+        return running or [c for c in self.clusters if _configured(c)] or list(self.clusters[:1])
+
+    def istiod(self, cluster: str) -> Istiod:
+        """The control plane of a cluster's proxies: its own, else that of the first cluster that has one."""
+        known = self._istiods.get(cluster)
+        if known is not None:
+            return known
+        holders = self.primaries
+        holder = next((c for c in holders if c.name == cluster), holders[0])
+        if holder.name != cluster:
+            made = self.istiod(holder.name)
+        else:
+            ordered = [holder, *(c for c in self.clusters if c is not holder)]
+            services = [(self.cluster_id(c), s) for c in ordered for s in c.all(Service)]
+            objects = {k: [o for space in spaces.values() for o in space.values()] for k, spaces in holder.objects.items() if k not in RUNTIME}
+            made = Istiod(self.cluster_id(holder), objects, services, self.config(holder))
+        self._istiods[cluster] = made
+        return made
+
+    def config_map(self, cluster: Cluster) -> ConfigMap | None:
+        """istiod's ConfigMap: `istio`, else the first `istio-<revision>`, in the namespace where istiod runs."""
+        found = [c for c in cluster.all(ConfigMap) if c.name == "istio" or c.name.startswith("istio-")]
+        found = [c for c in found if "mesh" in (c.data or {})]
+        return min(found, key=lambda c: (c.name != "istio", c.namespace, c.name)) if found else None
+
+    def config(self, cluster: Cluster) -> MeshConfig:
+        """MeshConfig of a cluster's control plane; istiod's defaults when there is none or it cannot be understood."""
+        found = self.config_map(cluster)
+        text = (found.data or {}).get("mesh", "") if found else ""
+
+        def read() -> MeshConfig:
+            try:
+                config = msgspec.yaml.decode(text.encode(), type=MeshConfig) if text.strip() else MeshConfig()
+            except (msgspec.DecodeError, ValueError):
+                config = MeshConfig()
+            if found is not None and "rootNamespace" not in text:
+                config.root_namespace = found.namespace
+            return config
+
+        return self._once(("config", cluster.name), (found,), read)
+
+    def networks(self, cluster: Cluster) -> MeshNetworks:
+        """meshNetworks of a cluster's control plane."""
+        found = self.config_map(cluster)
+        text = (found.data or {}).get("meshNetworks", "") if found else ""
+
+        def read() -> MeshNetworks:
+            try:
+                return msgspec.yaml.decode(text.encode(), type=MeshNetworks) if text.strip() else MeshNetworks()
+            except (msgspec.DecodeError, ValueError):
+                return MeshNetworks()
+
+        return self._once(("networks", cluster.name), (found,), read)
+
+    # --- networks and localities -------------------------------------------------------------------------------------------
+
+    def network(self, cluster: Cluster, address: str, labels: Mapping[str, str]) -> str:
+        """The network of an address: pod label, system namespace's label, meshNetworks (controller.Network)."""
+        if own := labels.get(NETWORK):
+            return own
+        config = self.config(cluster)
+        system = cluster.get(Namespace, "", config.root_namespace) or cluster.get(Namespace, "", "istio-system")
+        if system is not None and (shared := system.labels.get(NETWORK)):
+            return shared
+        return self.networks(cluster).of(self.cluster_id(cluster), address)
+
+    def network_gateways(self, istiod: Istiod) -> list[NetworkGateway]:
+        """The gateways to each network, from labelled Services of every cluster (kube/controller/network.go)."""
+        made_of = tuple(c.objects.get(Service) for c in self.clusters)
+
+        def find() -> list[NetworkGateway]:
+            out: list[NetworkGateway] = []
+            for c in self.clusters:
+                for s in c.all(Service):
+                    network = s.labels.get(NETWORK)
+                    if not network:
+                        continue
+                    port = s.labels.get("networking.istio.io/gatewayPort", "15443")
+                    addresses = [i.ip or i.hostname for i in s.status.load_balancer.ingress] if s.spec.type == "LoadBalancer" else []
+                    for a in (*(x for x in addresses if x), *s.spec.external_ips):
+                        out.append(NetworkGateway(network, self.cluster_id(c), a, int(port) if port.isdigit() else 15443))
+            return sorted(set(out))
+
+        return self._once(("network_gateways",), made_of, find)
+
+    def locality(self, cluster: Cluster, pod: Pod) -> str:
+        """region/zone/subzone of a pod: its label istio-locality, else its node's labels (controller.getPodLocality)."""
+        if own := locality_label(pod.labels):
+            return own
+        node = cluster.get(Node, "", pod.spec.node_name) if pod.spec.node_name else None
+        if node is None:
+            return ""
+        region = node.labels.get(REGION) or node.labels.get("failure-domain.beta.kubernetes.io/region", "")
+        zone = node.labels.get(ZONE) or node.labels.get("failure-domain.beta.kubernetes.io/zone", "")
+        subzone = node.labels.get(SUBZONE, "")
+        return f"{region}/{zone}/{subzone}" if region or zone or subzone else ""
+
+    def proxy(self, cluster: Cluster, pod: Pod, kind: str) -> Proxy:
+        """A pod's proxy as istiod knows it."""
+        locality = self.locality(cluster, pod)
+        network = self.network(cluster, pod.status.pod_ip, pod.labels)
+        labels = augment(pod.labels, self.cluster_id(cluster), locality, pod.spec.node_name, network)
+        return Proxy(kind, self.cluster_id(cluster), pod.namespace, pod.name, labels, locality, network, pod.spec.node_name, pod.status.pod_ip)
+
+    # --- endpoints ---------------------------------------------------------------------------------------------------------
+
+    def slices(self, cluster: Cluster, namespace: str, service: str) -> tuple[EndpointSlice, ...]:
+        """The EndpointSlices of one Service."""
+        space = cluster.within(EndpointSlice, namespace)
+
+        def index() -> dict[str, tuple[EndpointSlice, ...]]:
+            out: dict[str, tuple[EndpointSlice, ...]] = {}
+            for s in space.values():
+                out[s.service] = (*out.get(s.service, ()), s)
+            return out
+
+        return self._once(("slices", cluster.name, namespace), (space,), index).get(service, ())
+
+    def workload(self, cluster: Cluster, pod: Pod) -> str:
+        """What owns a pod, as `Deployment name`; the pod itself when nothing does."""
+        for owner in pod.metadata.owner_references:
+            if owner.kind == "ReplicaSet":
+                rs = cluster.get(ReplicaSet, pod.namespace, owner.name)
+                above = next((o for o in rs.metadata.owner_references if o.kind), None) if rs else None
+                if above is not None:
+                    return f"{above.kind} {above.name}"
+                template = pod.labels.get("pod-template-hash")
+                if template and owner.name.endswith(f"-{template}"):
+                    return f"Deployment {owner.name[: -len(template) - 1]}"
+            return f"{owner.kind} {owner.name}"
+        return f"Pod {pod.name}"
+
+    def workloads(self, namespace: str) -> Iterator[tuple[Cluster, Workload]]:
+        """Every Deployment, StatefulSet and DaemonSet of a namespace, in every cluster."""
+        for c in self.clusters:
+            for kind in (Deployment, StatefulSet, DaemonSet):
+                for w in c.within(kind, namespace).values():
+                    yield c, w
+
+    def endpoints(self, istiod: Istiod, hostname: str, namespace: str) -> tuple[IstioEndpoint, ...]:
+        """Every endpoint that istiod keeps for a host in a namespace, of every cluster and registry (EndpointIndex.ShardsForService)."""
+        name = hostname.partition(".")[0]
+        kube = hostname == names.service_host(name, namespace)
+        parts: list[tuple[IstioEndpoint, ...]] = []
+        if kube:
+            parts += [self._kubernetes_shard(c, namespace, name) for c in self._by_cluster_id]
+        if hostname in self._entries_by_host(istiod):
+            parts.append(self._entry_shard(istiod, hostname, namespace))
+        return tuple(e for p in parts for e in p)
+
+    @property
+    def _by_cluster_id(self) -> list[Cluster]:
+        return sorted(self.clusters, key=self.cluster_id)
+
+    def _kubernetes_shard(self, cluster: Cluster, namespace: str, name: str) -> tuple[IstioEndpoint, ...]:
+        slices = self.slices(cluster, namespace, name)
+        pods = cluster.objects.get(Pod, {}).get(namespace)
+        service = cluster.get(Service, namespace, name)
+        entries = cluster.objects.get(WorkloadEntry, {}).get(namespace)
+        made_of = (*slices, pods, service, entries, cluster.objects.get(Node), cluster.objects.get(ReplicaSet, {}).get(namespace), cluster.objects.get(Namespace))
+        return self._once(("shard", cluster.name, namespace, name), made_of, lambda: tuple(self._read_slices(cluster, slices, service)))
+
+    def _read_slices(self, cluster: Cluster, slices: Iterable[EndpointSlice], service: Service | None) -> Iterator[IstioEndpoint]:
+        seen: set[tuple[str, str]] = set()
+        draining = bool(service and service.labels.get(PERSISTENT))
+        made: dict[str, IstioEndpoint] = {}
+        for s in sorted(slices, key=lambda s: s.name):
+            if s.address_type == "FQDN":
+                continue
+            for e in s.endpoints or ():
+                health = _health(e, draining=draining, known=service is not None)
+                for address in e.addresses or ():
+                    pod, expected = self._pod_of(cluster, s.namespace, address, e)
+                    if pod is None and expected:
+                        continue
+                    shape = self._endpoint(cluster, pod, address, s.namespace) if pod is not None else made.setdefault(address, self._endpoint(cluster, None, address, s.namespace))
+                    for port in s.ports or ():
+                        key = address, port.name or ""
+                        if key in seen:
+                            continue
+                        seen.add(key)
+                        yield shape.copy(
+                            address=address,
+                            port=port.port or 0,
+                            port_name=port.name or "",
+                            health=health,
+                            reason=_why(health, pod),
+                        )
+        if service is not None:
+            yield from self._selected_entries(cluster, service)
+
+    def _pod_of(self, cluster: Cluster, namespace: str, address: str, e: SliceEndpoint) -> tuple[Pod | None, bool]:
+        ref = e.target_ref
+        if ref is not None and ref.kind == "Pod":
+            return cluster.get(Pod, ref.namespace or namespace, ref.name), True
+        space = cluster.within(Pod, namespace)
+
+        def index() -> dict[str, Pod]:
+            return {p.status.pod_ip: p for p in space.values() if p.status.pod_ip and p.ready}
+
+        return self._once(("pods by address", cluster.name, namespace), (space,), index).get(address), False
+
+    def _endpoint(self, cluster: Cluster, pod: Pod | None, address: str, namespace: str) -> IstioEndpoint:
+        labels = pod.labels if pod else {}
+        locality = self.locality(cluster, pod) if pod else ""
+        node = pod.spec.node_name if pod else ""
+        network = self.network(cluster, pod.status.pod_ip if pod else address, labels)
+        cid = self.cluster_id(cluster)
+        return IstioEndpoint(
+            address=address,
+            port=0,
+            port_name="",
+            labels=augment(labels, cid, locality, node, network),
+            network=network,
+            cluster=cid,
+            locality=locality,
+            health="healthy",
+            tls=labels.get("security.istio.io/tlsMode") == "istio",
+            node=node,
+            workload=self.workload(cluster, pod) if pod else "",
+            namespace=pod.namespace if pod else namespace,
+            tunnel=bool(pod and pod.annotations.get("ambient.istio.io/redirection") == "enabled"),
+        )
+
+    def _selected_entries(self, cluster: Cluster, service: Service) -> Iterator[IstioEndpoint]:
+        """WorkloadEntries that a Kubernetes Service selects (kube controller.collectWorkloadInstanceEndpoints)."""
+        selector = service.spec.selector
+        if not selector or service.spec.cluster_ip in {"", "None"} or service.spec.type == "ExternalName":
+            return
+        for we in cluster.within(WorkloadEntry, service.namespace).values():
+            wi = self._entry_instance(cluster, we)
+            if wi is None or wi.dns_only or any(wi.endpoint.labels.get(k) != v for k, v in selector.items()):
+                continue
+            for p in service.spec.ports:
+                port = p.target_port if isinstance(p.target_port, int) and p.target_port else p.port
+                if isinstance(p.target_port, str) and p.target_port:
+                    if p.target_port not in wi.ports:
+                        continue
+                    port = wi.ports[p.target_port]
+                elif p.name in wi.ports:
+                    port = wi.ports[p.name]
+                yield wi.endpoint.copy(port=port, port_name=p.name)
+
+    def _entry_instance(self, cluster: Cluster, we: WorkloadEntry) -> WorkloadInstance | None:
+        if not is_healthy(we):
+            return None
+        labels = {**(we.spec.labels or {}), **we.labels}
+        network = we.spec.network or self.network(cluster, we.spec.address, labels)
+        return entry_instance(we.spec, labels, we.namespace, we.name, self.cluster_id(cluster), network)
+
+    def _entries_by_host(self, istiod: Istiod) -> dict[str, list[ServiceEntry]]:
+        holder = self.cluster(istiod.cluster)
+
+        def index() -> dict[str, list[ServiceEntry]]:
+            out: dict[str, list[ServiceEntry]] = {}
+            for e in holder.all(ServiceEntry):
+                for h in e.spec.hosts or ():
+                    out.setdefault(h, []).append(e)
+            return out
+
+        return self._once(("entries by host", istiod.cluster), (holder.objects.get(ServiceEntry),), index)
+
+    def _entry_shard(self, istiod: Istiod, hostname: str, namespace: str) -> tuple[IstioEndpoint, ...]:
+        holder = self.cluster(istiod.cluster)
+        entries = sorted(
+            (e for e in self._entries_by_host(istiod).get(hostname, ()) if e.namespace == namespace),
+            key=lambda e: (e.created, hostname, e.namespace, e.name),
+        )
+        made_of = (
+            *entries,
+            holder.objects.get(WorkloadEntry, {}).get(namespace),
+            *(c.objects.get(Pod, {}).get(namespace) for c in self.clusters),
+            *(c.objects.get(Node) for c in self.clusters),
+        )
+        return self._once(("entry shard", istiod.cluster, namespace, hostname), made_of, lambda: tuple(self._read_entries(holder, entries, hostname)))
+
+    def _read_entries(self, cluster: Cluster, entries: Iterable[ServiceEntry], hostname: str) -> Iterator[IstioEndpoint]:
+        """Endpoints of all ServiceEntries of a host, oldest entry first (mergeServicesInstancesByNamespaceHost)."""
+        taken: set[int] = set()
+        for entry in entries:
+            for endpoint in self._entry_endpoints(cluster, entry, hostname):
+                if entry.spec.resolution == "DNS_ROUND_ROBIN" and endpoint.legacy_port in taken:
+                    continue
+                taken.add(endpoint.legacy_port)
+                yield endpoint
+
+    def _entry_endpoints(self, cluster: Cluster, entry: ServiceEntry, hostname: str) -> Iterator[IstioEndpoint]:
+        spec = entry.spec
+        dns = spec.resolution in {"DNS", "DNS_ROUND_ROBIN"}
+        cid = self.cluster_id(cluster)
+        if spec.workload_selector is not None:
+            for wi in self._instances(cluster, entry.namespace):
+                if (not wi.dns_only or dns) and all(wi.endpoint.labels.get(k) == v for k, v in spec.workload_selector.wanted.items()):
+                    yield from wi.serve(entry)
+        elif not spec.endpoints and dns:
+            for p in spec.ports or ():
+                yield IstioEndpoint(hostname, p.target_port or p.number, p.name, {}, "", cid, "", "healthy", tls=False, workload=entry.name, namespace=entry.namespace, legacy_port=p.number)
+        else:
+            for i, e in enumerate(spec.endpoints or ()):
+                labels = e.labels or {}
+                network = e.network or self.network(cluster, e.address, labels)
+                yield from entry_instance(e, labels, entry.namespace, f"{entry.name}-{i}", cid, network).serve(entry)
+
+    def _instances(self, cluster: Cluster, namespace: str) -> list[WorkloadInstance]:
+        """Pods and WorkloadEntries that a ServiceEntry of a namespace may select, in istiod's order."""
+        out = [
+            pod_instance(p, self._endpoint(c, p, p.status.pod_ip, namespace))
+            for c in self.clusters
+            for p in c.within(Pod, namespace).values()
+            if p.ready and p.status.pod_ip and not p.spec.host_network
+        ]
+        out += [wi for we in cluster.within(WorkloadEntry, namespace).values() if (wi := self._entry_instance(cluster, we)) is not None]
+        return sorted(out, key=lambda w: (w.kind != "pod", w.namespace, w.name))
+
+
+PERSISTENT = "istio.io/persistent-session"
+
+
+def _configured(cluster: Cluster) -> bool:
+    return any(any(spaces.values()) for kind, spaces in cluster.objects.items() if KIND_OF[kind].group.endswith(("istio.io", "gateway.networking.k8s.io")))
+
+
+def _health(e: SliceEndpoint, *, draining: bool, known: bool) -> Health:
+    c = e.conditions
+    if c.ready is None or c.ready:
+        return "healthy"
+    going = c.terminating is None or c.terminating
+    if draining and known and going and (c.serving is None or c.serving):
+        return "draining"
+    return "terminating" if known and going else "unhealthy"
+
+
+def _why(health: Health, pod: Pod | None) -> str:
+    """Why an endpoint is not healthy, in words, from its pod."""
+    if health == "healthy":
+        return ""
+    if health in {"terminating", "draining"}:
+        return "the pod is terminating"
+    if pod is None:
+        return "not ready"
+    for c in pod.status.container_statuses or ():
+        waiting = c.state.waiting
+        if waiting is not None and waiting.reason:
+            return f"container {c.name} is waiting: {waiting.reason}"
+    for c in pod.status.container_statuses or ():
+        if not c.ready:
+            return f"container {c.name} is not ready"
+    return "the pod is not ready"
+
+
+__all__ = ["Change", "Cluster", "HostService", "Mesh", "NetworkGateway", "Unreadable"]

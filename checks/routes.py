@@ -1,64 +1,99 @@
-"""What a viewpoint's Envoy would do with a call: rules, destinations with their shares, Envoy cluster names, endpoints and their state."""
+"""The door to the resolver: a viewpoint and a host in, the rules that its Envoy would hold out."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
+from checks import gateway, sidecar, waypoint
+from checks.answers import Destination, Endpoint, Route, Viewpoint
+from checks.istiod import Proxy
+from checks.mesh import Cluster, Mesh
+from checks.resources import Pod
+from checks.sidecar import Step
+from checks.upstream import Upstreams, shares
 
-ViewpointKind = Literal["sidecar", "gateway", "waypoint", "none", "ztunnel"]
-
-
-class Viewpoint(Struct, frozen=True):
-    """Who calls: a sidecar of a namespace, a gateway or waypoint workload, or a pod without proxy.
-
-    `pod` is set when exactly one pod was asked about (`--as NS/POD`); `selector` tells populations of a namespace apart that see
-    something different, as `app=web,version=v1`.
-    """
-
-    cluster: str
-    kind: ViewpointKind
-    namespace: str
-    pod: str | None = None
-    selector: str | None = None
+__all__ = ["Destination", "Endpoint", "Route", "UnknownViewpoint", "Viewpoint", "for_pod", "for_proxy"]
 
 
-class Endpoint(Struct, frozen=True):
-    """One endpoint of a destination. `address` is `ip:port` or a DNS name with port; `reason` says why it is not healthy."""
+class UnknownViewpoint(LookupError):
+    """No pod, namespace or cluster of this name; `known` are the nearest."""
 
-    address: str
-    state: Literal["healthy", "unhealthy", "draining"]
-    cluster: str = ""
-    workload: str = ""
-    reason: str = ""
-
-
-class Destination(Struct, frozen=True):
-    """One branch of a rule: the Envoy cluster, its weight as written and share (0 to 1), and what stands behind it.
-
-    `defined` False: the route names a cluster that is not pushed (503 NC). `usable` False with `defined`: no endpoint that Envoy would
-    send to (503 UH). True as well for clusters whose endpoints only Envoy knows (ORIGINAL_DST, DYNAMIC_DNS).
-    """
-
-    envoy_cluster: str
-    weight: int
-    share: float
-    defined: bool
-    usable: bool
-    destination_rule: str | None = None
-    endpoints: tuple[Endpoint, ...] = ()
+    def __init__(self, word: str, known: tuple[str, ...] = ()) -> None:
+        super().__init__(word)
+        self.word = word
+        self.known = known
 
 
-class Route(Struct, frozen=True):
-    """One rule of a host as a viewpoint's Envoy holds it, as DESIGN's ROUTE: field names and order are the JSON contract."""
+def proxy_kind(pod: Pod) -> str:
+    """What kind of proxy runs in a pod: waypoint, gateway, sidecar, or none."""
+    if pod.labels.get("gateway.istio.io/managed") == "istio.io-mesh-controller":
+        return "waypoint"
+    containers = [*pod.spec.containers, *(pod.spec.init_containers or ())]
+    proxies = [c for c in containers if c.name == "istio-proxy"]
+    if any("waypoint" in (c.args or ()) for c in proxies):
+        return "waypoint"
+    if any("router" in (c.args or ()) for c in proxies):
+        return "gateway"
+    return "sidecar" if proxies or "sidecar.istio.io/status" in pod.annotations else "none"
 
-    viewpoint: Viewpoint
-    host: str
-    port: int
-    protocol: Literal["http", "tcp", "tls"]
-    action: str
-    source: str | None
-    path: str
-    match: str
-    failing_share: float
-    destinations: tuple[Destination, ...] = ()
+
+def upstreams(mesh: Mesh, proxy: Proxy) -> Upstreams:
+    """The Envoy clusters of a proxy."""
+    istiod = mesh.istiod(mesh.cluster(proxy.cluster).name)
+    return Upstreams(mesh, istiod, proxy, istiod.scope(proxy))
+
+
+def for_pod(mesh: Mesh, cluster: str, name: str, hosts: Iterable[str] | None = None) -> list[Route]:
+    """The routes of exactly one pod (`namespace/pod`), ready or not; of all hosts, or of these. Raises UnknownViewpoint."""
+    try:
+        where = mesh.cluster(cluster)
+    except KeyError:
+        raise UnknownViewpoint(cluster, tuple(c.name for c in mesh.clusters)) from None
+    namespace, _, pod_name = name.partition("/")
+    pod = where.get(Pod, namespace, pod_name)
+    if pod is None:
+        raise UnknownViewpoint(name, tuple(f"{p.namespace}/{p.name}" for p in where.all(Pod) if p.namespace == namespace)[:5])
+    kind = proxy_kind(pod)
+    return for_proxy(mesh, where, mesh.proxy(where, pod, kind), Viewpoint(where.name, kind, namespace, pod_name), hosts)  # type: ignore[arg-type]
+
+
+def for_proxy(mesh: Mesh, cluster: Cluster, proxy: Proxy, viewpoint: Viewpoint, hosts: Iterable[str] | None = None) -> list[Route]:
+    """The routes of a proxy in DESIGN's order: by host, port and protocol, then as Envoy tries them."""
+    ups = upstreams(mesh, proxy)
+    found = [answer(viewpoint, s) for s in _steps(ups, hosts)]
+    found.sort(key=lambda r: (r.host, r.port, r.protocol))
+    return found
+
+
+def _steps(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
+    match ups.proxy.kind:
+        case "sidecar":
+            for host in sidecar.hosts(ups) if hosts is None else hosts:
+                yield from sidecar.routes(ups, host)
+        case "gateway":
+            yield from gateway.routes(ups, hosts)
+        case "waypoint":
+            yield from waypoint.routes(ups, hosts)
+
+
+def answer(viewpoint: Viewpoint, step: Step) -> Route:
+    """A step with its shares worked out."""
+    parts = shares([w for _, w, _ in step.targets])
+    destinations = tuple(u.destination(w, s) for (u, w, _), s in zip(step.targets, parts, strict=True))
+    failing = 0.0
+    if step.action == "route":
+        failing = sum(d.share for d in destinations if not d.usable)
+    elif step.action.startswith("direct_response ") and int(step.action.split()[1]) >= 500:
+        failing = 1.0
+    return Route(
+        viewpoint=viewpoint,
+        host=step.host,
+        port=step.port,
+        protocol=step.protocol,  # type: ignore[arg-type]
+        action=step.action,
+        source=step.source,
+        path=step.path,
+        match=step.match,
+        failing_share=round(failing, 6),
+        destinations=destinations if step.action == "route" else (),
+    )

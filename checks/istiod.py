@@ -1,0 +1,616 @@
+"""What one control plane knows of the configuration: services, VirtualServices, DestinationRules, Sidecars; and what each proxy sees of it (Scope).
+
+Nothing here depends on pods or endpoints, so it outlives every change of those. Rules: semantics.md 3.2, 3.5, 3.9, 3.10;
+pilot/pkg/model/{push_context,sidecar,destination_rule,virtualservice}.go in istio/istio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from msgspec.structs import replace as struct_replace
+
+from checks import gatewayapi, names, rulesets
+from checks.registry import HostService, MeshConfig, from_entry, from_service, oldest_first
+from checks.resources import (
+    DestinationRule,
+    EgressListener,
+    Gateway,
+    Namespace,
+    Resource,
+    Service,
+    ServiceEntry,
+    Sidecar,
+    Subset,
+    TrafficPolicy,
+    VirtualService,
+)
+from checks.rulesets import RuleSet
+
+MESH = frozenset({"mesh"})
+
+
+@dataclass(slots=True, eq=False)
+class MergedRule:
+    """DestinationRules of one host string in one namespace as istiod merged them; `origins` the oldest first, whose name the clusters carry."""
+
+    host: str
+    export_to: frozenset[str]
+    origins: list[DestinationRule]
+    subsets: list[Subset]
+    policy: TrafficPolicy | None
+    selector: Mapping[str, str] | None
+    subset_origins: dict[str, DestinationRule] = field(default_factory=dict)
+    duplicates: list[tuple[str, DestinationRule]] = field(default_factory=list)
+
+    @property
+    def namespace(self) -> str:
+        """Where it stands."""
+        return self.origins[0].namespace
+
+    @property
+    def ref(self) -> str:
+        """The oldest rule's ref."""
+        return self.origins[0].ref
+
+    def subset(self, name: str) -> Subset | None:
+        """Its subset of that name."""
+        return next((s for s in self.subsets if s.name == name), None)
+
+    def policy_for(self, port: int, subset: str) -> TrafficPolicy | None:
+        """The traffic policy of a port and subset: port level replaces, subset overrides block by block (util.MergeSubsetTrafficPolicy)."""
+        base, _ = _port_level(self.policy, port)
+        own = self.subset(subset) if subset else None
+        if own is None or own.traffic_policy is None:
+            return base
+        over, port_level = _port_level(own.traffic_policy, port)
+        if base is None or over is None:
+            return over or base
+        return struct_replace(
+            base,
+            load_balancer=over.load_balancer if over.load_balancer is not None or port_level else base.load_balancer,
+            outlier_detection=over.outlier_detection if over.outlier_detection is not None or port_level else base.outlier_detection,
+            tls=over.tls if over.tls is not None or port_level else base.tls,
+            connection_pool=over.connection_pool if over.connection_pool is not None or port_level else base.connection_pool,
+        )
+
+
+def _port_level(policy: TrafficPolicy | None, port: int) -> tuple[TrafficPolicy | None, bool]:
+    if policy is None:
+        return None, False
+    for p in policy.port_level_settings or ():
+        if p.port is not None and p.port.number == port:
+            return TrafficPolicy(p.load_balancer, p.outlier_detection, p.tls, p.connection_pool), True
+    return policy, False
+
+
+@dataclass(slots=True)
+class _RuleIndex:
+    exact: dict[str, list[MergedRule]] = field(default_factory=dict)
+    wild: dict[str, list[MergedRule]] = field(default_factory=dict)
+
+    def add(self, rule: DestinationRule, host: str, export_to: frozenset[str]) -> None:
+        """Merge a rule in, or append it (destination_rule.go mergeDestinationRule)."""
+        index = self.wild if names.is_wildcard(host) else self.exact
+        known = index.setdefault(host, [])
+        selector = rule.spec.workload_selector.wanted if rule.spec.workload_selector else None
+        separately = True
+        for merged in known:
+            if export_to == merged.export_to:
+                separately = False
+            else:
+                separately = True
+                if not (merged.export_to and export_to >= merged.export_to):
+                    continue
+            both = selector is None and merged.selector is None
+            both_selected = selector is not None and merged.selector is not None
+            if both_selected and selector != merged.selector:
+                separately = True
+                continue
+            if both or both_selected:
+                separately = False
+            merged.origins.append(rule)
+            have = {s.name for s in merged.subsets}
+            for s in rule.spec.subsets or ():
+                if s.name in have:
+                    merged.duplicates.append((s.name, rule))
+                else:
+                    merged.subsets.append(s)
+                    merged.subset_origins[s.name] = rule
+            if merged.policy is None:
+                merged.policy = rule.spec.traffic_policy
+        if separately:
+            subsets = list(rule.spec.subsets or ())
+            known.append(MergedRule(host, export_to, [rule], subsets, rule.spec.traffic_policy, selector, {s.name: rule for s in subsets}))
+
+    def find(self, host: str) -> list[MergedRule] | None:
+        """The rules of the most specific host string that matches."""
+        return names.most_specific(host, self.exact, self.wild)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy as istiod knows it. `kind`: sidecar, gateway (Istio's Router) or waypoint."""
+
+    kind: str
+    cluster: str
+    namespace: str
+    pod: str
+    labels: Mapping[str, str]
+    locality: str = ""
+    network: str = ""
+    node: str = ""
+    ip: str = ""
+
+    def in_network(self, network: str) -> bool:
+        """Whether a network is its own, or either is not known."""
+        return not network or not self.network or network == self.network
+
+
+class Istiod:
+    """One control plane: the configuration of its own cluster, the services of all clusters of its mesh."""
+
+    def __init__(self, cluster: str, objects: Mapping[type[Resource], Iterable[Resource]], services: Iterable[tuple[str, Service]], config: MeshConfig) -> None:
+        self.cluster = cluster
+        self.config = config
+        self._objects = objects
+        self._kubernetes = list(services)
+        self._scopes: dict[tuple[str, ...], Scope] = {}
+
+    def all(self, kind: type[Resource]) -> list[Resource]:
+        """Every object of a configuration kind."""
+        return list(self._objects.get(kind, ()))
+
+    @cached_property
+    def namespaces(self) -> dict[str, Namespace]:
+        """Namespaces of the config cluster by name."""
+        return {n.name: n for n in self.all(Namespace) if isinstance(n, Namespace)}
+
+    def _annotations(self, namespace: str) -> Mapping[str, str]:
+        found = self.namespaces.get(namespace)
+        return found.annotations if found else {}
+
+    @cached_property
+    def services(self) -> list[HostService]:
+        """Every service, oldest first; one Kubernetes host in several clusters is one, with the first cluster's spec (aggregate.Controller.Services)."""
+        merged: dict[str, HostService] = {}
+        for cluster, svc in self._kubernetes:
+            one = from_service(svc, cluster, self._annotations(svc.namespace))
+            first = merged.get(one.hostname)
+            if first is None:
+                merged[one.hostname] = one
+            else:
+                first.vips = {**first.vips, **{c: v for c, v in one.vips.items() if c not in first.vips}}
+                first.sources = (*first.sources, *one.sources)
+        everything = list(merged.values())
+        for entry in self.all(ServiceEntry):
+            if isinstance(entry, ServiceEntry):
+                everything += from_entry(entry, self.cluster, self._annotations(entry.namespace))
+        for alias in [s for s in everything if s.resolution == "alias"]:
+            target = self._resolve_alias(alias, merged)
+            for concrete in everything:
+                if concrete.hostname == target and concrete.resolution != "alias":
+                    concrete.aliases = (*concrete.aliases, alias.hostname)
+        return oldest_first(everything)
+
+    @staticmethod
+    def _resolve_alias(alias: HostService, by_host: Mapping[str, HostService]) -> str | None:
+        target, seen = alias.external_name, {alias.hostname}
+        while (known := by_host.get(target)) is not None and known.resolution == "alias":
+            if target in seen:
+                return None
+            seen.add(target)
+            target = known.external_name
+        return target
+
+    @cached_property
+    def by_host(self) -> dict[str, list[HostService]]:
+        """Services of each host, oldest first."""
+        out: dict[str, list[HostService]] = {}
+        for s in self.services:
+            out.setdefault(s.hostname, []).append(s)
+        return out
+
+    @cached_property
+    def by_host_and_namespace(self) -> dict[str, dict[str, HostService]]:
+        """One service for each host and namespace: Kubernetes' own, else the oldest (ServiceIndex.HostnameAndNamespace)."""
+        out: dict[str, dict[str, HostService]] = {}
+        for s in self.services:
+            spaces = out.setdefault(s.hostname, {})
+            known = spaces.get(s.namespace)
+            if known is None or (s.kubernetes and not known.kubernetes):
+                spaces[s.namespace] = s
+        return out
+
+    def exported(self, service: HostService) -> frozenset[str]:
+        """A service's exportTo, or the mesh's default."""
+        return service.export_to or frozenset(self.config.default_service_export_to or ("*",))
+
+    def visible(self, service: HostService, namespace: str) -> bool:
+        """Whether a service is exported to a namespace."""
+        to = self.exported(service)
+        if "~" in to and len(to) == 1:
+            return False
+        return "*" in to or namespace in to or ("." in to and service.namespace == namespace)
+
+    def exported_to(self, namespace: str) -> list[HostService]:
+        """Services that a namespace sees: those exported to it by name first, then the public ones, each oldest first."""
+        named = [s for s in self.services if "*" not in (to := self.exported(s)) and "~" not in to and self.visible(s, namespace)]
+        return named + self._public
+
+    @cached_property
+    def _public(self) -> list[HostService]:
+        return [s for s in self.services if "*" in self.exported(s)]
+
+    def best_namespace(self, host: str, namespace: str) -> str:
+        """The namespace whose service a VirtualService's destination pulls in: Kubernetes' own, else the oldest visible one."""
+        visible = [s for s in self.by_host_and_namespace.get(host, {}).values() if self.visible(s, namespace)]
+        for s in visible:
+            if s.kubernetes:
+                return s.namespace
+        return min(visible, key=lambda s: s.created).namespace if visible else ""
+
+    @cached_property
+    def api(self) -> gatewayapi.Converted:
+        """Gateway API objects in the form of Istio's own."""
+        return gatewayapi.convert(self)
+
+    @cached_property
+    def rulesets(self) -> list[RuleSet]:
+        """Every VirtualService and every Gateway API route, oldest first."""
+        own = [v for v in self.all(VirtualService) if isinstance(v, VirtualService)]
+        merged = rulesets.merge(own, self.config.default_virtual_service_export_to or ("*",))
+        return sorted([*merged, *self.api.rulesets], key=lambda r: r.order)
+
+    @cached_property
+    def _by_gateway(self) -> tuple[dict[tuple[str, str], list[RuleSet]], dict[tuple[str, str], list[RuleSet]], dict[str, list[RuleSet]]]:
+        private: dict[tuple[str, str], list[RuleSet]] = {}
+        exported: dict[tuple[str, str], list[RuleSet]] = {}
+        public: dict[str, list[RuleSet]] = {}
+        for r in self.rulesets:
+            if "*" in r.export_to:
+                for g in r.gateways:
+                    public.setdefault(g, []).append(r)
+            elif "~" not in r.export_to:
+                for to in r.export_to:
+                    for g in r.gateways:
+                        (private if to == r.namespace else exported).setdefault((to, g), []).append(r)
+        return private, exported, public
+
+    def rulesets_for(self, namespace: str, gateway: str) -> list[RuleSet]:
+        """What a namespace's proxies get for a gateway name: private, exported to it, public; of these its own Gateway API routes first."""
+        private, exported, public = self._by_gateway
+        shown = public.get(gateway, [])
+        own = [r for r in shown if r.gateway_api and r.namespace == namespace]
+        rest = [r for r in shown if not (r.gateway_api and r.namespace == namespace)]
+        return [*private.get((namespace, gateway), ()), *exported.get((namespace, gateway), ()), *own, *rest]
+
+    @cached_property
+    def _destination_rules(self) -> tuple[dict[str, _RuleIndex], dict[str, _RuleIndex], _RuleIndex]:
+        local: dict[str, _RuleIndex] = {}
+        exported: dict[str, _RuleIndex] = {}
+        root = _RuleIndex()
+        rules = [r for r in self.all(DestinationRule) if isinstance(r, DestinationRule)]
+        rules.sort(key=lambda r: (r.spec.workload_selector is None, r.created, r.name, r.namespace))
+        default = frozenset(self.config.default_destination_rule_export_to or ("*",))
+        for rule in rules:
+            host, ns = names.fqdn(rule.spec.host, rule.namespace), rule.namespace
+            to = frozenset({"."}) if rule.spec.workload_selector else frozenset(rule.spec.export_to or ())
+            if not to or to & {"*", ".", ns}:
+                local.setdefault(ns, _RuleIndex()).add(rule, host, to)
+            private_only = (not to and "." in default) or (len(to) == 1 and bool(to & {".", ns}))
+            if not private_only:
+                exported.setdefault(ns, _RuleIndex()).add(rule, host, to)
+            elif ns == self.config.root_namespace:
+                root.add(rule, host, to)
+        return local, exported, root
+
+    def destination_rules(self, namespace: str, service: HostService) -> list[MergedRule]:
+        """The rules for a service as a client namespace gets them: its own, else the service's, else the root's (push_context.destinationRule)."""
+        local, exported, root = self._destination_rules
+        index = local.get(namespace) if namespace != self.config.root_namespace else root
+        if index is not None and (found := index.find(service.hostname)) is not None:
+            return found
+        for owner in (service.namespace, self.config.root_namespace):
+            if owner in exported and (found := exported[owner].find(service.hostname)) is not None:
+                shown = [m for m in found if not m.export_to or m.export_to & {"*", namespace}]
+                if shown:
+                    return shown
+        return []
+
+    def destination_rule(self, proxy: Proxy, service: HostService) -> MergedRule | None:
+        """The one rule for a proxy: a matching workloadSelector, else the last without selector (SidecarScope.DestinationRule)."""
+        plain = None
+        for m in self.destination_rules(proxy.namespace, service):
+            if m.selector is None:
+                plain = m
+            elif m.namespace == proxy.namespace and all(proxy.labels.get(k) == v for k, v in m.selector.items()):
+                return m
+        return plain
+
+    @cached_property
+    def _sidecars(self) -> list[Sidecar]:
+        found = [s for s in self.all(Sidecar) if isinstance(s, Sidecar)]
+        return sorted(found, key=lambda s: (s.spec.workload_selector is None, s.created, s.name, s.namespace))
+
+    def sidecar(self, proxy: Proxy) -> Sidecar | None:
+        """The Sidecar that scopes a proxy: selecting, the namespace's, the root namespace's, or none. Gateways and waypoints have none."""
+        if proxy.kind != "sidecar":
+            return None
+        for s in self._sidecars:
+            if s.namespace == proxy.namespace and (s.spec.workload_selector is None or s.spec.workload_selector.matches(proxy.labels)):
+                return s
+        root = self.config.root_namespace
+        return next((s for s in self._sidecars if s.namespace == root and s.spec.workload_selector is None), None)
+
+    def scope(self, proxy: Proxy) -> Scope:
+        """What a proxy sees; computed once for all that see the same."""
+        sidecar = self.sidecar(proxy)
+        key = (proxy.kind if proxy.kind == "sidecar" else "gateway", proxy.namespace, sidecar.ref if sidecar else "")
+        if key not in self._scopes:
+            self._scopes[key] = Scope(self, proxy.namespace, sidecar, gateway=proxy.kind != "sidecar")
+        return self._scopes[key]
+
+    @cached_property
+    def gateways(self) -> list[Gateway]:
+        """Istio's Gateways, oldest first."""
+        found = [g for g in self.all(Gateway) if isinstance(g, Gateway)]
+        return sorted(found, key=lambda g: (g.created, g.name, g.namespace))
+
+
+@dataclass(slots=True)
+class _Hosts:
+    """One namespace's part of an egress listener's hosts."""
+
+    exact: set[str] = field(default_factory=set)
+    all: list[str] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
+
+    def matches(self, host: str) -> bool:
+        if host in self.exact:
+            return True
+        wild = names.is_wildcard(host)
+        return any(names.subset_of(host, h) for h in self.all if wild or names.is_wildcard(h))
+
+    def excludes(self, host: str) -> bool:
+        return any(names.subset_of(host, h) for h in self.excluded)
+
+    def matches_ruleset(self, host: str, *, gateway_api: bool) -> bool:
+        if host in self.exact:
+            return True
+        wild = names.is_wildcard(host)
+        match = names.subset_of if gateway_api else names.matches
+        return any(match(host, h) for h in self.all if wild or names.is_wildcard(h))
+
+
+class Listener:
+    """One egress listener of a scope: its services and VirtualServices (IstioEgressListenerWrapper)."""
+
+    def __init__(self, istiod: Istiod, namespace: str, egress: EgressListener) -> None:
+        self.egress = egress
+        self.port = egress.port.number if egress.port else 0
+        self.http_proxy = bool(egress.port) and egress.port is not None and egress.port.protocol.upper() == "HTTP_PROXY"
+        self.match_port = bool(self.port) and not self.http_proxy
+        hosts: dict[str, _Hosts] = {}
+        for text in egress.hosts or ():
+            if text.count("/") != 1:
+                continue
+            ns, _, name = text.partition("/")
+            excluded = ns.startswith("~")
+            if excluded:
+                ns = ns[1:] or "*"
+            ns = namespace if ns == "." else ns
+            part = hosts.setdefault(ns, _Hosts())
+            if excluded:
+                part.excluded.append(name)
+            else:
+                if not names.is_wildcard(name):
+                    part.exact.add(name)
+                part.all.append(name)
+        self._hosts = hosts
+        self.rulesets = self._select_rulesets(istiod, namespace)
+        self.services = self._select_services(istiod, namespace)
+
+    def _excludes(self, namespace: str, host: str) -> bool:
+        return any(part.excludes(host) for part in (self._hosts.get(namespace), self._hosts.get("*")) if part is not None)
+
+    def _select_rulesets(self, istiod: Istiod, namespace: str) -> list[RuleSet]:
+        private, exported, public = istiod._by_gateway  # noqa: SLF001 - the scope is istiod's own other half
+        out: list[RuleSet] = []
+        seen: set[RuleSet] = set()
+
+        def add(r: RuleSet, part: _Hosts | None) -> None:
+            if part is None or r in seen:
+                return
+            if any(part.matches_ruleset(h, gateway_api=r.gateway_api) and not self._excludes(r.namespace, h) for h in r.hosts):
+                out.append(r)
+                seen.add(r)
+
+        for source in (private.get((namespace, "mesh"), []), exported.get((namespace, "mesh"), []), public.get("mesh", [])):
+            for own_api in (True, False):
+                for r in source:
+                    if own_api == (r.gateway_api and r.namespace == namespace):
+                        add(r, self._hosts.get(r.namespace))
+                        add(r, self._hosts.get("*"))
+        return out
+
+    def _select_services(self, istiod: Istiod, namespace: str) -> list[HostService]:
+        imported: list[HostService] = []
+        everywhere = self._hosts.get("*")
+        for s in istiod.exported_to(namespace):
+            own = self._hosts.get(s.namespace)
+            if self._excludes(s.namespace, s.hostname):
+                continue
+            for part in (own, everywhere):
+                found = self._narrow(s) if part is not None and part.matches(s.hostname) else None
+                if found is not None:
+                    aliases = tuple(a for a in found.aliases if part is not None and part.matches(a))
+                    imported.append(found if aliases == found.aliases else replace(found, aliases=aliases))
+                    break
+        chosen: dict[str, tuple[str, bool]] = {}
+        for s in imported:
+            known = chosen.get(s.hostname)
+            if known is None or s.namespace == namespace or (not known[1] and s.kubernetes and known[0] != namespace):
+                chosen[s.hostname] = s.namespace, s.kubernetes
+        return [s for s in imported if chosen[s.hostname][0] == s.namespace]
+
+    def _narrow(self, service: HostService) -> HostService | None:
+        if not self.match_port:
+            return service
+        port = service.port(self.port)
+        if port is None:
+            return None
+        return service if len(service.ports) == 1 else service.with_ports((port,))
+
+    @cached_property
+    def named(self) -> dict[str, list[HostService]]:
+        """Its services by lower-case host, in order."""
+        out: dict[str, list[HostService]] = {}
+        for s in self.services:
+            out.setdefault(s.hostname.lower(), []).append(s)
+        return out
+
+    @cached_property
+    def _on_port(self) -> dict[int, list[HostService]]:
+        out: dict[int, list[HostService]] = {}
+        for s in self.services:
+            for number in dict.fromkeys(p.number for p in s.ports):
+                out.setdefault(number, []).append(s)
+        return out
+
+    def on_port(self, number: int) -> list[HostService]:
+        """Its services that have a port, in order."""
+        return self._on_port.get(number, [])
+
+    @cached_property
+    def by_port(self) -> dict[int, dict[str, HostService]]:
+        """For each listener port, the services that have it, by lower-case host."""
+        out: dict[int, dict[str, HostService]] = {}
+        for s in self.services:
+            for p in s.ports:
+                out.setdefault(p.number, {})[s.hostname.lower()] = s
+        return out
+
+    @cached_property
+    def wildcard_owner(self) -> dict[str, RuleSet]:
+        """For each service the one ruleset whose host fits it best (computeWildcardHostVirtualServiceIndex)."""
+        exact: dict[str, RuleSet] = {}
+        wild: dict[str, RuleSet] = {}
+        for r in self.rulesets:
+            for h in r.hosts:
+                (wild if names.is_wildcard(h) else exact).setdefault(h, r)
+        out: dict[str, RuleSet] = {}
+        for s in self.services:
+            best = names.most_specific(s.hostname, exact, wild)
+            if best is not None:
+                out[s.hostname] = best
+        return out
+
+    @cached_property
+    def rulesets_by_host(self) -> tuple[dict[str, list[int]], list[tuple[str, int]]]:
+        """Positions in `rulesets` by exact lower-case host, and the wildcard hosts with theirs."""
+        exact: dict[str, list[int]] = {}
+        wild: list[tuple[str, int]] = []
+        for i, r in enumerate(self.rulesets):
+            for h in r.hosts:
+                if names.is_wildcard(h):
+                    wild.append((h.lower(), i))
+                else:
+                    exact.setdefault(h.lower(), []).append(i)
+        return exact, wild
+
+    def candidates(self, host: str) -> list[RuleSet]:
+        """The rulesets whose hosts could mean this one, in order."""
+        exact, wild = self.rulesets_by_host
+        positions = set(exact.get(host.lower(), ()))
+        positions.update(i for w, i in wild if names.matches(w, host.lower()))
+        return [self.rulesets[i] for i in sorted(positions)]
+
+
+class Scope:
+    """What proxies of a namespace under one Sidecar see (SidecarScope): listeners, and one service for each host."""
+
+    def __init__(self, istiod: Istiod, namespace: str, sidecar: Sidecar | None, *, gateway: bool) -> None:
+        self.istiod = istiod
+        self.namespace = namespace
+        self.sidecar = sidecar
+        self.gateway = gateway
+        egress = sidecar.spec.egress if sidecar and sidecar.spec.egress else (EgressListener(hosts=("*/*",)),)
+        self.listeners = [] if gateway else [Listener(istiod, namespace, e) for e in egress]
+
+    @cached_property
+    def services(self) -> dict[str, HostService]:
+        """One service for each host, in the order of their coming (collectImportedServices)."""
+        out: dict[str, HostService] = {}
+        if self.gateway:
+            for s in self.istiod.exported_to(self.namespace):
+                _append(out, s)
+            return out
+        for listener in self.listeners:
+            for s in listener.services:
+                _append(out, s)
+            for r in listener.rulesets:
+                for host, ports in r.destinations(self.namespace).items():
+                    spaces = self.istiod.by_host_and_namespace.get(host, {})
+                    ns = self.namespace if self.namespace in spaces else self.istiod.best_namespace(host, self.namespace)
+                    if ns:
+                        self._pull(out, listener, spaces[ns], ports)
+        return out
+
+    @staticmethod
+    def _pull(out: dict[str, HostService], listener: Listener, service: HostService, ports: set[int]) -> None:
+        if listener.match_port:
+            narrowed = listener._narrow(service)  # noqa: SLF001 - the same module's other half
+        elif not ports or 0 in ports:
+            narrowed = service
+        else:
+            kept = tuple(p for p in service.ports if p.number in ports)
+            narrowed = service if len(kept) == len(service.ports) else service.with_ports(kept) if kept else None
+        if narrowed is not None:
+            _append(out, narrowed)
+
+    def listener_for(self, port: int) -> Listener | None:
+        """The egress listener that a port's routes come from: the first without a port, or with this one."""
+        return next((li for li in self.listeners if not li.port or li.port == port), None)
+
+    @property
+    def allow_any(self) -> bool:
+        """Whether unknown hosts pass through."""
+        own = self.sidecar.spec.outbound_traffic_policy if self.sidecar else None
+        mode = own.mode if own and own.mode else self.istiod.config.outbound_traffic_policy.mode
+        return mode != "REGISTRY_ONLY"
+
+
+def _append(out: dict[str, HostService], s: HostService) -> None:
+    """Add a service, or merge its ports into the one that its host already has (appendSidecarServices)."""
+    known = out.get(s.hostname)
+    if known is None:
+        out[s.hostname] = s
+        return
+    if s is known or (known.kubernetes and not s.kubernetes):
+        return
+    if s.kubernetes and not known.kubernetes:
+        out[s.hostname] = s
+        return
+    if len(known.ports) == len(s.ports) and all(a.same(b) for a, b in zip(known.ports, s.ports, strict=True)):
+        return
+    if not can_merge(known, s):
+        return
+    have = {p.number for p in known.ports}
+    merged = known.with_ports((*known.ports, *(p for p in s.ports if p.number not in have)))
+    merged.sources = (*known.sources, *(x for x in s.sources if x not in known.sources))
+    out[s.hostname] = merged
+
+
+def can_merge(a: HostService, b: HostService) -> bool:
+    """Whether two services of one host are one for istiod (canMergeServices)."""
+    return (
+        a.namespace == b.namespace
+        and a.resolution == b.resolution
+        and a.kubernetes == b.kubernetes
+        and a.labels == b.labels
+        and (a.selector or {}) == (b.selector or {})
+        and a.export_to == b.export_to
+    )

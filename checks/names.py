@@ -1,0 +1,118 @@
+"""Istio's host rules: short names, wildcards, which of two hosts is more specific, and to whom something is exported.
+
+Rules: semantics.md 3.1; pkg/config/host/name.go, names.go and pilot/pkg/model/config.go in istio/istio.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+DOMAIN = "cluster.local"
+
+
+def is_ip(text: str) -> bool:
+    """Whether `text` is an IP address (no prefix length)."""
+    if not text or (text[0] not in "0123456789:" and ":" not in text):
+        return False
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether a host begins with `*`."""
+    return host.startswith("*")
+
+
+def fqdn(host: str, namespace: str, domain: str = DOMAIN) -> str:
+    """A short name completed with the namespace of the rule that says it; only a name without any dot is short."""
+    if not host or host == "*" or "." in host or is_ip(host):
+        return host
+    return f"{host}.{namespace}.svc.{domain}"
+
+
+def service_host(name: str, namespace: str, domain: str = DOMAIN) -> str:
+    """The host of a Kubernetes Service."""
+    return f"{name}.{namespace}.svc.{domain}"
+
+
+def gateway_name(name: str, namespace: str) -> str:
+    """A gateway's name as `namespace/name`; `mesh` stays."""
+    if name == "mesh":
+        return name
+    if "/" in name:
+        ns, _, rest = name.partition("/")
+        return f"{namespace}/{rest}" if ns == "." else name
+    if "." not in name:
+        return f"{namespace}/{name}"
+    short, ns = name.split(".")[:2]
+    return f"{ns}/{short}"
+
+
+def matches(a: str, b: str) -> bool:
+    """Whether two hosts can mean the same thing, either of them a wildcard."""
+    if is_wildcard(a):
+        if is_wildcard(b):
+            return b[1:].endswith(a[1:]) if len(a) < len(b) else a[1:].endswith(b[1:])
+        return b.endswith(a[1:])
+    return a.endswith(b[1:]) if is_wildcard(b) else a == b
+
+
+def subset_of(a: str, b: str) -> bool:
+    """Whether everything that host `a` means is meant by `b` too."""
+    if is_wildcard(a):
+        return is_wildcard(b) and len(a) >= len(b) and a[1:].endswith(b[1:])
+    return a.endswith(b[1:]) if is_wildcard(b) else a == b
+
+
+def specificity(host: str) -> tuple[bool, int, str]:
+    """A sort key: exact before wildcard, longer before shorter, then by name."""
+    return is_wildcard(host), -len(host), host
+
+
+def most_specific(host: str, exact: Mapping[str, _T], wildcards: Mapping[str, _T]) -> _T | None:
+    """The value under the most specific of the hosts that match `host`, or None."""
+    if is_wildcard(host):
+        if host in wildcards:
+            return wildcards[host]
+    elif host in exact:
+        return exact[host]
+    if not wildcards:
+        return None
+    tail = host[1:] if is_wildcard(host) else host
+    found = [w for w in wildcards if tail.endswith(w[1:])]
+    return wildcards[min(found, key=specificity)] if found else None
+
+
+def intersection(hosts: Iterable[str], others: Collection[str]) -> list[str]:
+    """Of each pair the narrower host, without doubles, in order (host.Names.Intersection)."""
+    out: list[str] = []
+    for h in hosts:
+        for o in others:
+            narrow = h if subset_of(h, o) else o if subset_of(o, h) else None
+            if narrow is not None and narrow not in out:
+                out.append(narrow)
+    return out
+
+
+def export_set(export_to: Iterable[str], namespace: str) -> frozenset[str]:
+    """exportTo with `.` written as the namespace."""
+    return frozenset(namespace if e == "." else e for e in export_to)
+
+
+def nearest(word: str, known: Iterable[str], limit: int = 5) -> tuple[str, ...]:
+    """The known words most like `word`, nearest first, for "did you mean"; none when nothing is near."""
+    import difflib  # noqa: PLC0415 - only a wrong word needs it, and start-up time counts
+
+    names = list(known)
+    parts = {n.split(".")[0]: n for n in reversed(names)}
+    close = difflib.get_close_matches(word, names, limit, 0.6)
+    close += [parts[p] for p in difflib.get_close_matches(word.split(".")[0], list(parts), limit, 0.6)]
+    close += [n for n in names if word and word in n]
+    return tuple(dict.fromkeys(close))[:limit]

@@ -1,0 +1,445 @@
+"""The services of a mesh as istiod's registries make them: one HostService for each Service and each host of a ServiceEntry, and their endpoints.
+
+Rules: semantics.md 3.6, 3.7, 3.9; pilot/pkg/serviceregistry/{kube,serviceentry,aggregate} in istio/istio.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from checks import names
+from checks.resources import EntryEndpoint, LocalityLbSetting, OutlierDetection, Pod, Service, ServiceEntry, ServicePort, WorkloadEntry
+
+Resolution = Literal["static", "dns", "dns_round_robin", "none", "dynamic_dns", "alias"]
+Health = Literal["healthy", "unhealthy", "draining", "terminating"]
+
+NETWORK, CLUSTER = "topology.istio.io/network", "topology.istio.io/cluster"
+REGION, ZONE, SUBZONE, NODE = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+    "kubernetes.io/hostname",
+)
+PERSISTENT_SESSION = "istio.io/persistent-session"
+DRAINING = "istio.io/draining"
+UNSPECIFIED = "0.0.0.0"
+
+_HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
+_TCP = frozenset({"TCP", "HTTPS", "TLS", "MONGO", "REDIS", "MYSQL"})
+_KNOWN = _HTTP | _TCP | {"UDP"}
+_WELL_KNOWN_TCP = frozenset({25, 53, 3306, 27017})
+AUTO = "AUTO"
+
+
+def protocol(text: str) -> str:
+    """A protocol's canonical name, AUTO when Istio does not know it and detects it at the listener."""
+    upper = text.upper()
+    return upper if upper in _KNOWN else AUTO
+
+
+def port_protocol(port: ServicePort) -> str:
+    """The protocol of a Service's port: appProtocol, else the name's prefix (pkg/config/kube/conversion.go)."""
+    if port.protocol == "UDP":
+        return "UDP"
+    name = port.name
+    if port.app_protocol is not None:
+        name = port.app_protocol
+        fixed = {"kubernetes.io/h2c": "HTTP2", "kubernetes.io/ws": "HTTP", "kubernetes.io/wss": "HTTPS"}.get(name)
+        if fixed:
+            return fixed
+    if name.lower().startswith("grpc-web"):
+        return "GRPC-WEB"
+    found = protocol(name.partition("-")[0])
+    return "TCP" if found == AUTO and port.port in _WELL_KNOWN_TCP else found
+
+
+class HostPort(Struct, frozen=True, gc=False):
+    """One port of a HostService."""
+
+    number: int
+    name: str
+    protocol: str
+    target: int | str | None = None
+
+    @property
+    def http(self) -> bool:
+        """Whether its listener carries HTTP for sure."""
+        return self.protocol in _HTTP
+
+    @property
+    def http_or_auto(self) -> bool:
+        """Whether its listener carries HTTP, detected or declared."""
+        return self.protocol in _HTTP or self.protocol == AUTO
+
+    @property
+    def tcp(self) -> bool:
+        """Whether its listener carries TCP for sure."""
+        return self.protocol in _TCP
+
+    @property
+    def tls(self) -> bool:
+        """Whether its listener chooses by SNI."""
+        return self.protocol in {"HTTPS", "TLS"}
+
+    def same(self, other: HostPort) -> bool:
+        """Number, name and protocol are equal (model.Port.Equals)."""
+        return (self.number, self.name, self.protocol) == (other.number, other.name, other.protocol)
+
+
+@dataclass(slots=True, eq=False)
+class HostService:
+    """What istiod calls a Service: one host in one namespace from one registry. Compared by identity, as istiod does."""
+
+    hostname: str
+    namespace: str
+    name: str
+    created: str
+    ports: tuple[HostPort, ...]
+    resolution: Resolution
+    kubernetes: bool
+    external: bool
+    export_to: frozenset[str]
+    labels: Mapping[str, str]
+    selector: Mapping[str, str] | None
+    address: str
+    sources: tuple[tuple[str, str], ...]
+    """Who defined it: (cluster, ref)."""
+    vips: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    external_name: str = ""
+    node_local: bool = False
+    traffic_distribution: str = ""
+    target_overrides: Mapping[int, int] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+
+    def port(self, number: int) -> HostPort | None:
+        """Its port of this number."""
+        return next((p for p in self.ports if p.number == number), None)
+
+    def address_for(self, cluster: str) -> str:
+        """The address that a sidecar of `cluster` listens on for it; 0.0.0.0 when it has none."""
+        own = self.vips.get(cluster, ())
+        return own[0] if own else self.address
+
+    def with_ports(self, ports: tuple[HostPort, ...]) -> HostService:
+        """A copy that has only these ports, as a Sidecar's listener or a VirtualService's destination narrows it."""
+        return HostService(**{f: getattr(self, f) for f in self.__slots__} | {"ports": ports})
+
+    @property
+    def dns(self) -> bool:
+        """Whether Envoy resolves its endpoints itself."""
+        return self.resolution in {"dns", "dns_round_robin"}
+
+
+@dataclass(slots=True, eq=False)
+class IstioEndpoint:
+    """What istiod keeps of one endpoint: address (`ip` or a DNS name), port, the Service port's name, and what filters look at."""
+
+    address: str
+    port: int
+    port_name: str
+    labels: Mapping[str, str]
+    network: str
+    cluster: str
+    locality: str
+    health: Health
+    tls: bool
+    node: str = ""
+    workload: str = ""
+    namespace: str = ""
+    legacy_port: int = 0
+    reason: str = ""
+    tunnel: bool = False
+
+    def copy(self, **changes: object) -> IstioEndpoint:
+        """A copy with some fields changed."""
+        return IstioEndpoint(**{f: getattr(self, f) for f in self.__slots__} | changes)
+
+    @property
+    def at(self) -> str:
+        """address:port, IPv6 in brackets."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+# --- MeshConfig --------------------------------------------------------------------------------------------------------------
+
+
+class _ServiceSettings(Struct, rename="camel"):
+    cluster_local: bool = False
+
+
+class _ServiceSetting(Struct):
+    hosts: tuple[str, ...] = ()
+    settings: _ServiceSettings = msgspec.field(default_factory=_ServiceSettings)
+
+
+class _Outbound(Struct):
+    mode: str = "ALLOW_ANY"
+
+
+class _DefaultTrafficPolicy(Struct, rename="camel"):
+    outlier_detection: OutlierDetection | None = None
+
+
+class MeshConfig(Struct, rename="camel"):
+    """The part of MeshConfig (ConfigMap `istio`, key `mesh`) that routes depend on, with istiod's defaults."""
+
+    root_namespace: str = "istio-system"
+    trust_domain: str = "cluster.local"
+    default_service_export_to: tuple[str, ...] | None = None
+    default_virtual_service_export_to: tuple[str, ...] | None = None
+    default_destination_rule_export_to: tuple[str, ...] | None = None
+    service_settings: tuple[_ServiceSetting, ...] = ()
+    outbound_traffic_policy: _Outbound = msgspec.field(default_factory=_Outbound)
+    locality_lb_setting: LocalityLbSetting = msgspec.field(default_factory=LocalityLbSetting)
+    default_traffic_policy: _DefaultTrafficPolicy | None = None
+    discovery_selectors: tuple[dict[str, object], ...] | None = None
+
+    def cluster_local(self, host: str) -> bool:
+        """Whether this host's endpoints stay in the caller's cluster (pilot/pkg/model/cluster_local.go)."""
+        defaults = [f"*.kube-system.svc.{names.DOMAIN}", f"kubernetes.default.svc.{names.DOMAIN}", f"istiod.{self.root_namespace}.svc.{names.DOMAIN}"]
+        exact: dict[str, bool] = {}
+        wild: dict[str, bool] = {}
+        for s in self.service_settings:
+            for h in s.hosts:
+                if not s.settings.cluster_local:
+                    defaults = [d for d in defaults if not (h == d or (names.is_wildcard(d) and h.endswith(d[1:])))]
+                (wild if names.is_wildcard(h) else exact)[h] = s.settings.cluster_local
+        for d in defaults:
+            (wild if names.is_wildcard(d) else exact)[d] = True
+        return bool(names.most_specific(host, exact, wild))
+
+
+class _NetworkEndpoint(Struct, rename="camel"):
+    from_cidr: str = ""
+    from_registry: str = ""
+
+
+class _NetworkGateway(Struct, rename="camel"):
+    registry_service_name: str = ""
+    address: str = ""
+    port: int = 0
+
+
+class Network(Struct):
+    """One entry of meshNetworks."""
+
+    endpoints: tuple[_NetworkEndpoint, ...] = ()
+    gateways: tuple[_NetworkGateway, ...] = ()
+
+
+class MeshNetworks(Struct):
+    """meshNetworks of ConfigMap `istio`."""
+
+    networks: dict[str, Network] = msgspec.field(default_factory=dict)
+
+    def of(self, cluster: str, address: str) -> str:
+        """The network of an address in a cluster: fromRegistry, else the CIDR that holds it, else empty."""
+        for name, network in self.networks.items():
+            if any(e.from_registry == cluster for e in network.endpoints):
+                return name
+        if not names.is_ip(address):
+            return ""
+        ip = ipaddress.ip_address(address)
+        for name, network in self.networks.items():
+            for e in network.endpoints:
+                if e.from_cidr:
+                    try:
+                        if ip in ipaddress.ip_network(e.from_cidr, strict=False):
+                            return name
+                    except ValueError:
+                        continue
+        return ""
+
+
+# --- conversions -------------------------------------------------------------------------------------------------------------
+
+_DISTRIBUTION = {"preferclose": "zone", "prefersamezone": "zone", "prefersamenode": "node"}
+
+
+def traffic_distribution(spec: str | None, own: Mapping[str, str], namespace: Mapping[str, str]) -> str:
+    """`zone`, `node` or empty, by field, annotation and the namespace's annotation (model.GetTrafficDistribution)."""
+    key = "networking.istio.io/traffic-distribution"
+    if spec and spec.lower() in _DISTRIBUTION:
+        return _DISTRIBUTION[spec.lower()]
+    if own.get(key):
+        return _DISTRIBUTION.get(own[key].lower(), "")
+    return _DISTRIBUTION.get(namespace.get(key, "").lower(), "")
+
+
+def from_service(svc: Service, cluster: str, namespace_annotations: Mapping[str, str]) -> HostService:
+    """A Kubernetes Service as istiod has it (kube.ConvertService)."""
+    spec = svc.spec
+    resolution: Resolution = "static"
+    external_name = ""
+    if spec.type == "ExternalName" and spec.external_name:
+        external_name, resolution = spec.external_name, "alias"
+    vips: tuple[str, ...] = (UNSPECIFIED,)
+    if spec.cluster_ip == "None":
+        resolution = "none"
+    elif spec.cluster_ip:
+        vips = spec.cluster_ips if len(spec.cluster_ips) > 1 else (spec.cluster_ip,)
+    export = svc.annotations.get("networking.istio.io/exportTo", "")
+    return HostService(
+        hostname=names.service_host(svc.name, svc.namespace),
+        namespace=svc.namespace,
+        name=svc.name,
+        created=svc.created,
+        ports=tuple(HostPort(p.port, p.name, port_protocol(p), p.target_port) for p in spec.ports),
+        resolution=resolution,
+        kubernetes=True,
+        external=bool(external_name),
+        export_to=frozenset(e.strip() for e in export.split(",")) if export else frozenset(),
+        labels=svc.labels,
+        selector=spec.selector,
+        address=vips[0],
+        sources=((cluster, svc.ref),),
+        vips={cluster: vips},
+        external_name=external_name,
+        node_local=spec.internal_traffic_policy == "Local",
+        traffic_distribution=traffic_distribution(spec.traffic_distribution, svc.annotations, namespace_annotations),
+    )
+
+
+_RESOLUTION: Mapping[str, Resolution] = {
+    "NONE": "none",
+    "DNS": "dns",
+    "DNS_ROUND_ROBIN": "dns_round_robin",
+    "STATIC": "static",
+    "DYNAMIC_DNS": "dynamic_dns",
+}
+
+
+def from_entry(entry: ServiceEntry, cluster: str, namespace_annotations: Mapping[str, str]) -> Iterator[HostService]:
+    """The services of a ServiceEntry: one for each host and address (serviceentry.convertServices)."""
+    spec = entry.spec
+    resolution = _RESOLUTION.get(spec.resolution, "none")
+    ports = tuple(HostPort(p.number, p.name, protocol(p.protocol)) for p in spec.ports or ())
+    overrides = {p.number: p.target_port for p in spec.ports or () if resolution == "none" and p.target_port}
+    addresses = [a for a in map(_address, spec.addresses or ()) if a] if spec.addresses else [UNSPECIFIED]
+    for host in spec.hosts or ():
+        for address in addresses:
+            yield HostService(
+                hostname=host,
+                namespace=entry.namespace,
+                name=host,
+                created=entry.created,
+                ports=ports,
+                resolution=resolution,
+                kubernetes=False,
+                external=spec.location != "MESH_INTERNAL",
+                export_to=frozenset(spec.export_to or ()),
+                labels=entry.labels,
+                selector=spec.workload_selector.wanted if spec.workload_selector else None,
+                address=address,
+                sources=((cluster, entry.ref),),
+                traffic_distribution=traffic_distribution(None, entry.annotations, namespace_annotations),
+                target_overrides=overrides,
+            )
+
+
+def _address(text: str) -> str:
+    if names.is_ip(text):
+        return text
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return ""
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else text
+
+
+def augment(labels: Mapping[str, str], cluster: str, locality: str, node: str, network: str) -> dict[str, str]:
+    """Endpoint labels with the topology labels that istiod adds (serviceregistry/util/label)."""
+    out = dict(labels)
+    region, zone, subzone = split_locality(locality)
+    for key, value in ((REGION, region), (ZONE, zone), (SUBZONE, subzone), (CLUSTER, cluster), (NODE, node)):
+        if value:
+            out[key] = value
+    if network and not out.get(NETWORK):
+        out[NETWORK] = network
+    return out
+
+
+def split_locality(locality: str) -> tuple[str, str, str]:
+    """region, zone, subzone of `r/z/s`."""
+    parts = [*locality.split("/"), "", ""]
+    return parts[0], parts[1], parts[2]
+
+
+def locality_match(locality: str, rule: str) -> bool:
+    """Whether a locality is meant by a rule such as `r1/*` (networking/util.LocalityMatch)."""
+    region, zone, subzone = split_locality(locality)
+    wanted_region, wanted_zone, wanted_subzone = split_locality(rule)
+    return (
+        wanted_region in {"*", region} and wanted_zone in {"*", "", zone} and wanted_subzone in {"*", "", subzone}
+    )
+
+
+def locality_label(labels: Mapping[str, str]) -> str:
+    """The locality that label `istio-locality` says, dots for slashes when it has no slash."""
+    text = labels.get("istio-locality", "")
+    return text if "/" in text else text.replace(".", "/")
+
+
+def is_healthy(entry: WorkloadEntry) -> bool:
+    """Whether a WorkloadEntry is an instance: always without health checks, else when condition Healthy is True."""
+    if entry.annotations.get("proxy.istio.io/health-checks-enabled", "").lower() not in {"true", "1", "t"}:
+        return True
+    return any(c.type == "Healthy" and c.status == "True" for c in entry.status.conditions or ())
+
+
+@dataclass(slots=True, eq=False)
+class WorkloadInstance:
+    """A WorkloadEntry, an inline endpoint or a pod that a ServiceEntry selects: an endpoint without a port yet."""
+
+    endpoint: IstioEndpoint
+    ports: Mapping[str, int]
+    namespace: str
+    name: str
+    kind: Literal["pod", "entry"]
+    dns_only: bool = False
+
+    def serve(self, entry: ServiceEntry) -> Iterator[IstioEndpoint]:
+        """One endpoint for each port of the ServiceEntry (convertWorkloadInstanceToServiceInstance)."""
+        for p in entry.spec.ports or ():
+            unix = self.endpoint.address.startswith("unix://")
+            port = 0 if unix else self.ports.get(p.name, 0) or p.target_port or p.number
+            yield self.endpoint.copy(port=port, port_name=p.name, legacy_port=p.number)
+
+
+def entry_instance(
+    spec: EntryEndpoint, labels: Mapping[str, str], namespace: str, name: str, cluster: str, network: str
+) -> WorkloadInstance:
+    """A WorkloadEntry's spec, or an inline endpoint, as a WorkloadInstance."""
+    locality = spec.locality or locality_label(labels)
+    tls = labels.get("security.istio.io/tlsMode") or ("istio" if spec.service_account else "disabled")
+    endpoint = IstioEndpoint(
+        address=spec.address,
+        port=0,
+        port_name="",
+        labels=augment(labels, cluster, locality, "", spec.network or network),
+        network=spec.network,
+        cluster=cluster,
+        locality=locality,
+        health="healthy",
+        tls=tls == "istio",
+        workload=name,
+        namespace=namespace,
+    )
+    return WorkloadInstance(endpoint, spec.ports or {}, namespace, name, "entry", dns_only=bool(spec.address) and not names.is_ip(spec.address))
+
+
+def pod_instance(pod: Pod, endpoint: IstioEndpoint) -> WorkloadInstance:
+    """A ready pod as a WorkloadInstance; its ports are those that its containers name."""
+    ports = {p.name: p.container_port for c in pod.spec.containers for p in c.ports or () if p.name}
+    return WorkloadInstance(endpoint, ports, pod.namespace, pod.name, "pod")
+
+
+def oldest_first(services: Iterable[HostService]) -> list[HostService]:
+    """istiod's order of services: creation, then name, then namespace."""
+    return sorted(services, key=lambda s: (s.created, s.name, s.namespace))

@@ -1,0 +1,336 @@
+"""VirtualServices as istiod holds them: names resolved, delegates merged, exportTo applied. Gateway API routes take the same form.
+
+Rules: semantics.md 3.2; pilot/pkg/model/virtualservice.go and virtualservice_controller.go in istio/istio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from msgspec.structs import replace as struct_replace
+
+from checks import names
+from checks.resources import HTTPMatch, HTTPRoute, L4Match, L4Route, RouteDestination, StringMatch, VirtualService, WeightedDestination
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One destination of a rule with its name resolved. `port` None means that the rule leaves it out. An empty host is an invalid backend."""
+
+    host: str
+    subset: str
+    port: int | None
+    weight: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of http[]: `action` is `route`, `redirect` or `direct_response CODE`. `path` is where it stands in `leaf` (a delegate, or the root)."""
+
+    name: str
+    path: str
+    leaf: str
+    matches: tuple[HTTPMatch, ...]
+    targets: tuple[Target, ...]
+    action: str
+    mirrors: tuple[Target, ...] = ()
+    abort: tuple[int, float] | None = None
+    raw: HTTPRoute | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class L4Rule:
+    """One entry of tcp[] or tls[]."""
+
+    path: str
+    matches: tuple[L4Match, ...]
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RuleSet:
+    """One VirtualService, or one host of a Gateway API route, ready to be matched. `ref` is what a person would edit."""
+
+    ref: str
+    namespace: str
+    name: str
+    created: str
+    hosts: tuple[str, ...]
+    gateways: tuple[str, ...]
+    export_to: frozenset[str]
+    http: tuple[Rule, ...] = ()
+    tls: tuple[L4Rule, ...] = ()
+    tcp: tuple[L4Rule, ...] = ()
+    gateway_api: bool = False
+    kind: str = "VirtualService"
+
+    @property
+    def order(self) -> tuple[str, str, str]:
+        """istiod's order of configs: creation, name, namespace."""
+        return self.created, self.name, self.namespace
+
+    def destinations(self, namespace: str = "") -> dict[str, set[int]]:
+        """Hosts that its rules lead to, with the ports named (0: none); with a namespace, without rules for other callers' namespaces."""
+        out: dict[str, set[int]] = {}
+        for rule in self.http:
+            wanted = [m.source_namespace for m in rule.matches if m.source_namespace] if namespace else []
+            if wanted and namespace not in wanted:
+                continue
+            for t in (*rule.targets, *rule.mirrors):
+                out.setdefault(t.host, set()).add(t.port or 0)
+        for l4 in (*self.tcp, *self.tls):
+            for t in l4.targets:
+                out.setdefault(t.host, set()).add(t.port or 0)
+        return out
+
+
+def _target(d: RouteDestination, weight: int, namespace: str, path: str) -> Target:
+    return Target(names.fqdn(d.host, namespace), d.subset, d.port.number if d.port else None, weight, path)
+
+
+def _targets(route: Iterable[WeightedDestination] | None, namespace: str, path: str) -> tuple[Target, ...]:
+    return tuple(_target(w.destination, w.weight, namespace, f"{path}[{i}]") for i, w in enumerate(route or ()))
+
+
+def _action(http: HTTPRoute) -> str:
+    if http.redirect is not None:
+        return "redirect"
+    return f"direct_response {http.direct_response.status}" if http.direct_response is not None else "route"
+
+
+def _abort(http: HTTPRoute) -> tuple[int, float] | None:
+    abort = http.fault.abort if http.fault else None
+    if abort is None:
+        return None
+    share = 1.0 if abort.percentage is None else abort.percentage.value / 100
+    return abort.http_status or 503, share
+
+
+def _resolve_match(match: HTTPMatch, namespace: str) -> HTTPMatch:
+    if not match.gateways:
+        return match
+    return struct_replace(match, gateways=tuple(names.gateway_name(g, namespace) for g in match.gateways))
+
+
+def _resolve_l4(match: L4Match, namespace: str) -> L4Match:
+    if not match.gateways:
+        return match
+    return struct_replace(match, gateways=tuple(names.gateway_name(g, namespace) for g in match.gateways))
+
+
+def _rule(http: HTTPRoute, namespace: str, path: str, leaf: str) -> Rule:
+    mirrors = [_target(http.mirror, 100, namespace, f"{path}.mirror")] if http.mirror else []
+    mirrors += _targets(http.mirrors, namespace, f"{path}.mirrors")
+    return Rule(
+        name=http.name,
+        path=path,
+        leaf=leaf,
+        matches=tuple(_resolve_match(m, namespace) for m in http.match or ()),
+        targets=_targets(http.route, namespace, f"{path}.route"),
+        action=_action(http),
+        mirrors=tuple(mirrors),
+        abort=_abort(http),
+        raw=http,
+    )
+
+
+def _l4(routes: Iterable[L4Route] | None, namespace: str, kind: str) -> Iterator[L4Rule]:
+    for i, r in enumerate(routes or ()):
+        path = f"spec.{kind}[{i}]"
+        yield L4Rule(path, tuple(_resolve_l4(m, namespace) for m in r.match or ()), _targets(r.route, namespace, f"{path}.route"))
+
+
+def _export(vs: VirtualService, default: Iterable[str]) -> frozenset[str]:
+    return names.export_set(vs.spec.export_to or default, vs.namespace)
+
+
+def merge(services: Iterable[VirtualService], default_export_to: Iterable[str]) -> Iterator[RuleSet]:
+    """Every root VirtualService with its delegates merged in; a VirtualService without hosts is a delegate and no root."""
+    everything = list(services)
+    delegates = {(v.namespace, v.name): v for v in everything if not v.spec.hosts}
+    default = tuple(default_export_to)
+    for vs in everything:
+        if not vs.spec.hosts:
+            continue
+        ns = vs.namespace
+        rules: list[Rule] = []
+        for i, http in enumerate(vs.spec.http or ()):
+            path = f"spec.http[{i}]"
+            if http.delegate is None:
+                rules.append(_rule(http, ns, path, vs.ref))
+                continue
+            leaf = delegates.get((http.delegate.namespace or ns, http.delegate.name))
+            if leaf is None or not _export(leaf, default) & {"*", ns}:
+                continue  # istiod warns and drops the root's route
+            for j, sub in enumerate(leaf.spec.http or ()):
+                merged = _merge(_rule(http, ns, path, vs.ref), _rule(sub, leaf.namespace, f"spec.http[{j}]", leaf.ref), http, sub)
+                if merged is not None:
+                    rules.append(merged)
+        yield RuleSet(
+            ref=vs.ref,
+            namespace=ns,
+            name=vs.name,
+            created=vs.created,
+            hosts=tuple(names.fqdn(h, ns) for h in vs.spec.hosts),
+            gateways=tuple(names.gateway_name(g, ns) for g in vs.spec.gateways or ("mesh",)),
+            export_to=_export(vs, default),
+            http=tuple(rules),
+            tls=tuple(_l4(vs.spec.tls, ns, "tls")),
+            tcp=tuple(_l4(vs.spec.tcp, ns, "tcp")),
+        )
+
+
+def _merge(root: Rule, leaf: Rule, root_http: HTTPRoute, leaf_http: HTTPRoute) -> Rule | None:
+    matches = merge_matches(root.matches, leaf.matches)
+    if matches is None:
+        return None
+    name = "-".join(n for n in (root.name, leaf.name) if n)
+    action = leaf.action if leaf_http.redirect or leaf_http.direct_response else f"direct_response {root_http.direct_response.status}" if root_http.direct_response else leaf.action
+    return replace(leaf, name=name, matches=matches, action=action, mirrors=leaf.mirrors or root.mirrors, abort=leaf.abort if leaf_http.fault else root.abort)
+
+
+def merge_matches(root: tuple[HTTPMatch, ...], leaf: tuple[HTTPMatch, ...]) -> tuple[HTTPMatch, ...] | None:
+    """Root's and delegate's matches combined; None when one of the delegate's fits none of the root's (the route is dropped)."""
+    if not root:
+        return leaf
+    if not leaf:
+        return root
+    out: list[HTTPMatch] = []
+    for sub in leaf:
+        fitting = [_combine(r, sub) for r in root if not _conflict(r, sub)]
+        if not fitting:
+            return None
+        out += fitting
+    return tuple(out)
+
+
+def _combine(root: HTTPMatch, leaf: HTTPMatch) -> HTTPMatch:
+    def both(a: Mapping[str, StringMatch] | None, b: Mapping[str, StringMatch] | None) -> dict[str, StringMatch] | None:
+        return {**(a or {}), **(b or {})} or None
+
+    return struct_replace(
+        leaf,
+        name="-".join(n for n in (root.name, leaf.name) if n),
+        uri=leaf.uri or root.uri,
+        scheme=leaf.scheme or root.scheme,
+        method=leaf.method or root.method,
+        authority=leaf.authority or root.authority,
+        headers=both(root.headers, leaf.headers),
+        without_headers=both(root.without_headers, leaf.without_headers),
+        query_params=both(root.query_params, leaf.query_params),
+        port=leaf.port or root.port,
+        source_labels={**(root.source_labels or {}), **(leaf.source_labels or {})} or None,
+        source_namespace=leaf.source_namespace or root.source_namespace,
+        gateways=leaf.gateways or root.gateways,
+    )
+
+
+def _conflict(root: HTTPMatch, leaf: HTTPMatch) -> bool:
+    pairs: list[tuple[StringMatch | None, StringMatch | None]] = [
+        (root.uri, leaf.uri),
+        (root.scheme, leaf.scheme),
+        (root.method, leaf.method),
+        (root.authority, leaf.authority),
+    ]
+    for field in ("headers", "without_headers", "query_params"):
+        have: Mapping[str, StringMatch] = getattr(root, field) or {}
+        pairs += [(have.get(k), v) for k, v in (getattr(leaf, field) or {}).items()]
+    if any(_string_conflict(r, v) for r, v in pairs):
+        return True
+    if root.ignore_uri_case != leaf.ignore_uri_case:
+        return True
+    if root.port and leaf.port and root.port != leaf.port:
+        return True
+    if root.source_namespace and leaf.source_namespace != root.source_namespace:
+        return True
+    labels = root.source_labels or {}
+    if any(k in labels and labels[k] != v for k, v in (leaf.source_labels or {}).items()):
+        return True
+    if root.gateways and leaf.gateways:
+        return len(root.gateways) < len(leaf.gateways) or not set(leaf.gateways) <= set(root.gateways)
+    return False
+
+
+def _string_conflict(root: StringMatch | None, leaf: StringMatch | None) -> bool:
+    if root is None or leaf is None:
+        return False
+    said: Callable[[StringMatch], bool] = lambda m: bool(m.regex or m.prefix or m.exact)  # noqa: E731
+    if (root.regex and said(leaf)) or (leaf.regex and said(root)):
+        return True
+    if root.exact:
+        return bool(leaf.prefix) or leaf.exact != root.exact
+    if root.prefix:
+        if leaf.prefix:
+            return not leaf.prefix.startswith(root.prefix)
+        if leaf.exact:
+            return not leaf.exact.startswith(root.prefix)
+    return True
+
+
+# --- matching ----------------------------------------------------------------------------------------------------------------
+
+
+def is_catch_all(match: HTTPMatch | None) -> bool:
+    """Whether nothing of a request decides: path `/` or regex `.*`, no header, no query (route.IsCatchAllRoute)."""
+    if match is None:
+        return True
+    if match.headers or match.without_headers or match.query_params or match.method or match.authority or match.scheme:
+        return False
+    uri = match.uri
+    if uri is None:
+        return True
+    if uri.prefix is not None:
+        return uri.prefix == "/"
+    return uri.regex == ".*"
+
+
+def describe(match: HTTPMatch | None) -> str:
+    """A match as people read it: `every request`, `path /a*`, `header x-user = ana`."""
+    if match is None:
+        return "every request"
+    parts = [f"{word} {m.text}" for word, m in (("path", match.uri), ("method", match.method), ("authority", match.authority), ("scheme", match.scheme)) if m]
+    parts += [f"header {k} {v.text}" for k, v in sorted((match.headers or {}).items())]
+    parts += [f"without header {k} {v.text}" for k, v in sorted((match.without_headers or {}).items())]
+    parts += [f"query {k} {v.text}" for k, v in sorted((match.query_params or {}).items())]
+    return " and ".join(parts) if parts and not is_catch_all(match) else "every request"
+
+
+def source_match(match: HTTPMatch | None, labels: Mapping[str, str], gateways: frozenset[str], namespace: str) -> bool:
+    """Whether a caller is meant by a match: its gateways alone decide when it names some (route.sourceMatchHTTP)."""
+    if match is None:
+        return True
+    if match.gateways:
+        return not gateways.isdisjoint(match.gateways)
+    if any(labels.get(k) != v for k, v in (match.source_labels or {}).items()):
+        return False
+    return match.source_namespace in ("", namespace)
+
+
+def l4_match(match: L4Match, labels: Mapping[str, str], gateways: frozenset[str], port: int, namespace: str) -> bool:
+    """Whether a caller and a listener port are meant by a tcp or tls match (tls.go)."""
+    return (
+        (not match.gateways or not gateways.isdisjoint(match.gateways))
+        and all(labels.get(k) == v for k, v in (match.source_labels or {}).items())
+        and match.port in (0, port)
+        and match.source_namespace in ("", namespace)
+    )
+
+
+def rules_for(
+    ruleset: RuleSet, port: int, labels: Mapping[str, str], gateways: frozenset[str], namespace: str
+) -> list[tuple[Rule, HTTPMatch | None]]:
+    """The (rule, match) pairs that a caller gets on a listener port; nothing follows a catch-all (BuildHTTPRoutesForVirtualService)."""
+    out: list[tuple[Rule, HTTPMatch | None]] = []
+    for rule in ruleset.http:
+        if not rule.matches:
+            out.append((rule, None))
+            return out
+        for match in rule.matches:
+            if match.port not in (0, port) or not source_match(match, labels, gateways, namespace):
+                continue
+            out.append((rule, match))
+            if is_catch_all(match):
+                return out
+    return out

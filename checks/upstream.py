@@ -1,0 +1,225 @@
+"""Envoy's clusters: which a proxy is pushed, and which endpoints it would send to.
+
+Rules: semantics.md 3.4, 3.6 to 3.8, 3.10; pilot/pkg/networking/core/cluster*.go and pilot/pkg/xds/endpoints in istio/istio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from checks import names
+from checks.istiod import Istiod, MergedRule, Proxy, Scope
+from checks.mesh import Mesh
+from checks.registry import DRAINING, PERSISTENT_SESSION, HostService, IstioEndpoint, locality_match
+from checks.resources import LocalityLbSetting, TrafficPolicy
+from checks.answers import Destination, Endpoint
+
+UNKNOWN_SERVICE = "UnknownService"
+
+
+@dataclass(slots=True, eq=False)
+class Upstream:
+    """One Envoy cluster as a proxy would hold it. `unseen` says that only Envoy knows its endpoints (ORIGINAL_DST, DYNAMIC_DNS)."""
+
+    name: str
+    host: str
+    port: int
+    subset: str
+    service: HostService | None
+    rule: MergedRule | None
+    defined: bool
+    unseen: bool = False
+    endpoints: tuple[IstioEndpoint, ...] = ()
+    dropped: tuple[IstioEndpoint, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether Envoy would find somebody to send to."""
+        return self.defined and (self.unseen or any(e.health == "healthy" for e in self.endpoints))
+
+    def destination(self, weight: int, share: float) -> Destination:
+        """As the answer shows it."""
+        return Destination(
+            envoy_cluster=self.name,
+            weight=weight,
+            share=share,
+            defined=self.defined,
+            usable=self.usable,
+            destination_rule=self.rule.ref if self.rule and self.defined else None,
+            endpoints=tuple(
+                Endpoint(
+                    address=e.at,
+                    state="healthy" if e.health == "healthy" else "draining" if e.health == "draining" else "unhealthy",
+                    cluster=e.cluster,
+                    workload=e.workload,
+                    reason=e.reason,
+                )
+                for e in self.endpoints
+            ),
+        )
+
+
+def subset_key(port: int, subset: str, host: str) -> str:
+    """A cluster's name (model.BuildSubsetKey)."""
+    return f"outbound|{port}|{subset}|{host}"
+
+
+def sni_key(port: int, subset: str, host: str) -> str:
+    """The name of an AUTO_PASSTHROUGH gateway's cluster, which is the SNI as well (model.BuildDNSSrvSubsetKey)."""
+    return f"outbound_.{port}_.{subset}_.{host}"
+
+
+@dataclass(slots=True)
+class Upstreams:
+    """All Envoy clusters of one proxy, each worked out when a route leads to it."""
+
+    mesh: Mesh
+    istiod: Istiod
+    proxy: Proxy
+    scope: Scope
+    _known: dict[tuple[str, int, str, bool], Upstream] = field(default_factory=dict)
+
+    def of(self, host: str, port: int, subset: str = "", *, sni: bool = False) -> Upstream:
+        """The cluster of a host's port and subset."""
+        key = host, port, subset, sni
+        if key not in self._known:
+            self._known[key] = self._make(host, port, subset, sni=sni)
+        return self._known[key]
+
+    def unknown(self) -> Upstream:
+        """Where an invalid backend leads: a cluster that nobody pushes."""
+        return Upstream(UNKNOWN_SERVICE, "", 0, "", None, None, defined=False)
+
+    def _make(self, host: str, port: int, subset: str, *, sni: bool) -> Upstream:
+        name = (sni_key if sni else subset_key)(port, subset, host)
+        service = self.scope.services.get(host)
+        rule = self.istiod.destination_rule(self.proxy, service) if service else None
+        out = Upstream(name, host, port, subset, service, rule, defined=False)
+        found = service.port(port) if service else None
+        if service is None or found is None or found.protocol == "UDP" or service.resolution == "alias":
+            return out
+        if service.resolution == "dynamic_dns" and names.is_wildcard(host):
+            out.defined = out.unseen = not subset and found.protocol in {"HTTP", "TLS", "GRPC", "HTTP2"}
+            return out
+        if subset and (rule is None or rule.subset(subset) is None):
+            return out
+        policy = rule.policy_for(port, subset) if rule else None
+        kind = self._kind(service, policy, subset=subset)
+        labels = ((rule.subset(subset).labels if rule and rule.subset(subset) else None) or {}) if subset else {}  # type: ignore[union-attr]
+        if kind == "original_dst":
+            out.defined = out.unseen = True
+            return out
+        candidates = self._candidates(service, found.name, port, labels, dns=kind == "dns")
+        out.endpoints, out.dropped = self._filter(candidates, service, rule, policy, port, subset, dns=kind == "dns", sni=sni)
+        out.defined = kind != "dns" or bool(out.endpoints)  # istiod does not generate a DNS cluster without endpoints
+        return out
+
+    def _kind(self, service: HostService, policy: TrafficPolicy | None, *, subset: str) -> str:
+        """`eds`, `dns` or `original_dst` (cluster.go convertResolution)."""
+        simple = policy.load_balancer.simple if policy and policy.load_balancer else None
+        if subset and simple == "PASSTHROUGH":
+            return "original_dst"
+        if service.dns:
+            return "dns"
+        if service.resolution == "none" and self.proxy.kind != "gateway":
+            return "original_dst"
+        return "eds"
+
+    def _candidates(self, service: HostService, port_name: str, port: int, labels: dict[str, str], *, dns: bool) -> list[IstioEndpoint]:
+        shard = self.mesh.endpoints(self.istiod, service.hostname, service.namespace)
+        if dns:
+            # CDS matches on the port's number where the registry gave one, else on its name (EndpointShards.CopyEndpoints)
+            on_port = [e for e in shard if (e.legacy_port == port if e.legacy_port else e.port_name == port_name)]
+        else:
+            on_port = [e for e in shard if e.port_name == port_name and (not e.port or not e.address or names.is_ip(e.address))]
+        return [e for e in on_port if all(e.labels.get(k) == v for k, v in labels.items())] if labels else on_port
+
+    def _filter(
+        self,
+        candidates: Iterable[IstioEndpoint],
+        service: HostService,
+        rule: MergedRule | None,
+        policy: TrafficPolicy | None,
+        port: int,
+        subset: str,
+        *,
+        dns: bool,
+        sni: bool,
+    ) -> tuple[tuple[IstioEndpoint, ...], tuple[IstioEndpoint, ...]]:
+        kept: list[IstioEndpoint] = []
+        dropped: list[IstioEndpoint] = []
+        local = self.istiod.config.cluster_local(service.hostname)
+        unhealthy = self._sends_unhealthy(service, policy)
+        for e in candidates:
+            (dropped if self._drops(e, service, local=local, unhealthy=unhealthy) else kept).append(e)
+        kept = self._by_network(kept, rule, port, subset)
+        if sni:
+            kept = [e for e in kept if self._mtls(e, rule, port, subset)]
+        kept = self._by_locality(kept, service, policy)
+        gone = {id(e) for e in kept}
+        return tuple(kept), tuple(dropped + [e for e in candidates if id(e) not in gone and e not in dropped])
+
+    def _sends_unhealthy(self, service: HostService, policy: TrafficPolicy | None) -> bool:
+        if service.traffic_distribution:
+            return True
+        outlier = policy.outlier_detection if policy else None
+        if outlier is None and self.istiod.config.default_traffic_policy:
+            outlier = self.istiod.config.default_traffic_policy.outlier_detection
+        return not (outlier and outlier.min_health_percent)
+
+    def _drops(self, e: IstioEndpoint, service: HostService, *, local: bool, unhealthy: bool) -> bool:
+        if service.node_local and e.node != self.proxy.node:
+            return True
+        if local and e.cluster != self.proxy.cluster:
+            return True
+        if not e.address or e.health == "terminating" or (e.health == "unhealthy" and not unhealthy):
+            return True
+        return (e.health == "draining" or bool(e.labels.get(DRAINING))) and not service.labels.get(PERSISTENT_SESSION)
+
+    def _mtls(self, e: IstioEndpoint, rule: MergedRule | None, port: int, subset: str) -> bool:
+        """Whether istiod would have the caller speak mTLS to an endpoint (mtls_checker.go)."""
+        policy = rule.policy_for(port, subset) if rule else None
+        if policy is not None and policy.tls is not None:
+            return policy.tls.mode == "ISTIO_MUTUAL"
+        return e.tls
+
+    def _by_network(self, endpoints: list[IstioEndpoint], rule: MergedRule | None, port: int, subset: str) -> list[IstioEndpoint]:
+        """Endpoints of other networks give way to the gateways there (ep_filters.go EndpointsByNetworkFilter)."""
+        gateways = self.mesh.network_gateways(self.istiod)
+        if not gateways:
+            return endpoints
+        out: list[IstioEndpoint] = []
+        through: dict[tuple[str, int], IstioEndpoint] = {}
+        for e in endpoints:
+            near = [g for g in gateways if (g.network, g.cluster) == (e.network, e.cluster)] or [g for g in gateways if g.network == e.network]
+            forced = not self.proxy.network and bool(e.network) and bool(near)
+            if not forced and (self.proxy.in_network(e.network) or not near):
+                out.append(e)
+            elif self._mtls(e, rule, port, subset):
+                for g in near:
+                    if names.is_ip(g.address):
+                        entry = e.copy(address=g.address, port=g.port, health="healthy", workload="", reason="", labels={}, cluster=g.cluster, node="")
+                        through.setdefault((g.address, g.port), entry)
+        return out + list(through.values())
+
+    def _by_locality(self, endpoints: list[IstioEndpoint], service: HostService, policy: TrafficPolicy | None) -> list[IstioEndpoint]:
+        """localityLbSetting.distribute takes all endpoints from localities that it does not name (loadbalancer.go applyLocalityWeights)."""
+        own = policy.load_balancer.locality_lb_setting if policy and policy.load_balancer else None
+        setting: LocalityLbSetting | None = own
+        if own is None:
+            setting = None if service.traffic_distribution else self.istiod.config.locality_lb_setting
+        if setting is None or setting.enabled is False or not setting.distribute:
+            return endpoints
+        chosen = next((d for d in setting.distribute if locality_match(self.proxy.locality, d.from_)), None)
+        if chosen is None:
+            return endpoints
+        return [e for e in endpoints if any(locality_match(e.locality, to) for to in chosen.to or {})]
+
+
+def shares(weights: Sequence[int]) -> list[float]:
+    """The share of each weight: all of it for a single one, whatever it says; weight 0 beside others gets nothing."""
+    if len(weights) == 1:
+        return [1.0]
+    total = sum(weights)
+    return [w / total if total else 0.0 for w in weights]
