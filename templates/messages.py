@@ -1,0 +1,375 @@
+"""What the bot says in Slack: one function a message, each returns a Message that fits.
+
+The order never changes: what breaks, for whom and how much; why; what to do; then the route, proof and commands; last what was not looked at.
+Arguments are the JSON contract's objects as plain builtins. Buttons: a message shows only those that it is given or that always work.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from templates import words
+from templates.blocks import (
+    Action,
+    Block,
+    Message,
+    Mrkdwn,
+    Rich,
+    code,
+    context,
+    date,
+    escape,
+    fields,
+    fit,
+    fragment,
+    header,
+    picture,
+    section,
+)
+from templates.blocks import (
+    actions as buttons,
+)
+from templates.words import Json, Rule, clean, cut, percent, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+SHARE = "share"
+"""action_id of "Share in channel"; its value is the host that was asked."""
+PREVIOUS, NEXT = "routes_previous", "routes_next"
+"""action_ids of the pages of `routes`; the value is the page (from 0), a space and the host."""
+TREES = 3
+"""Rules that one message draws; the others are counted."""
+_PAGE = 2_400
+
+_STEP_MARKS = {"fired": "✗", "changed": "→", "unknown": "?", "resolved": "✓"}
+_USER = re.compile(r"[UW][A-Z0-9]{2,24}")
+
+
+def _say(text: str, blocks: Iterable[Block]) -> Message:
+    return fit(Message(str(text), tuple(blocks)))
+
+
+def _title(verdict: str, host: str, share: float, finding: Json | None, found: Sequence[Rule]) -> str:
+    if verdict == "healthy":
+        return f"{cut(short(host), 110)} is healthy"
+    if verdict == "unknown":
+        return f"{cut(short(host), 70)} is unknown: what it needs cannot be read"
+    return words.headline(host, share, finding, found)
+
+
+def _cause(finding: Json) -> str:
+    return f"{finding['code']} {finding['cause']}"
+
+
+def _trees(found: Sequence[Rule], most: int = TREES, limit: int = _PAGE, *, elsewhere: bool = False) -> str:
+    """The rules that matter as trees: those that fail, or the first ones when none does."""
+    everyone = [v for r in found for v in r.viewpoints]
+    failing = [r for r in words.worst_first(found) if r.route["failing_share"] > 0]
+    told: list[str] = []
+    for rule in (failing or found)[:most]:
+        tree = "\n".join(map(str, words.tree(rule, everyone, elsewhere=elsewhere)))
+        if told and sum(map(len, told)) + len(tree) > limit:
+            break
+        told.append(tree)
+    if told and (rest := len(found) - len(told)):
+        broken = max(len(failing) - len(told), 0)
+        told.append(f"and {words.amount(rest, 'other rule')}, {f'{broken} failing' if broken else 'none of them failing'}")
+    return "\n\n".join(told)
+
+
+def _footer(diagnosis: Json) -> Block:
+    text = fragment(
+        "footer",
+        clean=diagnosis["clean"],
+        findings=len(diagnosis["findings"]),
+        skipped=escape(cut(words.not_looked_at(diagnosis["skipped"]), 900)),
+        fresh=words.freshness(diagnosis["clusters"]),
+    )
+    return context(*text or (Mrkdwn("Nothing was looked at."),))
+
+
+def _others(findings: Sequence[Json]) -> list[str]:
+    return [f"{_cause(f)}, {f['resource']}: {words.first_sentence(f['message'])}" for f in findings]
+
+
+def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ()) -> Message:
+    """The diagnosis of one host. `share` adds the button "Share in channel"; `actions` come before it."""
+    host, verdict, share_of_host = diagnosis["host"], diagnosis["verdict"], diagnosis["failing_share"]
+    found = words.rules(diagnosis["routes"])
+    finding = words.lead(diagnosis["findings"])
+    title = _title(verdict, host, share_of_host, finding, found)
+    top, said = Rich(), ""
+    match verdict:
+        case "healthy":
+            top.words(
+                f"{words.breadth(found)}." if found else "No rule of it is seen by anybody, and nothing is wrong with it.", tail=verdict
+            )
+        case "unknown":
+            top.words("Nothing known fails, yet not everything could be read:", tail=verdict).bullets(
+                words.unreadable(diagnosis["skipped"])
+            )
+        case _:
+            said = words.impact(host, share_of_host, finding, found)
+            top.words(said, tail=verdict)
+    if finding is not None:
+        top.words(words.because(finding, said), label="Why", tail=_cause(finding))
+        top.words(finding["fix"], label="Fix").preformatted(finding["patch"] or "", limit=1500)
+    elif verdict in {"broken", "degraded"}:
+        top.words("No check names a cause; the route below shows what fails.", label="Why")
+    proof = Rich()
+    if finding is not None:
+        place = " ".join(x for x in (finding["resource"], finding["path"]) if x)
+        proof.words(place, label="Proof").bullets(finding["evidence"])
+        if finding["commands"]:
+            proof.words("the same by hand:", label="See").preformatted("\n".join(finding["commands"]), limit=1000)
+        if rest := _others([f for f in diagnosis["findings"] if f is not finding]):
+            proof.words(words.amount(len(rest), "other finding"), label="Also").bullets(rest, most=5)
+    row = [*actions, ("Share in channel", SHARE, host, None)] if share else list(actions)
+    return _say(
+        escape(cut(f"{title} · {', '.join(clean(c['name']) for c in diagnosis['clusters'])}", 300)),
+        [
+            header(title),
+            *top.blocks(),
+            *Rich().preformatted(_trees(found, elsewhere=words.elsewhere(share_of_host, finding, found))).blocks(),
+            *proof.blocks(),
+            _footer(diagnosis),
+            *buttons(row),
+        ],
+    )
+
+
+def routes(host: str, routes: Sequence[Json], page: int = 0) -> Message:
+    """Every rule of a host as its callers' Envoys hold it, in pages; a page that does not exist becomes the nearest one."""
+    found = words.rules(routes)
+    everyone = [v for r in found for v in r.viewpoints]
+    pages: list[list[str]] = [[]]
+    for rule in found:
+        tree = cut("\n".join(map(str, words.tree(rule, everyone))), _PAGE)
+        if pages[-1] and sum(map(len, pages[-1])) + len(tree) > _PAGE:
+            pages.append([])
+        pages[-1].append(tree)
+    page = min(max(page, 0), len(pages) - 1)
+    title = f"{cut(short(host), 90)}: {words.amount(len(found), 'rule')}" + (f", page {page + 1} of {len(pages)}" if len(pages) > 1 else "")
+    turn: list[Action] = []
+    if page > 0:
+        turn.append(("Previous", PREVIOUS, f"{page - 1} {host}", None))
+    if page < len(pages) - 1:
+        turn.append(("Next", NEXT, f"{page + 1} {host}", None))
+    body = (
+        Rich().preformatted("\n\n".join(pages[page])) if found else Rich().words("No proxy that was looked at holds a rule of this host.")
+    )
+    return _say(escape(title), [header(title), *body.blocks(), *buttons(turn)])
+
+
+def broken(sweep: Json, *, most: int = 10) -> Message:
+    """What fails now, one line for one fault however many hosts it hits, the worst first."""
+    faults: dict[tuple[str, str, str], list[Json]] = {}
+    for finding in sweep["findings"]:
+        if finding["severity"] == "error":
+            faults.setdefault((finding["cluster"], finding["cause"], finding["resource"]), []).append(finding)
+    worst = sorted(faults.values(), key=lambda same: (-max(f["failing_share"] for f in same), -len(same)))
+    hosts = len({(f["cluster"], f["host"]) for same in worst for f in same})
+    looked = words.amount(sweep["hosts"], "host")
+    if worst:
+        title = f"{hosts:,} of {looked} fail{'s' if hosts == 1 else ''}"
+    else:
+        title = f"Nothing known fails: {looked} looked at" if sweep["skipped"] else f"Nothing fails: {looked} looked at"
+    blocks = [header(title)]
+    for same in worst[:most]:
+        first = max(same, key=lambda f: f["failing_share"])
+        text = fragment(
+            "broken",
+            share=percent(first["failing_share"]),
+            host=short(first["host"]),
+            cluster=first["cluster"],
+            code=first["code"],
+            cause=first["cause"],
+            more=words.amount(len(same) - 1, "other host") if len(same) > 1 else "",
+            message=words.first_sentence(first["message"]) + ".",
+        )
+        blocks.append(section(Mrkdwn("\n".join(text))))
+    if len(worst) > most:
+        blocks.append(section(Mrkdwn(f"and {len(worst) - most:,} more; `meshwhy sweep` prints all of them.")))
+    small = fragment(
+        "footer",
+        clean=0,
+        findings=0,
+        skipped=escape(cut(words.not_looked_at(sweep["skipped"]), 900)),
+        fresh=words.freshness(sweep["clusters"]),
+    )
+    return _say(escape(title), [*blocks, *([context(*small)] if small else [])])
+
+
+def clusters(clusters: Sequence[Json]) -> Message:
+    """The registered clusters: {"name", "mesh", "synced", "age_s", "objects", "unreadable": {kind: reason}} each."""
+    synced = sum(bool(c["synced"]) for c in clusters)
+    title = f"{synced} of {words.amount(len(clusters), 'cluster')} read completely" if clusters else "No cluster is registered"
+    blocks = [header(title)]
+    for cluster in clusters[:40]:
+        refused = list(dict(cluster["unreadable"]).items())
+        text = fragment(
+            "cluster",
+            name=cluster["name"],
+            mesh=cluster["mesh"] or "",
+            synced=cluster["synced"],
+            objects=words.amount(cluster["objects"], "object"),
+            age=f"{words.duration(cluster['age_s'])} old",
+            unreadable=refused[:6],
+            more=max(len(refused) - 6, 0),
+        )
+        blocks.append(section(Mrkdwn("\n".join(text))))
+    if len(clusters) > 40:
+        blocks.append(context(Mrkdwn(f"and {len(clusters) - 40} more")))
+    return _say(escape(title), blocks)
+
+
+def explain(cause: Json, docstring: str | None) -> Message:
+    """One cause of the catalogue, with the page that its check carries; without a check it is said that nobody looks."""
+    title = _cause({"code": cause["code"], "cause": cause["id"]})
+    body = Rich().words(f"{cause['cause']}.".replace("..", ".")).words(cause["fix"], label="Fix")
+    body.words(f"{cause['decided_by']} data settles it; istioctl or Kiali name it: {cause['caught_today']}", label="Seen")
+    page = Rich()
+    for paragraph in (
+        re.split(r"\n\s*\n", docstring.strip())[:8] if docstring else ["meshwhy knows this cause but does not check for it yet."]
+    ):
+        page.words(paragraph)
+    return _say(escape(title), [header(title), *body.blocks(), *page.blocks()])
+
+
+def help(verbs: Mapping[str, str]) -> Message:  # noqa: A001 - it is called what people type
+    """The verbs that work and what each does."""
+    parts = fragment("help", verbs=list(verbs.items()))
+    return _say("What I answer: " + ", ".join(escape(v) for v in verbs), [section(p) for p in parts])
+
+
+def unknown_host(word: str, candidates: Sequence[str], ambiguous: bool = False) -> Message:  # noqa: FBT001, FBT002 - a fact of the answer
+    """No host of this name, or several."""
+    return error(words.did_you_mean(word, candidates, ambiguous=ambiguous))
+
+
+def unknown_verb(word: str, nearest: str | None = None) -> Message:
+    """A verb that nobody taught the bot."""
+    (text,) = fragment("unknown_verb", word=cut(clean(word), 60), nearest=nearest or "")
+    return _say(text, [section(text)])
+
+
+def error(sentence: str) -> Message:
+    """One clear sentence."""
+    text = escape(cut(clean(sentence), 1500))
+    return _say(text, [section(text)])
+
+
+def shared(message: Message, user_id: str) -> Message:
+    """An answer put in front of everybody, without its Share button and with who did it; ValueError for what is no user's id."""
+    if not _USER.fullmatch(user_id):
+        raise ValueError(f"{user_id!r} is not a Slack user id")
+    kept: list[Block] = []
+    for block in message.blocks:
+        if block["type"] != "actions":
+            kept.append(block)
+        elif left := [e for e in block["elements"] if e.get("action_id") != SHARE]:
+            kept.append(block | {"elements": left})
+    return _say(message.text, [*kept, context(*fragment("shared", user=user_id))])
+
+
+# -- alerts ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _alert_title(alert: Json, found: Sequence[Rule]) -> str:
+    finding = alert["finding"]
+    name = short(finding["host"])
+    headline = words.headline(finding["host"], finding["failing_share"], finding, found)
+    match alert["state"]:
+        case "resolved":
+            lasted = words.duration((alert.get("resolved_at") or alert["since"]) - alert["since"])
+            return cut(f"Resolved after {lasted}: {name}", 140)
+        case "unknown":
+            reason = words.first_sentence(alert.get("why") or f"{clean(finding['cluster'])} cannot be read")
+            return cut(f"Unknown: {cut(name, 70)}, {reason}", 140)
+        case "pending":
+            return cut(f"Not long enough to alert: {headline}", 140)
+        case _:
+            return headline
+
+
+def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
+    """The message of one alert, edited through its life: {"id", "state": firing|unknown|resolved|pending, "finding": FINDING, "routes": [ROUTE],
+    "since": epoch s, "resolved_at": epoch s or None, "ended_by", "why": reason of unknown, "picture": {"id", "alt"} or None, "others": int}.
+    """  # noqa: D205 - the alert's form is part of the sentence
+    finding, state, name = alert["finding"], alert["state"], short(alert["finding"]["host"])
+    found = words.rules(alert["routes"])
+    everyone = [v for r in found for v in r.viewpoints]
+    title = _alert_title(alert, found)
+    elsewhere = state == "firing" and words.elsewhere(finding["failing_share"], finding, found)
+    ended = alert.get("resolved_at") if state == "resolved" else None
+    body, said = Rich(), words.impact(finding["host"], finding["failing_share"], finding, found)
+    match state:
+        case "resolved":
+            body.words(alert.get("ended_by") or "The cause is gone; what removed it is not known.", label="What made it well")
+            body.words(words.headline(finding["host"], finding["failing_share"], finding, ()), label="What it was")
+        case "unknown":
+            body.words(alert.get("why") or "What this needs cannot be read.", label="Not known now")
+            body.words(said, label="Last known")
+        case _:
+            body.words(said)
+    if state != "resolved":
+        body.words(words.because(finding, said), label="Why", tail=_cause(finding)).words(cut(clean(finding["fix"]), 500), label="Fix")
+    facts = fragment(
+        "facts",
+        cluster=finding["cluster"],
+        since=alert["since"],
+        ended=ended,
+        whom=words.whom(finding["viewpoints"], everyone),
+        code=finding["code"],
+        cause=finding["cause"],
+        resource=finding["resource"],
+    )
+    shown = alert.get("picture")
+    others = alert.get("others") or 0
+    ask = code(f"/mesh why {cut(name, 180)}")
+    more = [context(Mrkdwn(f"{words.amount(others, 'other finding')} on this host: {ask}"))] if others else []
+    return _say(
+        escape(f"{title} · {cut(clean(finding['cluster']), 60)} · ") + f"since {date(alert['since'])}",
+        [
+            header(title),
+            *body.blocks(),
+            fields(facts),
+            *Rich().preformatted(_trees(found, most=2, elsewhere=elsewhere), limit=3200).blocks(),
+            *([picture(shown["id"], shown["alt"])] if shown else []),
+            *more,
+            *buttons(actions),
+        ],
+    )
+
+
+def step(reason: Json) -> Message:
+    """One line of an alert's thread: {"reason": fired|changed|unknown|resolved|…, "at": epoch s, "text"}."""
+    (text,) = fragment(
+        "step",
+        mark=_STEP_MARKS.get(reason["reason"], "·"),
+        at=reason["at"],
+        reason=reason["reason"],
+        text=escape(cut(clean(reason.get("text") or ""), 500)),
+    )
+    return _say(text, [section(text)])
+
+
+def details(alert: Json) -> list[Message]:
+    """What an alert's thread starts with: the repair with its patch, then the proof and the commands that show the same."""
+    finding: Mapping[str, Any] = alert["finding"]
+    name = cut(short(finding["host"]), 100)
+    told: list[Message] = []
+    if finding["fix"] or finding["patch"]:
+        repair = Rich().words(finding["fix"], label="Fix").preformatted(finding["patch"] or "", limit=6000)
+        told.append(_say(escape(f"How to repair {name}"), repair.blocks()))
+    proof = (
+        Rich().words(" ".join(x for x in (finding["resource"], finding["path"]) if x), label="Proof").bullets(finding["evidence"], most=12)
+    )
+    if finding["commands"]:
+        proof.words("the same by hand:", label="See").preformatted("\n".join(finding["commands"]), limit=2000)
+    if finding["same_as"]:
+        proof.words(", ".join(finding["same_as"]), label="Also known as")
+    told.append(_say(escape(f"What shows it for {name}"), proof.blocks()))
+    return told

@@ -1,0 +1,257 @@
+"""What the command line says: plain text, coloured when asked; marks and words carry the meaning, colour only repeats it.
+
+Lines are wrapped at words to the width; commands, patches and names are never broken, so that they can be copied.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.color import ColorSystem
+from rich.style import Style
+
+from templates import words
+from templates.words import Json, Rule, clean, cut, percent, short
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+WIDTH = 110
+TREES = 8
+"""Rules that `why` draws; `routes` draws all."""
+
+_RED, _GREEN, _YELLOW, _DIM, _BOLD = (Style.parse(s) for s in ("bold red", "green", "yellow", "dim", "bold"))
+_VERDICTS = {
+    "broken": ("✗", _RED),
+    "degraded": ("✗", _RED),
+    "unknown": ("?", _YELLOW),
+    "at-risk": ("!", _YELLOW),
+    "healthy": ("✓", _GREEN),
+}
+_SEVERITIES = {"error": ("✗", _RED), "warning": ("!", _YELLOW), "info": ("·", _DIM)}
+_STATES = {"ok": ("✓", _GREEN), "bad": ("✗", _RED), "skipped": ("–", _DIM)}
+_LABEL = 6
+
+
+def _brush(colour: bool) -> Callable[[str, Style], str]:  # noqa: FBT001 - one switch, named by its only caller's keyword
+    if colour:
+        return lambda text, style: style.render(text, color_system=ColorSystem.STANDARD)
+    return lambda text, _style: text
+
+
+def _wrap(text: str, width: int, indent: str, first: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        clean(text),
+        width=max(width, 40),
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _labelled(label: str, texts: Iterable[str], width: int, paint: Callable[[str, Style], str]) -> list[str]:
+    """Paragraphs under a label in the left column, which only the first line carries."""
+    indent = " " * (2 + _LABEL)
+    lines = [line for text in texts for line in _wrap(text, width, indent)]
+    if lines:
+        lines[0] = f"  {paint(label.ljust(_LABEL), _BOLD)}{lines[0][len(indent) :]}"
+    return lines
+
+
+def _verbatim(text: str, indent: int) -> list[str]:
+    return [" " * indent + line for line in clean(text, lines=True).strip("\n").split("\n")]
+
+
+def _drawn(rule: Rule, everyone: Sequence[Json], width: int, paint: Callable[[str, Style], str], *, elsewhere: bool = False) -> list[str]:
+    ends = {"✗": _RED, "✓": _GREEN, "–": _DIM}
+    lines = words.tree(rule, everyone, width=width - 2, elsewhere=elsewhere)
+    return [f"  {line.text}" + (f"  {paint(line.end, ends[line.end[0]])}" if line.end else "") for line in lines]
+
+
+def _origin(finding: Json) -> str:
+    origin = finding.get("origin")
+    if not origin:
+        return ""
+    return f" ({clean(origin['file'])}:{origin['line']})" if origin.get("line") else f" ({clean(origin['file'])})"
+
+
+def _place(finding: Json, *, cluster: bool) -> str:
+    where = " ".join(x for x in (clean(finding["resource"]), clean(finding["path"])) if x) + _origin(finding)
+    of = f" in {clean(finding['cluster'])}" if cluster else ""
+    same = f", also known as {', '.join(finding['same_as'])}" if finding["same_as"] else ""
+    return where + of + same
+
+
+def _reason(finding: Json, said: str, width: int, paint: Callable[[str, Style], str], *, cluster: bool) -> list[str]:
+    """Why, At and Fix of one finding: its code ends the sentence, or stands below where the line is full."""
+    lines = _labelled("Why", [words.because(finding, said)], width, paint)
+    name = f"{finding['code']} {finding['cause']}"
+    if lines and cell_len(lines[-1]) + len(name) + 3 <= width:
+        lines[-1] += f"   {paint(name, _DIM)}"
+    else:
+        lines.append(f"  {' ' * _LABEL}{paint(name, _DIM)}")
+    lines.append(f"  {paint('At'.ljust(_LABEL), _BOLD)}{paint(_place(finding, cluster=cluster), _DIM)}")
+    if finding["fix"]:
+        lines += _labelled("Fix", [finding["fix"]], width, paint)
+    if finding["patch"]:
+        lines += _verbatim(finding["patch"], 4 + _LABEL)
+    return lines
+
+
+def why(diagnosis: Json, *, colour: bool, width: int = WIDTH) -> str:
+    """The diagnosis of one host: verdict, share, then Why and Fix, the route, Proof, See and Also."""
+    paint = _brush(colour)
+    host, verdict, share = clean(diagnosis["host"]), diagnosis["verdict"], diagnosis["failing_share"]
+    found, findings = words.rules(diagnosis["routes"]), diagnosis["findings"]
+    finding = words.lead(findings)
+    mark, style = _VERDICTS[verdict]
+    said = ""
+    names = ", ".join(clean(c["name"]) for c in diagnosis["clusters"])
+    first = f"{paint(f'{mark} {verdict}', style)}  {host} · {names}"
+    match verdict:
+        case "healthy":
+            seen = words.breadth(found) if found else "no caller sees a rule of it, and nothing is wrong with it"
+            lines = [first, *_wrap(f"{seen}. {words.freshness(diagnosis['clusters'])}.", width, "  ")]
+        case "unknown":
+            lines = [first]
+            for reason in words.unreadable(diagnosis["skipped"]):
+                lines += _wrap(f"{reason}.", width, "  ")
+        case _:
+            said = words.impact(host, share, finding, found)
+            lines = [first, *_wrap(said, width, "  ")]
+    told = [f for f in findings if f["severity"] != "info"]
+    several = len(diagnosis["clusters"]) > 1
+    for one in told:
+        lines += ["", *_reason(one, said, width, paint, cluster=several)]
+    if not told and verdict in {"broken", "degraded"}:
+        lines += ["", *_labelled("Why", ["No check names a cause; the route below shows what fails."], width, paint)]
+    if verdict != "healthy":
+        lines += list(_routes(found, width, paint, elsewhere=words.elsewhere(share, finding, found)))
+    lines += _proof(told, width, paint)
+    lines += _also(diagnosis, width, paint)
+    return "\n".join(lines)
+
+
+def _routes(found: Sequence[Rule], width: int, paint: Callable[[str, Style], str], *, elsewhere: bool) -> Iterator[str]:
+    everyone = [v for r in found for v in r.viewpoints]
+    failing = [r for r in words.worst_first(found) if r.route["failing_share"] > 0]
+    chosen = (failing or list(found))[:TREES]
+    for rule in chosen:
+        yield ""
+        yield from _drawn(rule, everyone, width, paint, elsewhere=elsewhere)
+    if chosen and (rest := len(found) - len(chosen)):
+        broken = max(len(failing) - len(chosen), 0)
+        yield ""
+        yield f"  and {words.amount(rest, 'other rule')}, {f'{broken} failing' if broken else 'none of them failing'}"
+
+
+def _proof(findings: Sequence[Json], width: int, paint: Callable[[str, Style], str]) -> list[str]:
+    evidence = list(dict.fromkeys(e for f in findings for e in f["evidence"]))
+    commands = list(dict.fromkeys(c for f in findings for c in f["commands"]))
+    lines = _labelled("Proof", evidence, width, paint)
+    for i, command in enumerate(commands):
+        shown = _verbatim(command, 2 + _LABEL)
+        if i == 0:
+            shown[0] = f"  {paint('See'.ljust(_LABEL), _BOLD)}{shown[0].lstrip()}"
+        lines += shown
+    return ["", *lines] if lines else []
+
+
+def _also(diagnosis: Json, width: int, paint: Callable[[str, Style], str]) -> list[str]:
+    notes = [f"{f['code']} {f['cause']}: {clean(f['message'])}" for f in diagnosis["findings"] if f["severity"] == "info"]
+    if diagnosis["clean"]:
+        notes.append(f"{words.amount(diagnosis['clean'], 'other check' if diagnosis['findings'] else 'check')} found nothing.")
+    if diagnosis["verdict"] != "unknown" and (skipped := words.not_looked_at(diagnosis["skipped"])):
+        notes.append(f"Not looked at: {skipped}.")
+    lines = _labelled("Also", [" ".join(notes)], width, paint)
+    return ["", *lines] if lines else []
+
+
+def routes(routes: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
+    """Every rule as its callers' Envoys hold it, under the name of its host."""
+    paint = _brush(colour)
+    hosts: dict[str, list[Json]] = {}
+    for route in routes:
+        hosts.setdefault(clean(route["host"]), []).append(route)
+    lines: list[str] = []
+    for host, theirs in hosts.items():
+        found = words.rules(theirs)
+        everyone = [v for r in found for v in r.viewpoints]
+        lines += ["", paint(host, _BOLD)] if lines else [paint(host, _BOLD)]
+        for i, rule in enumerate(found):
+            lines += ([""] if i else []) + _drawn(rule, everyone, width, paint)
+    return "\n".join(lines) if lines else "No proxy that was looked at holds a rule of it."
+
+
+def sweep(sweep: Json, *, colour: bool, width: int = WIDTH) -> str:
+    """Every finding of every host, the worst first, and what could not be looked at."""
+    paint = _brush(colour)
+    order = list(_SEVERITIES)
+    lines: list[str] = []
+    for f in sorted(sweep["findings"], key=lambda f: (order.index(f["severity"]), -f["failing_share"])):
+        mark, style = _SEVERITIES[f["severity"]]
+        share = f"{percent(f['failing_share'])} of " if f["failing_share"] > 0 else ""
+        lines.append(f"{paint(mark, style)} {paint(share + short(f['host']), _BOLD)}  {f['code']} {f['cause']}")
+        lines += _wrap(f["message"], width, "  ")
+        lines.append(f"  {paint(_place(f, cluster=len(sweep['clusters']) > 1), _DIM)}")
+        lines += _wrap(f"Fix: {f['fix']}", width, "  ") if f["fix"] else []
+        lines.append("")
+    counts = {s: sum(f["severity"] == s for f in sweep["findings"]) for s in order}
+    said = words.listed(words.amount(n, s) if s != "info" else f"{n} at info" for s, n in counts.items() if n) or "nothing found"
+    lines.append(f"{words.amount(sweep['hosts'], 'host')} looked at, {said}. {words.freshness(sweep['clusters'])}.".replace(" .", ""))
+    if skipped := words.not_looked_at(sweep["skipped"], most=8):
+        lines += _wrap(f"Not looked at: {skipped}.", width, "")
+    return "\n".join(lines)
+
+
+def checks(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
+    """The catalogue: {"id", "code", "decided_by", "cause", "implemented"} each; what is not built yet is said to be so."""
+    paint = _brush(colour)
+    wide = max((len(clean(r["id"])) for r in rows), default=0)
+    lines: list[str] = []
+    for row in rows:
+        mark = paint("✓", _GREEN) if row["implemented"] else paint("–", _DIM)
+        head = f"{clean(row['code']):<8} {clean(row['id']):<{wide}}  needs {clean(row['decided_by']):<10} "
+        lines.append(f"{mark} {head} {cut(clean(row['cause']), max(width - len(head) - 3, 24))}".rstrip())
+    built = sum(bool(r["implemented"]) for r in rows)
+    return "\n".join(
+        [*lines, f"{built} of {words.amount(len(rows), 'cause')} are checked (✓); the others are known and not checked yet (–)."]
+    )
+
+
+def explain(cause: Json, docstring: str | None, *, colour: bool, width: int = WIDTH) -> str:
+    """One cause of the catalogue with the page that its check carries."""
+    paint = _brush(colour)
+    lines = [paint(f"{cause['code']} {cause['id']}", _BOLD), *_wrap(f"{cause['cause']}.", width, "  "), ""]
+    lines += _labelled("Fix", [cause["fix"]], width, paint)
+    lines += _labelled("Needs", [f"{cause['decided_by']} data; istioctl or Kiali name it: {cause['caught_today']}"], width, paint)
+    if docstring:
+        return "\n".join([*lines, "", *_verbatim(textwrap.dedent(docstring), 2)])
+    return "\n".join([*lines, "", "  meshwhy knows this cause but does not check for it yet."])
+
+
+def doctor(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
+    """What works and what does not: {"what", "state": ok|bad|skipped, "text", "mend"} each."""
+    paint = _brush(colour)
+    wide = max((len(clean(r["what"])) for r in rows), default=0)
+    lines: list[str] = []
+    for row in rows:
+        mark, style = _STATES[row["state"]]
+        indent = " " * (wide + 4)
+        said = _wrap(row["text"] or row["state"], width, indent)
+        lines.append(f"{paint(mark, style)} {clean(row['what']):<{wide}}  {said[0].lstrip()}")
+        lines += said[1:]
+        if row["mend"] and row["state"] != "ok":
+            lines += [f"{indent}{line.strip()}" for line in _verbatim(f"Mend: {row['mend']}", 0)]
+    bad = sum(r["state"] == "bad" for r in rows)
+    skipped = sum(r["state"] == "skipped" for r in rows)
+    last = f"{words.amount(bad, 'thing')} to mend" if bad else "Everything that was looked at works"
+    return "\n".join([*lines, f"{last}{f', {skipped} not looked at' if skipped else ''}."])
+
+
+def unknown_host(word: str, candidates: Sequence[str], ambiguous: bool = False) -> str:  # noqa: FBT001, FBT002 - a fact of the answer
+    """No host of this name, or several."""
+    return words.did_you_mean(word, candidates, ambiguous=ambiguous)
