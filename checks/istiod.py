@@ -156,7 +156,7 @@ class Istiod:
         self.cluster = cluster
         self.config = config
         self._objects = objects
-        self._kubernetes = list(services)
+        self.kubernetes = list(services)
         self._scopes: dict[tuple[str, ...], Scope] = {}
 
     def all(self, kind: type[Resource]) -> list[Resource]:
@@ -176,7 +176,7 @@ class Istiod:
     def services(self) -> list[HostService]:
         """Every service, oldest first; one Kubernetes host in several clusters is one, with the first cluster's spec (aggregate.Controller.Services)."""
         merged: dict[str, HostService] = {}
-        for cluster, svc in self._kubernetes:
+        for cluster, svc in self.kubernetes:
             one = from_service(svc, cluster, self._annotations(svc.namespace))
             first = merged.get(one.hostname)
             if first is None:

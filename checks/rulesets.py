@@ -71,6 +71,10 @@ class RuleSet:
         """istiod's order of configs: creation, name, namespace."""
         return self.created, self.name, self.namespace
 
+    def source(self, rule: Rule) -> str:
+        """Whose rule it is for people: the root of a delegate, the Gateway API route itself where several were merged."""
+        return rule.leaf if self.gateway_api else self.ref
+
     def destinations(self, namespace: str = "") -> dict[str, set[int]]:
         """Hosts that its rules lead to, with the ports named (0: none); with a namespace, without rules for other callers' namespaces."""
         out: dict[str, set[int]] = {}

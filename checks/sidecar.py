@@ -76,7 +76,7 @@ def _http(ups: Upstreams, host: str, number: int) -> Iterator[Step]:
         if pairs:
             for rule, match in pairs:
                 targets = tuple(_targets(ups, listener, rule.targets, number))
-                yield Step(service.hostname, number, "http", rule.action, ruleset.ref, rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name)
+                yield Step(service.hostname, number, "http", rule.action, ruleset.source(rule), rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name)
             return
     if service.resolution != "alias":
         yield Step(service.hostname, number, "http", "route", None, "", "every request", ((ups.of(service.hostname, number), 0, ""),))
