@@ -234,7 +234,7 @@ class Mesh:
 
     def endpoints(self, name: str, hosts: list[Host]) -> None:
         """What EDS says about one cluster: one file each, since Envoy refuses a file with several."""
-        assignment = {"@type": f"{TYPE}.config.endpoint.v3.ClusterLoadAssignment", "cluster_name": name}
+        assignment: Json = {"@type": f"{TYPE}.config.endpoint.v3.ClusterLoadAssignment", "cluster_name": name}
         if hosts:
             assignment["endpoints"] = [{"lb_endpoints": [_endpoint(*host) for host in hosts]}]
         self.version += 1

@@ -67,7 +67,7 @@ class NotRead(Exception):  # noqa: N818 - a fact about an Envoy, not a programmi
     """Why an Envoy could not be read: what comes after the colon of a sentence that says so."""
 
 
-_WHERE = re.compile(r"(?:(?P<cluster>[^:/=]+):)?(?P<namespace>[a-z0-9-]+)/(?P<pod>[a-z0-9.-]+)=(?P<at>.+)", re.DOTALL)
+_WHERE = re.compile(r"(?:(?P<cluster>[^:/=]+):)?(?P<namespace>[a-z0-9-]+)/(?P<pod>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)=(?P<at>.+)", re.DOTALL)
 _ADDRESS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)?(?P<authority>(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})/?")
 
 

@@ -1,0 +1,271 @@
+"""What a live Envoy says beside a prediction: one sentence for each destination, and no agreement about what was not seen."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from checks.evidence import Agreement, EnvoyView, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost, agreement
+from checks.routes import Destination, Endpoint, Route, Viewpoint
+
+READ_AT = 1795269600.0  # 2026-11-21 14:00:00 UTC
+HOST = "cart.shop.svc.cluster.local"
+NAME = f"outbound|80||{HOST}"
+V1, V2 = f"outbound|80|v1|{HOST}", f"outbound|80|v2|{HOST}"
+
+
+def host(address: str, reason: str = "", **fields: str) -> LiveHost:
+    return LiveHost(address, usable=not reason, reason=reason, **fields)
+
+
+def view(*clusters: LiveCluster, routes: tuple[LiveRoutes, ...] | None = None) -> EnvoyView:
+    return EnvoyView("east", "shop", "web-7f", {c.name: c for c in clusters}, routes, READ_AT, "http://127.0.0.1:15000")
+
+
+def rules(
+    *shares: dict[str, float], config: str = "80", virtual_host: str = f"{HOST}:80", domains: tuple[str, ...] = (HOST,)
+) -> tuple[LiveRoutes, ...]:
+    return (LiveRoutes(config, (LiveVirtualHost(virtual_host, domains, tuple(LiveRule(tuple(s.items())) for s in shares)),)),)
+
+
+def endpoints(*addresses: str) -> tuple[Endpoint, ...]:
+    return tuple(Endpoint(a, "healthy") for a in addresses)
+
+
+def to(name: str = NAME, *predicted: Endpoint, share: float = 1.0, defined: bool = True, usable: bool | None = None) -> Destination:
+    healthy = any(e.state == "healthy" for e in predicted)
+    return Destination(name, round(share * 100), share, defined, healthy if usable is None else usable, None, predicted)
+
+
+def route(*destinations: Destination, protocol: str = "http", pod: str | None = "web-7f", kind: str = "sidecar", **viewpoint: str) -> Route:
+    return Route(
+        msgspec.structs.replace(Viewpoint("east", kind, "shop", pod), **viewpoint),
+        HOST,
+        80,
+        protocol,
+        "route",
+        None,
+        "",
+        "",
+        0.0,
+        destinations,
+    )
+
+
+def one(destination: Destination, live: EnvoyView, **of: str) -> Agreement:
+    (only,) = agreement([route(destination, **of)], live)
+    return only
+
+
+def test_an_empty_cluster_is_seen_as_predicted():
+    got = one(to(V1, share=0.95), view(LiveCluster(V1)))
+    assert got.agrees
+    assert got.sentence == f"seen on Envoy web-7f.shop: {V1} has no host, as predicted"
+    assert got.source == "http://127.0.0.1:15000, read at 2026-11-21 14:00:00 UTC"
+    assert got.viewpoint == Viewpoint("east", "sidecar", "shop", "web-7f")
+    assert got.envoy_cluster == V1
+
+
+def test_the_same_usable_addresses_agree_in_any_order_and_spelling():
+    live = view(LiveCluster(NAME, (host("[fd00::1]:80"), host("10.1.0.7:8080"))))
+    got = one(to(NAME, *endpoints("10.1.0.7:8080", "fd00:0:0::1:80")), live)
+    assert (got.agrees, got.sentence) == (True, f"seen on Envoy web-7f.shop: {NAME} has 2 usable hosts, as predicted")
+
+
+def test_hosts_that_are_no_longer_listed_are_named_with_the_time_of_the_configuration():
+    old = LiveCluster(NAME, (host("10.1.0.8:80"), host("10.1.0.9:80"), host("10.1.0.7:80")), last_updated="2026-11-21T13:02:11.5Z")
+    got = one(to(NAME, *endpoints("10.1.0.7:80")), view(old))
+    assert not got.agrees
+    assert got.sentence == (
+        f"Envoy web-7f.shop differs from the prediction: {NAME} still has 2 usable hosts that Kubernetes no longer lists "
+        "(10.1.0.8:80, 10.1.0.9:80; its configuration is of 13:02 UTC)"
+    )
+
+
+def test_another_day_is_written_out():
+    old = LiveCluster(NAME, (host("10.1.0.8:80"),), last_updated="2026-11-20T23:59:00Z")
+    assert "configuration is of 2026-11-20 23:59 UTC" in one(to(NAME), view(old)).sentence
+
+
+def test_an_endpoint_that_envoy_has_not_heard_of_is_lacking():
+    got = one(to(NAME, *endpoints("10.1.0.7:80", "10.1.0.8:80")), view(LiveCluster(NAME, (host("10.1.0.7:80"),))))
+    assert (got.agrees, "lacks 1 endpoint that Kubernetes lists as ready (10.1.0.8:80)" in got.sentence) == (False, True)
+
+
+def test_an_ejected_endpoint_is_told_with_its_reason():
+    live = view(LiveCluster(NAME, (host("10.1.0.7:80", "is ejected by outlier detection"), host("10.1.0.8:80"))))
+    got = one(to(NAME, *endpoints("10.1.0.7:80", "10.1.0.8:80")), live)
+    assert not got.agrees
+    assert got.sentence.endswith("does not use 1 endpoint that Kubernetes lists as ready (10.1.0.7:80 is ejected by outlier detection)")
+
+
+def test_an_unready_endpoint_that_envoy_still_uses_differs():
+    unready = Endpoint("10.1.0.7:80", "unhealthy", reason="not ready")
+    got = one(to(NAME, unready), view(LiveCluster(NAME, (host("10.1.0.7:80"),))))
+    assert (got.agrees, "still sends to 10.1.0.7:80, which Kubernetes says is not ready" in got.sentence) == (False, True)
+
+
+def test_unready_on_both_sides_agrees_and_says_why():
+    unready = Endpoint("10.1.0.7:80", "unhealthy")
+    live = view(LiveCluster(NAME, (host("10.1.0.7:80", "is not ready (EDS: UNHEALTHY)"),), panic_threshold=0.0))
+    got = one(to(NAME, unready), live)
+    assert got.agrees
+    assert got.sentence.endswith(f"{NAME} has 1 host, none usable (10.1.0.7:80 is not ready (EDS: UNHEALTHY)), as predicted")
+
+
+def test_panic_sends_requests_although_no_host_is_usable():
+    live = view(LiveCluster(NAME, (host("10.1.0.7:80", "is ejected by outlier detection"),), panic_threshold=50.0))
+    got = one(to(NAME, Endpoint("10.1.0.7:80", "unhealthy")), live)
+    assert not got.agrees
+    assert "but sends to all 1: its panic threshold is 50 %" in got.sentence
+
+
+def test_many_addresses_are_counted_after_three():
+    live = view(LiveCluster(NAME, tuple(host(f"10.1.0.{n}:80") for n in range(9))))
+    assert "(10.1.0.0:80, 10.1.0.1:80, 10.1.0.2:80 and 6 more)" in one(to(NAME), live).sentence
+
+
+def test_a_cluster_that_is_not_pushed_is_absent_on_both_sides():
+    assert one(to(NAME, defined=False), view()).sentence == f"seen on Envoy web-7f.shop: {NAME} does not exist (503 NC), as predicted"
+
+
+def test_a_cluster_that_should_be_there_and_is_not_differs():
+    got = one(to(NAME, *endpoints("10.1.0.7:80")), view())
+    assert (got.agrees, got.sentence.endswith("does not exist there, so that its requests get 503 NC")) == (False, True)
+
+
+def test_a_cluster_that_nobody_asks_for_any_more_differs():
+    got = one(to(NAME, defined=False), view(LiveCluster(NAME, (host("10.1.0.7:80"),))))
+    assert (got.agrees, "exists there, with 1 usable host, although no object asks for it" in got.sentence) == (False, True)
+
+
+def test_a_warming_cluster_takes_no_request():
+    got = one(to(NAME, *endpoints("10.1.0.7:80")), view(LiveCluster(NAME, present=False, warming=True)))
+    assert (got.agrees, "is still warming" in got.sentence) == (False, True)
+
+
+def test_a_cluster_that_warms_again_is_judged_by_what_it_has():
+    assert one(to(NAME, *endpoints("10.1.0.7:80")), view(LiveCluster(NAME, (host("10.1.0.7:80"),), warming=True))).agrees
+
+
+def test_a_refused_update_is_told():
+    live = view(LiveCluster(NAME, (host("10.1.0.7:80"),), refused="duplicate cluster"))
+    got = one(to(NAME, *endpoints("10.1.0.7:80")), live)
+    assert (got.agrees, got.sentence.endswith("because Envoy refused the last one: duplicate cluster")) == (False, True)
+
+
+def test_hosts_that_only_envoy_knows_are_not_compared():
+    got = one(to("PassthroughCluster", usable=True), view(LiveCluster("PassthroughCluster", (host("1.2.3.4:80"),))))
+    assert (got.agrees, "exists; only Envoy knows its hosts" in got.sentence) == (True, True)
+
+
+def test_resolved_addresses_stand_for_their_dns_name():
+    live = LiveCluster(NAME, (host("192.0.2.1:443", hostname="API.example"), host("192.0.2.2:443", hostname="API.example")))
+    assert one(to(NAME, *endpoints("api.example:443")), view(live)).agrees
+
+
+def test_a_name_that_dns_does_not_know_is_told():
+    got = one(to(NAME, *endpoints("api.example:443")), view(LiveCluster(NAME)))
+    assert (got.agrees, "has no address for api.example:443: DNS gives it none" in got.sentence) == (False, True)
+
+
+def test_the_same_shares_are_said_and_agree():
+    live = view(LiveCluster(V1), LiveCluster(V2, (host("10.1.0.7:80"),)), routes=rules({V1: 0.95, V2: 0.05}))
+    first, second = agreement([route(to(V1, share=0.95), to(V2, *endpoints("10.1.0.7:80"), share=0.05))], live)
+    assert (first.agrees, second.agrees) == (True, True)
+    assert first.sentence.endswith(f"{V1} has no host and gets 95 % of the requests of its rule, as predicted")
+    assert second.sentence.endswith(f"{V2} has 1 usable host and gets 5 % of the requests of its rule, as predicted")
+
+
+def test_other_shares_differ_with_both_numbers():
+    live = view(LiveCluster(V1), LiveCluster(V2, (host("10.1.0.7:80"),)), routes=rules({V1: 0.6, V2: 0.4}))
+    got = agreement([route(to(V1, share=0.95), to(V2, *endpoints("10.1.0.7:80"), share=0.05))], live)
+    assert [a.agrees for a in got] == [False, False]
+    assert got[0].sentence.endswith("gets 60 % of the requests of its rule, not 95 %")
+
+
+def test_a_rule_that_leads_elsewhere_is_told():
+    live = view(LiveCluster(V1), routes=rules({V2: 1.0}))
+    assert one(to(V1), live).sentence.endswith(f"gets no request: no rule for {HOST} on port 80 leads there")
+
+
+def test_each_rule_is_compared_with_the_rule_that_has_its_destinations():
+    live = view(LiveCluster(V1), LiveCluster(V2), routes=rules({V2: 1.0}, {V1: 0.95, V2: 0.05}))
+    got = agreement([route(to(V2)), route(to(V1, share=0.95), to(V2, share=0.05))], live)
+    assert [a.agrees for a in got] == [True, True, True]
+    assert len({a.sentence for a in got}) == 3
+
+
+def test_a_destination_without_weight_says_nothing_of_shares():
+    live = view(LiveCluster(V1), LiveCluster(V2), routes=rules({V2: 1.0}))
+    first, second = agreement([route(to(V1, share=0.0), to(V2))], live)
+    assert (first.agrees, "request" in first.sentence) == (True, False)
+    assert second.agrees
+
+
+def test_routes_that_were_not_read_are_neither_agreement_nor_difference():
+    got = one(to(NAME), view(LiveCluster(NAME), routes=None))
+    assert (got.agrees, "request" in got.sentence) == (True, False)
+
+
+def test_an_envoy_without_any_rule_gets_no_request():
+    got = one(to(NAME), view(LiveCluster(NAME), routes=()))
+    assert (got.agrees, "gets no request" in got.sentence) == (False, True)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "tls"])
+def test_shares_of_tcp_are_not_compared_with_http_routes(protocol: str):
+    assert one(to(NAME), view(LiveCluster(NAME), routes=()), protocol=protocol).agrees
+
+
+def test_a_gateways_rules_are_found_by_the_port_that_callers_use():
+    routes = rules({NAME: 1.0}, config="http.8080")
+    assert one(to(NAME), view(LiveCluster(NAME), routes=routes), kind="gateway").agrees
+
+
+def test_another_ports_rules_are_not_looked_at():
+    routes = rules({NAME: 1.0}, config="8080", virtual_host=f"{HOST}:8080")
+    assert "no rule for" in one(to(NAME), view(LiveCluster(NAME), routes=routes)).sentence
+
+
+@pytest.mark.parametrize(
+    ("domains", "found"),
+    [
+        ((f"{HOST}:80",), True),
+        (("*.shop.svc.cluster.local",), True),
+        (("cart.*",), True),
+        (("*",), True),
+        (("*.pay.svc.cluster.local",), False),
+        (("cart",), False),
+    ],
+)
+def test_domains_fit_as_envoy_fits_them(domains: tuple[str, ...], found: bool):  # noqa: FBT001 - a table's column
+    routes = rules({NAME: 1.0}, domains=domains)
+    assert one(to(NAME), view(LiveCluster(NAME), routes=routes)).agrees is found
+
+
+def test_the_most_specific_virtual_host_decides():
+    def virtual(name: str, domain: str, cluster: str) -> LiveVirtualHost:
+        return LiveVirtualHost(name, (domain,), (LiveRule(((cluster, 1.0),)),))
+
+    hosts = (virtual("any:80", "*", "x"), virtual("suffix:80", "*.cluster.local", "y"), virtual("exact:80", HOST, NAME))
+    assert one(to(NAME), view(LiveCluster(NAME), routes=(LiveRoutes("80", hosts),))).agrees
+
+
+@pytest.mark.parametrize("other", [{"cluster": "west"}, {"namespace": "pay"}, {"pod": "web-8"}, {"pod": None, "selector": "app=web"}])
+def test_routes_of_another_viewpoint_are_passed_over(other: dict[str, str | None]):
+    assert agreement([route(to(NAME), **other)], view(LiveCluster(NAME))) == []
+
+
+def test_a_viewpoint_of_the_whole_namespace_is_compared_as_this_pod():
+    (got,) = agreement([route(to(NAME), pod=None)], view(LiveCluster(NAME)))
+    assert got.viewpoint.pod == "web-7f"
+
+
+def test_the_same_sentence_is_said_once():
+    assert len(agreement([route(to(NAME)), route(to(NAME))], view(LiveCluster(NAME)))) == 1
+
+
+def test_an_agreement_is_plain_json():
+    got = msgspec.to_builtins(one(to(NAME), view(LiveCluster(NAME))))
+    assert set(got) == {"viewpoint", "envoy_cluster", "agrees", "sentence", "source"}
