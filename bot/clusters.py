@@ -31,6 +31,8 @@ from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind, Pod, R
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
+    from bot.settings import RegisteredCluster
+
 _NOT_YET = "it has not been read yet"
 
 
@@ -52,6 +54,19 @@ class ClusterSource:
     in_cluster: bool = False
     path: str | None = None
     namespaces: tuple[str, ...] = ()
+
+    @staticmethod
+    def registered(cluster: RegisteredCluster) -> ClusterSource:
+        """The source of a cluster that the settings file registers."""
+        return ClusterSource(
+            name=cluster.name,
+            mesh=cluster.mesh,
+            context=cluster.context,
+            kubeconfig=None if cluster.kubeconfig is None else str(cluster.kubeconfig),
+            in_cluster=cluster.in_cluster,
+            path=None if cluster.path is None else str(cluster.path),
+            namespaces=cluster.namespaces or (),
+        )
 
 
 def apply(cluster: Cluster, changes: Iterable[Change]) -> Cluster:
@@ -195,6 +210,12 @@ class _Credentials:
         return self._tls[1]
 
 
+def server(source: ClusterSource, pace: Pace) -> Server:
+    """The API server of a cluster that is not in files, to be used inside `async with`."""
+    credentials = _Credentials(source)
+    return Server(credentials.access, credentials.distrust, pace)
+
+
 # --- one cluster -----------------------------------------------------------------------------------------------------------
 
 
@@ -251,12 +272,11 @@ class _Live:
 
     async def run(self, tell: Callable[[Collection[Change]], None]) -> None:
         """Follow every kind until cancelled (`once`: until each was read); `tell` is called after each step, with what changed."""
-        credentials = _Credentials(self.source)
-        async with Server(credentials.access, credentials.distrust, self._pace) as server, asyncio.TaskGroup() as group:
+        async with server(self.source, self._pace) as api, asyncio.TaskGroup() as group:
 
             def follow(kind: Kind, namespace: str, name: str = "") -> None:
                 key = (kind, namespace, name)
-                self._informers[key] = Informer(kind, server, cluster=self.source.name, namespace=namespace, name=name)
+                self._informers[key] = Informer(kind, api, cluster=self.source.name, namespace=namespace, name=name)
                 self._tasks[key] = group.create_task(drain(key))
 
             async def drain(key: tuple[Kind, str, str]) -> None:
