@@ -139,8 +139,8 @@ class _Converter:
         for kind in (APIHTTPRoute, APIGRPCRoute):
             for route in self._all(kind):
                 for key, ruleset in self._http_route(route, "GRPCRoute" if kind is APIGRPCRoute else "HTTPRoute"):
-                    keyed.setdefault(f"{kind.__name__}:{key}", []).append(ruleset)
-        rulesets = [_merge(key.partition(":")[2], group) for key, group in keyed.items()]
+                    keyed.setdefault(key, []).append(ruleset)
+        rulesets = [_merge(key, group) for key, group in keyed.items()]
         for route in self._all(APITCPRoute):
             rulesets += self._tcp_route(route)
         for route in self._all(APITLSRoute):

@@ -47,8 +47,7 @@ def routes(ups: Upstreams, host: str) -> Iterator[Step]:
     ports = sorted({p.number for li in ups.scope.listeners for s in _named(li, host) for p in s.ports})
     for port in ports:
         yield from _http(ups, host, port)
-    if not ports:
-        yield from _unregistered(ups, host)
+    yield from _unregistered(ups, host, ports)
     yield from _l4(ups, host)
 
 
@@ -69,17 +68,49 @@ def _http(ups: Upstreams, host: str, number: int) -> Iterator[Step]:
         return
     if port.protocol == AUTO and not _opened(ups, service, port):
         return
-    for ruleset in listener.candidates(service.hostname):
-        if not _claims(ups, listener, ruleset, service):
-            continue
-        pairs = rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace)
-        if pairs:
-            for rule, match in pairs:
-                targets = tuple(_targets(ups, listener, rule.targets, number))
-                yield Step(service.hostname, number, "http", rule.action, ruleset.source(rule), rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name)
+    claim = _claim(ups, listener, service, number)
+    if claim is not None:
+        if service.resolution == "alias" and _taken(ups, listener, service.hostname, number, claim):
             return
-    if service.resolution != "alias":
+        yield from _ruled(ups, listener, claim, service.hostname, number)
+    elif service.resolution != "alias":
         yield Step(service.hostname, number, "http", "route", None, "", "every request", ((ups.of(service.hostname, number), 0, ""),))
+
+
+def _ruled(ups: Upstreams, listener: Listener, ruleset: RuleSet, host: str, number: int) -> Iterator[Step]:
+    for rule, match in rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace):
+        targets = tuple(_targets(ups, listener, rule.targets, number))
+        yield Step(host, number, "http", rule.action, ruleset.source(rule), rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name)
+
+
+def _claim(ups: Upstreams, listener: Listener, service: HostService, number: int) -> RuleSet | None:
+    """The ruleset that gives a service its routes on a port: the first that claims it and has a rule for this caller."""
+    for ruleset in listener.candidates(service.hostname):
+        if _claims(ups, listener, ruleset, service) and rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace):
+            return ruleset
+    return None
+
+
+def _taken(ups: Upstreams, listener: Listener, domain: str, number: int, ruleset: RuleSet) -> bool:
+    """Whether a service's virtual host, made before this ruleset's, already answers to a domain as its short name or alias (dedupeDomains)."""
+    for service in listener.by_port.get(number, {}).values():
+        short = _short_names(service.hostname, ups.proxy.namespace)
+        if service.hostname == domain or not (domain in service.aliases or domain in short):
+            continue
+        first = _claim(ups, listener, service, number)
+        if first is not None and first is not ruleset and listener.rulesets.index(first) < listener.rulesets.index(ruleset):
+            return True
+    return False
+
+
+def _short_names(host: str, namespace: str) -> set[str]:
+    """The shorter names by which a proxy of a namespace may call a Kubernetes host (GenerateAltVirtualHosts)."""
+    suffix = f".svc.{names.DOMAIN}"
+    if not host.endswith(suffix):
+        return set()
+    short = host.removesuffix(suffix)
+    name, _, ns = short.partition(".")
+    return {short, f"{short}.svc"} | ({name} if ns == namespace else set())
 
 
 def _opened(ups: Upstreams, service: HostService, port: HostPort) -> bool:
@@ -112,9 +143,15 @@ def _targets(ups: Upstreams, listener: Listener, targets: tuple[Target, ...], nu
         yield ups.of(target, t.port if t.port is not None else number, t.subset), t.weight, t.path
 
 
-def _unregistered(ups: Upstreams, host: str) -> Iterator[Step]:
-    """A host that only VirtualServices name: on port 80, and on ports of registry services that the same VirtualService claims."""
-    for number in sorted({80, *(p for li in ups.scope.listeners for p in li.by_port)}):
+def _unregistered(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]:
+    """A host that only VirtualServices name: on port 80, and on ports of registry services that the same VirtualService claims.
+
+    istiod makes such a virtual host for a port that a registry host does not have as well; nobody calls it, so it is no rule of that host.
+    """
+    registry = ups.istiod.by_host.get(host, [])
+    for number in sorted({80, *(p for li in ups.scope.listeners for p in li.by_port)} - set(ports)):
+        if registry and not any(s.port(number) for s in registry):
+            continue
         listener = ups.scope.listener_for(number)
         if listener is None or not any((port := s.port(number)) and port.http_or_auto for s in listener.by_port.get(number, {}).values()):
             continue
@@ -124,13 +161,13 @@ def _unregistered(ups: Upstreams, host: str) -> Iterator[Step]:
             if names.is_wildcard(host) and any(names.matches(s, host) for s in listener.by_port.get(number, {})):
                 continue
             shared = any(_claims(ups, listener, ruleset, s) for s in listener.by_port.get(number, {}).values() if (p := s.port(number)) and p.http_or_auto)
-            pairs = rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace)
-            if not pairs or (number != 80 and not shared):
+            if number != 80 and not shared:
                 continue
-            for rule, match in pairs:
-                targets = tuple(_targets(ups, listener, rule.targets, number))
-                yield Step(host, number, "http", rule.action, ruleset.ref, rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name)
-            break
+            steps = list(_ruled(ups, listener, ruleset, host, number))
+            if steps:
+                if not _taken(ups, listener, host, number, ruleset):
+                    yield from steps
+                break
 
 
 # --- TCP and TLS ---------------------------------------------------------------------------------------------------------------

@@ -111,8 +111,11 @@ class Upstreams:
             out.defined = out.unseen = True
             return out
         candidates = self._candidates(service, found.name, port, labels, dns=kind == "dns")
-        out.endpoints, out.dropped = self._filter(candidates, service, rule, policy, port, subset, dns=kind == "dns", sni=sni)
-        out.defined = kind != "dns" or bool(out.endpoints)  # istiod does not generate a DNS cluster without endpoints
+        reached = self._filter(candidates, service, rule, policy, port, subset, sni=sni)
+        out.defined = kind != "dns" or bool(reached)  # istiod does not generate a DNS cluster without endpoints
+        out.endpoints = tuple(self._by_locality(reached, service, policy))
+        kept = {id(e) for e in out.endpoints}
+        out.dropped = tuple(e for e in candidates if id(e) not in kept)
         return out
 
     def _kind(self, service: HostService, policy: TrafficPolicy | None, *, subset: str) -> str:
@@ -136,29 +139,13 @@ class Upstreams:
         return [e for e in on_port if all(e.labels.get(k) == v for k, v in labels.items())] if labels else on_port
 
     def _filter(
-        self,
-        candidates: Iterable[IstioEndpoint],
-        service: HostService,
-        rule: MergedRule | None,
-        policy: TrafficPolicy | None,
-        port: int,
-        subset: str,
-        *,
-        dns: bool,
-        sni: bool,
-    ) -> tuple[tuple[IstioEndpoint, ...], tuple[IstioEndpoint, ...]]:
-        kept: list[IstioEndpoint] = []
-        dropped: list[IstioEndpoint] = []
+        self, candidates: Iterable[IstioEndpoint], service: HostService, rule: MergedRule | None, policy: TrafficPolicy | None, port: int, subset: str, *, sni: bool
+    ) -> list[IstioEndpoint]:
         local = self.istiod.config.cluster_local(service.hostname)
         unhealthy = self._sends_unhealthy(service, policy)
-        for e in candidates:
-            (dropped if self._drops(e, service, local=local, unhealthy=unhealthy) else kept).append(e)
+        kept = [e for e in candidates if not self._drops(e, service, local=local, unhealthy=unhealthy)]
         kept = self._by_network(kept, rule, port, subset)
-        if sni:
-            kept = [e for e in kept if self._mtls(e, rule, port, subset)]
-        kept = self._by_locality(kept, service, policy)
-        gone = {id(e) for e in kept}
-        return tuple(kept), tuple(dropped + [e for e in candidates if id(e) not in gone and e not in dropped])
+        return [e for e in kept if self._mtls(e, rule, port, subset)] if sni else kept
 
     def _sends_unhealthy(self, service: HostService, policy: TrafficPolicy | None) -> bool:
         if service.traffic_distribution:
@@ -169,7 +156,7 @@ class Upstreams:
         return not (outlier and outlier.min_health_percent)
 
     def _drops(self, e: IstioEndpoint, service: HostService, *, local: bool, unhealthy: bool) -> bool:
-        if service.node_local and e.node != self.proxy.node:
+        if service.node_local and (e.node != self.proxy.node or e.cluster != self.proxy.cluster):
             return True
         if local and e.cluster != self.proxy.cluster:
             return True
