@@ -227,7 +227,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> Refused:
 R = TypeVar("R", bound=Resource)
 
 
-class _ListMeta(Struct, rename="camel"):
+class _ListMeta(Struct, frozen=True, rename="camel"):
     resource_version: str = ""
     continue_: str = msgspec.field(default="", name="continue")
 
@@ -246,7 +246,7 @@ class _Mark(Struct):
     metadata: _ListMeta = _ListMeta()
 
 
-class _Meta(Struct):
+class _Meta(Struct, frozen=True):
     name: str = ""
     namespace: str = ""
 
