@@ -8,6 +8,7 @@ an object, or the whole kind, is not there makes it go.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -516,8 +517,8 @@ class Informer:
         self.seen = 0
         while True:
             body, self._url = await self._server.body(self._where(path), query, self._accepts[0])
-            self._sign_of_life()
             items, meta = self._codec.page(body)
+            self._sign_of_life()
             for item in items:
                 if isinstance(item, Unread):
                     malformed[item.namespace, item.name] = item.malformed
@@ -625,5 +626,5 @@ def _why(error: Exception) -> str:
     """One line for people; aiohttp and ssl repeat addresses and add numbers that nobody needs, but the text has no credentials."""
     text = " ".join(str(error).split())
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
-        text = f"{error.host}:{error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
+        text = f"{error.host}:{error.port} cannot be reached: {os.strerror(error.errno) if error.errno else error.os_error}"
     return (text or type(error).__name__)[:300]
