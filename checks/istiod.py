@@ -12,7 +12,7 @@ from functools import cached_property
 
 from msgspec.structs import replace as struct_replace
 
-from checks import gatewayapi, names, rulesets
+from checks import attachment, gatewayapi, names, rulesets
 from checks.registry import HostService, MeshConfig, from_entry, from_service, oldest_first
 from checks.resources import (
     DestinationRule,
@@ -256,6 +256,11 @@ class Istiod:
     def api(self) -> gatewayapi.Converted:
         """Gateway API objects in the form of Istio's own."""
         return gatewayapi.convert(self)
+
+    @cached_property
+    def attachments(self) -> attachment.Attachments:
+        """Which waypoint serves what."""
+        return attachment.attach(self)
 
     @cached_property
     def rulesets(self) -> list[RuleSet]:

@@ -5,13 +5,13 @@ Rules: semantics.md 3.4, 3.6 to 3.8, 3.10; pilot/pkg/networking/core/cluster*.go
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from checks import names
 from checks.istiod import Istiod, MergedRule, Proxy, Scope
 from checks.mesh import Mesh
-from checks.registry import DRAINING, PERSISTENT_SESSION, HostService, IstioEndpoint, locality_match
+from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, HostService, IstioEndpoint, locality_match
 from checks.resources import LocalityLbSetting, TrafficPolicy
 from checks.answers import Destination, Endpoint
 
@@ -79,6 +79,7 @@ class Upstreams:
     proxy: Proxy
     scope: Scope
     _known: dict[tuple[str, int, str, bool], Upstream] = field(default_factory=dict)
+    _vips: dict[str, Upstream] = field(default_factory=dict)
 
     def of(self, host: str, port: int, subset: str = "", *, sni: bool = False) -> Upstream:
         """The cluster of a host's port and subset."""
@@ -86,6 +87,13 @@ class Upstreams:
         if key not in self._known:
             self._known[key] = self._make(host, port, subset, sni=sni)
         return self._known[key]
+
+    def vip(self, host: str, port: int, wire: str, served: Mapping[str, HostService]) -> Upstream:
+        """A waypoint's own cluster of a host that it serves; `wire` is `http` or `tcp`, with `/subset` where a rule names one."""
+        name = f"inbound-vip|{port}|{wire}|{host}"
+        if name not in self._vips:
+            self._vips[name] = self._make_vip(name, host, port, wire, served.get(host))
+        return self._vips[name]
 
     def unknown(self) -> Upstream:
         """Where an invalid backend leads: a cluster that nobody pushes."""
@@ -113,9 +121,48 @@ class Upstreams:
         candidates = self._candidates(service, found.name, port, labels, dns=kind == "dns")
         reached = self._filter(candidates, service, rule, policy, port, subset, sni=sni)
         out.defined = kind != "dns" or bool(reached)  # istiod does not generate a DNS cluster without endpoints
+        self._settle(out, candidates, reached, service, policy)
+        return out
+
+    def _settle(self, out: Upstream, candidates: list[IstioEndpoint], reached: list[IstioEndpoint], service: HostService, policy: TrafficPolicy | None) -> None:
         out.endpoints = tuple(self._by_locality(reached, service, policy))
         kept = {id(e) for e in out.endpoints}
         out.dropped = tuple(e for e in candidates if id(e) not in kept)
+
+    def _make_vip(self, name: str, host: str, port: int, wire: str, service: HostService | None) -> Upstream:
+        """buildWaypointInboundVIP in core/cluster_waypoint.go; its EDS is built from what the waypoint's namespace sees (NewEndpointBuilder)."""
+        protocol, _, subset = wire.partition("/")
+        seen = self.scope.services.get(host)
+        rules = self.istiod.destination_rules(self.proxy.namespace, seen) if seen else []
+        shape = next((m for m in reversed(rules) if m.selector is None), None)
+        out = Upstream(name, host, port, subset, service, shape, defined=False)
+        found = service.port(port) if service else None
+        if service is None or found is None or found.protocol == "UDP" or (subset and (shape is None or shape.subset(subset) is None)):
+            return out
+        if found.protocol != AUTO and found.http != (protocol == "http"):
+            return out
+        policy = shape.policy_for(port, subset) if shape else None
+        if service.resolution == "dynamic_dns":
+            out.defined = out.unseen = found.protocol == "HTTP"
+        elif service.resolution == "none" or (policy and policy.load_balancer and policy.load_balancer.simple == "PASSTHROUGH"):
+            out.defined = out.unseen = True
+        elif service.dns:
+            # such clusters are built without a DestinationRule, so a subset of a DNS host is all of it
+            candidates = self._candidates(service, found.name, port, {}, dns=True)
+            reached = self._filter(candidates, service, None, None, port, "", sni=False)
+            out.defined = bool(reached)
+            self._settle(out, candidates, reached, service, policy)
+        else:
+            out.defined = True
+            visible = seen.port(port) if seen else None
+            if seen is not None and visible is not None:
+                rule = self.istiod.destination_rule(self.proxy, seen)
+                # istiod takes the bare protocol for a subset's name, so a subset called `http` shapes the whole host
+                inner = rule.subset(subset or protocol) if rule else None
+                policy = rule.policy_for(port, subset or protocol) if rule else None
+                candidates = self._candidates(seen, visible.name, port, (inner.labels if inner else None) or {}, dns=False)
+                reached = self._filter(candidates, seen, rule, policy, port, subset or protocol, sni=False)
+                self._settle(out, candidates, reached, seen, policy)
         return out
 
     def _kind(self, service: HostService, policy: TrafficPolicy | None, *, subset: str) -> str:

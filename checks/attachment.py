@@ -1,0 +1,167 @@
+"""Which waypoint serves a Service or a ServiceEntry: what its labels ask for, and what istiod grants.
+
+Rules: pilot/pkg/serviceregistry/ambient/{waypoints,services,ambientindex}.go in istio/istio. Only objects of the control plane's own cluster
+count (ambient's multi-network mode is off by default).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from checks import names
+from checks.resources import APIGateway, GatewayClass, Listener, Namespace, Resource, Service, ServiceEntry
+
+if TYPE_CHECKING:
+    from checks.istiod import Istiod
+
+USE = "istio.io/use-waypoint"
+CANARY = "istio.io/use-waypoint-canary"
+CANARY_WEIGHT = "istio.io/use-waypoint-canary-weight"
+WAYPOINT_FOR = "istio.io/waypoint-for"
+BINDING = "ambient.istio.io/waypoint-inbound-binding"
+MANAGED = "gateway.istio.io/managed"
+_UNATTACHABLE = frozenset({"istio.io-mesh-controller", "istio.io-eastwest-controller"})
+_HBONE_PORT, _HUNDRED = 15008, 100
+
+Refusal = Literal["not ready", "namespace not allowed", "traffic type"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a Service's or ServiceEntry's labels come to: `wanted` is `namespace/name` of the waypoint that they name, `waypoints` those that serve it.
+
+    Without refusal the first is the wanted one, a second its canary. `labelled` is the object whose label decided.
+    """
+
+    wanted: str = ""
+    labelled: Resource | None = None
+    waypoints: tuple[APIGateway, ...] = ()
+    refused: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """The attachment of each (host, namespace), and the hosts behind each waypoint address: `namespace/hostname`, or an IP address."""
+
+    of: Mapping[tuple[str, str], Attachment]
+    behind: Mapping[str, tuple[tuple[str, str], ...]]
+
+
+def attach(istiod: Istiod) -> Attachments:
+    """Every attachment of a control plane: of several objects of one host and namespace the Service's, else the oldest's (selectWorkloadServices)."""
+    waypoints = {(g.namespace, g.name): g for g in istiod.all(APIGateway) if isinstance(g, APIGateway) and g.status.addresses}
+    classes = {c.name: c for c in istiod.all(GatewayClass) if isinstance(c, GatewayClass)}
+    winners: dict[tuple[str, str], Resource] = {}
+    for host, o in _hosts(istiod):
+        known = winners.get((host, o.namespace))
+        if known is None or isinstance(o, Service) or (not isinstance(known, Service) and o.created < known.created):
+            winners[host, o.namespace] = o
+    of: dict[tuple[str, str], Attachment] = {}
+    behind: dict[str, list[tuple[str, str]]] = {}
+    for key, o in winners.items():
+        found = _Asking(o, istiod.namespaces, waypoints, classes).attachment()
+        if not found.wanted:
+            continue
+        of[key] = found
+        for w in found.waypoints:
+            behind.setdefault(_address(w), []).append(key)
+    return Attachments(of, {address: tuple(keys) for address, keys in behind.items() if address})
+
+
+def _hosts(istiod: Istiod) -> Iterator[tuple[str, Resource]]:
+    for s in istiod.all(Service):
+        if isinstance(s, Service) and s.spec.type != "ExternalName":  # ambient does not know such
+            yield names.service_host(s.name, s.namespace), s
+    for e in istiod.all(ServiceEntry):
+        if isinstance(e, ServiceEntry):
+            for host in e.spec.hosts or ():
+                yield host, e
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One object that asks for a waypoint, with what may grant it."""
+
+    object: Resource
+    namespaces: Mapping[str, Namespace]
+    waypoints: Mapping[tuple[str, str], APIGateway]
+    classes: Mapping[str, GatewayClass]
+
+    def attachment(self) -> Attachment:
+        """What its own label says, else its namespace's; `none` on the object says no waypoint (fetchWaypointForService)."""
+        o = self.object
+        if o.labels.get(MANAGED) in _UNATTACHABLE or o.labels.get(USE) == "none":
+            return Attachment()
+        namespace = self.namespaces.get(o.namespace)
+        labelled = o if USE in o.labels else namespace
+        wanted = self._named(labelled, USE) if labelled is not None else None
+        if wanted is None:
+            return Attachment()
+        name = "/".join(wanted)
+        refused = self._refused(wanted)
+        if refused is not None:
+            return Attachment(name, labelled, refused=refused)
+        canary = self._canary(None if USE in o.labels else namespace)
+        served = [wanted] if canary in (None, wanted) or self._refused(canary) is not None else [wanted, canary]
+        return Attachment(name, labelled, tuple(self.waypoints[w] for w in served if w is not None))
+
+    def _named(self, labelled: Resource, label: str) -> tuple[str, str] | None:
+        name = labelled.labels.get(label, "none")
+        if name == "none":
+            return None
+        return labelled.labels.get(f"{label}-namespace", self.object.namespace), name
+
+    def _canary(self, namespace: Namespace | None) -> tuple[str, str] | None:
+        """The canary that takes a part of its connections, even when that part is 0 (ResolveUseWaypointCanary)."""
+        levels = [r for r in (self.object, namespace) if r is not None]
+        labelled = next((r for r in levels if CANARY in r.labels), None)
+        weight = next((r.annotations[CANARY_WEIGHT] for r in levels if CANARY_WEIGHT in r.annotations), "0")
+        if labelled is None or not labelled.labels[CANARY] or not weight.isdigit() or int(weight) > _HUNDRED:
+            return None
+        return self._named(labelled, CANARY)
+
+    def _refused(self, wanted: tuple[str, str] | None) -> Refusal | None:
+        """Why a waypoint does not take it: no such Gateway with an address, allowedRoutes, or istio.io/waypoint-for."""
+        waypoint = self.waypoints.get(wanted) if wanted else None
+        if waypoint is None:
+            return "not ready"
+        if not self._allows(waypoint):
+            return "namespace not allowed"
+        its_class = self.classes.get(waypoint.spec.gateway_class_name)
+        traffic = its_class.labels.get(WAYPOINT_FOR, "service") if its_class else "service"
+        return None if waypoint.labels.get(WAYPOINT_FOR, traffic) in {"service", "all"} else "traffic type"
+
+    def _allows(self, waypoint: APIGateway) -> bool:
+        listener = self._listener(waypoint)
+        allowed = listener.allowed_routes.namespaces if listener and listener.allowed_routes else None
+        own = self.object.namespace
+        if allowed is not None and allowed.from_ == "All":
+            return True
+        if allowed is not None and allowed.from_ == "Selector":
+            found = self.namespaces.get(own)
+            labels = {"kubernetes.io/metadata.name": own, **found.labels} if found else {}
+            return allowed.selector is not None and allowed.selector.matches(labels)
+        return waypoint.namespace == own
+
+    def _listener(self, waypoint: APIGateway) -> Listener | None:
+        """The listener whose allowedRoutes count: the one that the inbound binding names, else HBONE's (makeAllowedRoutes)."""
+        its_class = self.classes.get(waypoint.spec.gateway_class_name)
+        binding = waypoint.annotations.get(BINDING) or (its_class.annotations.get(BINDING, "") if its_class else "")
+        protocol, _, port = binding.partition("/")
+        if protocol in {"NONE", "PROXY"} and "/" not in port:
+            number = int(port) if port.isdigit() else 0
+            for li in waypoint.spec.listeners:
+                if (li.port == number) if number else (protocol == "PROXY" and li.protocol == "istio.io/PROXY"):
+                    return li
+        return next((li for li in waypoint.spec.listeners if li.protocol == "HBONE" and li.port == _HBONE_PORT), None)
+
+
+def _address(waypoint: APIGateway) -> str:
+    """What a waypoint is known by: the hostname of its status, else its IP address (getGatewayAddress)."""
+    addresses = waypoint.status.addresses or ()
+    for a in addresses:
+        if a.type == "Hostname":
+            return f"{waypoint.namespace}/{a.value}"
+    return next((a.value for a in addresses if a.type == "IPAddress" and names.is_ip(a.value)), "")
