@@ -139,7 +139,10 @@ def step(alert: Alert | None, event: Event, now: float, *, for_s: float, clear_s
     """
     match event:
         case Seen(finding, rule):
-            return _seen(alert, finding, rule, now, for_s)
+            after, reason = _seen(alert, finding, rule, now, for_s)
+            if alert is not None and reason in QUIET and replace(after, finding=alert.finding) == alert:
+                return alert, reason  # only what nobody would be told is new, so nothing needs to be stored
+            return after, reason
         case Gone(changes):
             return _gone(alert, changes, now, clear_s)
         case Unseen(why):
@@ -228,4 +231,4 @@ def _percent(finding: Finding) -> int:
 
 def _words(finding: Finding) -> tuple[object, ...]:
     """What a reader of the message sees change; evidence is left out because it carries ages and counts of its own."""
-    return finding.message, finding.fix, finding.patch, finding.path, finding.severity
+    return finding.message, finding.fix, finding.patch, finding.path, finding.severity, frozenset(finding.viewpoints)

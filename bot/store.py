@@ -112,7 +112,14 @@ class Work(Struct, frozen=True, kw_only=True):
     delivery: Delivery
 
 
-_encode = msgspec.json.Encoder().encode
+def _plain(value: object) -> str:
+    """Text that carries a mark of its own (templates mark what is escaped) as plain text; raises TypeError for anything else."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be stored")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def _text(value: object) -> str:
@@ -165,7 +172,10 @@ class Store:
         *,
         now: float,
     ) -> None:
-        """Write alerts (None: forget it), what Slack should show, and thread lines by message id, as one transaction."""
+        """Write alerts (None: forget it), what Slack should show, and thread lines by message id, as one transaction.
+
+        What is new is tried at once, even where an older try was put off: Slack is then asked once more, and has the newest state sooner.
+        """
         commands: list[list[str | int | float]] = []
         for key, alert in alerts.items():
             if alert is None:
@@ -177,10 +187,10 @@ class Store:
         for draft in drafts:
             key = _DRAFT + draft.id
             keep: list[str | int | float] = ["EXPIRE", key, RESOLVED_S] if draft.resolved else ["PERSIST", key]
-            commands += [["HINCRBY", key, "rev", 1], ["HSET", key, "body", _text(draft)], keep, ["ZADD", _OUTBOX, "NX", now, draft.id]]
+            commands += [["HINCRBY", key, "rev", 1], ["HSET", key, "body", _text(draft)], keep, ["ZADD", _OUTBOX, "LT", now, draft.id]]
         for message, lines in (steps or {}).items():
             commands += [["RPUSH", _STEPS + message, _text(line)] for line in lines]
-            commands.append(["ZADD", _OUTBOX, "NX", now, message])
+            commands.append(["ZADD", _OUTBOX, "LT", now, message])
         if commands:
             await self._do("EVAL", _COMMIT_ONCE, 1, _COMMIT + secrets.token_hex(8), _text(commands))
             self.committed.set()
@@ -241,11 +251,9 @@ class Store:
         """Whether this envelope, event or click is seen for the first time."""
         return bool(await self._do("SET", _ONCE + what, 1, "NX", "EX", ONCE_S))
 
-    async def keep(self, message: Message) -> str:
-        """Keep an answer so that it can be shared; the id is opaque and fits a button's value."""
-        key = secrets.token_urlsafe(16)
+    async def keep(self, key: str, message: Message) -> None:
+        """Keep an answer for a day under a key that nobody can guess, so that a button can share it."""
         await self._do("SET", _ANSWER + key, _text(message), "EX", ANSWER_S)
-        return key
 
     async def kept(self, key: str) -> Message | None:
         """The answer that `keep` kept, or None when it is too old."""

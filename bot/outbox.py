@@ -1,0 +1,445 @@
+"""Committed messages to Slack: in order within a message, at least once, as fast as Slack allows and no faster.
+
+What must stay true: nothing leaves the store's outbox before Slack has it; a post whose answer was lost is looked for before it is sent again;
+of edits that wait only the newest is sent; what Slack refuses goes out smaller, in the end as plain text; a picture never costs a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import aiohttp
+import msgspec
+from msgspec.structs import replace
+from redis.exceptions import RedisError
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.store import Delivery, Draft, Step
+from templates import blocks, picture
+from templates.blocks import Message
+
+if TYPE_CHECKING:
+    from bot.store import Store, Work
+
+logger = logging.getLogger(__name__)
+
+ALERT, STEP = "meshwhy_alert", "meshwhy_step"  # event types of the metadata by which a lost post is found again
+
+_CHANNEL_POSTS = (1.0, 4)  # Slack: about one post a second in a channel, short bursts tolerated
+_EDITS = (50 / 60, 20)  # Slack: tier 3, 50 a minute for chat.update
+_BACKOFF_MAX_S = 300.0
+_LOOK_BACK_S = 120.0  # Slack's clock and ours need not agree
+_PICTURE_TRIES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds that Slack may need to process an upload
+
+_TOO_MUCH = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_too_long", "msg_blocks_too_long", "block_mismatch", "no_text"})
+_NO_CHANNEL = frozenset(
+    {"channel_not_found", "is_archived", "not_in_channel", "restricted_action", "restricted_action_read_only_channel", "no_permission"}
+)
+_NO_ROOT = frozenset({"message_not_found", "thread_not_found"})
+_NO_EDIT = frozenset({"cant_update_message", "edit_window_closed", "is_inactive"})
+_NO_THREAD = frozenset({"cannot_reply_to_message", "restricted_action_thread_locked", "restricted_action_thread_only_channel"})
+_NO_TOKEN = frozenset(
+    {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope", "org_login_required"}
+)
+_PERHAPS_SENT = frozenset({"internal_error", "fatal_error", "service_unavailable", "request_timeout"})
+
+
+class Lost(Exception):  # noqa: N818 - what happened to an answer
+    """Slack may or may not have done it: the request was sent and no answer came."""
+
+
+class Refused(Exception):  # noqa: N818 - what Slack said
+    """Slack said no, and why."""
+
+    def __init__(self, error: str, retry_after_s: float = 0.0, pointers: tuple[str, ...] = ()) -> None:
+        super().__init__(error)
+        self.error = error
+        self.retry_after_s = retry_after_s
+        self.pointers = pointers
+
+
+class Blind(Exception):  # noqa: N818 - what the bot is not allowed
+    """Slack does not let the bot look for a post whose answer was lost, and why."""
+
+
+class Later(Exception):  # noqa: N818 - an instruction
+    """Leave this message and come back in some seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Pace:
+    """A token bucket: `rate` turns a second, `burst` at once; a turn that was promised before a pause waits for its end."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._interval = 1 / rate
+        self._credit = self._interval * (burst - 1)
+        self._next = 0.0
+        self._paused_until = 0.0
+
+    async def turn(self) -> None:
+        """Wait for a turn."""
+        while True:
+            now = time.monotonic()
+            at = max(self._next, now - self._credit, self._paused_until)
+            self._next = at + self._interval
+            if at > now:
+                await asyncio.sleep(at - now)
+            if time.monotonic() >= self._paused_until:
+                return
+
+    def pause(self, seconds: float) -> None:
+        """No turn for so long, and no burst after it."""
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+        self._next = max(self._next, self._paused_until)
+
+
+class _Place(NamedTuple):
+    channel: str
+    ts: str
+
+
+class Outbox:
+    """Sends what the store's outbox holds. One of it runs at a time; `default_channel` takes what its own channel cannot."""
+
+    def __init__(self, store: Store, slack: AsyncWebClient, default_channel: str, *, timeout_s: int = 20) -> None:
+        self._store = store
+        # A client of its own, without any retry handler: the one that slack_sdk brings would post again after a broken connection.
+        self._slack = AsyncWebClient(
+            token=slack.token, base_url=slack.base_url, ssl=slack.ssl, proxy=slack.proxy, timeout=timeout_s, retry_handlers=[]
+        )
+        self._default = default_channel
+        self._posts: dict[str, Pace] = {}
+        self._edits = Pace(*_EDITS)
+        self._ids: dict[str, str] = {}  # channel names as Slack answered them
+        self._sending: set[str] = set()
+        self._silenced = ""  # the error that was logged last, so that an outage is one line
+
+    async def run(self) -> None:
+        """Send until cancelled. Redis being away is waited for; what is in the store then is sent."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._store.committed.clear()
+                wait = 5.0
+                try:
+                    for message, due in await self._store.waiting():
+                        if message in self._sending:
+                            continue
+                        if due > time.time():
+                            wait = min(wait, due - time.time())
+                            break
+                        self._sending.add(message)
+                        group.create_task(self._send(message))
+                except (RedisError, OSError) as error:
+                    self._say_once(f"The store cannot be read: {type(error).__name__}.")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._store.committed.wait(), max(wait, 0.05))
+
+    async def _send(self, message: str) -> None:
+        """Bring one message to where it should be, or leave it for later."""
+        try:
+            while (work := await self._store.work(message)) is not None:
+                if not await self._next(work) and await self._store.settle(message, work.rev):
+                    return
+        except Later as later:
+            await self._later(message, later.seconds)
+        except msgspec.DecodeError as error:
+            self._say_once(f"Message {message} cannot be read from the store: {error}.")
+            await self._later(message, _BACKOFF_MAX_S)
+        except (RedisError, OSError) as error:
+            self._say_once(f"The store cannot be reached: {type(error).__name__}.")
+            await asyncio.sleep(1)
+            self._store.committed.set()
+        finally:
+            self._sending.discard(message)
+
+    async def _later(self, message: str, seconds: float) -> None:
+        with suppress(RedisError, OSError):
+            await self._store.postpone(message, time.time() + seconds)
+        self._store.committed.set()
+
+    async def _next(self, work: Work) -> bool:
+        """Do the next thing that Slack lacks of a message: the root, then the lines of its thread, then its picture. False: nothing is lacking."""
+        has = work.delivery
+        try:
+            if not has.ts:
+                await self._post_root(work)
+            elif has.rev < work.rev:
+                await self._edit_root(work)
+            elif work.steps:
+                await self._post_step(work, work.steps[0])
+            elif work.draft.picture is not None and work.draft.picture.key != has.picture:
+                await self._upload(work, work.draft.picture)
+            elif work.draft.picture is not None and has.file and not has.shown:
+                await self._show_picture(work)
+            else:
+                return False
+        except Lost as error:
+            fresh = await self._store.work(work.draft.id) or work  # its `trying` says what is to be looked for
+            await self._fail(work.draft, fresh.delivery, f"Slack did not answer: {error}.")
+        except Refused as refused:
+            await self._cope(work, refused)
+        else:
+            self._say_once("")
+        return True
+
+    # --- the root ---
+
+    async def _post_root(self, work: Work) -> None:
+        draft, has = work.draft, work.delivery
+        channel = has.channel or draft.channel
+        if has.trying:
+            try:
+                found = await self._find(channel, has, "message", draft.id)
+            except Blind as blind:
+                await self._note(draft, "twice", f"Slack did not confirm this message at first ({blind}): it may stand twice.")
+            else:
+                if found is not None:
+                    await self._store.record(draft, replace(has, channel=found.channel, ts=found.ts, trying="", attempts=0))
+                    return
+        await self._posts.setdefault(channel, Pace(*_CHANNEL_POSTS)).turn()
+        work = await self._store.work(draft.id) or work  # what came while we waited is part of it
+        has = replace(work.delivery, channel=channel, trying=f"root {time.time():.0f}")
+        await self._store.record(draft, has)
+        metadata = {"event_type": ALERT, "event_payload": {"alert": draft.alert, "message": draft.id}}
+        answer = await self._down_the_ladder(work, "chat.postMessage", channel=channel, metadata=metadata)
+        self._ids[channel] = answer["channel"]
+        posted = Delivery(channel=answer["channel"], ts=answer["ts"], rev=work.rev, picture=has.picture, file=has.file)
+        await self._store.record(work.draft, posted)
+
+    async def _edit_root(self, work: Work) -> None:
+        await self._edits.turn()
+        work = await self._store.work(work.draft.id) or work
+        has = work.delivery
+        try:
+            answered = await self._down_the_ladder(work, "chat.update", channel=has.channel, ts=has.ts)
+        except Refused as refused:
+            if refused.error not in _NO_EDIT:
+                raise
+            # Slack will never change this message again: the news goes into its thread.
+            await self._store.record(work.draft, replace(has, rev=work.rev))
+            news = Step(id=f"{work.draft.id}.rev.{work.rev}", message=work.draft.message)
+            await self._store.commit({}, steps={work.draft.id: [news]}, now=time.time())
+            return
+        shown = any(b.get("type") == "image" for b in answered["sent"].blocks)
+        await self._store.record(work.draft, replace(has, rev=work.rev, shown=shown, attempts=0))
+
+    async def _down_the_ladder(self, work: Work, method: str, **where: Any) -> dict[str, Any]:
+        """Send the fullest form that Slack takes; its answer, with what was `sent`. The picture is the first thing to go."""
+        rungs = list(blocks.ladder(work.draft.message))
+        if (framed := _with_picture(work)) is not None:
+            rungs.insert(0, framed)
+        for rung in rungs:
+            try:
+                answer = await self._call(method, **where, **_words(rung))
+            except Refused as refused:
+                if refused.error not in _TOO_MUCH and not (rung is framed and "file" in refused.error):
+                    raise
+                logger.warning("Slack refused a form of message %s: %s %s", work.draft.id, refused.error, " ".join(refused.pointers))
+                last = refused
+            else:
+                return {**answer, "sent": rung}
+        raise last
+
+    # --- the thread ---
+
+    async def _post_step(self, work: Work, step: Step) -> None:
+        draft, has = work.draft, work.delivery
+        attempt = f"step {step.id} "
+        if has.trying.startswith(attempt):
+            with suppress(Blind):  # then the line may stand twice, which costs less than a note about it
+                if await self._find(has.channel, has, "step", step.id, thread=has.ts) is not None:
+                    await self._store.record(draft, replace(has, trying="", attempts=0), said=1)
+                    return
+        await self._posts.setdefault(has.channel, Pace(*_CHANNEL_POSTS)).turn()
+        has = replace(has, trying=f"{attempt}{time.time():.0f}")
+        await self._store.record(draft, has)
+        metadata = {"event_type": STEP, "event_payload": {"alert": draft.alert, "step": step.id}}
+        where: dict[str, Any] = {"channel": has.channel, "thread_ts": has.ts}
+        line = replace(work, draft=replace(draft, message=step.message, picture=None))
+        try:
+            await self._down_the_ladder(line, "chat.postMessage", metadata=metadata, **where)
+        except Refused as refused:
+            if refused.error not in _NO_THREAD:
+                raise
+            await self._down_the_ladder(line, "chat.postMessage", metadata=metadata, channel=has.channel)
+        await self._store.record(draft, replace(has, trying="", attempts=0), said=1)
+
+    # --- the picture ---
+
+    async def _upload(self, work: Work, drawing: Any) -> None:
+        """Draw the picture and put it into the thread: tried once, since it must neither cost nor repeat anything."""
+        has = replace(work.delivery, picture=drawing.key, file="", shown=False)
+        await self._store.record(work.draft, has)
+        try:
+            png = await asyncio.to_thread(picture.png, drawing.svg)
+            answer = await self._slack.files_upload_v2(
+                content=png, filename="route.png", title="The route", alt_txt=drawing.alt, channel=has.channel, thread_ts=has.ts
+            )
+            files: Any = answer.get("files")
+            await self._store.record(work.draft, replace(has, file=files[0]["id"]))
+        except (SlackClientError, aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
+            why = _error_of(error)
+            if why == "ratelimited":
+                await self._store.record(work.draft, work.delivery)
+                raise Later(_retry_after(error)) from None
+            logger.warning("The picture of message %s could not be added: %s", work.draft.id, why)
+            await self._note(work.draft, f"picture.{drawing.key}", f"The picture of the route could not be added ({why}).")
+
+    async def _show_picture(self, work: Work) -> None:
+        """Show the uploaded picture in the root as soon as Slack has processed it; if it never does, the thread has it."""
+        has = work.delivery
+        framed = _with_picture(work)
+        if framed is not None and has.attempts < len(_PICTURE_TRIES):
+            await self._edits.turn()
+            with suppress(Refused, Lost):
+                await self._call("chat.update", channel=has.channel, ts=has.ts, **_words(framed))
+                await self._store.record(work.draft, replace(has, shown=True, attempts=0))
+                return
+            await self._store.record(work.draft, replace(has, attempts=has.attempts + 1))
+            raise Later(_PICTURE_TRIES[has.attempts])
+        await self._store.record(work.draft, replace(has, file="", attempts=0))
+
+    # --- what can go wrong ---
+
+    async def _cope(self, work: Work, refused: Refused) -> None:
+        """What to do about a no, by its reason; raises Later where waiting is all that can be done."""
+        draft, has, error = work.draft, work.delivery, refused.error
+        if error == "ratelimited":
+            # The bucket is paused by _call; this message simply takes another turn.
+            await self._store.record(draft, replace(has, trying=""))
+        elif error in _NO_ROOT and has.ts:
+            logger.warning("Message %s is no longer in Slack (%s): it is posted again.", draft.id, error)
+            await self._store.record(draft, Delivery(channel=has.channel))
+        elif error in _NO_CHANNEL and (has.channel or draft.channel) not in {self._default, self._ids.get(self._default)}:
+            logger.warning("Channel %s cannot take message %s (%s): it goes to %s.", draft.channel, draft.id, error, self._default)
+            await self._store.record(draft, Delivery(channel=self._default))
+            await self._note(draft, "moved", f"Meant for {draft.channel}, which cannot be written to ({error}).")
+        elif error in _NO_TOKEN:
+            self._say_once(f"Slack does not accept the bot's token: {error}.")
+            await self._store.record(draft, replace(has, trying=""))
+            raise Later(30)
+        else:
+            await self._fail(draft, replace(has, trying=""), f"Slack refused message {draft.id}: {error}.")
+
+    async def _fail(self, draft: Draft, has: Delivery, why: str) -> None:
+        """Remember one more failure and come back later, each time after twice as long."""
+        failed = replace(has, attempts=has.attempts + 1)
+        await self._store.record(draft, failed)
+        self._say_once(why)
+        raise Later(min(2.0 ** (failed.attempts - 1), _BACKOFF_MAX_S))
+
+    async def _note(self, draft: Draft, name: str, sentence: str) -> None:
+        """A line in the message's thread about its own delivery."""
+        line = Step(id=f"{draft.id}.{name}", message=Message(blocks.escape(sentence)))
+        await self._store.commit({}, steps={draft.id: [line]}, now=time.time())
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence and sentence != self._silenced:
+            logger.error("%s What is committed waits and is sent later.", sentence)
+        self._silenced = sentence
+
+    # --- calling Slack ---
+
+    async def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
+        """One call, never repeated here; raises Refused or Lost. A 429 pauses the bucket that the call came from."""
+        try:
+            answer = await self._slack.api_call(method, json=arguments)
+        except SlackApiError as error:
+            response: Any = error.response
+            status, data = getattr(response, "status_code", getattr(response, "status", 0)), getattr(response, "data", None)
+            name = str(data.get("error", "")) if isinstance(data, dict) else ""
+            if status == 429 or name == "ratelimited":
+                seconds = _retry_after(error)
+                channel = str(arguments.get("channel"))
+                pace = self._edits if method == "chat.update" else self._posts.setdefault(channel, Pace(*_CHANNEL_POSTS))
+                pace.pause(seconds)
+                raise Refused("ratelimited", seconds) from None
+            if status >= 500 or name in _PERHAPS_SENT or not name:
+                raise Lost(name or f"HTTP {status}") from None
+            pointers = data.get("response_metadata", {}).get("messages", ()) if isinstance(data, dict) else ()
+            raise Refused(name, pointers=tuple(map(str, pointers))) from None
+        except aiohttp.ClientConnectorError as error:
+            raise Refused(f"it cannot be reached ({type(error).__name__})") from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Lost(type(error).__name__) from None
+        found: Any = answer.data
+        return dict(found)
+
+    async def _find(self, channel: str, has: Delivery, key: str, value: str, thread: str = "") -> _Place | None:
+        """Where a post stands whose answer was lost, by its metadata; None if it is not there. Raises Blind or Lost."""
+        oldest = f"{float(has.trying.rpartition(' ')[2]) - _LOOK_BACK_S:.6f}"
+        try:
+            ident = await self._channel_id(channel)
+            cursor = ""
+            while True:
+                where: dict[str, Any] = {"channel": ident, "oldest": oldest, "include_all_metadata": True, "limit": 200, "cursor": cursor}
+                found = await (
+                    self._slack.conversations_replies(ts=thread, **where) if thread else self._slack.conversations_history(**where)
+                )
+                messages: Any = found.get("messages") or ()
+                for message in messages:
+                    if message.get("metadata", {}).get("event_payload", {}).get(key) == value:
+                        return _Place(ident, message["ts"])
+                metadata: Any = found.get("response_metadata") or {}
+                cursor = metadata.get("next_cursor", "")
+                if not cursor:
+                    return None
+        except SlackApiError as error:
+            raise Blind(_error_of(error)) from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Lost(type(error).__name__) from None
+
+    async def _channel_id(self, channel: str) -> str:
+        """The id of a channel that may be written as #name; raises Blind when it is not known."""
+        if not channel.startswith("#"):
+            return channel
+        cursor = ""
+        while channel not in self._ids:
+            page = await self._slack.conversations_list(
+                types="public_channel,private_channel", exclude_archived=True, limit=999, cursor=cursor
+            )
+            found: Any = page.get("channels") or ()
+            self._ids |= {f"#{c['name']}": c["id"] for c in found}
+            metadata: Any = page.get("response_metadata") or {}
+            cursor = metadata.get("next_cursor", "")
+            if not cursor:
+                break
+        if channel not in self._ids:
+            raise Blind("channel_not_found")
+        return self._ids[channel]
+
+
+def _words(message: Message) -> dict[str, Any]:
+    """The arguments that carry a message's words; names in it are data, so Slack must not parse or unfurl them."""
+    return {"text": message.text, "blocks": list(message.blocks), "parse": "none", "unfurl_links": False, "unfurl_media": False}
+
+
+def _with_picture(work: Work) -> Message | None:
+    """The root with its picture above small print and buttons, if Slack has the picture and the message has room for it."""
+    draft, has = work.draft, work.delivery
+    if draft.picture is None or not has.file or has.picture != draft.picture.key:
+        return None
+    body = list(draft.message.blocks)
+    at = next((i for i, block in enumerate(body) if block["type"] in {"context", "actions"}), len(body))
+    framed = Message(draft.message.text, (*body[:at], blocks.picture(has.file, draft.picture.alt), *body[at:]))
+    return None if blocks.measure(framed) else framed
+
+
+def _retry_after(error: Exception) -> float:
+    """The seconds that Slack asks to wait, at least one."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return max(float(headers.get("Retry-After", 1)), 1.0)
+
+
+def _error_of(error: Exception) -> str:
+    """What an error says without anything that was sent: Slack's own word for it, else its kind."""
+    data = getattr(getattr(error, "response", None), "data", None)
+    return str(data.get("error")) if isinstance(data, dict) and data.get("error") else type(error).__name__

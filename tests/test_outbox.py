@@ -1,0 +1,409 @@
+"""The outbox: the real slack_sdk against the local workspace, the store on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec.structs import replace
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.alerts import Alert, State
+from bot.demo.slack import LocalSlack, Message
+from bot.outbox import Outbox, Pace
+from bot.store import Draft, Picture, Step, Store
+from checks.finding import Finding, Severity
+from templates import blocks, picture
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+FINDING = Finding(
+    cause="subset-empty-weighted",
+    code="MESH101",
+    severity=Severity.ERROR,
+    cluster="east",
+    resource="VirtualService mynamespace/destination",
+    path="",
+    host="destination.mynamespace.svc.cluster.local",
+    viewpoints=(),
+    failing_share=0.95,
+    message="Subset v1 has no endpoint.",
+)
+ALERT = Alert(id="a1", state=State.FIRING, finding=FINDING, since=1.0)
+
+
+def words(text: str) -> blocks.Message:
+    return blocks.Message(text, (blocks.header(text), blocks.section(blocks.escape(text))))
+
+
+def draft(text: str = "95 % fails", channel: str = "#mesh", ident: str = "a1-1", **more: Any) -> Draft:
+    return Draft(id=ident, alert="a1", channel=channel, message=words(text), **more)
+
+
+def lines(*texts: str) -> dict[str, list[Step]]:
+    return {"a1-1": [Step(id=f"a1-1.{t}", message=words(t)) for t in texts]}
+
+
+def drawing() -> Picture:
+    svg = picture.svg("destination.mynamespace", [], verdict="degraded")
+    return Picture(key="k1", svg=svg, alt="the route in words")
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[LocalSlack]:
+    slack = LocalSlack()
+    await slack.start()
+    try:
+        yield slack
+    finally:
+        await slack.stop()
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[Store]:
+    store = Store(redis_url)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def running(store: Store, slack: LocalSlack, **more: Any) -> AsyncIterator[None]:
+    client = AsyncWebClient(token=slack.bot_token, base_url=slack.base_url)
+    task = asyncio.create_task(Outbox(store, client, "#mesh", **more).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+
+async def commit(store: Store, *drafts: Draft, steps: dict[str, list[Step]] | None = None) -> None:
+    await store.commit({"a1": ALERT}, drafts, steps, now=time.time())
+
+
+async def eventually(ask: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not await ask():  # noqa: ASYNC110 - a store has no event for this
+            await asyncio.sleep(0.02)
+
+
+async def settled(store: Store, timeout_s: float = 10) -> None:
+    async def empty() -> bool:
+        return not await store.waiting()
+
+    await eventually(empty, timeout_s)
+
+
+async def until(slack: LocalSlack, predicate: Callable[[], Any], timeout_s: float = 10) -> Any:
+    return await slack.until(predicate, timeout_s)
+
+
+def roots(slack: LocalSlack, channel: str = "#mesh") -> list[str]:
+    return [m.text for m in slack.messages(channel)]
+
+
+def replies(slack: LocalSlack, root: Message) -> list[str]:
+    return [m.text for m in slack.thread(root.channel, root.ts)[1:]]
+
+
+async def test_a_message_is_posted_with_its_thread_and_its_place_is_remembered(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft(), steps=lines("fired", "how to repair"))
+        await settled(store)
+    (root,) = slack.messages("#mesh")
+    assert root.text == "95 % fails"
+    assert root.metadata == {"event_type": "meshwhy_alert", "event_payload": {"alert": "a1", "message": "a1-1"}}
+    assert replies(slack, root) == ["fired", "how to repair"]
+    assert await store.alert_at(root.channel, root.ts) == ALERT
+
+
+async def test_an_edit_changes_the_message_and_a_restart_posts_nothing_twice(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+    async with running(store, slack):
+        await commit(store, draft("Resolved after 12 min", resolved=True), steps=lines("resolved"))
+        await settled(store)
+    async with running(store, slack):
+        await asyncio.sleep(0.2)
+    (root,) = slack.messages("#mesh")
+    assert root.text == "Resolved after 12 min"
+    assert root.edits == 1
+    assert replies(slack, root) == ["resolved"]
+
+
+async def test_of_edits_that_wait_only_the_newest_is_sent(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+    for share in range(90, 10, -1):
+        await commit(store, draft(f"{share} % fails"))
+    async with running(store, slack):
+        await settled(store)
+    assert roots(slack) == ["11 % fails"]
+    assert [method for method, _ in slack.calls].count("chat.update") == 1
+
+
+async def test_retry_after_is_honoured_and_nothing_is_lost(store: Store, slack: LocalSlack):
+    slack.fault("chat.postMessage", retry_after=1)
+    began = time.monotonic()
+    async with running(store, slack):
+        await commit(store, draft(), steps=lines("fired"))
+        await settled(store)
+    assert time.monotonic() - began >= 1
+    assert roots(slack) == ["95 % fails"]
+    assert replies(slack, slack.messages("#mesh")[0]) == ["fired"]
+
+
+async def test_a_channel_gets_about_one_post_a_second_and_slack_never_has_to_refuse(store: Store, slack: LocalSlack):
+    drafts = [draft(f"alert {i}", ident=f"b{i}-1") for i in range(7)]
+    async with running(store, slack):
+        await commit(store, *drafts, draft("elsewhere", "#payments", "c-1"))
+        await until(slack, lambda: roots(slack, "#payments"), 1)
+        await settled(store)
+    assert sorted(roots(slack)) == [f"alert {i}" for i in range(7)]
+    assert [method for method, _ in slack.calls].count("chat.postMessage") == 8, "no call was refused and repeated"
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 503}, {"error": "internal_error"}, {}], ids=["a 503", "an internal error", "a broken connection"]
+)
+async def test_a_post_that_slack_took_without_saying_so_is_found_and_not_repeated(store: Store, slack: LocalSlack, fault: dict[str, Any]):
+    slack.fault("chat.postMessage", applied=True, **fault)
+    async with running(store, slack):
+        await commit(store, draft(), steps=lines("fired"))
+        await settled(store)
+    assert roots(slack) == ["95 % fails"]
+    assert replies(slack, slack.messages("#mesh")[0]) == ["fired"]
+
+
+async def test_a_thread_line_that_slack_took_without_saying_so_is_found_and_not_repeated(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+        slack.fault("chat.postMessage", applied=True)
+        await commit(store, steps=lines("fired", "then"))
+        await settled(store)
+    assert replies(slack, slack.messages("#mesh")[0]) == ["fired", "then"]
+
+
+async def test_a_time_out_is_looked_up_before_the_post_is_sent_again(store: Store, slack: LocalSlack):
+    slack.fault("chat.postMessage", applied=True, delay=1.5)
+    async with running(store, slack, timeout_s=1):
+        await commit(store, draft())
+        await settled(store)
+        await asyncio.sleep(0.7)
+    assert roots(slack) == ["95 % fails"]
+
+
+async def test_a_post_that_never_arrived_is_sent_again(store: Store, slack: LocalSlack):
+    slack.fault("chat.postMessage", status=500)
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+    assert roots(slack) == ["95 % fails"]
+
+
+async def test_a_bot_that_was_killed_after_its_post_finds_it_again(store: Store, slack: LocalSlack):
+    """The kill is between Slack's answer and its being stored: what the store then holds is exactly this."""
+    real = store.record
+
+    async def killed(one: Draft, delivery: Any, *, said: int = 0) -> None:
+        if delivery.ts:
+            raise asyncio.CancelledError
+        await real(one, delivery, said=said)
+
+    store.record = killed  # type: ignore[method-assign]
+    async with running(store, slack):
+        await commit(store, draft())
+        await until(slack, lambda: roots(slack))
+        await asyncio.sleep(0.1)
+    store.record = real  # type: ignore[method-assign]
+    async with running(store, slack):
+        await commit(store, draft("60 % fails"))
+        await settled(store)
+    assert roots(slack) == ["60 % fails"]
+
+
+async def test_where_lost_posts_may_not_be_looked_for_the_message_says_that_it_may_stand_twice(store: Store, slack: LocalSlack):
+    slack.fault("chat.postMessage", applied=True)
+    slack.fault("conversations.history", error="missing_scope", times=9)
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+    assert roots(slack) == ["95 % fails", "95 % fails"]
+    assert "may stand twice" in replies(slack, slack.messages("#mesh")[1])[0]
+
+
+async def test_what_slack_refuses_goes_out_smaller_and_at_last_as_plain_text(store: Store, slack: LocalSlack):
+    slack.fault("chat.postMessage", error="invalid_blocks", times=2)
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+        (root,) = slack.messages("#mesh")
+        assert not root.blocks
+        assert "95 % fails" in root.text
+        slack.fault("chat.update", error="msg_too_long")
+        await commit(store, draft("60 % fails"))
+        await settled(store)
+    assert slack.messages("#mesh")[0].edits == 1
+    assert "60 % fails" in slack.messages("#mesh")[0].words
+
+
+async def test_a_channel_that_is_gone_is_replaced_by_the_default_one(store: Store, slack: LocalSlack):
+    slack.archive("#payments")
+    async with running(store, slack):
+        await commit(store, draft(channel="#payments"), steps=lines("fired"))
+        await settled(store)
+    (root,) = slack.messages("#mesh")
+    assert replies(slack, root) == ["fired", "Meant for #payments, which cannot be written to (is_archived)."]
+
+
+async def test_a_channel_that_goes_while_an_alert_fires_moves_the_alert(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft(channel="#payments"))
+        await settled(store)
+        slack.archive("#payments")
+        await commit(store, draft("60 % fails", channel="#payments"))
+        await settled(store)
+    assert roots(slack) == ["60 % fails"]
+
+
+async def test_a_message_that_somebody_deleted_is_posted_again(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+        slack.delete(slack.messages("#mesh")[0])
+        await commit(store, draft("60 % fails"))
+        await settled(store)
+    assert roots(slack) == ["60 % fails"]
+
+
+async def test_a_message_that_may_not_be_edited_gets_its_news_into_the_thread(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+        slack.fault("chat.update", error="cant_update_message")
+        await commit(store, draft("60 % fails"))
+        await settled(store)
+    (root,) = slack.messages("#mesh")
+    assert root.text == "95 % fails"
+    assert replies(slack, root) == ["60 % fails"]
+
+
+async def test_a_revoked_token_keeps_everything_and_is_said_once(store: Store, slack: LocalSlack, caplog: pytest.LogCaptureFixture):
+    async def all_put_off() -> bool:
+        return all(due > time.time() + 20 for _, due in await store.waiting())
+
+    slack.revoke()
+    async with running(store, slack):
+        await commit(store, draft(), draft("other", ident="b-1"))
+        await eventually(all_put_off)
+        slack.revoke(None)
+        await commit(store, draft(), draft("other", ident="b-1"))
+        await settled(store)
+    assert sorted(roots(slack)) == ["95 % fails", "other"]
+    assert [r.getMessage() for r in caplog.records if "token" in r.getMessage()] == [
+        "Slack does not accept the bot's token: token_revoked. What is committed waits and is sent later."
+    ]
+    assert slack.bot_token not in caplog.text
+
+
+async def test_slack_that_cannot_be_reached_costs_nothing_but_time(store: Store, slack: LocalSlack):
+    client = AsyncWebClient(token=slack.bot_token, base_url="http://127.0.0.1:9/api/")
+    task = asyncio.create_task(Outbox(store, client, "#mesh").run())
+    await commit(store, draft())
+    await asyncio.sleep(0.3)
+    task.cancel()
+    await asyncio.wait([task])
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+    assert roots(slack) == ["95 % fails"]
+
+
+# --- the picture ---
+
+
+async def test_a_picture_goes_into_the_thread_and_then_into_the_message(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft(picture=drawing()), steps=lines("fired"))
+        await settled(store, 15)
+    (root,) = slack.messages("#mesh")
+    (file,) = slack.workspace.files.values()
+    assert file.alt == "the route in words"
+    assert file.content is not None
+    assert file.content.startswith(b"\x89PNG")
+    assert [b["type"] for b in root.blocks] == ["header", "section", "image"]
+    assert root.blocks[2]["slack_file"] == {"id": file.id}
+    assert root.blocks[2]["alt_text"] == "the route in words"
+    assert [bool(m.files) for m in slack.thread("#mesh", root.ts)] == [False, False, True], "words first, then the picture"
+
+
+async def test_the_same_picture_is_not_uploaded_again_and_stays_through_edits(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft(picture=drawing()))
+        await settled(store, 15)
+        await commit(store, draft("60 % fails", picture=drawing()))
+        await settled(store)
+        assert [b["type"] for b in slack.messages("#mesh")[0].blocks] == ["header", "section", "image"]
+        await commit(store, draft("Resolved", resolved=True))
+        await settled(store)
+    assert len(slack.workspace.files) == 1
+    assert [b["type"] for b in slack.messages("#mesh")[0].blocks] == ["header", "section"]
+
+
+@pytest.mark.parametrize("method", ["files.getUploadURLExternal", "upload", "files.completeUploadExternal"])
+async def test_a_picture_that_fails_costs_one_line_in_the_thread(store: Store, slack: LocalSlack, method: str):
+    slack.fault(method, **({"status": 500} if method == "upload" else {"error": "missing_scope"}))
+    async with running(store, slack):
+        await commit(store, draft(picture=drawing()), steps=lines("fired"))
+        await settled(store)
+    (root,) = slack.messages("#mesh")
+    assert root.text == "95 % fails"
+    told = replies(slack, root)
+    assert told[0] == "fired"
+    assert "picture of the route could not be added" in told[1]
+    assert len(told) == 2
+
+
+async def test_a_picture_that_is_no_picture_costs_one_line_in_the_thread(store: Store, slack: LocalSlack):
+    async with running(store, slack):
+        await commit(store, draft(picture=replace(drawing(), svg="<nonsense")))
+        await settled(store)
+    assert "could not be added" in replies(slack, slack.messages("#mesh")[0])[0]
+
+
+async def test_a_picture_that_slack_refuses_in_the_message_stays_in_the_thread(
+    store: Store, slack: LocalSlack, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bot.outbox._PICTURE_TRIES", (0.05, 0.05))
+    slack.fault("chat.update", error="invalid_blocks", times=2)
+    async with running(store, slack):
+        await commit(store, draft(picture=drawing()))
+        await settled(store)
+    (root,) = slack.messages("#mesh")
+    assert [b["type"] for b in root.blocks] == ["header", "section"]
+    assert any(m.files for m in slack.thread("#mesh", root.ts))
+
+
+async def test_a_turn_that_was_promised_before_a_pause_waits_for_its_end():
+    pace = Pace(rate=100, burst=2)
+    began = time.monotonic()
+    await pace.turn()
+    await pace.turn()
+    assert time.monotonic() - began < 0.05, "a burst waits for nothing"
+    waiting = [asyncio.create_task(pace.turn()) for _ in range(3)]
+    await asyncio.sleep(0)
+    pace.pause(0.2)
+    await asyncio.gather(*waiting)
+    assert time.monotonic() - began >= 0.2
