@@ -73,7 +73,7 @@ class Envoy:
 
     def ask(self, request: str) -> str:
         try:
-            with urllib.request.urlopen(f"{self.admin}{request}", timeout=5) as answer:  # noqa: S310 - our own http address
+            with urllib.request.urlopen(f"{self.admin}{request}", timeout=30) as answer:  # noqa: S310 - our own http address
                 return str(answer.read().decode())
         except urllib.error.HTTPError as e:
             return str(e.read().decode())

@@ -48,19 +48,19 @@ _MAX_ARCHIVE_BYTES = 4 << 30
 
 
 class Request(StrEnum):
-    """Every request that can be sent: path and query, whole. All only read; each has a reader below.
+    """Every request that can be sent: path and query, whole; sent one after the other, what matters most first.
 
-    A masked dump holds no secret and no bootstrap, and spares Envoy's main thread the writing of tens of megabytes.
+    All only read. A masked dump holds no secret and no bootstrap, and a tenth of the bytes.
     """
 
     IDENTITY = "/server_info"
     HOSTS = "/clusters?format=json"
+    ROUTES = "/config_dump?mask=dynamic_route_configs,static_route_configs"
+    WARMING = "/config_dump?resource=dynamic_warming_clusters&mask=version_info,last_updated,cluster.name"
     ACTIVE = (
         "/config_dump?resource=dynamic_active_clusters"
         "&mask=version_info,last_updated,error_state.details,cluster.name,cluster.common_lb_config.healthy_panic_threshold"
     )
-    WARMING = "/config_dump?resource=dynamic_warming_clusters&mask=version_info,last_updated,cluster.name"
-    ROUTES = "/config_dump?mask=dynamic_route_configs,static_route_configs"
 
 
 class NotRead(Exception):  # noqa: N818 - a fact about an Envoy, not a programming error
@@ -101,9 +101,9 @@ class Where(NamedTuple):
         return f"{self.pod}.{self.namespace}"
 
     def skipped(self, reason: object, *, hosts: bool = False) -> Skipped:
-        """That this Envoy was not read, or (`hosts`) only its hosts and not its configuration."""
-        part = "in part, its hosts but not its configuration" if hosts else ""
-        return Skipped("envoy", self.cluster, f"Envoy {self.proxy} was {f'read {part}' if hosts else 'not read'}: {reason}")
+        """That this Envoy was not read, or (`hosts`) its hosts and not all of its configuration."""
+        part = "read in part, its hosts but not all of its configuration" if hosts else "not read"
+        return Skipped("envoy", self.cluster, f"Envoy {self.proxy} was {part}: {reason}")
 
 
 async def read(
@@ -151,10 +151,10 @@ class _Admin:
         seen.statuses(await self.get(Request.HOSTS))
         skipped = None
         try:
-            seen.active = _by_name(_decode(_RESOURCES, await self.get(Request.ACTIVE), Request.ACTIVE).configs)
-            seen.warming = _by_name(_decode(_RESOURCES, await self.get(Request.WARMING), Request.WARMING).configs)
             seen.dump(_decode(_MASKED, await self.get(Request.ROUTES), Request.ROUTES).configs, self.where)
             seen.routes = seen.routes or ()  # an Envoy without routes leaves out the whole part
+            seen.warming = _by_name(_decode(_RESOURCES, await self.get(Request.WARMING), Request.WARMING).configs)
+            seen.active = _by_name(_decode(_RESOURCES, await self.get(Request.ACTIVE), Request.ACTIVE).configs)
         except NotRead as e:
             skipped = self.where.skipped(e, hosts=True)
         return seen.view(self.where, time.time(), self.where.at), skipped
@@ -204,16 +204,17 @@ _ANSWER = re.compile(r"(?:clusters|config_dump|server_info)[^/]*")
 def _saved(where: Where, max_bytes: int) -> tuple[EnvoyView, Skipped | None]:
     """The view that saved answers give. Raises NotRead."""
     path = Path(where.at)
+    seen = _Seen()
+    saved_at = 0.0
     try:
-        files = sorted(_files(path, where, max_bytes))
+        for file in _files(path, where, max_bytes):
+            seen.file(file, where)
+            saved_at = max(saved_at, file.saved_at)
     except (OSError, tarfile.TarError, EOFError, zlib.error) as e:
         raise NotRead(f"{path} cannot be read ({getattr(e, 'strerror', None) or e})") from None
-    seen = _Seen()
-    for file in files:
-        seen.file(file, where)
     if seen.hosts is None and seen.endpoints is None:
         raise NotRead(f"{path} holds neither /clusters nor /config_dump?include_eds of an Envoy, so that no host is known")
-    view = seen.view(where, max(file.saved_at for file in files), where.at)
+    view = seen.view(where, saved_at, where.at)
     return view, None if view.routes is not None else where.skipped(f"{path} holds no /config_dump", hosts=True)
 
 
@@ -224,7 +225,7 @@ def _files(path: Path, where: Where, max_bytes: int) -> Iterator[_File]:
         if not folders and any((root / "proxies").is_dir() for root in (path, path / "bug-report")):
             there = {f"{p.parent.name}/{p.name}" for root in (path, path / "bug-report") for p in root.glob("proxies/*/*")}
             raise NotRead(_absent(where, path, there))
-        for file in (folders or [path])[0].iterdir():
+        for file in sorted((folders or [path])[0].iterdir()):
             if _ANSWER.fullmatch(file.name) and file.is_file():
                 yield _file(file, max_bytes)
     elif path.is_file() and tarfile.is_tarfile(path):
@@ -509,18 +510,18 @@ class _Seen:
         """
         if self.hosts is not None:
             return
-        if b"::added_via_api::" not in body:
-            raise NotRead(f"{what} is not what an Envoy answers to /clusters")
         hosts: dict[str, dict[str, dict[str, str]]] = {}
         name = ""
-        for line in body.decode(errors="replace").splitlines():
-            rest, _, value = line.rpartition("::")
-            of, _, key = rest.rpartition("::")
+        for line in _TEXT.finditer(body):
+            of = body[body.rfind(b"\n", 0, line.start()) + 1 : line.start()].decode(errors="replace")
+            key, value = line[1].decode(), line[2].decode(errors="replace")
             if key == "added_via_api":
                 name = of
                 hosts[name] = {}
-            elif key in _TEXT_KEYS and name and of.startswith(f"{name}::"):
+            elif name and of.startswith(f"{name}::"):
                 hosts[name].setdefault(of[len(name) + 2 :], {})[key] = value
+        if not hosts:
+            raise NotRead(f"{what} is not what an Envoy answers to /clusters")
         self.hosts = {
             cluster: tuple(
                 _host(_text_address(at), _flags(said.get("health_flags", "")), said.get("hostname", ""), _number(said.get("weight")))
@@ -638,7 +639,8 @@ def _number(text: str | None) -> int:
 
 _SENT_TO = frozenset({"HEALTHY", "UNKNOWN", "DEGRADED"})
 
-_TEXT_KEYS = frozenset({"health_flags", "hostname", "weight"})
+_TEXT = re.compile(rb"::(added_via_api|health_flags|hostname|weight)::([^\n]*)")
+"""Not anchored at the line's start: five times faster, and the start is found where it is wanted."""
 
 _ACTIVE, _OUTLIER = "fails its active health check", "is ejected by outlier detection"
 _UNHEALTHY, _DRAINING = "is not ready (EDS: UNHEALTHY)", "is draining (EDS: DRAINING)"
