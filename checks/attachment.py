@@ -6,7 +6,6 @@ count (ambient's multi-network mode is off by default).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +13,8 @@ from checks import names
 from checks.resources import APIGateway, GatewayClass, Listener, Namespace, Resource, Service, ServiceEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from checks.istiod import Istiod
 
 USE = "istio.io/use-waypoint"
@@ -103,9 +104,11 @@ class _Asking:
         refused = self._refused(wanted)
         if refused is not None:
             return Attachment(name, labelled, refused=refused)
+        served = [self.waypoints[wanted]]
         canary = self._canary(None if USE in o.labels else namespace)
-        served = [wanted] if canary in (None, wanted) or self._refused(canary) is not None else [wanted, canary]
-        return Attachment(name, labelled, tuple(self.waypoints[w] for w in served if w is not None))
+        if canary is not None and canary != wanted and self._refused(canary) is None:
+            served.append(self.waypoints[canary])
+        return Attachment(name, labelled, tuple(served))
 
     def _named(self, labelled: Resource, label: str) -> tuple[str, str] | None:
         name = labelled.labels.get(label, "none")
@@ -122,9 +125,9 @@ class _Asking:
             return None
         return self._named(labelled, CANARY)
 
-    def _refused(self, wanted: tuple[str, str] | None) -> Refusal | None:
+    def _refused(self, wanted: tuple[str, str]) -> Refusal | None:
         """Why a waypoint does not take it: no such Gateway with an address, allowedRoutes, or istio.io/waypoint-for."""
-        waypoint = self.waypoints.get(wanted) if wanted else None
+        waypoint = self.waypoints.get(wanted)
         if waypoint is None:
             return "not ready"
         if not self._allows(waypoint):

@@ -130,7 +130,7 @@ class Upstreams:
         out.dropped = tuple(e for e in candidates if id(e) not in kept)
 
     def _make_vip(self, name: str, host: str, port: int, wire: str, service: HostService | None) -> Upstream:
-        """buildWaypointInboundVIP in core/cluster_waypoint.go; its EDS is built from what the waypoint's namespace sees (NewEndpointBuilder)."""
+        """A waypoint's cluster as buildWaypointInboundVIP in core/cluster_waypoint.go makes it; its EDS is built from what the waypoint's namespace sees (NewEndpointBuilder)."""
         protocol, _, subset = wire.partition("/")
         seen = self.scope.services.get(host)
         rules = self.istiod.destination_rules(self.proxy.namespace, seen) if seen else []

@@ -6,17 +6,21 @@ cluster. Source labels mean nothing here. Rules: pilot/pkg/networking/core/{wayp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from checks import names
 from checks.istiod import MESH
-from checks.registry import HostPort, HostService
 from checks.resources import Service
 from checks.rulesets import L4Rule, Rule, RuleSet, Target, describe, l4_match, rules_for
 from checks.sidecar import Step
-from checks.upstream import Upstream, Upstreams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from checks.registry import HostPort, HostService
+    from checks.upstream import Upstream, Upstreams
 
 
 def routes(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
@@ -81,7 +85,19 @@ class _Waypoint:
             for rule, match in rules_for(own, number, self.ups.proxy.labels, MESH, self.ups.proxy.namespace):
                 ruled = True
                 targets = tuple(self._targets(rule.targets, number))
-                yield Step(service.hostname, number, "http", rule.action, ruleset.source(rule), rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name)
+                yield Step(
+                    service.hostname,
+                    number,
+                    "http",
+                    rule.action,
+                    ruleset.source(rule),
+                    rule.path,
+                    describe(match),
+                    targets,
+                    rule.leaf,
+                    rule.abort,
+                    rule.name,
+                )
         if not ruled:
             yield self._default(service, number, "http")
 
