@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from templates.words import clean, clock, cut, units
 
@@ -39,6 +40,10 @@ class Message(Struct, frozen=True):
 
     text: str
     blocks: tuple[Block, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Keep plain text only: what is kept in the store must be encodable."""
+        force_setattr(self, "text", str(self.text))
 
 
 # -- text -----------------------------------------------------------------------------------------------------------------------------
@@ -445,7 +450,7 @@ def ladder(message: Message) -> Iterator[Message]:
 
     Every step fits by `measure`; the first is the message itself if it fits. The last has no blocks, so it always exists.
     """
-    for step in (message, _reduced(message)):
+    for step in (message, _reduced(message)) if message.blocks else (message,):
         if not measure(step):
             yield step
     if message.blocks or measure(message):

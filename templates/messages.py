@@ -48,7 +48,7 @@ _USER = re.compile(r"[UW][A-Z0-9]{2,24}")
 
 
 def _say(text: str, blocks: Iterable[Block]) -> Message:
-    return fit(Message(str(text), tuple(blocks)))
+    return fit(Message(text, tuple(blocks)))
 
 
 def _title(verdict: str, host: str, share: float, finding: Json | None, found: Sequence[Rule]) -> str:
@@ -57,10 +57,6 @@ def _title(verdict: str, host: str, share: float, finding: Json | None, found: S
     if verdict == "unknown":
         return f"{cut(short(host), 70)} is unknown: what it needs cannot be read"
     return words.headline(host, share, finding, found)
-
-
-def _cause(finding: Json) -> str:
-    return f"{finding['code']} {finding['cause']}"
 
 
 def _trees(found: Sequence[Rule], most: int = TREES, limit: int = _PAGE, *, elsewhere: bool = False) -> str:
@@ -91,7 +87,7 @@ def _footer(diagnosis: Json) -> Block:
 
 
 def _others(findings: Sequence[Json]) -> list[str]:
-    return [f"{_cause(f)}, {f['resource']}: {words.first_sentence(f['message'])}" for f in findings]
+    return [f"{words.cause_name(f)}, {f['resource']}: {words.first_sentence(f['message'])}" for f in findings]
 
 
 def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ()) -> Message:
@@ -114,7 +110,7 @@ def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ())
             said = words.impact(host, share_of_host, finding, found)
             top.words(said, tail=verdict)
     if finding is not None:
-        top.words(words.because(finding, said), label="Why", tail=_cause(finding))
+        top.words(words.because(finding, said), label="Why", tail=words.cause_name(finding))
         top.words(finding["fix"], label="Fix").preformatted(finding["patch"] or "", limit=1500)
     elif verdict in {"broken", "degraded"}:
         top.words("No check names a cause; the route below shows what fails.", label="Why")
@@ -227,7 +223,7 @@ def clusters(clusters: Sequence[Json]) -> Message:
 
 def explain(cause: Json, docstring: str | None) -> Message:
     """One cause of the catalogue, with the page that its check carries; without a check it is said that nobody looks."""
-    title = _cause({"code": cause["code"], "cause": cause["id"]})
+    title = clean(f"{cause['code']} {cause['id']}")
     body = Rich().words(f"{cause['cause']}.".replace("..", ".")).words(cause["fix"], label="Fix")
     body.words(f"{cause['decided_by']} data settles it; istioctl or Kiali name it: {cause['caught_today']}", label="Seen")
     page = Rich()
@@ -301,21 +297,23 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
     finding, state, name = alert["finding"], alert["state"], short(alert["finding"]["host"])
     found = words.rules(alert["routes"])
     everyone = [v for r in found for v in r.viewpoints]
-    title = _alert_title(alert, found)
+    title, cluster = _alert_title(alert, found), cut(clean(finding["cluster"]), 60)
     elsewhere = state == "firing" and words.elsewhere(finding["failing_share"], finding, found)
     ended = alert.get("resolved_at") if state == "resolved" else None
     body, said = Rich(), words.impact(finding["host"], finding["failing_share"], finding, found)
     match state:
         case "resolved":
             body.words(alert.get("ended_by") or "The cause is gone; what removed it is not known.", label="What made it well")
-            body.words(words.headline(finding["host"], finding["failing_share"], finding, ()), label="What it was")
+            body.words(f"{percent(finding['failing_share'])} of requests failed. {clean(finding['message'])}", label="What it was")
         case "unknown":
             body.words(alert.get("why") or "What this needs cannot be read.", label="Not known now")
             body.words(said, label="Last known")
         case _:
             body.words(said)
     if state != "resolved":
-        body.words(words.because(finding, said), label="Why", tail=_cause(finding)).words(cut(clean(finding["fix"]), 500), label="Fix")
+        body.words(words.because(finding, said), label="Why", tail=words.cause_name(finding)).words(
+            cut(clean(finding["fix"]), 500), label="Fix"
+        )
     facts = fragment(
         "facts",
         cluster=finding["cluster"],
@@ -331,7 +329,7 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
     ask = code(f"/mesh why {cut(name, 180)}")
     more = [context(Mrkdwn(f"{words.amount(others, 'other finding')} on this host: {ask}"))] if others else []
     return _say(
-        escape(f"{title} · {cut(clean(finding['cluster']), 60)} · ") + f"since {date(alert['since'])}",
+        f"{escape(f'{title} · {cluster}')} · since {date(alert['since'])}",
         [
             header(title),
             *body.blocks(),

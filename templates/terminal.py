@@ -81,14 +81,14 @@ def _origin(finding: Json) -> str:
 def _place(finding: Json, *, cluster: bool) -> str:
     where = " ".join(x for x in (clean(finding["resource"]), clean(finding["path"])) if x) + _origin(finding)
     of = f" in {clean(finding['cluster'])}" if cluster else ""
-    same = f", also known as {', '.join(finding['same_as'])}" if finding["same_as"] else ""
+    same = f", also known as {clean(', '.join(finding['same_as']))}" if finding["same_as"] else ""
     return where + of + same
 
 
 def _reason(finding: Json, said: str, width: int, paint: Callable[[str, Style], str], *, cluster: bool) -> list[str]:
     """Why, At and Fix of one finding: its code ends the sentence, or stands below where the line is full."""
     lines = _labelled("Why", [words.because(finding, said)], width, paint)
-    name = f"{finding['code']} {finding['cause']}"
+    name = words.cause_name(finding)
     if lines and cell_len(lines[-1]) + len(name) + 3 <= width:
         lines[-1] += f"   {paint(name, _DIM)}"
     else:
@@ -161,7 +161,7 @@ def _proof(findings: Sequence[Json], width: int, paint: Callable[[str, Style], s
 
 
 def _also(diagnosis: Json, width: int, paint: Callable[[str, Style], str]) -> list[str]:
-    notes = [f"{f['code']} {f['cause']}: {clean(f['message'])}" for f in diagnosis["findings"] if f["severity"] == "info"]
+    notes = [f"{words.cause_name(f)}: {clean(f['message'])}" for f in diagnosis["findings"] if f["severity"] == "info"]
     if diagnosis["clean"]:
         notes.append(f"{words.amount(diagnosis['clean'], 'other check' if diagnosis['findings'] else 'check')} found nothing.")
     if diagnosis["verdict"] != "unknown" and (skipped := words.not_looked_at(diagnosis["skipped"])):
@@ -194,7 +194,7 @@ def sweep(sweep: Json, *, colour: bool, width: int = WIDTH) -> str:
     for f in sorted(sweep["findings"], key=lambda f: (order.index(f["severity"]), -f["failing_share"])):
         mark, style = _SEVERITIES[f["severity"]]
         share = f"{percent(f['failing_share'])} of " if f["failing_share"] > 0 else ""
-        lines.append(f"{paint(mark, style)} {paint(share + short(f['host']), _BOLD)}  {f['code']} {f['cause']}")
+        lines.append(f"{paint(mark, style)} {paint(share + short(f['host']), _BOLD)}  {words.cause_name(f)}")
         lines += _wrap(f["message"], width, "  ")
         lines.append(f"  {paint(_place(f, cluster=len(sweep['clusters']) > 1), _DIM)}")
         lines += _wrap(f"Fix: {f['fix']}", width, "  ") if f["fix"] else []
@@ -225,7 +225,7 @@ def checks(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
 def explain(cause: Json, docstring: str | None, *, colour: bool, width: int = WIDTH) -> str:
     """One cause of the catalogue with the page that its check carries."""
     paint = _brush(colour)
-    lines = [paint(f"{cause['code']} {cause['id']}", _BOLD), *_wrap(f"{cause['cause']}.", width, "  "), ""]
+    lines = [paint(clean(f"{cause['code']} {cause['id']}"), _BOLD), *_wrap(f"{cause['cause']}.", width, "  "), ""]
     lines += _labelled("Fix", [cause["fix"]], width, paint)
     lines += _labelled("Needs", [f"{cause['decided_by']} data; istioctl or Kiali name it: {cause['caught_today']}"], width, paint)
     if docstring:
@@ -241,7 +241,7 @@ def doctor(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
     for row in rows:
         mark, style = _STATES[row["state"]]
         indent = " " * (wide + 4)
-        said = _wrap(row["text"] or row["state"], width, indent)
+        said = _wrap(clean(row["text"]) or row["state"], width, indent)
         lines.append(f"{paint(mark, style)} {clean(row['what']):<{wide}}  {said[0].lstrip()}")
         lines += said[1:]
         if row["mend"] and row["state"] != "ok":

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 from rich.cells import cell_len, split_graphemes
 
 Json = Mapping[str, Any]
@@ -189,11 +188,11 @@ class Branch(NamedTuple):
 
 def rules(routes: Iterable[Json]) -> list[Rule]:
     """Routes that differ only in who sees them, put together, in the order of their first occurrence."""
-    found: dict[bytes, tuple[Json, list[Json]]] = {}
+    found: dict[str, tuple[Json, list[Json]]] = {}
     for route in routes:
         rest = dict(route)
         viewpoint = rest.pop("viewpoint")
-        found.setdefault(msgspec.msgpack.encode(rest), (route, []))[1].append(viewpoint)
+        found.setdefault(repr(rest), (route, []))[1].append(viewpoint)
     return [Rule(route, tuple(viewpoints)) for route, viewpoints in found.values()]
 
 
@@ -356,6 +355,11 @@ def worst_first(found: Sequence[Rule]) -> list[Rule]:
 # -- the verdict in words -------------------------------------------------------------------------------------------------------------
 
 
+def cause_name(finding: Json) -> str:
+    """`MESH101 subset-empty-weighted`."""
+    return clean(f"{finding['code']} {finding['cause']}")
+
+
 def lead(findings: Sequence[Json]) -> Json | None:
     """The finding that a headline speaks of: the worst severity, then the greatest share, then the order given."""
     order = {"error": 0, "warning": 1, "info": 2}
@@ -383,9 +387,8 @@ def headline(host: str, share: float, finding: Json | None, found: Sequence[Rule
         return cut(f"{name} is at risk: {message}" if message else f"{name} works", 140)
     rule = rule_of(finding, share, found)
     if rule is not None and (why := lack(rule.route)):
-        part = f", {rule_name(rule.route)}," if len({(r.route["port"], r.route["path"]) for r in found}) > 1 else ""
-        if part and cell_len(part) > 50:
-            part = ""
+        several = len({(r.route["port"], r.route["path"]) for r in found}) > 1
+        part = f", {_ordinal(rule.route) or 'port ' + str(rule.route['port'])}," if several else ""
     elif message:
         if (told := _told(host, finding)) is not None:
             return cut(told, 140)
