@@ -240,17 +240,27 @@ def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
 
 
 def _rules(route: Route, configs: Iterable[LiveRoutes]) -> Iterator[LiveRule]:
-    """The rules that this Envoy applies to a request for the route's host on its port, in every route configuration that has them.
-
-    A sidecar's configuration is named by the port (`80`, `host:80`). A gateway's is named by the port of its pods (`http.8080`); there only
-    the virtual host (`host:80`) names the port that callers use.
-    """
+    """The rules that this Envoy applies to a request for the route's host on its port, in every route configuration that has them."""
     for config in configs:
-        named = str(route.port) in config.name.replace(":", ".").split(".")
-        of_port = [v for v in config.virtual_hosts if named or v.name.endswith(f":{route.port}")]
-        best = max(of_port, key=lambda v: _fit(v, route.host, route.port), default=None)
+        candidates = [v for v in config.virtual_hosts if _serves(config, v, route.host, route.port)]
+        best = max(candidates, key=lambda v: _fit(v, route.host, route.port), default=None)
         if best is not None and _fit(best, route.host, route.port) > (0, 0):
             yield from best.rules
+
+
+def _serves(config: LiveRoutes, virtual_host: LiveVirtualHost, host: str, port: int) -> bool:
+    """Whether a virtual host is about a host's port, by istiod's names.
+
+    A sidecar's configuration is named by the port (`80`); or, where istiod detects the protocol, by the host too (`cart.shop:80`), and then
+    its domain is `*`. A waypoint's is named as its cluster is (`inbound-vip|80|http|host`). A gateway's is named by the port of its pods
+    (`http.8080`); there only the virtual host (`cart.shop:80`) names the port that callers use.
+    """
+    if "|" in config.name:
+        parts = config.name.split("|")
+        return parts[1] == str(port) and parts[-1] == host
+    if ":" in config.name and not config.name.startswith(("http.", "https.")):
+        return config.name == f"{host}:{port}"
+    return str(port) in config.name.split(".") or virtual_host.name.endswith(f":{port}")
 
 
 def _fit(virtual_host: LiveVirtualHost, host: str, port: int) -> tuple[int, int]:

@@ -223,6 +223,24 @@ def test_a_gateways_rules_are_found_by_the_port_that_callers_use():
     assert one(to(NAME), view(LiveCluster(NAME), routes=routes), kind="gateway").agrees
 
 
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        (f"{HOST}:80", True),
+        ("pay.shop.svc.cluster.local:80", False),
+        (f"{HOST}:8080", False),
+        (f"inbound-vip|80|http|{HOST}", True),
+        ("inbound-vip|80|http|pay.shop.svc.cluster.local", False),
+        (f"inbound-vip|8080|http|{HOST}", False),
+        ("https.80.https.gateway.shop", True),
+        ("http.80.fd00::1", True),
+    ],
+)
+def test_a_configuration_for_every_domain_is_told_by_its_name(config: str, found: bool):  # noqa: FBT001 - a table's column
+    routes = rules({NAME: 1.0}, config=config, virtual_host="inbound|http|80", domains=("*",))
+    assert one(to(NAME), view(LiveCluster(NAME), routes=routes)).agrees is found
+
+
 def test_another_ports_rules_are_not_looked_at():
     routes = rules({NAME: 1.0}, config="8080", virtual_host=f"{HOST}:8080")
     assert "no rule for" in one(to(NAME), view(LiveCluster(NAME), routes=routes)).sentence

@@ -50,7 +50,7 @@ _MAX_ARCHIVE_BYTES = 4 << 30
 class Request(StrEnum):
     """Every request that can be sent: path and query, whole; sent one after the other, what matters most first.
 
-    All only read. A masked dump holds no secret and no bootstrap, and a tenth of the bytes.
+    All only read. A masked dump holds no secret and no bootstrap, and fewer bytes.
     """
 
     IDENTITY = "/server_info"
@@ -148,7 +148,7 @@ class _Admin:
         """What it holds; beside it what was missing when only the configuration could not be read."""
         seen = _Seen()
         seen.identity(await self.get(Request.IDENTITY), self.where)
-        seen.statuses(await self.get(Request.HOSTS))
+        await asyncio.to_thread(seen.statuses, await self.get(Request.HOSTS))  # the only one that takes long to decode
         skipped = None
         try:
             seen.dump(_decode(_MASKED, await self.get(Request.ROUTES), Request.ROUTES).configs, self.where)
