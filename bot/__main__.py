@@ -1,0 +1,144 @@
+"""The composition root: the one module that knows every room. `main` is the console script; `serve` is the bot made of all its parts.
+
+What must stay true: SIGTERM or SIGINT ends the bot with everything that it started closed; a part that fails ends the others, and is said;
+no secret is in a log line. The bot's parts are imported where they are put together: a question about a file need not load Slack.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from bot import commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+
+    from pydantic import SecretStr
+    from slack_bolt.app.async_app import AsyncApp
+
+    from bot.settings import Settings, Slack
+
+
+def main() -> None:
+    """The console script `meshwhy`."""
+    # One question makes millions of small objects that live until its answer; looking for garbage among them doubles the time.
+    gc.disable()
+    sys.exit(commands.answer(sys.argv[1:], serve))
+
+
+async def serve(settings: Settings) -> None:
+    """Run the bot until SIGTERM or SIGINT. Raises NoState, NewerSchema, RedisError, and OSError when its port is taken."""
+    import asyncio
+    import signal
+    from contextlib import AsyncExitStack
+
+    from slack_bolt.app.async_app import AsyncApp
+    from slack_sdk.web.async_client import AsyncWebClient
+
+    import handlers
+    from bot.clusters import Clusters, ClusterSource
+    from bot.outbox import Outbox
+    from bot.store import Store
+    from bot.sweep import Sweeper
+    from bot.valkey import embedded
+
+    gc.enable()
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_json_log(settings))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, over.set)
+            stack.callback(loop.remove_signal_handler, number)
+        if settings.redis.url is None:
+            url = await stack.enter_async_context(embedded(settings.state_dir.absolute() / "valkey"))
+        else:
+            url = settings.redis.url.get_secret_value()
+        store = Store(url)
+        stack.push_async_callback(store.close)
+        await store.open()
+        clusters = Clusters([ClusterSource.registered(c) for c in settings.clusters])
+        sweeper = Sweeper(clusters, store, settings.alerts)
+        slack = AsyncWebClient(token=settings.slack.bot_token.get_secret_value(), base_url=settings.slack.base_url)
+        app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret))
+        handlers.register(app, clusters, sweeper, store)
+        async with asyncio.TaskGroup() as group:
+            outbox = Outbox(store, slack, settings.alerts.default_channel)
+            parts = [group.create_task(part) for part in (clusters.run(), sweeper.run(), outbox.run(), _listen(app, settings.slack))]
+            await over.wait()
+            for part in parts:
+                part.cancel()
+
+
+async def _listen(app: AsyncApp, slack: Slack) -> None:
+    """Take what people do in Slack, over Socket Mode or by HTTP, until cancelled."""
+    import asyncio
+
+    if slack.mode == "http":
+        from aiohttp import web
+
+        runner = web.AppRunner(app.web_app("/slack/events"), access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "0.0.0.0", slack.port).start()
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+        return
+
+    from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+
+    handler: Any = AsyncSocketModeHandler(app, _value(slack.app_token))  # its methods have no types
+    try:
+        await handler.connect_async()  # tries until Slack lets it in; afterwards it mends its connection by itself
+        await asyncio.Event().wait()
+    finally:
+        await handler.close_async()
+
+
+def _value(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+@contextmanager
+def _json_log(settings: Settings) -> Iterator[None]:
+    """Every log line of this process as JSON on stderr, with secrets blanked out wherever a library may have put them."""
+    import structlog
+
+    known = (settings.slack.bot_token, settings.slack.app_token, settings.slack.signing_secret, settings.redis.url)
+    secrets = [re.escape(value) for value in map(_value, known) if value]
+    secret = re.compile("|".join([*secrets, r"\bx(?:ox[a-z]|app)-[\w-]+", r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)"]))
+
+    def blank(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {key: secret.sub("•••", value) if isinstance(value, str) else value for key, value in line.items()}
+
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+        ],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            blank,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,708 @@
+"""The command line: words of a person to one question, the answer to words, JSON or Slack's payload, and an exit status.
+
+What must stay true: a question that cannot be answered gets one sentence on stderr and status 2, never a traceback; stdout carries the answer
+and nothing else. Everything that a plain `meshwhy routes --from` does not need is imported where it is used: scripts start this often.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
+
+import msgspec
+import typer
+
+from templates import usage
+
+if TYPE_CHECKING:
+    from bot.clusters import ClusterSource
+    from bot.settings import Settings
+    from checks.catalogue import Cause
+    from checks.finding import Finding
+    from checks.mesh import Cluster, Mesh
+    from templates.blocks import Message
+
+ANSWER_S = 30.0  # how long live clusters may take; what has not answered by then is unknown
+COMPLETE_S = 2.0  # how long Tab may take
+PATIENCE_S = 1.0  # nobody needs a progress bar for less
+WIDTH, WIDEST = 110, 140  # columns: without a terminal, and at most
+ERROR, UNANSWERED = 1, 2
+
+Serve = Callable[["Settings"], Awaitable[None]]
+
+
+class Refused(Exception):  # noqa: N818 - an answer in one sentence, not a programming error
+    """The question cannot be answered; the message is the sentence that says why."""
+
+
+class Output(StrEnum):
+    """What the answer is written for."""
+
+    TEXT = "text"
+    JSON = "json"
+    SLACK = "slack"
+
+
+class Colour(StrEnum):
+    """When the answer is coloured."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------------------
+
+
+class _Manifests(NamedTuple):
+    """One --from: where the manifests are, and what their cluster and mesh are called."""
+
+    path: str
+    name: str
+    mesh: str
+
+
+_NAMED = re.compile(r"(?:(?P<mesh>[^\s/=:]+)/)?(?P<name>[^\s/=:]+)=(?P<path>.+)", re.DOTALL)
+_SUFFIX = re.compile(r"(?:\.tar)?\.(?:ya?ml|json|gz|tgz|tar|zip|bz2|xz)$")
+_VIEWPOINT = re.compile(r"(?:[^\s/:]+:)?[^\s/:]+(?:/[^\s/:]+)?")
+
+
+def _manifests(word: str) -> _Manifests:
+    """A --from as it was meant: a path that exists is a path, whatever characters it has."""
+    if word == "-":
+        return _Manifests("-", "stdin", "")
+    if "=" in word and not Path(word).exists():
+        found = _NAMED.fullmatch(word)
+        if found is None:
+            raise Refused(_refusals().bad_source(word))
+        return _Manifests(found["path"], found["name"], found["mesh"] or "")
+    if not word:
+        raise Refused(_refusals().bad_source(word))
+    name = _SUFFIX.sub("", Path(word).resolve().name) or "cluster"
+    return _Manifests(word, re.sub(r"[\s/=:]+", "-", name), "")
+
+
+class _Asked(NamedTuple):
+    """The clusters of one question: manifests, and what is read live."""
+
+    manifests: tuple[_Manifests, ...]
+    live: tuple[ClusterSource, ...]
+
+
+def _asked(contexts: Sequence[str] | None, froms: Sequence[str] | None, config: Path | None) -> _Asked:
+    """Which clusters are meant; without a word about it the kubeconfig's current context, as kubectl and istioctl do."""
+    if config is not None:
+        if contexts or froms:
+            raise Refused(_refusals().config_alone())
+        from bot import settings
+        from bot.clusters import ClusterSource
+
+        return _Asked((), tuple(ClusterSource.registered(c) for c in settings.clusters(config)))
+    manifests = tuple(_manifests(word) for word in froms or ())
+    if sum(m.path == "-" for m in manifests) > 1:
+        raise Refused(_refusals().twice_stdin())
+    live: tuple[ClusterSource, ...] = ()
+    if contexts or not manifests:
+        from bot.clusters import ClusterSource
+
+        live = tuple(ClusterSource(name=name, context=name) for name in contexts or (_current_context(),))
+    names = [m.name for m in manifests] + [s.name for s in live]
+    if doubled := next((n for n in names if names.count(n) > 1), None):
+        raise Refused(_refusals().doubled(doubled))
+    return _Asked(manifests, live)
+
+
+def _current_context() -> str:
+    from kubernetes.config import ConfigException, list_kube_config_contexts
+
+    try:
+        return str(list_kube_config_contexts()[1]["name"])
+    except (ConfigException, OSError, TypeError, KeyError):
+        raise Refused(_refusals().no_cluster()) from None
+
+
+Progress = Callable[[str, int], None]
+
+
+def _read(asked: _Asked, progress: Progress, timeout_s: float = ANSWER_S) -> tuple[list[Cluster], float]:
+    """The clusters as they are at one instant, and that instant: now, or for files the time of the newest.
+
+    Raises BadSource, NoSuchContext.
+    """
+    read: list[Cluster] = []
+    instant = 0.0
+    if asked.manifests:
+        from bot import manifests
+
+        # What stands in files does not age while one reads: all of it is as old as the newest.
+        instant = max(_written(source.path) for source in asked.manifests)
+        for source in asked.manifests:
+            progress(source.name, 0)
+            read.append(manifests.read(source.path, source.name, mesh=source.mesh, read_at=instant))
+    if asked.live:
+        import asyncio
+        import time
+
+        from bot import clusters
+
+        read += asyncio.run(clusters.snapshot(asked.live, timeout_s=timeout_s, progress=progress))
+        instant = time.time()
+    return read, instant
+
+
+def _written(path: str) -> float:
+    """When a source was last written, in seconds since the epoch; 0 when that cannot be told."""
+    try:
+        if path == "-":
+            return os.fstat(sys.stdin.fileno()).st_mtime
+        inside = (f.stat().st_mtime for f in Path(path).rglob("*") if f.is_file()) if Path(path).is_dir() else ()
+        return max(inside, default=0.0) or Path(path).stat().st_mtime
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _meshes(asked: _Asked, progress: Progress) -> tuple[Mesh, ...]:
+    """The meshes that are asked about; refused when nothing in them is Istio's."""
+    from checks.mesh import Mesh
+
+    clusters, instant = _read(asked, progress)
+    if not any(_has_istio(c) for c in clusters):
+        raise Refused(_refusals().no_istio([m.path for m in asked.manifests] or [c.name for c in clusters]))
+    return Mesh.of(clusters, instant)
+
+
+_MESH_LABELS = ("istio-injection", "istio.io/rev", "istio.io/dataplane-mode", "sidecar.istio.io/inject")
+_MESH_CONTAINERS = {"istio-proxy", "discovery"}
+
+
+def _has_istio(cluster: Cluster) -> bool:
+    """Whether there is a trace of Istio; a cluster of which something could not be read may hold it there."""
+    if cluster.unreadable:
+        return True
+    from checks.resources import KIND_OF, ConfigMap, Namespace, Pod, Workload
+
+    for kind, spaces in cluster.objects.items():
+        found = [o for space in spaces.values() for o in space.values()]
+        if found and (kind is ConfigMap or KIND_OF[kind].group.endswith((".istio.io", "gateway.networking.k8s.io"))):
+            return True
+        for o in found:
+            if isinstance(o, Namespace | Pod) and any(label in o.labels for label in _MESH_LABELS):
+                return True
+            spec = o.spec if isinstance(o, Pod) else o.spec.template.spec if isinstance(o, Workload) else None
+            if spec is not None and any(c.name in _MESH_CONTAINERS for c in (*spec.containers, *(spec.init_containers or ()))):
+                return True
+    return any(m.reason for m in cluster.malformed)
+
+
+def _nearest(word: str, known: Iterable[str], most: int = 3) -> list[str]:
+    import difflib
+
+    return difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
+
+
+def _refusals() -> Any:
+    from templates import refusals
+
+    return refusals
+
+
+# --- what is answered ------------------------------------------------------------------------------------------------------
+
+
+def _print(text: str | bytes) -> None:
+    """Write to stdout; a reader that has gone (`| head`) has read enough."""
+    try:
+        if isinstance(text, bytes):
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text)
+            sys.stdout.buffer.write(b"\n")
+        else:
+            sys.stdout.write(text.rstrip("\n") + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _json(answer: Any) -> None:
+    _print(msgspec.json.format(msgspec.json.encode(answer), indent=2))
+
+
+def _show(
+    answer: Any,
+    output: Output,
+    colour: Colour,
+    *,
+    text: Callable[[Any, Any, _Look], str],
+    slack: Callable[[Any, Any], Message] | None,
+) -> None:
+    """Print an answer. `text` gets the terminal's words, `slack` the messages' (imported only now), then the answer as plain builtins."""
+    match output:
+        case Output.JSON:
+            _json(answer)
+        case Output.SLACK if slack is not None:
+            from templates import messages
+
+            message = slack(messages, msgspec.to_builtins(answer))
+            _json({"text": message.text, "blocks": message.blocks})
+        case _:
+            from templates import terminal
+
+            _print(text(terminal, msgspec.to_builtins(answer), _look(colour)))
+
+
+class _Look(TypedDict):
+    """How text is written here."""
+
+    colour: bool
+    width: int
+
+
+def _look(colour: Colour) -> _Look:
+    on_terminal = sys.stdout.isatty()
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not on_terminal
+    coloured = colour is Colour.ALWAYS or (colour is Colour.AUTO and not plain)
+    return _Look(colour=coloured, width=min(shutil.get_terminal_size((WIDTH, 40)).columns, WIDEST) if on_terminal else WIDTH)
+
+
+def _status(*, fails: bool, unknown: bool) -> int:
+    """0 nothing at severity error, 1 some error, 2 not answered: what is known to fail counts before what is not known."""
+    return ERROR if fails else UNANSWERED if unknown else 0
+
+
+@contextmanager
+def _patience(doing: str) -> Iterator[Progress]:
+    """A progress bar on stderr, when that is a terminal, once this takes longer than PATIENCE_S.
+
+    The callback is told a cluster's name and how many of its objects have been read.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _name, _count: None
+        return
+    told: dict[str, int] = {}
+    over = threading.Event()
+
+    def show() -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(doing, total=None)
+            while not over.wait(0.1):
+                so_far = ", ".join(f"{name} {count:,}" if count else name for name, count in tuple(told.items()))
+                bar.update(task, description=f"{doing} {so_far}".rstrip())
+
+    timer = threading.Timer(PATIENCE_S, show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield told.__setitem__
+    finally:
+        over.set()
+        timer.cancel()
+        timer.join()
+
+
+# --- completion ------------------------------------------------------------------------------------------------------------
+
+
+_Completing = Callable[[], Iterable[str]]
+
+
+def _quietly(offer: _Completing) -> list[str]:
+    """What can be offered at once; Tab is no place for a sentence."""
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # noqa: PTH123 - a device, no path
+        try:
+            return list(offer())
+        except OSError:
+            return []
+        except _unanswerable():
+            return []
+
+
+def _complete_host(ctx: typer.Context, incomplete: str) -> list[str]:
+    def offer() -> Iterator[str]:
+        from checks.resources import Service, ServiceEntry, VirtualService
+
+        given = ctx.params
+        clusters, _ = _read(_asked(given.get("context"), given.get("from_"), given.get("config")), lambda _name, _count: None, COMPLETE_S)
+        found: set[str] = set()
+        for cluster in clusters:
+            for o in cluster.all(Service):
+                found.add(f"{o.name}.{o.namespace}")
+                found.add(f"{o.name}.{o.namespace}.svc.cluster.local")
+            for entry in cluster.all(ServiceEntry):
+                found.update(entry.spec.hosts or ())
+            for rules in cluster.all(VirtualService):
+                found.update(h for h in rules.spec.hosts or () if "." in h)
+        fitting = sorted(h for h in found if h.startswith(incomplete) and "*" not in h)
+        # The long form of a Service is offered only to somebody who is typing it.
+        short = [h for h in fitting if not h.endswith(".svc.cluster.local")]
+        yield from short or fitting
+
+    return _quietly(offer)
+
+
+def _complete_context(incomplete: str) -> list[str]:
+    def offer() -> Iterator[str]:
+        from bot import clusters
+
+        # bash breaks words at colons (an EKS context is arn:aws:eks:…) and replaces only what stands after the last one.
+        before = os.environ.get(_BEFORE, "")
+        yield from sorted(name.removeprefix(before) for name in clusters.contexts() if name.startswith(before + incomplete))
+
+    return _quietly(offer)
+
+
+def _complete_check(incomplete: str) -> list[str]:
+    from checks.catalogue import CAUSES
+
+    codes = incomplete[:1].isupper()
+    return [name for c in CAUSES.values() if (name := c.code if codes else c.id).startswith(incomplete)]
+
+
+_BEFORE = "MESHWHY_COMP_BEFORE"
+
+
+def mend_bash_words(environ: MutableMapping[str, str]) -> None:
+    """Put together again, in bash's own variables, the words that it broke at `=` and `:` before it asked what could complete them."""
+    position = environ.get("COMP_CWORD", "")
+    if "COMP_WORDS" not in environ or not position.isdigit():
+        return
+    broken = environ["COMP_WORDS"].split("\n")
+    *before, current = [*broken, ""][: int(position) + 1]
+    words: list[str] = []
+    glue = False
+    for word in before:
+        if words and (glue or word in {"=", ":"}):
+            words[-1] += word
+        else:
+            words.append(word)
+        glue = word in {"=", ":"}
+    environ[_BEFORE] = ""
+    if words and current in {"=", ":"}:
+        environ[_BEFORE], current = words.pop() + current, ""
+    elif words and glue:
+        environ[_BEFORE] = words.pop()
+    environ["COMP_WORDS"] = "\n".join([*words, current])
+    environ["COMP_CWORD"] = str(len(words))
+
+
+# --- the commands ----------------------------------------------------------------------------------------------------------
+
+app = typer.Typer(
+    help=usage.MESHWHY,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # help is read in pipes and pagers too, and [CLUSTER:]NAMESPACE is no markup
+)
+
+Host = Annotated[str, typer.Argument(metavar="HOST", help=usage.HOST, autocompletion=_complete_host, show_default=False)]
+AnyHost = Annotated[str | None, typer.Argument(metavar="[HOST]", help=usage.HOST, autocompletion=_complete_host, show_default=False)]
+As = Annotated[list[str] | None, typer.Option("--as", metavar="[CLUSTER:]NS[/POD]", help=usage.AS, show_default=False)]
+Contexts = Annotated[
+    list[str] | None, typer.Option("--context", metavar="NAME", help=usage.CONTEXT, autocompletion=_complete_context, show_default=False)
+]
+From = Annotated[list[str] | None, typer.Option("--from", metavar="SOURCE", help=usage.FROM, show_default=False)]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=usage.CONFIG, show_default=False)]
+SettingsFile = Annotated[Path, typer.Option("--config", metavar="FILE", help=usage.CONFIG_RUN, show_default=False)]
+For = Annotated[Output, typer.Option("-o", "--output", help=usage.OUTPUT)]
+Colours = Annotated[Colour, typer.Option("--color", help=usage.COLOR)]
+
+
+@app.callback()
+def meshwhy(ctx: typer.Context, *, version: Annotated[bool, typer.Option("--version", help=usage.VERSION)] = False) -> None:
+    """Without a command: what there is to ask."""
+    if version:
+        from importlib.metadata import version as installed
+
+        _print(f"meshwhy {installed('meshwhy')}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        _print(ctx.get_help())
+
+
+@app.command(help=usage.WHY)
+def why(
+    host: Host,
+    *,
+    context: Contexts = None,
+    from_: From = None,
+    config: Config = None,
+    output: For = Output.TEXT,
+    color: Colours = Colour.AUTO,
+) -> int:
+    """The diagnosis of one host."""
+    with _patience("Reading") as progress:
+        from checks import diagnosis
+
+        answer = diagnosis.why(host, _meshes(_asked(context, from_, config), progress))
+    _show(
+        answer,
+        output,
+        color,
+        text=lambda terminal, plain, look: terminal.why(plain, **look),
+        slack=lambda messages, plain: messages.why(plain, share=True),
+    )
+    fails = answer.failing_share > 0 or _any_error(answer.findings)
+    return _status(fails=fails, unknown=answer.verdict is diagnosis.Verdict.UNKNOWN)
+
+
+@app.command(help=usage.ROUTES)
+def routes(
+    host: AnyHost = None,
+    *,
+    as_: As = None,
+    context: Contexts = None,
+    from_: From = None,
+    config: Config = None,
+    output: For = Output.TEXT,
+    color: Colours = Colour.AUTO,
+) -> int:
+    """The routes as callers' Envoys hold them."""
+    for word in as_ or ():
+        if not _VIEWPOINT.fullmatch(word):
+            raise Refused(_refusals().bad_viewpoint(word))
+    if output is Output.SLACK and host is None:
+        raise Refused(_refusals().no_slack_form("routes without HOST"))
+    with _patience("Reading") as progress:
+        from checks import diagnosis
+
+        meshes = _meshes(_asked(context, from_, config), progress)
+        answer = diagnosis.routes(meshes, host, as_ or ())
+    _show(
+        {"routes": answer},
+        output,
+        color,
+        text=lambda terminal, plain, look: terminal.routes(plain["routes"], **look),
+        slack=lambda messages, plain: messages.routes(answer[0].host if answer else host, plain["routes"]),
+    )
+    return _status(fails=any(r.failing_share > 0 for r in answer), unknown=not _complete(meshes))
+
+
+@app.command(help=usage.SWEEP)
+def sweep(
+    context: Contexts = None,
+    from_: From = None,
+    config: Config = None,
+    output: For = Output.TEXT,
+    color: Colours = Colour.AUTO,
+) -> int:
+    """Every finding of every host."""
+    with _patience("Reading") as progress:
+        from checks import diagnosis
+
+        meshes = _meshes(_asked(context, from_, config), progress)
+        parts = [diagnosis.sweep(mesh) for mesh in meshes]
+    answer = diagnosis.Sweep(
+        hosts=sum(part.hosts for part in parts),
+        findings=tuple(f for part in parts for f in part.findings),
+        skipped=tuple(s for part in parts for s in part.skipped),
+        clusters=tuple(c for part in parts for c in part.clusters),
+    )
+    _show(
+        answer,
+        output,
+        color,
+        text=lambda terminal, plain, look: terminal.sweep(plain, **look),
+        slack=lambda messages, plain: messages.broken(plain),
+    )
+    return _status(fails=_any_error(answer.findings), unknown=not _complete(meshes))
+
+
+@app.command(help=usage.CHECKS)
+def checks(
+    cause: Annotated[
+        str | None, typer.Argument(metavar="[ID|CODE]", help=usage.CHECK, autocompletion=_complete_check, show_default=False)
+    ] = None,
+    output: For = Output.TEXT,
+    color: Colours = Colour.AUTO,
+) -> int:
+    """The catalogue, or one cause explained."""
+    from checks import diagnosis, finding
+    from checks.catalogue import CAUSES
+
+    pages = diagnosis.pages()
+
+    def row(known: Cause) -> dict[str, Any]:
+        return {**known._asdict(), "implemented": known.id in pages}
+
+    if cause is None:
+        if output is Output.SLACK:
+            raise Refused(_refusals().no_slack_form("checks without a cause"))
+        rows = [row(c) for c in CAUSES.values()]
+        _show({"checks": rows}, output, color, text=lambda terminal, plain, look: terminal.checks(plain["checks"], **look), slack=None)
+        return 0
+    known = finding.cause(cause)
+    if known is None:
+        by_code = cause[:4].upper() == "MESH"
+        names = [c.code if by_code else c.id for c in CAUSES.values()]
+        raise Refused(_refusals().no_check(cause, _nearest(cause.upper() if by_code else cause.lower(), names)))
+    page = pages.get(known.id)
+    _show(
+        {**row(known), "page": page},
+        output,
+        color,
+        text=lambda terminal, plain, look: terminal.explain(plain, page, **look),
+        slack=lambda messages, plain: messages.explain(plain, page),
+    )
+    return 0
+
+
+@app.command(help=usage.RECORD)
+def record(
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help=usage.OUT, show_default=False)],
+    context: Contexts = None,
+    from_: From = None,
+    config: Config = None,
+) -> int:
+    """A snapshot of a cluster that every other command reads."""
+    from bot import manifests
+
+    with _patience("Reading") as progress:
+        clusters, _ = _read(_asked(context, from_, config), progress)
+    into = Path(out) if out.endswith("/") or Path(out).is_dir() else None
+    if len(clusters) > 1 and into is None:
+        raise Refused(_refusals().several_in_one_file())
+    for cluster in clusters:
+        path = out
+        if into is not None:
+            try:
+                into.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise Refused(_refusals().unwritable(out, error.strerror or str(error))) from None
+            path = str(into / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', cluster.name)}.tar.gz")
+        manifests.write(cluster, path)
+        gaps = [f"{kind} ({reason})" for kind, reason in cluster.unreadable.items()]
+        _tell(_refusals().recorded(cluster.name, path, gaps))
+    return _status(fails=False, unknown=any("*" in c.unreadable for c in clusters))
+
+
+@app.command(help=usage.RUN)
+def run(ctx: typer.Context, config: SettingsFile) -> int:
+    """The bot."""
+    import asyncio
+    import logging
+
+    from bot import settings
+
+    logging.getLogger().setLevel(logging.INFO)
+    try:
+        asyncio.run(ctx.obj(settings.load(config, os.environ)))
+    except OSError as error:
+        raise Refused(_refusals().no_start("bot", str(error))) from None
+    return 0
+
+
+@app.command(help=usage.DEMO)
+def demo(
+    ctx: typer.Context,
+    state: Annotated[Path, typer.Option("--state", metavar="DIR", help=usage.STATE)] = Path(".demo"),
+    every_s: Annotated[float, typer.Option("--every", metavar="SECONDS", help=usage.EVERY, min=0)] = 90,
+    port: Annotated[int, typer.Option("--port", help=usage.PORT, min=0, max=65535)] = 0,
+) -> int:
+    """The bot on recorded clusters beside a local Slack workspace."""
+    import asyncio
+
+    from bot.demo import runner
+
+    try:
+        asyncio.run(runner.demo(ctx.obj, state.absolute(), every_s=every_s, port=port, say=lambda page: _print(_refusals().demo(page))))
+    except OSError as error:
+        raise Refused(_refusals().no_start("demo", str(error))) from None
+    return 0
+
+
+@app.command(help=usage.DOCTOR)
+def doctor(config: SettingsFile, output: For = Output.TEXT, color: Colours = Colour.AUTO) -> int:
+    """What works, what does not, and how to mend it."""
+    import asyncio
+
+    from bot import doctor as doctors
+    from bot import settings
+
+    if output is Output.SLACK:
+        raise Refused(_refusals().no_slack_form("doctor"))
+    with _patience("Trying what the bot needs"):
+        rows = asyncio.run(doctors.examine(settings.load(config, os.environ)))
+    _show({"doctor": rows}, output, color, text=lambda terminal, plain, look: terminal.doctor(plain["doctor"], **look), slack=None)
+    return _status(fails=any(r["state"] == "bad" for r in rows), unknown=False)
+
+
+def _any_error(findings: Iterable[Finding]) -> bool:
+    return any(f.severity == "error" for f in findings)
+
+
+def _complete(meshes: Iterable[Mesh]) -> bool:
+    """Whether every cluster could be read in full."""
+    return all(c.synced and not c.unreadable for mesh in meshes for c in mesh.clusters)
+
+
+# --- the door --------------------------------------------------------------------------------------------------------------
+
+
+def answer(arguments: Sequence[str], serve: Serve) -> int:
+    """Do what the arguments of a command line say; the exit status. `serve` is the bot, made of all its parts."""
+    mend_bash_words(os.environ)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without ✗ still gets its answer
+    try:
+        status = typer.main.get_command(app).main(args=list(arguments), prog_name="meshwhy", standalone_mode=False, obj=serve)
+    except typer.TyperException as error:
+        _tell(" ".join(error.format_message().replace("Value error, ", "").split()))
+        return UNANSWERED
+    except typer.Abort:
+        return UNANSWERED
+    except _unanswerable() as error:
+        _tell(_sentence(error))
+        return UNANSWERED
+    return status if isinstance(status, int) else 0
+
+
+def _tell(sentence: str) -> None:
+    with suppress(BrokenPipeError):
+        print(sentence, file=sys.stderr, flush=True)
+
+
+def _unanswerable() -> tuple[type[Exception], ...]:
+    """What a question may fail with, each worded for people; evaluated (and imported) only when one is raised."""
+    from redis.exceptions import RedisError
+
+    from bot.clusters import NoSuchContext
+    from bot.manifests import BadSource
+    from bot.settings import BadSettings
+    from bot.store import NewerSchema
+    from bot.valkey import NoState
+    from checks.diagnosis import UnknownHost
+    from checks.routes import UnknownViewpoint
+
+    return Refused, BadSource, BadSettings, NoSuchContext, NoState, NewerSchema, RedisError, UnknownHost, UnknownViewpoint
+
+
+def _sentence(error: Exception) -> str:
+    from redis.exceptions import RedisError
+
+    from checks.diagnosis import UnknownHost
+    from checks.routes import UnknownViewpoint
+
+    match error:
+        case RedisError():
+            return str(_refusals().no_store(str(error) or type(error).__name__))
+        case UnknownHost():
+            from templates import terminal
+
+            return terminal.unknown_host(error.word, error.candidates, error.ambiguous)
+        case UnknownViewpoint():
+            return str(_refusals().no_viewpoint(error.word, error.known))
+    return str(error)

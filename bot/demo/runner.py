@@ -1,0 +1,103 @@
+"""`meshwhy demo`: the bot as `meshwhy run` runs it, on recorded clusters, an embedded Valkey and a local Slack workspace.
+
+What must stay true: the bot in it is the bot that talks to the real Slack, only its addresses differ. The clusters are files in the state
+directory; pressing a button changes those files and nothing else. Nothing is left running or listening afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from bot.demo.slack import DemoButton, LocalSlack
+from bot.settings import Settings
+from bot.valkey import embedded
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+RECORDED = Path(__file__).parent / "recorded"
+_DEPLOYED_AT = "2026-11-20T09:00:00Z"  # in destination-v1.yaml; the objects are as old as the click that deploys them
+
+
+class East:
+    """The recorded cluster east, in which v1 of the article's destination can be deployed and removed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._v1 = folder / "destination-v1.yaml"
+        self._touched = asyncio.Event()
+
+    async def deploy_v1(self) -> None:
+        """A person deploys v1: its Deployment, ReplicaSet, Pods and EndpointSlice are there."""
+        self._touched.set()
+        self._deploy()
+
+    async def remove_v1(self) -> None:
+        """A person removes v1."""
+        self._touched.set()
+        self._v1.unlink(missing_ok=True)
+
+    async def turn(self, every_s: float) -> None:
+        """Deploy and remove v1 by turns, until a person does it; 0 leaves it to persons."""
+        while every_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await self._touched.wait()
+                    return
+            if self._v1.exists():
+                self._v1.unlink()
+            else:
+                self._deploy()
+
+    def _deploy(self) -> None:
+        if self._v1.exists():
+            return
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        # Written beside and renamed: whoever reads the cluster sees v1 whole or not at all.
+        beside = self._v1.with_name(f".{self._v1.name}")
+        beside.write_text((RECORDED / self._v1.name).read_text(encoding="utf-8").replace(_DEPLOYED_AT, now), encoding="utf-8")
+        beside.rename(self._v1)
+
+
+async def demo(serve: Callable[[Settings], Awaitable[None]], state: Path, *, every_s: float, port: int, say: Callable[[str], None]) -> None:
+    """Run until `serve` ends. `say` gets the address of the page; `every_s` 0 leaves the clusters to the buttons.
+
+    Everything in `state` (absolute) is made anew, since the workspace forgets as well. Raises NoState when another demo uses it, OSError when the port is taken.
+    """
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(embedded(state / "valkey"))
+        async with Redis.from_url(url) as redis:
+            await redis.flushall()
+        folder = state / "recorded"
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in ("east", "west"):
+            shutil.copytree(RECORDED / name, folder / name)
+        east = East(folder / "east")
+        slack = LocalSlack(buttons=[DemoButton("Deploy v1", east.deploy_v1), DemoButton("Remove v1", east.remove_v1)])
+        await slack.start(port=port)
+        stack.push_async_callback(slack.stop)
+        settings = Settings.model_validate(
+            {
+                "slack": {
+                    "app_token": SecretStr(slack.app_token),
+                    "bot_token": SecretStr(slack.bot_token),
+                    "base_url": slack.base_url,
+                },
+                "redis": {"url": SecretStr(url)},
+                "state_dir": state,
+                "clusters": [{"name": name, "path": folder / name} for name in ("east", "west")],
+                "alerts": {"for": 0, "clear": 0, "default_channel": "#mesh"},
+            }
+        )
+        say(slack.page_url)
+        async with asyncio.TaskGroup() as group:
+            clock = group.create_task(east.turn(every_s))
+            await serve(settings)
+            clock.cancel()

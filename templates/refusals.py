@@ -1,0 +1,119 @@
+"""The one sentence for each question that the command line cannot answer, and for each thing that it did.
+
+Words of a person or a cluster come in through arguments and are cleaned of control characters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from templates.words import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def no_cluster() -> str:
+    """Neither a source nor a current context."""
+    return "Which cluster? Give --context NAME, --from PATH or --config FILE; the kubeconfig has no current context."
+
+
+def no_istio(sources: Iterable[str]) -> str:
+    """Manifests in which nothing is of Istio."""
+    return f"There is no Istio in {_and(sources)}: no istiod, no sidecar, and no object of Istio or the Gateway API."
+
+
+def doubled(name: str) -> str:
+    """Two sources of one name."""
+    return f'Two clusters are called "{clean(name)}"; name them apart: --from NAME=PATH.'
+
+
+def bad_source(word: str) -> str:
+    """A --from that is neither a path nor NAME=PATH."""
+    return f'--from {clean(word)!r} is no source: write PATH, NAME=PATH or MESH/NAME=PATH, with names free of spaces, ":" and "/".'
+
+
+def twice_stdin() -> str:
+    """Two sources that are both standard input."""
+    return "Standard input can be only one cluster: give --from - once."
+
+
+def bad_viewpoint(word: str) -> str:
+    """An --as of no known form."""
+    return f"--as {clean(word)!r} is no viewpoint: write NAMESPACE, NAMESPACE/POD, or either with CLUSTER: before it."
+
+
+def no_viewpoint(word: str, nearest: Sequence[str]) -> str:
+    """A caller that is in no cluster."""
+    return f'Nobody calls as "{clean(word)}": there is no such namespace or pod.{_did_you_mean(nearest)}'
+
+
+def unwritable(path: str, reason: str) -> str:
+    """A place where nothing can be written."""
+    return f"{clean(path)} cannot be written: {clean(reason)}."
+
+
+def no_check(word: str, nearest: Sequence[str]) -> str:
+    """A cause that the catalogue does not have."""
+    return f'No known cause is called "{clean(word)}".{_did_you_mean(nearest)} meshwhy checks lists all.'
+
+
+def no_slack_form(command: str) -> str:
+    """A command whose answer Slack never shows."""
+    return f"meshwhy {command} has no Slack form: choose -o text or -o json."
+
+
+def config_alone() -> str:
+    """--config together with another source."""
+    return "--config names its own clusters; give it alone, without --context and --from."
+
+
+def several_in_one_file() -> str:
+    """Several clusters that are to be recorded in one file."""
+    return "One file holds one cluster; for several, --out must be a directory, such as recordings/."
+
+
+def recorded(cluster: str, path: str, gaps: Sequence[str]) -> str:
+    """A recording that was written, with what it could not see."""
+    said = f"Recorded {clean(cluster)} in {clean(path)}."
+    return said + (f" It does not hold what could not be read: {'; '.join(clean(g) for g in gaps)}." if gaps else "")
+
+
+def no_start(what: str, reason: str) -> str:
+    """The bot or the demo that does not start."""
+    return f"The {what} cannot start: {clean(reason)}."
+
+
+def no_store(reason: str) -> str:
+    """A Redis that does not answer."""
+    return f"Redis cannot be used: {clean(reason)}."
+
+
+def demo(page: str) -> str:
+    """The demo has started: where to look, what to do."""
+    return f"""\
+meshwhy demo is running: a Slack workspace of its own, two recorded clusters, the bot.
+
+  Open    {page}
+  Type    /mesh why destination.mynamespace       95 % of its requests fail, and why
+          /mesh why api-pl.partner.example        a doubled ServiceEntry
+          /mesh broken    /mesh clusters    /mesh help
+  Press   "Deploy v1": the alert in #mesh is edited to resolved; "Remove v1" breaks it again
+  End     Ctrl-C"""
+
+
+def _did_you_mean(nearest: Sequence[str]) -> str:
+    return f" Did you mean {_or(nearest)}?" if nearest else ""
+
+
+def _or(words: Iterable[str]) -> str:
+    return _joined(words, "or")
+
+
+def _and(words: Iterable[str]) -> str:
+    return _joined(words, "and")
+
+
+def _joined(words: Iterable[str], last: str) -> str:
+    *first, end = [clean(w) for w in words]
+    return f"{', '.join(first)} {last} {end}" if first else end

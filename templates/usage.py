@@ -1,0 +1,89 @@
+r"""What the command line says of itself: help that teaches with examples. Read at every start, so it imports nothing.
+
+A paragraph that begins with a line of its own `\b` keeps its line breaks.
+"""
+
+from __future__ import annotations
+
+
+def _page(does: str, *examples: tuple[str, str], after: str = "") -> str:
+    shown = "\n".join(f"  {command}\n      {what}" for command, what in examples)
+    return f"{does}\n\n\b\nExamples:\n{shown}" + (f"\n\n\b\n{after}" if after else "")
+
+
+_EXIT = "Exit status: 0 nothing at severity error, 1 some error, 2 the question could not be answered."
+
+MESHWHY = _page(
+    "Why does a call into the mesh fail? Names the cause, the share of requests it breaks, the proof, and the change that repairs it.",
+    ("meshwhy why destination.mynamespace --context east", "ask a live cluster, through your kubeconfig"),
+    ("meshwhy sweep --context east --context west", "everything that is wrong in one mesh of two clusters"),
+    (
+        "kubectl get -A ns,svc,endpointslices,pods,cm,vs,dr,se,gw -o yaml | meshwhy sweep --from -",
+        "ask manifests, without access to a cluster",
+    ),
+    ("meshwhy demo", "see the bot at work in a Slack of its own, nothing to set up"),
+    after="Nothing is ever changed in a cluster: only get, list and watch are sent.",
+)
+WHY = _page(
+    "Say why calls to HOST fail: the diagnosis of one host.",
+    ("meshwhy why destination.mynamespace", "a Service, in the cluster of your current context"),
+    ("meshwhy why destination --from east.yaml", "a short name, when it is the only one"),
+    ("meshwhy why api.partner.example:8443 --from west.tar.gz", "one port of a ServiceEntry's host"),
+    ("meshwhy why destination.mynamespace -o json | jq .verdict", "for scripts: the form is a promise"),
+    after=_EXIT,
+)
+ROUTES = _page(
+    "Show the routes of HOST as callers' Envoys hold them. Rules, shares, Envoy cluster names and endpoints; without HOST those of every host.",
+    ("meshwhy routes destination.mynamespace", "as every viewpoint sees it"),
+    ("meshwhy routes destination.mynamespace --as shop", "as the sidecars of namespace shop see it"),
+    ("meshwhy routes --as east:edge/public-7f9c-x2x4b", "all that one pod, here a gateway, holds"),
+    after=_EXIT,
+)
+SWEEP = _page(
+    "List every finding of every host.",
+    ("meshwhy sweep --context east", "one cluster"),
+    ("meshwhy sweep --from east=east.yaml --from west=west/", "two recorded clusters of one mesh"),
+    ("meshwhy sweep --from prod/east=east.yaml --from lab/west=west/", "two meshes"),
+    ("meshwhy sweep --config meshwhy.yaml -o json", "the clusters that the bot watches"),
+    after=_EXIT,
+)
+CHECKS = _page(
+    "List every known cause of a failing call, or explain one.",
+    ("meshwhy checks", "the catalogue"),
+    ("meshwhy checks subset-empty-weighted", "one cause by its name"),
+    ("meshwhy checks MESH101", "the same by its code"),
+)
+RECORD = _page(
+    "Record a cluster in a file that the other commands read. Secrets, the environment of applications and the annotations of other tools are left out.",
+    ("meshwhy record --context east --out east.tar.gz", "an archive (.tar.gz), YAML, or JSON (.json)"),
+    ("meshwhy record --context east --context west --out recordings/", "one file for each cluster in a directory"),
+)
+RUN = _page(
+    "Run the bot. It watches the registered clusters, answers in Slack, posts alerts and edits them as things change.",
+    ("meshwhy run --config meshwhy.yaml", "until SIGTERM or Ctrl-C"),
+    after="Before the first start: meshwhy doctor --config meshwhy.yaml",
+)
+DEMO = _page(
+    "Run the bot on recorded clusters beside a local Slack page. Nothing to install, no account, no cluster.",
+    ("meshwhy demo", "then open the page that it prints, and type /mesh why destination.mynamespace"),
+    ("meshwhy demo --every 0", "without the clock that deploys and removes v1; the page has buttons for it"),
+)
+DOCTOR = _page(
+    "Try what the bot needs, and say how to mend what fails. Tokens, scopes, channels, Redis, and each cluster's permissions.",
+    ("meshwhy doctor --config meshwhy.yaml", "exit status 1 when something does not work"),
+)
+
+HOST = "What is called: a short name, name.namespace, an FQDN, or a ServiceEntry's host, with an optional :port."
+AS = "Who calls: [CLUSTER:]NAMESPACE for its sidecars, or [CLUSTER:]NAMESPACE/POD for exactly one proxy. Repeatable."
+CONTEXT = "A cluster by its kubeconfig context. Repeatable. Without any source: the current context."
+FROM = "A cluster from manifests: PATH, NAME=PATH or MESH/NAME=PATH; a file, a directory, an archive, or - for standard input. Repeatable, one cluster each."
+CONFIG = "The clusters that this settings file registers."
+CONFIG_RUN = "The settings file."
+OUTPUT = "text for people, json for scripts, slack for the message that Slack would get."
+COLOR = "Colours: auto means on a terminal, unless NO_COLOR is set."
+CHECK = "A cause's name or code."
+OUT = "The file to write: .yaml, .json, .tar.gz, or - for standard output; a directory when there are several clusters."
+STATE = "Where the demo keeps its state; it is made anew at each start."
+EVERY = "Seconds between two turns of the clock that deploys or removes v1, until somebody presses a button; 0 for never."
+PORT = "The page's port on 127.0.0.1; 0 for any free one."
+VERSION = "Print the version."
