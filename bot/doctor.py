@@ -9,24 +9,25 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, ConnectionError, NoPermissionError, RedisError  # noqa: A004 - redis-py's own
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import manifests
 from bot.clusters import ClusterSource, server
-from bot.informers import NoAccess, Pace, Refused
+from bot.informers import NoAccess, Pace, Refused, why
 from bot.valkey import NoState, embedded
 from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
     from pathlib import Path
 
     from bot.informers import Server
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 SLACK_S = 15.0
 REDIS_S = 10.0
+ANSWER_S = 10.0  # one answer of an API server
 CLUSTER_S = 40.0
 STATE_S = 70.0  # an embedded Valkey may have to read a large append-only file first
 
@@ -115,8 +117,8 @@ async def _app_token(client: AsyncWebClient, token: str) -> Row:
                 return _bad(what, f"Slack refuses it ({name}).", _APP_TOKEN)
             case "missing_scope":
                 return _bad(what, "It lacks the scope connections:write.", _APP_TOKEN)
-            case "socket_mode_not_enabled" | "method_not_supported_for_channel_type" | "forbidden" as name:
-                return _bad(what, f"Socket Mode is off for this app ({name}).", "Slack's app page, Socket Mode: enable it.")
+            case "forbidden_team" | "access_denied" as name:
+                return _bad(what, f"Slack does not let this app use Socket Mode ({name}).", "Slack's app page, Socket Mode: enable it.")
             case name:
                 return _bad(what, f"Slack answers {name}.", "Try again; if it stays, look at Slack's status page.")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -159,19 +161,10 @@ def _scopes(scopes: frozenset[str]) -> Row:
 
 
 async def _channels(client: AsyncWebClient, channels: list[str], bot: str) -> list[Row]:
-    """Whether each channel is there and the bot is in it; the whole workspace is listed only when one is not among the bot's own."""
-    kinds = "public_channel,private_channel"
-
-    def own(cursor: str) -> Any:
-        return client.users_conversations(types=kinds, exclude_archived=True, limit=999, cursor=cursor)
-
-    def every(cursor: str) -> Any:
-        return client.conversations_list(types=kinds, exclude_archived=False, limit=999, cursor=cursor)
-
+    """Whether each channel is there and the bot is in it."""
     try:
         async with asyncio.timeout(2 * SLACK_S):
-            inside = await _listed(own)
-            known = inside if all(c in inside for c in channels) else await _listed(every)
+            known = await _listed(client)
     except SlackApiError as error:
         why = f"Slack does not show the channels ({_error_of(error)})."
         return [_skipped(f"channel {c}", why, _REINSTALL) for c in channels]
@@ -180,34 +173,34 @@ async def _channels(client: AsyncWebClient, channels: list[str], bot: str) -> li
     rows = []
     for name in channels:
         what, found = f"channel {name}", known.get(name)
-        if name in inside:
-            rows.append(_ok(what, "The bot is in it."))
-        elif found is None:
+        if found is None:
             rows.append(_bad(what, "There is none, or it is private and the bot is not in it.", f"Make it, or there: /invite @{bot}"))
         elif found.get("is_archived"):
             rows.append(_bad(what, "It is archived.", "Unarchive it, or name another one in the settings file."))
-        else:
+        elif not found.get("is_member"):
             rows.append(_bad(what, "The bot is not in it.", f"In that channel: /invite @{bot}"))
+        else:
+            rows.append(_ok(what, "The bot is in it."))
     return rows
 
 
-async def _listed(ask: Callable[[str], Awaitable[Any]]) -> dict[str, dict[str, Any]]:
-    """Every channel of a list that Slack gives in pages, by #name and by id; once a page a refusal for being too fast is waited out."""
+async def _listed(client: AsyncWebClient) -> dict[str, dict[str, Any]]:
+    """Every channel that the bot may know of, by #name and by id; a refusal for being too fast is waited out, once a page."""
     found: dict[str, dict[str, Any]] = {}
-    cursor = ""
+    where: dict[str, Any] = {"types": "public_channel,private_channel", "limit": 999}
     while True:
         try:
-            page = await ask(cursor)
+            page: Any = await client.conversations_list(**where)
         except SlackApiError as error:
             if _error_of(error) != "ratelimited":
                 raise
             response: Any = error.response
             await asyncio.sleep(float(response.headers.get("Retry-After", 1)))
-            page = await ask(cursor)
+            page = await client.conversations_list(**where)
         for channel in page.get("channels") or ():
             found[channel["id"]] = found[f"#{channel['name']}"] = channel
-        cursor = (page.get("response_metadata") or {}).get("next_cursor", "")
-        if not cursor:
+        where["cursor"] = (page.get("response_metadata") or {}).get("next_cursor", "")
+        if not where["cursor"]:
             return found
 
 
@@ -259,7 +252,9 @@ async def _redis(what: str, url: str) -> list[Row]:
                 info = {k: v for part in ("server", "replication", "persistence", "memory") for k, v in (await client.info(part)).items()}
                 await client.eval("return 1", 0)
                 saves = await _saves(client)
-    except AuthenticationError:
+    except ConnectionError as error:
+        if not isinstance(error, AuthenticationError) and not isinstance(error.__cause__, AuthenticationError):
+            return [_unusable(what, where, error)]
         return [_bad(what, f"{where} refuses the password or the user.", "Mend user and password in the URL of redis.url.")]
     except NoPermissionError:
         return [_bad(what, f"The user of {where} may not ping, info or eval.", "Give it: ACL SETUSER … +@all ~{meshwhy}:*")]
@@ -275,6 +270,10 @@ async def _redis(what: str, url: str) -> list[Row]:
     if info.get("role") == "slave":
         rows[0] = _bad(what, f"{name} {version} at {where} is a replica, which takes no writes.", "Name the primary in redis.url.")
     return [*rows, _persistence(what, info, saves), _memory(what, info)]
+
+
+def _unusable(what: str, where: str, error: BaseException) -> Row:
+    return _bad(what, f"{where} cannot be used ({_plain(error)}).", "Let the bot reach it: address, port, TLS (rediss://), network policy.")
 
 
 async def _saves(client: Any) -> str | None:
@@ -337,6 +336,10 @@ async def _cluster(registered: RegisteredCluster) -> list[Row]:
     return rows
 
 
+# What may happen instead of an answer of an API server.
+_NO_ANSWER = (Refused, NoAccess, aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError)
+
+
 async def _recorded(what: str, source: ClusterSource) -> list[Row]:
     """A cluster in files: whether they can be read, wholly."""
     try:
@@ -360,34 +363,42 @@ _ISTIO = "networking.istio.io"
 
 async def _live(what: str, source: ClusterSource) -> list[Row]:
     """A cluster behind an API server."""
-    async with server(source, Pace(answer_s=10)) as api:
+    async with server(source, Pace(answer_s=ANSWER_S, silence_s=ANSWER_S)) as api:
         try:
             body, _ = await api.body("/version", {})
             version = msgspec.json.decode(body, type=_Version).git_version
+        except msgspec.DecodeError:
+            version = ""
         except Refused as error:
             if error.status == 401:
                 return [_bad(what, f"The credentials are refused ({error}).", _credentials(source))]
-            version = ""
+            version = ""  # who may not ask for the version may still read
         except NoAccess as error:
             return [_bad(what, f"There are {error}.", _credentials(source))]
         except aiohttp.ClientSSLError as error:
             return [
                 _bad(
                     what,
-                    f"Its certificate is not trusted ({_plain(error)}).",
+                    f"Its certificate is not trusted ({why(error)}).",
                     "Give the cluster's certificate-authority in the kubeconfig.",
                 )
             ]
-        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
-            return [
-                _bad(what, f"Its API server cannot be reached ({_plain(error)}).", "Check the address, DNS, firewall and network policy.")
-            ]
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return [_bad(what, f"Its API server cannot be reached ({why(error)}).", "Check the address, DNS, firewall and network policy.")]
         rows = [_ok(what, f"Kubernetes {version} answers." if version else "Its API server answers.")]
         return [*rows, *await _rights(what, source, api)]
 
 
 class _Version(msgspec.Struct):
     git_version: str = msgspec.field(default="", name="gitVersion")
+
+
+class _ListMeta(msgspec.Struct, frozen=True):
+    resource_version: str = msgspec.field(default="", name="resourceVersion")
+
+
+class _List(msgspec.Struct):
+    metadata: _ListMeta = _ListMeta()
 
 
 class _Deployments(msgspec.Struct):
@@ -420,18 +431,11 @@ async def _rights(what: str, source: ClusterSource, api: Server) -> list[Row]:
                     return
                 where = f"{path}/namespaces/{namespace}/{kind.plural}" if namespace else f"{path}/{kind.plural}"
                 query = {"fieldSelector": f"metadata.name={name}"} if name else {}
-                for verb, more in (("list", {"limit": "1"}), ("watch", {"watch": "1", "timeoutSeconds": "1"})):
-                    try:
-                        async with api.get(where, {**query, **more}):
-                            pass
-                    except Refused as error:
-                        if error.status != 403:
-                            raise
-                        denied.append(_Denied(verb, kind, namespace, name, _who(str(error))))
-            except (Refused, NoAccess, aiohttp.ClientError, OSError, TimeoutError) as error:
-                failed.append(f"{kind.key}: {_plain(error)}")
+                denied.extend(_Denied(verb, kind, namespace, name, who) for verb, who in await _denied(api, where, query))
+            except _NO_ANSWER as error:
+                failed.append(f"{kind.key}: {why(error)}")
 
-    deployments = await _istiods(api)
+    deployments = await _istiods(api, source.namespaces or ("",))
     maps = {(d.namespace, name) for d in deployments for name in ("istio", *_revised(d))} or {("istio-system", "istio")}
     looks = [look(k, ns, "") for k in KINDS if k.struct is not ConfigMap for ns in (source.namespaces if k.namespaced else ()) or ("",)]
     await asyncio.gather(*looks, *(look(KIND_OF[ConfigMap], ns, name) for ns, name in sorted(maps)))
@@ -456,13 +460,37 @@ async def _rights(what: str, source: ClusterSource, api: Server) -> list[Row]:
     return [*rows, _istio(what, deployments, served=not any(k.group == _ISTIO for k in absent))]
 
 
-async def _istiods(api: Server) -> list[Deployment]:
-    """The Deployments of istiod; none when they may not be listed, which another row says."""
+async def _denied(api: Server, where: str, query: dict[str, str]) -> list[tuple[str, str]]:
+    """Which of list and watch are refused with 403, and to whom; raises for every other trouble."""
+    refused = []
+    since = "1"
     try:
-        body, _ = await api.body("/apis/apps/v1/deployments", {"labelSelector": "app=istiod"})
-        return list(msgspec.json.decode(body, type=_Deployments).items or ())
-    except (Refused, NoAccess, aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
-        return []
+        body, _ = await api.body(where, {**query, "limit": "1"})
+        since = msgspec.json.decode(body, type=_List).metadata.resource_version or since
+    except Refused as error:
+        if error.status != 403:
+            raise
+        refused.append(("list", _who(str(error))))
+    try:
+        async with api.get(where, {**query, "watch": "1", "resourceVersion": since, "timeoutSeconds": "1"}):
+            pass
+    except Refused as error:
+        if error.status not in {403, 410}:  # who is told that the past is gone may watch
+            raise
+        if error.status == 403:
+            refused.append(("watch", _who(str(error))))
+    return refused
+
+
+async def _istiods(api: Server, namespaces: tuple[str, ...]) -> list[Deployment]:
+    """The Deployments of istiod; none where they may not be listed, which another row says."""
+    found: list[Deployment] = []
+    for namespace in namespaces:
+        where = f"/apis/apps/v1{f'/namespaces/{namespace}' if namespace else ''}/deployments"
+        with suppress(*_NO_ANSWER):
+            body, _ = await api.body(where, {"labelSelector": "app=istiod"})
+            found += msgspec.json.decode(body, type=_Deployments).items or ()
+    return [d for d in found if d.labels.get("app") == "istiod"]
 
 
 def _revised(istiod: Deployment) -> tuple[str, ...]:

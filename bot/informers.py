@@ -460,7 +460,7 @@ class Informer:
         if status == 403:
             self._unwatchable = bool(self._version)
         if self._time_to_say(status):
-            self._state(_why(error), lost=status in {0, 401})
+            self._state(why(error), lost=status in {0, 401})
         if status in {403, 404, 410}:
             self._version = ""
         if status == 403:
@@ -622,7 +622,7 @@ class Informer:
         return list(changes.values()), error
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     """One line for people; aiohttp and ssl repeat addresses and add numbers that nobody needs, but the text has no credentials."""
     text = " ".join(str(error).split())
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
