@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from bot.alerts import Alert, State
 from templates.blocks import Message
@@ -248,14 +249,17 @@ class Store:
         return msgspec.json.decode(stored, type=Alert) if stored else None
 
     async def once(self, what: str) -> bool:
-        """Whether this envelope, event or click is seen for the first time."""
-        return bool(await self._do("SET", _ONCE + what, 1, "NX", "EX", ONCE_S))
+        """Whether this envelope, event or click is seen for the first time; yes as well when the store is away: better twice than never."""
+        try:
+            return bool(await self._do("SET", _ONCE + what, 1, "NX", "EX", ONCE_S))
+        except RedisError:
+            return True
 
     async def keep(self, key: str, message: Message) -> None:
         """Keep an answer for a day under a key that nobody can guess, so that a button can share it."""
         await self._do("SET", _ANSWER + key, _text(message), "EX", ANSWER_S)
 
-    async def kept(self, key: str) -> Message | None:
-        """The answer that `keep` kept, or None when it is too old."""
-        stored = await self._do("GET", _ANSWER + key)
+    async def take(self, key: str) -> Message | None:
+        """The answer that was kept, which is then gone, so that two clicks share it once; None if it is too old or taken."""
+        stored = await self._do("GETDEL", _ANSWER + key)
         return msgspec.json.decode(stored, type=Message) if stored else None

@@ -1,1 +1,27 @@
-"""Slack in: one file for each thing that a person does."""
+"""Slack in: one file for each thing that a person does.
+
+A handler acknowledges, reads the words, asks one thing and answers in Slack. What goes wrong is worded in `errors`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from handlers import errors, mention, mesh, routes, share
+
+if TYPE_CHECKING:
+    from slack_bolt.async_app import AsyncApp
+
+    from bot.store import Store
+    from bot.sweep import Sweeper
+
+
+def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
+    """Teach the app everything that people may do.
+
+    The app is to be made with `raise_error_for_unhandled_request=True` (else Bolt logs the body of what nobody handles) and with a client
+    without retry handlers (slack_sdk's own would post a second time when a connection breaks).
+    """
+    for thing in (mesh, mention, routes, share):
+        thing.register(app, sweeper, store)
+    errors.register(app)

@@ -171,12 +171,12 @@ async def test_a_message_is_found_by_its_place(store: Store):
     assert await store.alert_at("C1", "9.9") is None
 
 
-async def test_an_event_is_taken_once_and_an_answer_is_kept(store: Store):
+async def test_an_event_is_taken_once_and_an_answer_is_shared_once(store: Store):
     assert await store.once("Ev1")
     assert not await store.once("Ev1")
     await store.keep("k1", DRAFT.message)
-    assert await store.kept("k1") == DRAFT.message
-    assert await store.kept("other") is None
+    assert await store.take("k1") == DRAFT.message
+    assert await store.take("k1") is None
 
 
 async def test_a_store_of_a_newer_version_is_refused(redis_url: str):

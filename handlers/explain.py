@@ -1,0 +1,28 @@
+"""`explain CODE`: one cause of the catalogue."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from checks import diagnosis
+from checks.catalogue import CAUSES
+from checks.finding import cause
+from handlers.errors import Unanswerable
+from templates import messages, refusals
+
+if TYPE_CHECKING:
+    from bot.sweep import Sweeper
+    from templates.blocks import Message
+
+
+async def answer(words: str, _: Sweeper) -> Message:
+    """The cause of a code or an id, with the page that its check carries; raises Unanswerable with the nearest ones."""
+    word = words.strip().strip("`'\"<>,?.")
+    if not word:
+        raise Unanswerable("Which cause? Write /mesh explain CODE, for example /mesh explain MESH101.")
+    found = cause(word)
+    if found is None:
+        known = {**{i: i for i in CAUSES}, **{c.code.lower(): c.code for c in CAUSES.values()}}
+        raise Unanswerable(refusals.no_check(word, [known[k] for k in difflib.get_close_matches(word.lower(), known, n=3)]))
+    return messages.explain(found._asdict(), diagnosis.pages().get(found.id))

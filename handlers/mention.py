@@ -1,0 +1,58 @@
+"""The same words by @mention, which also works in threads, and in direct messages."""
+
+from __future__ import annotations
+
+import html
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from handlers import mesh, say
+from handlers.errors import answered
+from templates.words import short
+
+if TYPE_CHECKING:
+    from slack_bolt.async_app import AsyncApp
+    from slack_sdk.web.async_client import AsyncWebClient
+
+    from bot.store import Store
+    from bot.sweep import Sweeper
+
+_TOKEN = re.compile(r"<(?:(@|!)[^>]*|[^>|]*\|([^>]*)|(?:https?://)?([^>|]*))>")
+
+
+def typed(text: str) -> str:
+    """What a person typed, of a text as Slack stores it: mentions gone, links as they were written, entities as characters."""
+    return html.unescape(_TOKEN.sub(lambda m: " " if m[1] else m[2] or m[3] or "", text)).strip().removeprefix("/mesh").strip()
+
+
+def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
+    """Answer mentions in a thread, and direct messages where they were written."""
+
+    async def heard(event: dict[str, Any], client: AsyncWebClient, thread_ts: str | None) -> None:
+        channel, ts = event["channel"], event["ts"]
+        if not await store.once(f"said:{channel}:{ts}"):
+            return
+        words = typed(event.get("text", ""))
+        if words.lower() in {"why", "routes"}:
+            words = f"{words} {await about(channel, event.get('thread_ts'))}"
+        await say.aloud(await answered(mesh.answer(words, sweeper)), client, channel, thread_ts)
+
+    async def about(channel: str, thread_ts: str | None) -> str:
+        """The host of the alert in whose thread somebody writes."""
+        with suppress(RedisError):
+            if thread_ts and (alert := await store.alert_at(channel, thread_ts)) is not None:
+                return short(alert.finding.host)
+        return ""
+
+    @app.event("app_mention")
+    async def mentioned(event: dict[str, Any], client: AsyncWebClient) -> None:
+        await heard(event, client, event.get("thread_ts") or event["ts"])
+
+    @app.event("message")
+    async def written(event: dict[str, Any], client: AsyncWebClient) -> None:
+        # Only what a person writes to the bot alone; edits, joins and the bot's own words are messages too.
+        if event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id"):
+            await heard(event, client, event.get("thread_ts"))

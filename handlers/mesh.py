@@ -1,0 +1,69 @@
+"""`/mesh ...`: the verbs, and the slash command."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from checks.diagnosis import UnknownHost
+from handlers import broken, clusters, explain, routes, say, why
+from handlers.errors import UnknownVerb, answered
+from templates import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+
+    from bot.store import Store
+    from bot.sweep import Sweeper
+    from templates.blocks import Message
+
+
+class Verb(NamedTuple):
+    """What people type after `/mesh`: how it is written, what it does, and who answers."""
+
+    written: str
+    does: str
+    answer: Callable[[str, Sweeper], Awaitable[Message]]
+
+
+async def _help(_: str, __: Sweeper) -> Message:
+    return messages.help({verb.written: verb.does for verb in VERBS.values()})
+
+
+VERBS = {
+    "why": Verb("why HOST", "why calls to a host fail, for whom, and what repairs it", why.answer),
+    "routes": Verb("routes HOST", "the rules of a host, their shares and endpoints, as callers see them", routes.answer),
+    "broken": Verb("broken", "everything that fails now, the worst first", broken.answer),
+    "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", clusters.answer),
+    "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", explain.answer),
+    "help": Verb("help", "this list", _help),
+}
+
+
+async def answer(text: str, sweeper: Sweeper) -> Message:
+    """The answer to the words of a person; a host alone asks why. Raises what `errors.answered` knows to word."""
+    word, _, rest = text.strip().partition(" ")
+    if not word:
+        return await _help("", sweeper)
+    if (verb := VERBS.get(word.lower())) is not None:
+        return await verb.answer(rest.strip(), sweeper)
+    nearest = difflib.get_close_matches(word.lower(), VERBS, n=1)
+    if not rest and not nearest:
+        try:
+            return await why.answer(word, sweeper)
+        except UnknownHost as unknown:
+            if unknown.candidates:
+                raise
+    raise UnknownVerb(word, nearest[0] if nearest else None)
+
+
+def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
+    """Answer the slash command, for the person alone."""
+
+    @app.command("/mesh")
+    async def mesh(ack: AsyncAck, command: dict[str, Any], respond: AsyncRespond) -> None:
+        await ack()
+        if await store.once(f"command:{command['trigger_id']}"):
+            await say.whisper(await say.shareable(await answered(answer(command.get("text", ""), sweeper)), store), respond)

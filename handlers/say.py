@@ -1,0 +1,65 @@
+"""How an answer reaches people: for one of them, or aloud; each in the fullest form that Slack takes."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+from slack_sdk.errors import SlackApiError
+
+from templates import messages
+from templates.blocks import Message, actions, ladder, measure
+
+if TYPE_CHECKING:
+    from slack_bolt.async_app import AsyncRespond
+    from slack_sdk.web.async_client import AsyncWebClient
+
+    from bot.store import Store
+
+
+async def whisper(message: Message, respond: AsyncRespond, *, replace: bool = False) -> None:
+    """Say something to the one person who typed or clicked; `replace` puts it in the place of what was clicked."""
+    for rung in ladder(message):
+        answer = await respond(text=rung.text, blocks=list(rung.blocks), response_type="ephemeral", replace_original=replace)
+        if answer.status_code == 200:
+            return
+
+
+async def aloud(message: Message, client: AsyncWebClient, channel: str, thread_ts: str | None) -> None:
+    """Say something for everybody, in the fullest form that Slack takes; raises SlackApiError for what is not about the form."""
+    *fuller, last = ladder(message)
+    for rung in fuller:
+        try:
+            await _post(rung, client, channel, thread_ts)
+        except SlackApiError as refused:
+            if "blocks" not in str(refused.response.get("error")) and refused.response.get("error") != "msg_too_long":
+                raise
+        else:
+            return
+    await _post(last, client, channel, thread_ts)
+
+
+async def _post(message: Message, client: AsyncWebClient, channel: str, thread_ts: str | None) -> None:
+    await client.chat_postMessage(
+        channel=channel,
+        thread_ts=thread_ts,
+        text=message.text,
+        blocks=list(message.blocks),
+        unfurl_links=False,
+        unfurl_media=False,
+        parse="none",
+    )
+
+
+async def shareable(message: Message, store: Store) -> Message:
+    """The message with a button that shares it; without one where the store cannot keep it or Slack would refuse it."""
+    key = secrets.token_urlsafe(16)
+    shareable = Message(message.text, (*message.blocks, *actions([("Share in channel", messages.SHARE, key, None)])))
+    if not message.blocks or measure(shareable):
+        return message
+    with suppress(RedisError):
+        await store.keep(key, message)
+        return shareable
+    return message
