@@ -64,9 +64,9 @@ async def serve(settings: Settings) -> None:
         await store.open()
         clusters = Clusters([ClusterSource.registered(c) for c in settings.clusters])
         sweeper = Sweeper(clusters, store, settings.alerts)
-        slack = AsyncWebClient(token=settings.slack.bot_token.get_secret_value(), base_url=settings.slack.base_url)
-        app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret))
-        handlers.register(app, clusters, sweeper, store)
+        slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
+        app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
+        handlers.register(app, sweeper, store)
         async with asyncio.TaskGroup() as group:
             outbox = Outbox(store, slack, settings.alerts.default_channel)
             parts = [group.create_task(part) for part in (clusters.run(), sweeper.run(), outbox.run(), _listen(app, settings.slack))]

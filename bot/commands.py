@@ -125,7 +125,8 @@ def _current_context() -> str:
     from kubernetes.config import ConfigException, list_kube_config_contexts
 
     try:
-        return str(list_kube_config_contexts()[1]["name"])
+        # Named here: the library's own default is what $KUBECONFIG was when it was imported.
+        return str(list_kube_config_contexts(os.environ.get("KUBECONFIG") or "~/.kube/config")[1]["name"])
     except (ConfigException, OSError, TypeError, KeyError):
         raise Refused(_refusals().no_cluster()) from None
 
@@ -452,7 +453,7 @@ def why(
         output,
         color,
         text=lambda terminal, plain, look: terminal.why(plain, **look),
-        slack=lambda messages, plain: messages.why(plain, share=True),
+        slack=lambda messages, plain: messages.why(plain),
     )
     fails = answer.failing_share > 0 or _any_error(answer.findings)
     return _status(fails=fails, unknown=answer.verdict is diagnosis.Verdict.UNKNOWN)
@@ -517,7 +518,7 @@ def sweep(
         text=lambda terminal, plain, look: terminal.sweep(plain, **look),
         slack=lambda messages, plain: messages.broken(plain),
     )
-    return _status(fails=_any_error(answer.findings), unknown=not _complete(meshes))
+    return _status(fails=_any_error(answer.findings), unknown=bool(answer.skipped))
 
 
 @app.command(help=usage.CHECKS)
