@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from checks.routes import Destination, Endpoint, Route, Viewpoint
+from checks.answers import Destination, Endpoint, Route, Viewpoint
 
 NAMED = 3
 """How many addresses one sentence names before it counts the rest."""

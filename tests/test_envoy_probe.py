@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from bot import manifests
 from bot.probes import envoy
 from bot.probes.envoy import Request, Where, read
+from checks import routes
+from checks.answers import Destination, Endpoint, Route, Viewpoint
 from checks.evidence import EnvoyView, agreement
-from checks.routes import Destination, Endpoint, Route, Viewpoint
+from checks.mesh import Mesh as Clusters
 from tests.envoys import DESTINATION, V1, V2, Mesh, out
 
 if TYPE_CHECKING:
@@ -84,6 +87,62 @@ async def test_ninety_five_percent_fail_and_the_same_cluster_is_seen_empty(mesh_
     assert second.agrees
     assert second.sentence == f"seen on Envoy web-7f.shop: {V2} has 2 usable hosts and gets 5 % of the requests of its rule, as predicted"
     assert first.source.startswith(f"{mesh_envoy.envoy.admin}, read at 20")
+
+
+ARTICLE = """
+{{kind: Pod, apiVersion: v1, metadata: {{name: web-7f, namespace: shop, labels: {{app: web, security.istio.io/tlsMode: istio}}}},
+  spec: {{containers: [{{name: istio-proxy, image: proxyv2}}]}}, status: {{podIP: 10.1.2.3}}}}
+---
+{{kind: Service, apiVersion: v1, metadata: {{name: destination, namespace: mynamespace}},
+  spec: {{clusterIP: 10.96.0.1, selector: {{app: destination}}, ports: [{{name: http, port: 80, targetPort: http}}]}}}}
+---
+{{kind: DestinationRule, apiVersion: networking.istio.io/v1, metadata: {{name: destination, namespace: mynamespace}},
+  spec: {{host: destination, subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]}}}}
+---
+{{kind: VirtualService, apiVersion: networking.istio.io/v1, metadata: {{name: destination, namespace: mynamespace}},
+  spec: {{hosts: [destination], http: [{{route: [{{destination: {{host: destination, subset: v1}}, weight: 95}},
+                                             {{destination: {{host: destination, subset: v2}}, weight: 5}}]}}]}}}}
+"""
+
+POD = """
+---
+{{kind: Pod, apiVersion: v1, metadata: {{name: {name}, namespace: mynamespace, labels: {{app: destination, version: {version}}}}},
+  status: {{podIP: 127.0.0.1, conditions: [{{type: Ready, status: "True"}}]}}}}
+---
+{{kind: EndpointSlice, apiVersion: discovery.k8s.io/v1, addressType: IPv4, ports: [{{name: http, port: {port}}}],
+  metadata: {{name: {name}, namespace: mynamespace, labels: {{kubernetes.io/service-name: destination}}}},
+  endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {name}, namespace: mynamespace}}}}]}}
+"""
+
+
+def from_objects(directory: Path, pods: dict[str, int], version: str = "v2") -> list[Route]:
+    """What the resolver predicts for web-7f from the article's objects and these pods of one version."""
+    text = ARTICLE.format() + "".join(POD.format(name=name, version=version, port=port) for name, port in pods.items())
+    (directory / "east.yaml").write_text(text)
+    mesh = Clusters("", [manifests.read(str(directory / "east.yaml"), "east", read_at=0.0)], 0.0)
+    return routes.for_pod(mesh, "east", "shop/web-7f", [DESTINATION])
+
+
+async def test_what_is_predicted_from_the_articles_objects_is_seen_on_envoy(mesh_envoy: Mesh, tmp_path: Path):
+    port = mesh_envoy.backends.ports["v2-0"]
+    mesh_envoy.endpoints(V2, [mesh_envoy.backend("v2-0")])  # one pod for each address, as in a cluster
+    try:
+        mesh_envoy.envoy.until(lambda: len(mesh_envoy.envoy.hosts(V2)) == 1)
+        view = await seen(mesh_envoy.envoy.admin)
+        expected = from_objects(tmp_path, {"v2-0": port})
+        assert [(r.failing_share, [d.usable for d in r.destinations]) for r in expected] == [(0.95, [False, True])]
+        assert [(a.envoy_cluster, a.agrees, a.viewpoint) for a in agreement(expected, view)] == [
+            (V1, True, expected[0].viewpoint),
+            (V2, True, expected[0].viewpoint),
+        ]
+        gone = agreement(from_objects(tmp_path, {}), view)
+        assert [a.agrees for a in gone] == [True, False]
+        assert f"still has 1 usable host that Kubernetes no longer lists (127.0.0.1:{port}" in gone[1].sentence
+        deployed = agreement(from_objects(tmp_path, {"v1-0": port}, "v1"), view)
+        assert f"{V1} lacks 1 endpoint that Kubernetes lists as ready" in deployed[0].sentence
+    finally:
+        mesh_envoy.endpoints(V2, [mesh_envoy.backend("v2-0"), mesh_envoy.backend("v2-1")])
+        mesh_envoy.envoy.until(lambda: len(mesh_envoy.envoy.hosts(V2)) == 2)
 
 
 async def test_pods_that_come_back_are_seen(mesh_envoy: Mesh):
