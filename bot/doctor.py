@@ -222,7 +222,7 @@ def _unreached(what: str, error: Exception) -> Row:
 async def _state(settings: Settings) -> list[Row]:
     """Where alerts are kept: the configured Redis, or the embedded Valkey."""
     url = settings.redis.url
-    return await (_embedded(settings.state_dir.absolute()) if url is None else _redis("redis", url.get_secret_value()))
+    return await (_embedded(settings.state_dir.absolute() / "valkey") if url is None else _redis("redis", url.get_secret_value()))
 
 
 async def _embedded(directory: Path) -> list[Row]:

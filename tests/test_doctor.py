@@ -266,7 +266,7 @@ async def test_without_a_url_the_embedded_valkey_is_tried_and_ended(slack: Local
     rows = await rows_of(what)
     assert {row["state"] for row in rows.values()} == {"ok"}
     assert rows["embedded valkey persistence"]["text"] == "The append-only file is on."
-    async with embedded(what.state_dir):
+    async with embedded(what.state_dir / "valkey"):
         busy = await rows_of(what)
     assert busy["embedded valkey"]["state"] == "ok", "a bot that runs is asked instead of refused"
 

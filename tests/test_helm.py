@@ -262,6 +262,9 @@ def test_another_config_or_token_starts_another_pod(chart: Chart):
 def test_only_http_mode_listens(chart: Chart):
     socket, http = rendered(chart, INSTALL), rendered(chart, FULL)
     assert "ports" not in container(socket)
+    assert not any("Probe" in key for key in container(socket)), "nothing listens that a probe could ask"
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container(http)[probe]["tcpSocket"]["port"] in {p["name"] for p in container(http)["ports"]}
     assert of_kind(socket, "Service") == []
     (service,) = of_kind(http, "Service")
     assert service["spec"]["ports"][0]["targetPort"] in {p["name"] for p in container(http)["ports"]}
