@@ -1,14 +1,34 @@
-"""The questions: `why` and `diagnose` for one host, `sweep` for all; and the answers' shape."""
+"""The questions: `why` and `diagnose` for one host, `sweep` for all; and the answers' shape.
+
+`sweep(mesh, before)` looks only at the hosts that the difference between two meshes can reach, and equals a full sweep.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from types import ModuleType
 
 from msgspec import Struct
 
-from checks.finding import Finding, Skipped
-from checks.mesh import Mesh
-from checks.routes import Route
+from checks import names
+from checks import routes as resolver
+from checks.answers import Route, Viewpoint
+from checks.case import Case
+from checks.evidence import Agreement
+from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
+from checks.istiod import Istiod
+from checks.mesh import Cluster, Mesh, Unreadable
+from checks.resources import DaemonSet, Deployment, EndpointSlice, Pod, ReplicaSet, Resource, StatefulSet, WorkloadEntry
+from checks.viewpoints import Caller, callers
+
+FAMILIES = ("subsets", "routing", "services", "entries")
 
 
 class Verdict(StrEnum):
@@ -40,15 +60,28 @@ class Diagnosis(Struct, frozen=True):
     skipped: tuple[Skipped, ...]
     clean: int
     clusters: tuple[ClusterAge, ...]
+    live: tuple[Agreement, ...] = ()
 
 
-class Sweep(Struct, frozen=True):
-    """Every finding of every host, as `meshwhy sweep -o json` prints it; `hosts` is how many were looked at."""
+class Sweep(Struct, frozen=True, dict=True):
+    """Every finding of every host, as `meshwhy sweep -o json` prints it; `hosts` is how many were looked at.
+
+    What the next sweep can build on hangs beside the fields (`_Ground`), so that it is no part of the answer.
+    """
 
     hosts: int
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
     clusters: tuple[ClusterAge, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What a sweep was made of: the mesh, each host as it was looked at, and the callers."""
+
+    mesh: Mesh
+    by_host: dict[str, _Looked]
+    callers: list[Caller]
 
 
 class UnknownHost(LookupError):
@@ -59,3 +92,293 @@ class UnknownHost(LookupError):
         self.word = word
         self.candidates = candidates
         self.ambiguous = ambiguous
+
+
+@cache
+def registry() -> Mapping[str, Check]:
+    """Every check, registered by being a file of a family's folder."""
+    for family in FAMILIES:
+        package: ModuleType = importlib.import_module(f"checks.{family}")
+        for found in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"checks.{family}.{found.name}")
+    return dict(REGISTRY)
+
+
+def pages() -> Mapping[str, str]:
+    """What people read about each cause that is checked: the docstring of its check."""
+    return {cause: inspect.getdoc(check) or "" for cause, check in registry().items()}
+
+
+@cache
+def pages() -> Mapping[str, str]:
+    """The page of each implemented cause, for people: how it comes about, how to see it, how to mend it (its check's docstring)."""
+    return {cause: inspect.getdoc(check) or "" for cause, check in registry().items()}
+
+
+# --- hosts ---------------------------------------------------------------------------------------------------------------------
+
+
+def hosts(mesh: Mesh) -> tuple[str, ...]:
+    """Every host of a mesh: of Services, ServiceEntries, VirtualServices and routes, and those that rules lead to."""
+    found: dict[str, None] = {}
+    for istiod in _istiods(mesh):
+        found.update(dict.fromkeys(istiod.once("hosts", lambda i=istiod: _hosts(i))))  # type: ignore[misc]
+    return tuple(found)
+
+
+def _hosts(istiod: Istiod) -> list[str]:
+    found: dict[str, None] = {s.hostname: None for s in istiod.services}
+    for r in istiod.rulesets:
+        found.update({h.lower(): None for h in r.hosts if h != "*"})
+        found.update({t: None for t in r.destinations() if t})
+    return list(found)
+
+
+def _istiods(mesh: Mesh) -> list[Istiod]:
+    return list(dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters))
+
+
+def resolve(word: str, meshes: Sequence[Mesh]) -> list[tuple[str, Mesh]]:
+    """The host that a person means, in each mesh that has it: a short name, `name.namespace`, an FQDN, with an optional `:port`.
+
+    Raises UnknownHost with the nearest candidates, or with all that fit an ambiguous word.
+    """
+    wanted, _, port = word.strip().lower().partition(":")
+    wanted = wanted.rstrip(".") if not port or port.isdigit() else word.strip().lower()
+    everything = [(h, m) for m in meshes for h in hosts(m)]
+    exact = [(h, m) for h, m in everything if h.lower() == wanted]
+    if exact:
+        return exact
+    suffix = f".svc.{names.DOMAIN}"
+    fitting = [(h, m) for h, m in everything if h.endswith(suffix) and wanted in _spellings(h.removesuffix(suffix))]
+    different = tuple(dict.fromkeys(h for h, _ in fitting))
+    if len(different) == 1:
+        return fitting
+    if different:
+        raise UnknownHost(word, different, ambiguous=True)
+    raise UnknownHost(word, names.nearest(wanted, dict.fromkeys(h for h, _ in everything)))
+
+
+def _spellings(short: str) -> tuple[str, ...]:
+    return short.partition(".")[0], short, f"{short}.svc"
+
+
+# --- one host --------------------------------------------------------------------------------------------------------------------
+
+
+def why(word: str, meshes: Sequence[Mesh]) -> Diagnosis:
+    """The diagnosis of the host that a person means, over all meshes that have it; the worst of them gives the verdict. Raises UnknownHost."""
+    return _together([diagnose(host, mesh) for host, mesh in resolve(word, meshes)])
+
+
+def _together(parts: list[Diagnosis]) -> Diagnosis:
+    if len(parts) == 1:
+        return parts[0]
+    order = list(Verdict)
+    worst = min(parts, key=lambda d: (order.index(d.verdict), -d.failing_share))
+    return Diagnosis(
+        host=worst.host,
+        verdict=worst.verdict,
+        failing_share=max(d.failing_share for d in parts),
+        routes=tuple(r for d in parts for r in d.routes),
+        findings=_ordered(f for d in parts for f in d.findings),
+        skipped=tuple(dict.fromkeys(s for d in parts for s in d.skipped)),
+        clean=min(d.clean for d in parts),
+        clusters=tuple(dict.fromkeys(c for d in parts for c in d.clusters)),
+    )
+
+
+def diagnose(host: str, mesh: Mesh) -> Diagnosis:
+    """What callers of one host get, and why."""
+    looked = _look(host, mesh)
+    skipped = (*_unread(mesh), *looked.skipped)
+    failing = max([r.failing_share for r in looked.routes] + [f.failing_share for f in looked.findings], default=0.0)
+    return Diagnosis(
+        host=host,
+        verdict=_verdict(host, mesh, looked, failing),
+        failing_share=failing,
+        routes=looked.routes,
+        findings=looked.findings,
+        skipped=skipped,
+        clean=len(registry()) - len({f.cause for f in looked.findings} | {s.check for s in looked.skipped}),
+        clusters=_ages(mesh),
+    )
+
+
+def _verdict(host: str, mesh: Mesh, looked: _Looked, failing: float) -> Verdict:
+    if failing >= 1 - 1e-9:
+        return Verdict.BROKEN
+    if failing > 0:
+        return Verdict.DEGRADED
+    namespace = host.split(".")[1] if host.endswith(f".svc.{names.DOMAIN}") else ""
+    blind = any(c.unreadable or not c.synced for c in mesh.clusters) or looked.skipped
+    if blind or any(f" {namespace}/" in m.ref for c in mesh.clusters for m in c.malformed if namespace):
+        return Verdict.UNKNOWN
+    if any(f.severity is Severity.WARNING for f in looked.findings):
+        return Verdict.AT_RISK
+    return Verdict.HEALTHY
+
+
+def _unread(mesh: Mesh) -> tuple[Skipped, ...]:
+    out: list[Skipped] = []
+    for c in mesh.clusters:
+        for kind, reason in sorted(c.unreadable.items()):
+            out.append(Skipped("*", c.name, reason if kind == "*" else f"{kind} cannot be read: {reason}"))
+        if not c.synced and "*" not in c.unreadable:
+            out.append(Skipped("*", c.name, "not everything has been read yet"))
+        out += [Skipped("*", c.name, f"{m.ref} cannot be understood: {m.reason}") for m in c.malformed]
+    return tuple(out)
+
+
+def _ages(mesh: Mesh) -> tuple[ClusterAge, ...]:
+    return tuple(ClusterAge(c.name, c.synced, round(max(0.0, mesh.read_at - c.read_at), 3)) for c in mesh.clusters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """One host looked at: what was found, and what it was looked at through, so that a change knows whom it reaches."""
+
+    routes: tuple[Route, ...]
+    findings: tuple[Finding, ...]
+    skipped: tuple[Skipped, ...]
+    services: frozenset[tuple[str, str]]
+
+
+def _look(host: str, mesh: Mesh) -> _Looked:
+    case = Case.of(host, mesh)
+    findings: list[Finding] = []
+    skipped: list[Skipped] = []
+    for cause, check in registry().items():
+        try:
+            findings += check(case)
+        except Unreadable as error:
+            skipped.append(Skipped(cause, error.cluster, f"{error.kind} cannot be read: {error.reason}"))
+        except Exception as error:  # noqa: BLE001 - DESIGN §6: one broken check never stops the rest
+            skipped.append(Skipped(cause, mesh.clusters[0].name, f"the check itself failed: {type(error).__name__}: {error}"))
+    services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
+    services.update((s.hostname, s.namespace) for i in _istiods(mesh) for s in i.by_host.get(host, ()))
+    found = tuple(r for v in case.views for r in v.routes)
+    return _Looked(found, _ordered(findings), tuple(skipped), frozenset(services))
+
+
+def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The worst first: severity, then share, then by name."""
+    rank = list(Severity)
+    return tuple(sorted(findings, key=lambda f: (rank.index(f.severity), -f.failing_share, f.host, f.code, f.resource, f.path)))
+
+
+# --- all hosts -------------------------------------------------------------------------------------------------------------------
+
+
+def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
+    """Every finding of every host; with an earlier sweep, only what changed since is looked at again."""
+    around = callers(mesh)
+    ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
+    stale = _touched(ground.mesh, mesh) if ground is not None and ground.callers == around else None
+    if ground is None or stale is None:
+        by_host = {host: _look(host, mesh) for host in hosts(mesh)}
+    else:
+        by_host = {host: looked if stale.isdisjoint(looked.services) else _look(host, mesh) for host, looked in ground.by_host.items()}
+    findings = _ordered(f for looked in by_host.values() for f in looked.findings)
+    skipped = (*_unread(mesh), *dict.fromkeys(s for looked in by_host.values() for s in looked.skipped))
+    made = Sweep(len(by_host), findings, skipped, _ages(mesh))
+    made.__dict__["ground"] = _Ground(mesh, by_host, around)
+    return made
+
+
+_OF_NAMESPACE: tuple[type[Resource], ...] = (Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, WorkloadEntry)
+
+
+def _touched(old: Mesh, new: Mesh) -> frozenset[tuple[str, str]] | None:
+    """The (host, namespace) of services whose endpoints or workloads differ between two meshes; None when anything else does."""
+    if old is new:
+        return frozenset()
+    if any(old.istiod(c.name) is not new.istiod(c.name) for c in new.clusters if c.name in {o.name for o in old.clusters}):
+        return None
+    if [c.name for c in old.clusters] != [c.name for c in new.clusters]:
+        return None
+    out: set[tuple[str, str]] = set()
+    for a, b in zip(old.clusters, new.clusters, strict=True):
+        if a is b:
+            continue
+        if a.unreadable != b.unreadable or a.synced != b.synced or a.malformed != b.malformed:
+            return None
+        for kind in {*a.objects, *b.objects}:
+            was, now = a.objects.get(kind, {}), b.objects.get(kind, {})
+            if was is now:
+                continue
+            spaces = [ns for ns in {*was, *now} if was.get(ns) is not now.get(ns)]
+            if kind is EndpointSlice:
+                out.update(_of_slices(a, b, spaces))
+            elif kind in _OF_NAMESPACE:
+                out.update((s.hostname, s.namespace) for i in _istiods(new) for s in i.services if s.namespace in spaces)
+            elif spaces:
+                return None
+    return frozenset(out)
+
+
+def _of_slices(old: Cluster, new: Cluster, spaces: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for ns in spaces:
+        was, now = old.within(EndpointSlice, ns), new.within(EndpointSlice, ns)
+        for name in {*was, *now}:
+            a, b = was.get(name), now.get(name)
+            if a is not b:
+                for s in (a, b):
+                    if s is not None:
+                        yield names.service_host(s.service, ns), ns
+
+
+# --- routes ----------------------------------------------------------------------------------------------------------------------
+
+
+def routes(meshes: Sequence[Mesh], word: str | None, viewpoints: Sequence[str] = ()) -> list[Route]:
+    """The routes of a host, or of all, as these viewpoints (`[CLUSTER:]NS[/POD]`) or as every viewpoint holds them.
+
+    Raises UnknownHost and routes.UnknownViewpoint.
+    """
+    wanted = {h for h, _ in resolve(word, meshes)} if word else None
+    out: list[Route] = []
+    for text in viewpoints or (None,):
+        found = [r for m in meshes for r in _routes_as(m, text, wanted)]
+        if text is not None and not any(_knows(m, text) for m in meshes):
+            raise resolver.UnknownViewpoint(text, names.nearest(text.rpartition(":")[2], _viewpoint_words(meshes)))
+        out += found
+    return out
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    cluster, colon, rest = text.partition(":")
+    if not colon:
+        cluster, rest = "", text
+    namespace, _, pod = rest.partition("/")
+    return cluster, namespace, pod
+
+
+def _clusters(mesh: Mesh, name: str) -> list[Cluster]:
+    return [c for c in mesh.clusters if name in ("", c.name, mesh.cluster_id(c))]
+
+
+def _knows(mesh: Mesh, text: str) -> bool:
+    cluster, namespace, pod = _split(text)
+    found = _clusters(mesh, cluster)
+    if pod:
+        return any(c.get(Pod, namespace, pod) is not None for c in found)
+    return any(c.viewpoint.namespace == namespace and c.viewpoint.cluster in {x.name for x in found} for c in callers(mesh))
+
+
+def _viewpoint_words(meshes: Sequence[Mesh]) -> list[str]:
+    return [c.viewpoint.namespace for m in meshes for c in callers(m)]
+
+
+def _routes_as(mesh: Mesh, text: str | None, wanted: set[str] | None) -> Iterator[Route]:
+    cluster, namespace, pod = _split(text) if text else ("", "", "")
+    if pod:
+        for c in _clusters(mesh, cluster):
+            if c.get(Pod, namespace, pod) is not None:
+                yield from resolver.for_pod(mesh, c.name, f"{namespace}/{pod}", wanted)
+        return
+    inside = {c.name for c in _clusters(mesh, cluster)}
+    for caller in callers(mesh):
+        v: Viewpoint = caller.viewpoint
+        if v.cluster in inside and namespace in ("", v.namespace):
+            yield from resolver.for_proxy(mesh, mesh.cluster(caller.proxy.cluster), caller.proxy, v, wanted)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from checks.answers import Viewpoint
 from checks.catalogue import CAUSES, Cause
 from checks.routes import Viewpoint
 

@@ -237,7 +237,19 @@ def _http(ups: Upstreams, servers: list[Bound]) -> Iterator[Step]:
                 mine = vhosts.setdefault(host, []) if pairs else []
                 port = mine[0][0].port if mine else number
                 for rule, match in pairs:
-                    step = Step(host, port, "http", rule.action, ruleset.source(rule), rule.path, describe(match), _targets(ups, ruleset, rule, number), rule.leaf, rule.abort, rule.name)
+                    step = Step(
+                        host,
+                        port,
+                        "http",
+                        rule.action,
+                        ruleset.source(rule),
+                        rule.path,
+                        describe(match),
+                        _targets(ups, ruleset, rule, number),
+                        rule.leaf,
+                        rule.abort,
+                        rule.name,
+                    )
                     mine.append((step, is_catch_all(match)))
     for mine in vhosts.values():
         yield from (s for s, last in mine if not last)

@@ -6,9 +6,10 @@ pilot/pkg/model/{push_context,sidecar,destination_rule,virtualservice}.go in ist
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace as struct_replace
 
@@ -30,6 +31,7 @@ from checks.resources import (
 from checks.rulesets import RuleSet
 
 MESH = frozenset({"mesh"})
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True, eq=False)
@@ -152,12 +154,50 @@ class Proxy:
 class Istiod:
     """One control plane: the configuration of its own cluster, the services of all clusters of its mesh."""
 
-    def __init__(self, cluster: str, objects: Mapping[type[Resource], Iterable[Resource]], services: Iterable[tuple[str, Service]], config: MeshConfig) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        objects: Mapping[type[Resource], Iterable[Resource]],
+        services: Iterable[tuple[str, Service]],
+        config: MeshConfig,
+    ) -> None:
         self.cluster = cluster
         self.config = config
         self._objects = objects
         self.kubernetes = list(services)
         self._scopes: dict[tuple[str, ...], Scope] = {}
+        self._memo: dict[str, Any] = {}
+
+    def once(self, key: str, make: Callable[[], _T]) -> _T:
+        """Something worked out of the configuration once."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return cast("_T", self._memo[key])
+
+    def special(self, namespace: str) -> bool:
+        """Whether a namespace's sidecars may get something that those of a plain namespace do not."""
+        return namespace in self._special or self.sidecar(Proxy("sidecar", self.cluster, namespace, "", {})) is not None
+
+    @cached_property
+    def _special(self) -> frozenset[str]:
+        found = {self.config.root_namespace}
+        local, _, _ = self._destination_rules
+        found.update(local)
+        private, exported, _ = self._by_gateway
+        found.update(ns for ns, _ in (*private, *exported))
+        for s in self.services:
+            if not s.kubernetes:
+                found.add(s.namespace)
+            to = self.exported(s)
+            if "*" not in to:
+                found.update(s.namespace if e == "." else e for e in to)
+        for r in self.rulesets:
+            if r.gateway_api:
+                found.add(r.namespace)
+            for matches in [*(x.matches for x in r.http), *(x.matches for x in (*r.tcp, *r.tls))]:
+                found.update(m.source_namespace for m in matches if m.source_namespace)
+        found.update(s.namespace for s in self._sidecars)
+        return frozenset(found)
 
     def all(self, kind: type[Resource]) -> list[Resource]:
         """Every object of a configuration kind."""

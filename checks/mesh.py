@@ -187,7 +187,7 @@ class Mesh:
             new._istiods = self._istiods  # noqa: SLF001 - as above
         return new
 
-    def _once(self, key: Any, made_of: Any, make: Callable[[], _T]) -> _T:
+    def once(self, key: Any, made_of: Any, make: Callable[[], _T]) -> _T:
         """A value worked out once for as long as the things that it is made of are the same objects."""
         known = self._memo.get(key)
         if known is not None and len(known[0]) == len(made_of) and all(a is b for a, b in zip(known[0], made_of, strict=True)):
@@ -209,18 +209,20 @@ class Mesh:
 
     def cluster_id(self, cluster: Cluster) -> str:
         """istiod's CLUSTER_ID in this cluster, else the registered name."""
-        pods = cluster.objects.get(Pod, {})
+        spaces = {c.namespace for c in cluster.all(ConfigMap)} | {"istio-system"}
+        made_of = tuple(cluster.objects.get(Pod, {}).get(ns) for ns in sorted(spaces))
 
         def find() -> str:
-            for pod in cluster.all(Pod):
-                if pod.labels.get("app") == "istiod":
-                    for c in pod.spec.containers:
-                        for e in c.env or ():
-                            if e.name == "CLUSTER_ID" and e.value:
-                                return e.value
+            for ns in sorted(spaces):
+                for pod in cluster.within(Pod, ns).values():
+                    if pod.labels.get("app") == "istiod":
+                        for c in pod.spec.containers:
+                            for e in c.env or ():
+                                if e.name == "CLUSTER_ID" and e.value:
+                                    return e.value
             return cluster.name
 
-        return self._once(("cluster_id", cluster.name), (pods,), find)
+        return self.once(("cluster_id", cluster.name), made_of, find)
 
     @property
     def primaries(self) -> list[Cluster]:
@@ -240,7 +242,9 @@ class Mesh:
         else:
             ordered = [holder, *(c for c in self.clusters if c is not holder)]
             services = [(self.cluster_id(c), s) for c in ordered for s in c.all(Service)]
-            objects = {k: [o for space in spaces.values() for o in space.values()] for k, spaces in holder.objects.items() if k not in RUNTIME}
+            objects = {
+                k: [o for space in spaces.values() for o in space.values()] for k, spaces in holder.objects.items() if k not in RUNTIME
+            }
             made = Istiod(self.cluster_id(holder), objects, services, self.config(holder))
         self._istiods[cluster] = made
         return made
@@ -265,7 +269,7 @@ class Mesh:
                 config.root_namespace = found.namespace
             return config
 
-        return self._once(("config", cluster.name), (found,), read)
+        return self.once(("config", cluster.name), (found,), read)
 
     def networks(self, cluster: Cluster) -> MeshNetworks:
         """meshNetworks of a cluster's control plane."""
@@ -278,7 +282,7 @@ class Mesh:
             except (msgspec.DecodeError, ValueError):
                 return MeshNetworks()
 
-        return self._once(("networks", cluster.name), (found,), read)
+        return self.once(("networks", cluster.name), (found,), read)
 
     # --- networks and localities -------------------------------------------------------------------------------------------
 
@@ -309,7 +313,7 @@ class Mesh:
                         out.append(NetworkGateway(network, self.cluster_id(c), a, int(port) if port.isdigit() else 15443))
             return sorted(set(out))
 
-        return self._once(("network_gateways",), made_of, find)
+        return self.once(("network_gateways",), made_of, find)
 
     def locality(self, cluster: Cluster, pod: Pod) -> str:
         """region/zone/subzone of a pod: its label istio-locality, else its node's labels (controller.getPodLocality)."""
@@ -328,7 +332,9 @@ class Mesh:
         locality = self.locality(cluster, pod)
         network = self.network(cluster, pod.status.pod_ip, pod.labels)
         labels = augment(pod.labels, self.cluster_id(cluster), locality, pod.spec.node_name, network)
-        return Proxy(kind, self.cluster_id(cluster), pod.namespace, pod.name, labels, locality, network, pod.spec.node_name, pod.status.pod_ip)
+        return Proxy(
+            kind, self.cluster_id(cluster), pod.namespace, pod.name, labels, locality, network, pod.spec.node_name, pod.status.pod_ip
+        )
 
     # --- endpoints ---------------------------------------------------------------------------------------------------------
 
@@ -342,7 +348,7 @@ class Mesh:
                 out[s.service] = (*out.get(s.service, ()), s)
             return out
 
-        return self._once(("slices", cluster.name, namespace), (space,), index).get(service, ())
+        return self.once(("slices", cluster.name, namespace), (space,), index).get(service, ())
 
     def workload(self, cluster: Cluster, pod: Pod) -> str:
         """What owns a pod, as `Deployment name`; the pod itself when nothing does."""
@@ -385,8 +391,16 @@ class Mesh:
         pods = cluster.objects.get(Pod, {}).get(namespace)
         service = cluster.get(Service, namespace, name)
         entries = cluster.objects.get(WorkloadEntry, {}).get(namespace)
-        made_of = (*slices, pods, service, entries, cluster.objects.get(Node), cluster.objects.get(ReplicaSet, {}).get(namespace), cluster.objects.get(Namespace))
-        return self._once(("shard", cluster.name, namespace, name), made_of, lambda: tuple(self._read_slices(cluster, slices, service)))
+        made_of = (
+            *slices,
+            pods,
+            service,
+            entries,
+            cluster.objects.get(Node),
+            cluster.objects.get(ReplicaSet, {}).get(namespace),
+            cluster.objects.get(Namespace),
+        )
+        return self.once(("shard", cluster.name, namespace, name), made_of, lambda: tuple(self._read_slices(cluster, slices, service)))
 
     def _read_slices(self, cluster: Cluster, slices: Iterable[EndpointSlice], service: Service | None) -> Iterator[IstioEndpoint]:
         seen: set[tuple[str, str]] = set()
@@ -401,7 +415,11 @@ class Mesh:
                     pod, expected = self._pod_of(cluster, s.namespace, address, e)
                     if pod is None and expected:
                         continue
-                    shape = self._endpoint(cluster, pod, address, s.namespace) if pod is not None else made.setdefault(address, self._endpoint(cluster, None, address, s.namespace))
+                    shape = (
+                        self._endpoint(cluster, pod, address, s.namespace)
+                        if pod is not None
+                        else made.setdefault(address, self._endpoint(cluster, None, address, s.namespace))
+                    )
                     for port in s.ports or ():
                         key = address, port.name or ""
                         if key in seen:
@@ -426,7 +444,7 @@ class Mesh:
         def index() -> dict[str, Pod]:
             return {p.status.pod_ip: p for p in space.values() if p.status.pod_ip and p.ready}
 
-        return self._once(("pods by address", cluster.name, namespace), (space,), index).get(address), False
+        return self.once(("pods by address", cluster.name, namespace), (space,), index).get(address), False
 
     def _endpoint(self, cluster: Cluster, pod: Pod | None, address: str, namespace: str) -> IstioEndpoint:
         labels = pod.labels if pod else {}
@@ -486,7 +504,7 @@ class Mesh:
                     out.setdefault(h, []).append(e)
             return out
 
-        return self._once(("entries by host", istiod.cluster), (holder.objects.get(ServiceEntry),), index)
+        return self.once(("entries by host", istiod.cluster), (holder.objects.get(ServiceEntry),), index)
 
     def _entry_shard(self, istiod: Istiod, hostname: str, namespace: str) -> tuple[IstioEndpoint, ...]:
         holder = self.cluster(istiod.cluster)
@@ -500,7 +518,9 @@ class Mesh:
             *(c.objects.get(Pod, {}).get(namespace) for c in self.clusters),
             *(c.objects.get(Node) for c in self.clusters),
         )
-        return self._once(("entry shard", istiod.cluster, namespace, hostname), made_of, lambda: tuple(self._read_entries(holder, entries, hostname)))
+        return self.once(
+            ("entry shard", istiod.cluster, namespace, hostname), made_of, lambda: tuple(self._read_entries(holder, entries, hostname))
+        )
 
     def _read_entries(self, cluster: Cluster, entries: Iterable[ServiceEntry], hostname: str) -> Iterator[IstioEndpoint]:
         """Endpoints of all ServiceEntries of a host, oldest entry first (mergeServicesInstancesByNamespaceHost)."""
@@ -522,7 +542,20 @@ class Mesh:
                     yield from wi.serve(entry)
         elif not spec.endpoints and dns:
             for p in spec.ports or ():
-                yield IstioEndpoint(hostname, p.target_port or p.number, p.name, {}, "", cid, "", "healthy", tls=False, workload=entry.name, namespace=entry.namespace, legacy_port=p.number)
+                yield IstioEndpoint(
+                    hostname,
+                    p.target_port or p.number,
+                    p.name,
+                    {},
+                    "",
+                    cid,
+                    "",
+                    "healthy",
+                    tls=False,
+                    workload=entry.name,
+                    namespace=entry.namespace,
+                    legacy_port=p.number,
+                )
         else:
             for i, e in enumerate(spec.endpoints or ()):
                 labels = e.labels or {}
@@ -545,7 +578,11 @@ PERSISTENT = "istio.io/persistent-session"
 
 
 def _configured(cluster: Cluster) -> bool:
-    return any(any(spaces.values()) for kind, spaces in cluster.objects.items() if KIND_OF[kind].group.endswith(("istio.io", "gateway.networking.k8s.io")))
+    return any(
+        any(spaces.values())
+        for kind, spaces in cluster.objects.items()
+        if KIND_OF[kind].group.endswith(("istio.io", "gateway.networking.k8s.io"))
+    )
 
 
 def _health(e: SliceEndpoint, *, draining: bool, known: bool) -> Health:

@@ -202,7 +202,11 @@ class MeshConfig(Struct, rename="camel"):
 
     def cluster_local(self, host: str) -> bool:
         """Whether this host's endpoints stay in the caller's cluster (pilot/pkg/model/cluster_local.go)."""
-        defaults = [f"*.kube-system.svc.{names.DOMAIN}", f"kubernetes.default.svc.{names.DOMAIN}", f"istiod.{self.root_namespace}.svc.{names.DOMAIN}"]
+        defaults = [
+            f"*.kube-system.svc.{names.DOMAIN}",
+            f"kubernetes.default.svc.{names.DOMAIN}",
+            f"istiod.{self.root_namespace}.svc.{names.DOMAIN}",
+        ]
         exact: dict[str, bool] = {}
         wild: dict[str, bool] = {}
         for s in self.service_settings:
@@ -375,9 +379,7 @@ def locality_match(locality: str, rule: str) -> bool:
     """Whether a locality is meant by a rule such as `r1/*` (networking/util.LocalityMatch)."""
     region, zone, subzone = split_locality(locality)
     wanted_region, wanted_zone, wanted_subzone = split_locality(rule)
-    return (
-        wanted_region in {"*", region} and wanted_zone in {"*", "", zone} and wanted_subzone in {"*", "", subzone}
-    )
+    return wanted_region in {"*", region} and wanted_zone in {"*", "", zone} and wanted_subzone in {"*", "", subzone}
 
 
 def locality_label(labels: Mapping[str, str]) -> str:
@@ -431,7 +433,9 @@ def entry_instance(
         workload=name,
         namespace=namespace,
     )
-    return WorkloadInstance(endpoint, spec.ports or {}, namespace, name, "entry", dns_only=bool(spec.address) and not names.is_ip(spec.address))
+    return WorkloadInstance(
+        endpoint, spec.ports or {}, namespace, name, "entry", dns_only=bool(spec.address) and not names.is_ip(spec.address)
+    )
 
 
 def pod_instance(pod: Pod, endpoint: IstioEndpoint) -> WorkloadInstance:

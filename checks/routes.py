@@ -11,6 +11,7 @@ from checks.mesh import Cluster, Mesh
 from checks.resources import Pod
 from checks.sidecar import Step
 from checks.upstream import Upstreams, shares
+from checks.viewpoints import proxy_kind
 
 __all__ = ["Destination", "Endpoint", "Route", "UnknownViewpoint", "Viewpoint", "for_pod", "for_proxy"]
 
@@ -22,19 +23,6 @@ class UnknownViewpoint(LookupError):
         super().__init__(word)
         self.word = word
         self.known = known
-
-
-def proxy_kind(pod: Pod) -> str:
-    """What kind of proxy runs in a pod: waypoint, gateway, sidecar, or none."""
-    if pod.labels.get("gateway.istio.io/managed") == "istio.io-mesh-controller":
-        return "waypoint"
-    containers = [*pod.spec.containers, *(pod.spec.init_containers or ())]
-    proxies = [c for c in containers if c.name == "istio-proxy"]
-    if any("waypoint" in (c.args or ()) for c in proxies):
-        return "waypoint"
-    if any("router" in (c.args or ()) for c in proxies):
-        return "gateway"
-    return "sidecar" if proxies or "sidecar.istio.io/status" in pod.annotations else "none"
 
 
 def upstreams(mesh: Mesh, proxy: Proxy) -> Upstreams:
@@ -54,18 +42,19 @@ def for_pod(mesh: Mesh, cluster: str, name: str, hosts: Iterable[str] | None = N
     if pod is None:
         raise UnknownViewpoint(name, tuple(f"{p.namespace}/{p.name}" for p in where.all(Pod) if p.namespace == namespace)[:5])
     kind = proxy_kind(pod)
-    return for_proxy(mesh, where, mesh.proxy(where, pod, kind), Viewpoint(where.name, kind, namespace, pod_name), hosts)  # type: ignore[arg-type]
+    return for_proxy(mesh, where, mesh.proxy(where, pod, kind), Viewpoint(where.name, kind, namespace, pod_name), hosts)
 
 
 def for_proxy(mesh: Mesh, cluster: Cluster, proxy: Proxy, viewpoint: Viewpoint, hosts: Iterable[str] | None = None) -> list[Route]:
     """The routes of a proxy in DESIGN's order: by host, port and protocol, then as Envoy tries them."""
     ups = upstreams(mesh, proxy)
-    found = [answer(viewpoint, s) for s in _steps(ups, hosts)]
+    found = [answer(viewpoint, s) for s in steps(ups, hosts)]
     found.sort(key=lambda r: (r.host, r.port, r.protocol))
     return found
 
 
-def _steps(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
+def steps(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
+    """The rules that a proxy holds for all hosts, or for these."""
     match ups.proxy.kind:
         case "sidecar":
             for host in sidecar.hosts(ups) if hosts is None else hosts:

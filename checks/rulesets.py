@@ -191,8 +191,21 @@ def _merge(root: Rule, leaf: Rule, root_http: HTTPRoute, leaf_http: HTTPRoute) -
     if matches is None:
         return None
     name = "-".join(n for n in (root.name, leaf.name) if n)
-    action = leaf.action if leaf_http.redirect or leaf_http.direct_response else f"direct_response {root_http.direct_response.status}" if root_http.direct_response else leaf.action
-    return replace(leaf, name=name, matches=matches, action=action, mirrors=leaf.mirrors or root.mirrors, abort=leaf.abort if leaf_http.fault else root.abort)
+    action = (
+        leaf.action
+        if leaf_http.redirect or leaf_http.direct_response
+        else f"direct_response {root_http.direct_response.status}"
+        if root_http.direct_response
+        else leaf.action
+    )
+    return replace(
+        leaf,
+        name=name,
+        matches=matches,
+        action=action,
+        mirrors=leaf.mirrors or root.mirrors,
+        abort=leaf.abort if leaf_http.fault else root.abort,
+    )
 
 
 def merge_matches(root: tuple[HTTPMatch, ...], leaf: tuple[HTTPMatch, ...]) -> tuple[HTTPMatch, ...] | None:
@@ -294,7 +307,11 @@ def describe(match: HTTPMatch | None) -> str:
     """A match as people read it: `every request`, `path /a*`, `header x-user = ana`."""
     if match is None:
         return "every request"
-    parts = [f"{word} {m.text}" for word, m in (("path", match.uri), ("method", match.method), ("authority", match.authority), ("scheme", match.scheme)) if m]
+    parts = [
+        f"{word} {m.text}"
+        for word, m in (("path", match.uri), ("method", match.method), ("authority", match.authority), ("scheme", match.scheme))
+        if m
+    ]
     parts += [f"header {k} {v.text}" for k, v in sorted((match.headers or {}).items())]
     parts += [f"without header {k} {v.text}" for k, v in sorted((match.without_headers or {}).items())]
     parts += [f"query {k} {v.text}" for k, v in sorted((match.query_params or {}).items())]

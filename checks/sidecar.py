@@ -80,7 +80,9 @@ def _http(ups: Upstreams, host: str, number: int) -> Iterator[Step]:
 def _ruled(ups: Upstreams, listener: Listener, ruleset: RuleSet, host: str, number: int) -> Iterator[Step]:
     for rule, match in rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace):
         targets = tuple(_targets(ups, listener, rule.targets, number))
-        yield Step(host, number, "http", rule.action, ruleset.source(rule), rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name)
+        yield Step(
+            host, number, "http", rule.action, ruleset.source(rule), rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name
+        )
 
 
 def _claim(ups: Upstreams, listener: Listener, service: HostService, number: int) -> RuleSet | None:
@@ -160,7 +162,11 @@ def _unregistered(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]
                 continue
             if names.is_wildcard(host) and any(names.matches(s, host) for s in listener.by_port.get(number, {})):
                 continue
-            shared = any(_claims(ups, listener, ruleset, s) for s in listener.by_port.get(number, {}).values() if (p := s.port(number)) and p.http_or_auto)
+            shared = any(
+                _claims(ups, listener, ruleset, s)
+                for s in listener.by_port.get(number, {}).values()
+                if (p := s.port(number)) and p.http_or_auto
+            )
             if number != 80 and not shared:
                 continue
             steps = list(_ruled(ups, listener, ruleset, host, number))
@@ -315,14 +321,26 @@ def _tls_chains(
                 handled.add(runtime)
                 chosen = set(m.sni_hosts or ()) - {"*"}
                 match = f"SNI {', '.join(sorted(chosen))}" if chosen else "every connection"
-                step = Step(service.hostname, port.number, "tls" if chosen else "tcp", "route", ruleset.ref, rule.path, match, _l4_targets(ups, rule, port.number))
+                step = Step(
+                    service.hostname,
+                    port.number,
+                    "tls" if chosen else "tcp",
+                    "route",
+                    ruleset.ref,
+                    rule.path,
+                    match,
+                    _l4_targets(ups, rule, port.number),
+                )
                 out.append(_Chain(service.hostname, frozenset(m.sni_hosts or ()) - {"*"}, subnets, step=step))
     if out:
         return out
     own = service.address_for(ups.proxy.cluster)
     listen = "" if "/" in own else own
-    named = bool(cidrs) or not listen or (listen == UNSPECIFIED and bind == UNSPECIFIED) or (
-        names.is_wildcard(service.hostname) and service.resolution == "dynamic_dns"
+    named = (
+        bool(cidrs)
+        or not listen
+        or (listen == UNSPECIFIED and bind == UNSPECIFIED)
+        or (names.is_wildcard(service.hostname) and service.resolution == "dynamic_dns")
     )
     sni = frozenset({service.hostname}) - {"*"} if named else frozenset()
     match = f"SNI {service.hostname}" if named else "every connection"

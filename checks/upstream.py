@@ -124,7 +124,14 @@ class Upstreams:
         self._settle(out, candidates, reached, service, policy)
         return out
 
-    def _settle(self, out: Upstream, candidates: list[IstioEndpoint], reached: list[IstioEndpoint], service: HostService, policy: TrafficPolicy | None) -> None:
+    def _settle(
+        self,
+        out: Upstream,
+        candidates: list[IstioEndpoint],
+        reached: list[IstioEndpoint],
+        service: HostService,
+        policy: TrafficPolicy | None,
+    ) -> None:
         out.endpoints = tuple(self._by_locality(reached, service, policy))
         kept = {id(e) for e in out.endpoints}
         out.dropped = tuple(e for e in candidates if id(e) not in kept)
@@ -186,7 +193,15 @@ class Upstreams:
         return [e for e in on_port if all(e.labels.get(k) == v for k, v in labels.items())] if labels else on_port
 
     def _filter(
-        self, candidates: Iterable[IstioEndpoint], service: HostService, rule: MergedRule | None, policy: TrafficPolicy | None, port: int, subset: str, *, sni: bool
+        self,
+        candidates: Iterable[IstioEndpoint],
+        service: HostService,
+        rule: MergedRule | None,
+        policy: TrafficPolicy | None,
+        port: int,
+        subset: str,
+        *,
+        sni: bool,
     ) -> list[IstioEndpoint]:
         local = self.istiod.config.cluster_local(service.hostname)
         unhealthy = self._sends_unhealthy(service, policy)
@@ -226,14 +241,18 @@ class Upstreams:
         out: list[IstioEndpoint] = []
         through: dict[tuple[str, int], IstioEndpoint] = {}
         for e in endpoints:
-            near = [g for g in gateways if (g.network, g.cluster) == (e.network, e.cluster)] or [g for g in gateways if g.network == e.network]
+            near = [g for g in gateways if (g.network, g.cluster) == (e.network, e.cluster)] or [
+                g for g in gateways if g.network == e.network
+            ]
             forced = not self.proxy.network and bool(e.network) and bool(near)
             if not forced and (self.proxy.in_network(e.network) or not near):
                 out.append(e)
             elif self._mtls(e, rule, port, subset):
                 for g in near:
                     if names.is_ip(g.address):
-                        entry = e.copy(address=g.address, port=g.port, health="healthy", workload="", reason="", labels={}, cluster=g.cluster, node="")
+                        entry = e.copy(
+                            address=g.address, port=g.port, health="healthy", workload="", reason="", labels={}, cluster=g.cluster, node=""
+                        )
                         through.setdefault((g.address, g.port), entry)
         return out + list(through.values())
 

@@ -1,0 +1,315 @@
+"""What a check looks at: one host with everything that callers would do with it, and why a destination has nobody to send to.
+
+A check may read everything and reports only what concerns its host. Two checks that need the same look-up find it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from checks import names
+from checks.answers import Route, Viewpoint
+from checks.catalogue import CAUSES
+from checks.finding import Finding, Origin, Severity
+from checks.istiod import Istiod, can_merge
+from checks.mesh import Change, Cluster, Mesh
+from checks.registry import HostService, IstioEndpoint, from_entry
+from checks.resources import Pod, Service, ServiceEntry, Workload
+from checks.routes import answer, steps, upstreams
+from checks.sidecar import Step
+from checks.upstream import Upstream, Upstreams, shares
+from checks.viewpoints import Class, classes
+
+SAME_AS: dict[str, tuple[str, ...]] = {
+    "subset-empty-weighted": ("IST0173", "KIA0203"),
+    "subset-empty-all": ("IST0173", "KIA0203"),
+    "subset-undefined": ("IST0101", "KIA1107"),
+    "vs-dest-host-unknown": ("IST0101", "KIA1101"),
+    "svc-selector-no-pods": ("KIA0701",),
+    "se-dup-same-ns": ("KIA1211",),
+    "se-dup-unmergeable-ports": ("KIA1212",),
+}
+
+
+@dataclass(slots=True, eq=False)
+class View:
+    """A class of callers and what its Envoys hold for the host."""
+
+    callers: Class
+    ups: Upstreams
+    steps: list[Step]
+    routes: list[Route]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One destination of one rule as a class of callers has it. `share` is 0 to 1, `weight` as written."""
+
+    view: View
+    step: Step
+    route: Route
+    index: int
+    upstream: Upstream
+    weight: int
+    share: float
+
+    @property
+    def path(self) -> str:
+        """Where the destination stands in its object."""
+        return self.step.targets[self.index][2]
+
+    @property
+    def resource(self) -> str:
+        """The object that leads to the destination; the Service or ServiceEntry of a default route."""
+        if self.step.leaf or self.step.source:
+            return self.step.leaf or self.step.source or ""
+        service = self.upstream.service
+        return service.sources[0][1] if service else ""
+
+
+@dataclass(eq=False)
+class Case:
+    """One host of a mesh."""
+
+    host: str
+    mesh: Mesh
+    views: list[View] = field(default_factory=list)
+
+    @staticmethod
+    def of(host: str, mesh: Mesh) -> Case:
+        """The host as every class of callers has it. A host that is only led to is seen through the rules that lead there."""
+        parts = host.split(".")
+        made = [_view(mesh, c, host) for c in classes(mesh, parts[1] if len(parts) > 1 else "")]
+        return Case(host, mesh, [v for v in made if v.steps])
+
+    # --- what it consists of ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def branches(self) -> list[Branch]:
+        """Every destination of every rule, of all callers."""
+        out: list[Branch] = []
+        for v in self.views:
+            for step, route in zip(v.steps, v.routes, strict=True):
+                if step.action != "route":
+                    continue
+                parts = shares([w for _, w, _ in step.targets])
+                out += [Branch(v, step, route, i, u, w, s) for i, ((u, w, _), s) in enumerate(zip(step.targets, parts, strict=True))]
+        return out
+
+    def failing(self) -> list[Branch]:
+        """Destinations that get requests and cannot serve them."""
+        return [b for b in self.branches if b.share > 0 and not b.upstream.usable]
+
+    def caused(self, cause: str) -> list[list[Branch]]:
+        """Failing destinations that a cause explains, those of one Envoy cluster together."""
+        groups: dict[str, list[Branch]] = {}
+        for b in self.failing():
+            if self.why(b) == cause:
+                groups.setdefault(f"{b.resource} {b.upstream.name}", []).append(b)
+        return list(groups.values())
+
+    # --- why there is nobody ------------------------------------------------------------------------------------------------
+
+    def why(self, branch: Branch) -> str:
+        """The id of the cause, the one nearest to what a person must mend; empty when no implemented cause fits (DESIGN §2)."""
+        u = branch.upstream
+        istiod = branch.view.ups.istiod
+        if u.service is None:
+            return "" if istiod.by_host.get(u.host) or not u.host else "vs-dest-host-unknown"
+        if u.service.port(u.port) is None:
+            return "se-dup-unmergeable-ports" if self.lost_ports(istiod, u.host).get(u.port) else ""
+        if not u.defined:
+            return "subset-undefined" if u.subset and (u.rule is None or u.rule.subset(u.subset) is None) else ""
+        return self._empty(branch, u, u.service)
+
+    def _empty(self, branch: Branch, u: Upstream, service: HostService) -> str:
+        subset = self.candidates(u)
+        if service.kubernetes:
+            everyone = self.endpoints(branch.view.ups.istiod, service)
+            owners = self.owners(service)
+            of_subset = [w for _, w in self.owners(service, u)]
+            if u.subset and not subset and of_subset and all(w.wanted == 0 for w in of_subset) and not self._whole_service_off(owners):
+                return "subset-scaled-to-zero"
+            if not everyone:
+                if owners and self._whole_service_off(owners):
+                    return "workload-scaled-zero"
+                if not owners and not self.pods(service) and service.selector:
+                    return "svc-selector-no-pods"
+            if everyone and not any(e.health == "healthy" for e in everyone) and any(e.health == "unhealthy" for e in everyone):
+                return "pods-all-notready"
+            if u.subset and subset and any(e.health == "unhealthy" for e in subset):
+                return "subset-all-notready"
+        if u.subset and not subset:
+            return "subset-empty-weighted" if branch.share < 1 else "subset-empty-all"
+        return ""
+
+    @staticmethod
+    def _whole_service_off(owners: list[tuple[Cluster, Workload]]) -> bool:
+        return bool(owners) and all(w.wanted == 0 for _, w in owners)
+
+    @staticmethod
+    def candidates(u: Upstream) -> list[IstioEndpoint]:
+        """Endpoints that carry the subset's labels, usable or not."""
+        return [*u.endpoints, *u.dropped]
+
+    def endpoints(self, istiod: Istiod, service: HostService) -> tuple[IstioEndpoint, ...]:
+        """Every endpoint of a service, of all ports and subsets."""
+        return self.mesh.endpoints(istiod, service.hostname, service.namespace)
+
+    def pods(self, service: HostService) -> list[tuple[Cluster, Pod]]:
+        """The pods that a Service selects."""
+        selector = service.selector or {}
+        return [
+            (c, p)
+            for c in self.mesh.clusters
+            for p in c.within(Pod, service.namespace).values()
+            if selector and all(p.labels.get(k) == v for k, v in selector.items())
+        ]
+
+    def owners(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Workload]]:
+        """The workloads whose pods a Service selects; with an upstream, only those that would fill its subset."""
+        selector = dict(service.selector or {})
+        if not selector:
+            return []
+        if upstream is not None and upstream.rule is not None and (subset := upstream.rule.subset(upstream.subset)) is not None:
+            selector |= subset.labels or {}
+        return [
+            (c, w)
+            for c, w in self.mesh.workloads(service.namespace)
+            if all(w.spec.template.metadata.labels and w.spec.template.metadata.labels.get(k) == v for k, v in selector.items())
+        ]
+
+    # --- ServiceEntries -----------------------------------------------------------------------------------------------------
+
+    def entries(self, istiod: Istiod, host: str) -> list[ServiceEntry]:
+        """The ServiceEntries of a host, oldest first."""
+        found = [e for e in istiod.all(ServiceEntry) if isinstance(e, ServiceEntry) and host in (e.spec.hosts or ())]
+        return sorted(found, key=lambda e: (e.created, host, e.namespace, e.name))
+
+    def lost_ports(self, istiod: Istiod, host: str) -> dict[int, tuple[ServiceEntry, ServiceEntry]]:
+        """Ports that a ServiceEntry defines and istiod drops, since an older one of its namespace cannot be merged with it: (kept, dropped)."""
+        out: dict[int, tuple[ServiceEntry, ServiceEntry]] = {}
+        by_namespace: dict[str, list[ServiceEntry]] = {}
+        for e in self.entries(istiod, host):
+            by_namespace.setdefault(e.namespace, []).append(e)
+        for group in by_namespace.values():
+            if any(s.kubernetes and s.namespace == group[0].namespace for s in istiod.by_host.get(host, ())):
+                continue
+            kept = group[0]
+            first = next(s for s in from_entry(kept, istiod.cluster, {}) if s.hostname == host)
+            have = {p.number for p in kept.spec.ports or ()}
+            for other in group[1:]:
+                second = next(s for s in from_entry(other, istiod.cluster, {}) if s.hostname == host)
+                if can_merge(first, second):
+                    have |= {p.number for p in other.spec.ports or ()}
+                    continue
+                for p in other.spec.ports or ():
+                    if p.number not in have:
+                        out.setdefault(p.number, (kept, other))
+        return out
+
+    # --- what a finding says ------------------------------------------------------------------------------------------------
+
+    def viewpoints(self, branches: Iterable[Branch]) -> tuple[Viewpoint, ...]:
+        """The callers that some branches belong to."""
+        return tuple(dict.fromkeys(v for b in branches for v in b.view.callers.viewpoints))
+
+    def share(self, branches: Iterable[Branch]) -> float:
+        """The part of a rule's requests that goes to some branches, of the rule where it is largest."""
+        sums: dict[int, float] = {}
+        for b in branches:
+            sums[id(b.step)] = sums.get(id(b.step), 0.0) + b.share
+        return round(max(sums.values(), default=0.0), 6)
+
+    def cluster_of(self, branch: Branch) -> str:
+        """The cluster whose control plane makes a branch."""
+        return self.mesh.cluster(branch.view.ups.istiod.cluster).name
+
+    def finding(  # noqa: PLR0913 - a finding has these parts
+        self,
+        cause: str,
+        *,
+        cluster: str,
+        resource: str,
+        path: str,
+        message: str,
+        share: float,
+        viewpoints: Iterable[Viewpoint],
+        evidence: Iterable[str] = (),
+        fix: str = "",
+        patch: str | None = None,
+        commands: Iterable[str] = (),
+    ) -> Finding:
+        """A finding about this host; its severity follows from its share (DESIGN §2)."""
+        origin = self.mesh.cluster(cluster).origins.get(resource)
+        return Finding(
+            cause=cause,
+            code=CAUSES[cause].code,
+            severity=Severity.ERROR if share > 0 else Severity.WARNING,
+            cluster=cluster,
+            resource=resource,
+            path=path,
+            host=self.host,
+            viewpoints=tuple(viewpoints),
+            failing_share=share,
+            message=message,
+            evidence=tuple(evidence),
+            fix=fix,
+            patch=patch,
+            commands=tuple(commands),
+            same_as=SAME_AS.get(cause, ()),
+            origin=Origin(*origin) if origin else None,
+        )
+
+    def slices_evidence(self, istiod: Istiod, service: HostService) -> Iterator[str]:
+        """What the EndpointSlices of a Service hold, one line for each."""
+        for c in self.mesh.clusters:
+            for s in self.mesh.slices(c, service.namespace, service.name):
+                found = s.endpoints or ()
+                ready = sum(e.conditions.ready is not False for e in found)
+                yield f"EndpointSlice {s.namespace}/{s.name} in {c.name}: {len(found)} endpoint{'s'[: len(found) != 1]}, {ready} ready"
+            if c.get(Service, service.namespace, service.name) is not None and not self.mesh.slices(c, service.namespace, service.name):
+                yield f"Service {service.namespace}/{service.name} in {c.name} has no EndpointSlice"
+
+    def heals(self, changes: Iterable[Change], branches: Iterable[Branch]) -> bool:
+        """Whether these changes bring the failing share of every rule of these callers to 0: a patch that does not is never shown."""
+        after = self.mesh.apply(changes)
+        for callers in {id(b.view): b.view.callers for b in branches}.values():
+            if any(answer(callers.viewpoints[0], s).failing_share for s in steps(upstreams(after, callers.proxy), [self.host])):
+                return False
+        return True
+
+
+def short(host: str) -> str:
+    """A host as people say it: `name.namespace` of a Service, the whole name of anything else."""
+    return host.removesuffix(f".svc.{names.DOMAIN}")
+
+
+def endpoints_command(u: Upstream) -> str:
+    """The istioctl command that shows the endpoints of an Envoy cluster."""
+    return f"istioctl proxy-config endpoints <pod> --cluster '{u.name}'"
+
+
+def _view(mesh: Mesh, callers: Class, host: str) -> View:
+    ups = upstreams(mesh, callers.proxy)
+    found = list(steps(ups, [host]))
+    if not found and not ups.istiod.by_host.get(host):
+        through = _leading(ups.istiod, host)
+        found = [s for s in steps(ups, through) if any(u.host == host for u, _, _ in s.targets)] if through else []
+    viewpoint = callers.viewpoints[0]
+    return View(callers, ups, found, [answer(viewpoint, s) for s in found])
+
+
+def _leading(istiod: Istiod, host: str) -> list[str]:
+    """The hosts whose rules lead to a host."""
+
+    def index() -> dict[str, list[str]]:
+        out: dict[str, list[str]] = {}
+        for r in istiod.rulesets:
+            for to in r.destinations():
+                out.setdefault(to, []).extend(h for h in r.hosts if h != to)
+        return out
+
+    return istiod.once("leading", index).get(host, [])

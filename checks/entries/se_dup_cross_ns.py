@@ -1,0 +1,70 @@
+"""se-dup-cross-ns (MESH403)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from checks.answers import Viewpoint
+from checks.case import Case, View
+from checks.entries import control_planes, describe
+from checks.finding import Finding, check
+from checks.istiod import Istiod
+from checks.resources import ServiceEntry
+
+
+@check("se-dup-cross-ns")
+def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
+    """ServiceEntries of different namespaces define the same host for the same callers.
+
+    For each caller istiod chooses one namespace (the caller's own, else the one whose entry it meets first, the oldest) and the entries of
+    all others disappear for this caller, with their ports and endpoints. Callers in different namespaces may get different ones.
+
+    How to see it: `kubectl get serviceentries -A` shows the host twice; `istioctl proxy-config endpoints` differs from namespace to namespace.
+
+    How to fix it: one ServiceEntry for each host, or exportTo that keeps them apart.
+    """
+    for istiod in control_planes(case):
+        entries = case.entries(istiod, case.host)
+        if len({e.namespace for e in entries}) < 2 or any(s.kubernetes for s in istiod.by_host.get(case.host, ())):
+            continue
+        hidden: dict[str, list[tuple[View, str]]] = {}
+        for view in case.views:
+            if view.ups.istiod is not istiod:
+                continue
+            chosen = view.ups.scope.services.get(case.host)
+            if chosen is None:
+                continue
+            seen = {s.namespace for s in istiod.exported_to(view.ups.proxy.namespace) if s.hostname == case.host}
+            for namespace in sorted(seen - {chosen.namespace}):
+                hidden.setdefault(namespace, []).append((view, chosen.namespace))
+        for namespace, views in hidden.items():
+            yield _finding(case, istiod, entries, namespace, views)
+
+
+def _finding(case: Case, istiod: Istiod, entries: list[ServiceEntry], namespace: str, views: list[tuple[View, str]]) -> Finding:
+    lost = next(e for e in entries if e.namespace == namespace)
+    winners = sorted({w for _, w in views})
+    kept = [e for e in entries if e.namespace in winners]
+    have = {p.number for e in kept for p in e.spec.ports or ()}
+    gone = sorted({p.number for e in entries if e.namespace == namespace for p in e.spec.ports or ()} - have)
+    viewpoints: tuple[Viewpoint, ...] = tuple(dict.fromkeys(v for view, _ in views for v in view.callers.viewpoints))
+    branches = [b for b in case.failing() if b.upstream.host == case.host and b.upstream.port in gone and b.view in [v for v, _ in views]]
+    what = f"its port{'s'[: len(gone) != 1]} {', '.join(map(str, gone))} and its endpoints are" if gone else "its endpoints are"
+    return case.finding(
+        "se-dup-cross-ns",
+        cluster=case.mesh.cluster(istiod.cluster).name,
+        resource=lost.ref,
+        path="spec.hosts",
+        message=(
+            f"{' and '.join(e.ref for e in kept)} and {lost.ref} define {case.host} in different namespaces: "
+            f"these callers get {', '.join(winners)}'s, and {what} not used for them."
+        ),
+        share=case.share(branches),
+        viewpoints=viewpoints,
+        evidence=tuple(describe(e) for e in entries),
+        fix=f"Keep one ServiceEntry for {case.host}, or set exportTo so that no caller sees two.",
+        commands=(
+            f"kubectl get serviceentries -A | grep {case.host}",
+            f"istioctl proxy-config endpoints <pod> --cluster 'outbound|{(lost.spec.ports or ())[0].number if lost.spec.ports else 0}||{case.host}'",
+        ),
+    )

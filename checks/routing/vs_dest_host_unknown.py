@@ -1,0 +1,40 @@
+"""vs-dest-host-unknown (MESH201)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from checks import names
+from checks.case import Case
+from checks.finding import Finding, check
+from checks.subsets import percent, reweigh
+
+
+@check("vs-dest-host-unknown")
+def vs_dest_host_unknown(case: Case) -> Iterator[Finding]:
+    """A rule leads to a host that neither a Service nor a ServiceEntry defines.
+
+    istiod writes the route all the same, with the name of a cluster that it never pushes: Envoy answers with 503 (flag NC, body empty).
+
+    How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` prints nothing; the access log has an empty upstream_cluster.
+
+    How to fix it: correct the host (a short name means the rule's own namespace), or create the Service or ServiceEntry.
+    """
+    for branches in case.caused("vs-dest-host-unknown"):
+        first = branches[0]
+        host, share = first.upstream.host, case.share(branches)
+        istiod = first.view.ups.istiod
+        near = names.nearest(host, istiod.by_host, 3)
+        yield case.finding(
+            "vs-dest-host-unknown",
+            cluster=case.cluster_of(first),
+            resource=first.resource,
+            path=f"{first.path}.destination.host" if first.path else "",
+            message=f"{percent(share)} of the requests of a rule go to host {host}, which no Service and no ServiceEntry defines.",
+            share=share,
+            viewpoints=case.viewpoints(branches),
+            evidence=(f"none of {len(istiod.by_host)} known hosts is {host}", *((f"near: {', '.join(near)}",) if near else ())),
+            fix=f"Correct the host{f' (did you mean {near[0]}?)' if near else ''}, or create the Service or ServiceEntry that it names.",
+            patch=reweigh(case, branches),
+            commands=(f"istioctl proxy-config cluster <pod> --fqdn {host}",),
+        )

@@ -1,0 +1,1 @@
+"""Services, their endpoints and workloads (MESH3xx)."""

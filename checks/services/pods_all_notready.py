@@ -1,0 +1,51 @@
+"""pods-all-notready (MESH303)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from checks.case import Branch, Case, endpoints_command, short
+from checks.finding import Finding, check
+from checks.subsets import percent
+
+
+@check("pods-all-notready")
+def pods_all_notready(case: Case) -> Iterator[Finding]:
+    """Every pod of a service fails its readiness probe.
+
+    A bad release, a dependency that the probe asks, a missing configuration: the pods run and none is ready. Envoy knows their endpoints as
+    unhealthy and, without panic mode, answers every request with 503 "no healthy upstream" (flag UH).
+
+    How to see it: `kubectl get pods` shows 0/1 or 1/2 ready; `kubectl describe pod` has the probe's answer.
+
+    How to fix it: mend the app or its readiness probe.
+    """
+    groups: dict[str, list[Branch]] = {}
+    for branches in case.caused("pods-all-notready"):
+        for b in branches:
+            groups.setdefault(b.upstream.service.hostname if b.upstream.service else "", []).append(b)
+    for branches in groups.values():
+        first = branches[0]
+        service = first.upstream.service
+        if service is None:
+            continue
+        waiting = {e.address: e for e in case.endpoints(first.view.ups.istiod, service) if e.health == "unhealthy"}
+        share, count = case.share(branches), len(waiting)
+        yield case.finding(
+            "pods-all-notready",
+            cluster=case.cluster_of(first),
+            resource=service.sources[0][1],
+            path="",
+            message=f"{percent(share)} of the requests fail: none of the {count} pod{'s'[: count != 1]} of {short(service.hostname)} is ready.",
+            share=share,
+            viewpoints=case.viewpoints(branches),
+            evidence=(
+                *(f"{e.workload} at {e.address}: {e.reason}" for e in list(waiting.values())[:5]),
+                *case.slices_evidence(first.view.ups.istiod, service),
+            ),
+            fix="Make the pods ready: look at their readiness probe and at what the app says.",
+            commands=(
+                f"kubectl -n {service.namespace} get pods -l '{','.join(f'{k}={v}' for k, v in (service.selector or {}).items())}'",
+                endpoints_command(first.upstream),
+            ),
+        )

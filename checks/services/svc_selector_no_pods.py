@@ -1,0 +1,57 @@
+"""svc-selector-no-pods (MESH301)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from checks.case import Case, endpoints_command, short
+from checks.finding import Finding, check
+from checks.names import nearest
+from checks.resources import Pod
+from checks.subsets import percent
+
+
+@check("svc-selector-no-pods")
+def svc_selector_no_pods(case: Case) -> Iterator[Finding]:
+    """A Service's selector matches no pod, and no workload whose pods it could match.
+
+    A typo in the selector or in the pods' labels, a label that stands on the Deployment and not on its template, or a workload that was
+    deleted or lives in another namespace. The Service has no endpoint and every request to it gets 503 "no healthy upstream" (flag UH).
+
+    How to see it: `kubectl get endpointslices -l kubernetes.io/service-name=NAME` shows none or empty ones.
+
+    How to fix it: make the selector and the pods' labels agree.
+    """
+    done: dict[str, list[object]] = {}
+    for branches in case.caused("svc-selector-no-pods"):
+        first = branches[0]
+        service = first.upstream.service
+        if service is None or service.hostname in done:
+            continue
+        done[service.hostname] = []
+        same = [b for group in case.caused("svc-selector-no-pods") for b in group if b.upstream.service is service]
+        share = case.share(same)
+        wanted = ",".join(f"{k}={v}" for k, v in (service.selector or {}).items())
+        yield case.finding(
+            "svc-selector-no-pods",
+            cluster=service.sources[0][0] if service.sources[0][0] in {c.name for c in case.mesh.clusters} else case.cluster_of(first),
+            resource=service.sources[0][1],
+            path="spec.selector",
+            message=f"{percent(share)} of the requests fail: the selector of {service.sources[0][1]} ({wanted}) matches no pod.",
+            share=share,
+            viewpoints=case.viewpoints(same),
+            evidence=(*_near(case, service.namespace, dict(service.selector or {})), *case.slices_evidence(first.view.ups.istiod, service)),
+            fix=f"Make the selector of {short(service.hostname)} and the labels of its pods agree, or deploy the pods.",
+            commands=(f"kubectl -n {service.namespace} get pods -l '{wanted}'", endpoints_command(first.upstream)),
+        )
+
+
+def _near(case: Case, namespace: str, selector: dict[str, str]) -> Iterator[str]:
+    """Labels of the namespace's pods that look like the selector."""
+    for key, value in selector.items():
+        have = {p.labels[key] for c in case.mesh.clusters for p in c.within(Pod, namespace).values() if key in p.labels}
+        near = nearest(value, sorted(have), 3)
+        if near:
+            yield f"pods of namespace {namespace} carry {key}={f', {key}='.join(near)}"
+        elif not have:
+            yield f"no pod of namespace {namespace} carries label {key}"

@@ -1,0 +1,41 @@
+"""subset-all-notready (MESH104)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from checks.case import Case, endpoints_command, short
+from checks.finding import Finding, check
+from checks.subsets import labels, percent, proof, reweigh
+
+
+@check("subset-all-notready")
+def subset_all_notready(case: Case) -> Iterator[Finding]:
+    """Every pod of a subset fails its readiness probe while other pods of the service are ready.
+
+    The pods are there, so a look at their number shows nothing. istiod sends their endpoints as unhealthy (before Istio 1.31: not at all),
+    and Envoy, without panic mode, answers the subset's share with 503 "no healthy upstream" (flag UH).
+
+    How to see it: `kubectl get pods` shows 0/1 or 1/2 ready; `istioctl proxy-config endpoints` shows UNHEALTHY.
+
+    How to fix it: mend the app or its readiness probe; until then take the share away from the subset.
+    """
+    for branches in case.caused("subset-all-notready"):
+        first = branches[0]
+        u = first.upstream
+        waiting = [e for e in case.candidates(u) if e.health == "unhealthy"]
+        host, share = short(u.host), case.share(branches)
+        count = len({e.address for e in waiting})
+        yield case.finding(
+            "subset-all-notready",
+            cluster=case.cluster_of(first),
+            resource=first.resource,
+            path=first.path,
+            message=f"Subset {u.subset} of {host} gets {percent(share)} of the requests of a rule and none of its {count} pod{'s'[: count != 1]} is ready.",
+            share=share,
+            viewpoints=case.viewpoints(branches),
+            evidence=(*(f"{e.workload} at {e.at} ({labels(u)}): {e.reason}" for e in waiting[:5]), *proof(case, first)),
+            fix=f"Make the pods with {labels(u)} ready (app or readiness probe), or take the weight off subset {u.subset} until they are.",
+            patch=reweigh(case, branches),
+            commands=(f"kubectl -n {u.service.namespace if u.service else ''} get pods -l '{labels(u)}'", endpoints_command(u)),
+        )

@@ -1,0 +1,26 @@
+"""subset-empty-weighted (MESH101)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from checks.case import Case
+from checks.finding import Finding, check
+from checks.subsets import empty
+
+
+@check("subset-empty-weighted")
+def subset_empty_weighted(case: Case) -> Iterator[Finding]:
+    """A weighted destination names a subset that no endpoint of the service carries.
+
+    The DestinationRule defines the subset by labels, the route gives it a share of the requests, and no pod behind the Service has those
+    labels. Envoy holds the cluster without a single host and answers that share with 503 "no healthy upstream" (flag UH); retries do not
+    help, since they stay in the same cluster.
+
+    How to see it: `istioctl proxy-config endpoints <pod> --cluster 'outbound|80|v1|HOST'` prints no line; `kubectl get pods -l` with the
+    Service's selector and the subset's labels prints none.
+
+    How to fix it: deploy the version, or move its weight to a subset that has endpoints.
+    """
+    for branches in case.caused("subset-empty-weighted"):
+        yield empty(case, "subset-empty-weighted", branches)

@@ -1,0 +1,163 @@
+"""Who calls: the sidecars of each namespace, the gateways and the waypoints of a mesh, those that see the same told apart from those that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from checks.answers import Viewpoint, ViewpointKind
+from checks.istiod import Istiod, Proxy
+from checks.mesh import Cluster, Mesh
+from checks.resources import DestinationRule, Namespace, Pod, Sidecar
+
+WAYPOINT = "istio.io-mesh-controller"
+
+
+def proxy_kind(pod: Pod) -> ViewpointKind:
+    """What kind of proxy runs in a pod: waypoint, gateway, sidecar, or none."""
+    if pod.labels.get("gateway.istio.io/managed") == WAYPOINT:
+        return "waypoint"
+    containers = [*pod.spec.containers, *(pod.spec.init_containers or ())]
+    proxies = [c for c in containers if c.name == "istio-proxy"]
+    if any("waypoint" in (c.args or ()) for c in proxies):
+        return "waypoint"
+    if any("router" in (c.args or ()) for c in proxies):
+        return "gateway"
+    return "sidecar" if proxies or "sidecar.istio.io/status" in pod.annotations else "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A population of proxies that see the same, and one proxy of it that stands for all."""
+
+    viewpoint: Viewpoint
+    proxy: Proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """Callers of several namespaces for which istiod makes the same: `proxy` stands for all of them."""
+
+    proxy: Proxy
+    viewpoints: tuple[Viewpoint, ...]
+
+
+def _selectors(istiod: Istiod) -> list[tuple[str, Mapping[str, str]]]:
+    """Every label predicate of the configuration that tells callers apart, with the namespace that it is limited to (empty: all)."""
+    found: list[tuple[str, Mapping[str, str]]] = []
+    for r in istiod.all(DestinationRule):
+        if isinstance(r, DestinationRule) and r.spec.workload_selector:
+            found.append((r.namespace, r.spec.workload_selector.wanted))
+    for s in istiod.all(Sidecar):
+        if isinstance(s, Sidecar) and s.spec.workload_selector:
+            found.append((s.namespace, s.spec.workload_selector.wanted))
+    for rules in istiod.rulesets:
+        for matches in [*(r.matches for r in rules.http), *(r.matches for r in (*rules.tcp, *rules.tls))]:
+            found += [("", m.source_labels) for m in matches if m.source_labels]
+    unique: list[tuple[str, Mapping[str, str]]] = []
+    for f in found:
+        if f not in unique:
+            unique.append(f)
+    return unique
+
+
+def _workload(pod: Pod) -> str:
+    """A stable name of the workload that a gateway's pod belongs to."""
+    for key in ("gateway.networking.k8s.io/gateway-name", "istio", "app"):
+        if pod.labels.get(key):
+            return f"{key}={pod.labels[key]}"
+    return pod.name
+
+
+def callers(mesh: Mesh) -> list[Caller]:
+    """Every population of proxies of the mesh; of a mesh without any pod that has a proxy, the namespaces that could have one."""
+    found = [c for cluster in mesh.clusters for c in _callers(mesh, cluster)]
+    return found or list(_imagined(mesh))
+
+
+def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
+    istiod = mesh.istiod(cluster.name)
+    selectors = istiod.once("selectors", lambda: _selectors(istiod))
+    spaces = cluster.objects.get(Pod, {})
+    for namespace in sorted(spaces):
+        space = cluster.within(Pod, namespace)
+        yield from mesh.once(
+            ("callers", cluster.name, namespace),
+            (space, istiod, cluster.objects.get(Namespace)),
+            lambda s=space: list(_of_namespace(mesh, cluster, s.values(), selectors)),
+        )  # type: ignore[misc]
+
+
+def _of_namespace(mesh: Mesh, cluster: Cluster, pods: Iterable[Pod], selectors: list[tuple[str, Mapping[str, str]]]) -> Iterator[Caller]:
+    groups: dict[tuple[str, object], list[Pod]] = {}
+    for pod in pods:
+        kind = proxy_kind(pod)
+        if kind == "none" or pod.metadata.deletion_timestamp:
+            continue
+        if kind == "sidecar":
+            own = [(ns, s) for ns, s in selectors if ns in ("", pod.namespace)]
+            key: object = frozenset(i for i, (_, s) in enumerate(own) if all(pod.labels.get(k) == v for k, v in s.items()))
+        else:
+            key = _workload(pod)
+        groups.setdefault((kind, key), []).append(pod)
+    sidecars = sum(kind == "sidecar" for kind, _ in groups)
+    for (kind, key), members in sorted(groups.items(), key=lambda g: (g[0][0], sorted(p.name for p in g[1])[0])):
+        first = min(members, key=lambda p: (not p.ready, p.name))
+        selector = None if kind == "sidecar" and sidecars == 1 else str(key) if kind != "sidecar" else _told_apart(members)
+        viewpoint = Viewpoint(cluster.name, kind, first.namespace, None, selector)  # type: ignore[arg-type]
+        yield Caller(viewpoint, mesh.proxy(cluster, first, kind))
+
+
+def _told_apart(pods: list[Pod]) -> str:
+    """A population as labels: what all its pods share of app and version."""
+    shared = [
+        k for k in ("app", "app.kubernetes.io/name", "version") if len({p.labels.get(k) for p in pods}) == 1 and pods[0].labels.get(k)
+    ]
+    return ",".join(f"{k}={pods[0].labels[k]}" for k in shared) or ",".join(sorted({p.labels.get("app", p.name) for p in pods}))
+
+
+def _imagined(mesh: Mesh) -> Iterator[Caller]:
+    for cluster in mesh.clusters:
+        istiod = mesh.istiod(cluster.name)
+        spaces = {s.namespace for s in istiod.services} | {r.namespace for r in istiod.rulesets}
+        for ns in sorted(spaces - {istiod.config.root_namespace} or spaces):
+            proxy = Proxy("sidecar", mesh.cluster_id(cluster), ns, "", {}, network=mesh.network(cluster, "", {}))
+            yield Caller(Viewpoint(cluster.name, "sidecar", ns), proxy)
+
+
+def classes(mesh: Mesh, namespace: str = "") -> list[Class]:
+    """The callers of the mesh grouped by what istiod makes for them; `namespace` is whose caller should stand for a group if it can."""
+    groups: dict[object, list[Caller]] = {}
+    for c in callers(mesh):
+        groups.setdefault(_class(mesh, c), []).append(c)
+    out: list[Class] = []
+    for members in groups.values():
+        first = next((c for c in members if c.viewpoint.namespace == namespace), members[0])
+        ordered = [first, *(c for c in members if c is not first)]
+        out.append(Class(first.proxy, tuple(c.viewpoint for c in ordered)))
+    return out
+
+
+def _class(mesh: Mesh, caller: Caller) -> object:
+    """Two callers with the same key get the same from istiod."""
+    p = caller.proxy
+    cluster = mesh.cluster(p.cluster)
+    istiod = mesh.istiod(cluster.name)
+    placed = (p.locality, p.node) if istiod.once("placed", lambda: _placed(istiod)) else ()
+    if p.kind != "sidecar" or caller.viewpoint.selector or istiod.special(p.namespace):
+        return caller.viewpoint, placed
+    return cluster.name, p.network, placed
+
+
+def _placed(istiod: Istiod) -> bool:
+    """Whether any rule looks at the caller's node or locality."""
+    if istiod.config.locality_lb_setting.distribute or any(s.node_local for s in istiod.services):
+        return True
+    for r in istiod.all(DestinationRule):
+        if not isinstance(r, DestinationRule):
+            continue
+        policies = [r.spec.traffic_policy, *(s.traffic_policy for s in r.spec.subsets or ())]
+        balancers = [b for p in policies if p for b in (p.load_balancer, *(x.load_balancer for x in p.port_level_settings or ())) if b]
+        if any(b.locality_lb_setting and b.locality_lb_setting.distribute for b in balancers):
+            return True
+    return False
