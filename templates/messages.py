@@ -69,10 +69,8 @@ def _trees(found: Sequence[Rule], most: int = TREES, limit: int = _PAGE, *, else
         if told and sum(map(len, told)) + len(tree) > limit:
             break
         told.append(tree)
-    if told and (rest := len(found) - len(told)):
-        broken = max(len(failing) - len(told), 0)
-        told.append(f"and {words.amount(rest, 'other rule')}, {f'{broken} failing' if broken else 'none of them failing'}")
-    return "\n\n".join(told)
+    rest = words.other_rules(found, (failing or found)[: len(told)])
+    return "\n\n".join([*told, rest] if told and rest else told)
 
 
 def _footer(diagnosis: Json) -> Block:
@@ -109,6 +107,7 @@ def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ())
         case _:
             said = words.impact(host, share_of_host, finding, found)
             top.words(said, tail=verdict)
+    top.bullets([f"{mark} {sentence}" for mark, sentence in words.seen(diagnosis)])
     if finding is not None:
         top.words(words.because(finding, said), label="Why", tail=words.cause_name(finding))
         top.words(finding["fix"], label="Fix").preformatted(finding["patch"] or "", limit=1500)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH = 1200
-RULES = 4
+RULES = 3
 CARDS = 9
 """Destinations drawn in all; the rest of each rule is folded into one card."""
 
@@ -175,10 +175,9 @@ _RULE_NAME, _MATCH = _Font(15, bold=True), _Font(14, _GREY)
 
 def _rule_lines(route: Json) -> tuple[list[str], list[str], float]:
     """The rule's name and match as lines, and the height of their box."""
-    match = clean(route["match"])
-    asked = f"match: {match}" if match else "every request" if route["protocol"] == "http" else f"every {route['protocol']} connection"
+    asked = words.asked(route)
     names = _fit(words.rule_name(route), _RULE_WIDTH - 32, _RULE_NAME, 3)
-    asks = _fit(asked, _RULE_WIDTH - 32, _MATCH, 2)
+    asks = _fit(asked if asked.startswith("every ") else f"match: {asked}", _RULE_WIDTH - 32, _MATCH, 2)
     return names, asks, 30 + len(names) * 19.5 + len(asks) * 18.2
 
 
@@ -266,10 +265,8 @@ def svg(host: str, routes: Sequence[Json], *, verdict: str) -> str:
         for row in rows:
             out += _drawn(row, sure=sure)
         height = rows[-1].top + rows[-1].height + 30
-        if rest := len(found) - len(rows):
-            broken = sum(r.route["failing_share"] > 0 for r in found) - sum(r.rule.route["failing_share"] > 0 for r in rows)
-            end = f"{broken} of them failing" if broken else "none of them failing"
-            out.append(_text(_LEFT, height, f"and {words.amount(rest, 'other rule')}, {end}", _Font(16, _GREY, mono=False)))
+        if rest := words.other_rules(found, [r.rule for r in rows]):
+            out.append(_text(_LEFT, height, rest, _Font(16, _GREY, mono=False)))
             height += 30
     else:
         out.append(_text(_LEFT, 108, "No proxy that was looked at holds a rule of this host.", _Font(18, _GREY, mono=False)))

@@ -31,6 +31,7 @@ _VERDICTS = {
     "healthy": ("✓", _GREEN),
 }
 _SEVERITIES = {"error": ("✗", _RED), "warning": ("!", _YELLOW), "info": ("·", _DIM)}
+_MARKS = {"✗": _RED, "✓": _GREEN, "–": _DIM}
 _STATES = {"ok": ("✓", _GREEN), "bad": ("✗", _RED), "skipped": ("–", _DIM)}
 _LABEL = 6
 
@@ -66,9 +67,8 @@ def _verbatim(text: str, indent: int) -> list[str]:
 
 
 def _drawn(rule: Rule, everyone: Sequence[Json], width: int, paint: Callable[[str, Style], str], *, elsewhere: bool = False) -> list[str]:
-    ends = {"✗": _RED, "✓": _GREEN, "–": _DIM}
     lines = words.tree(rule, everyone, width=width - 2, elsewhere=elsewhere)
-    return [f"  {line.text}" + (f"  {paint(line.end, ends[line.end[0]])}" if line.end else "") for line in lines]
+    return [f"  {line.text}" + (f"  {paint(line.end, _MARKS[line.end[0]])}" if line.end else "") for line in lines]
 
 
 def _origin(finding: Json) -> str:
@@ -122,6 +122,9 @@ def why(diagnosis: Json, *, colour: bool, width: int = WIDTH) -> str:
         case _:
             said = words.impact(host, share, finding, found)
             lines = [first, *_wrap(said, width, "  ")]
+    for sign, sentence in words.seen(diagnosis):
+        head, *rest = _wrap(sentence, width, " " * 4)
+        lines += [f"  {paint(sign, _MARKS[sign])} {head.lstrip()}", *rest]
     told = [f for f in findings if f["severity"] != "info"]
     several = len(diagnosis["clusters"]) > 1
     for one in told:
@@ -142,10 +145,9 @@ def _routes(found: Sequence[Rule], width: int, paint: Callable[[str, Style], str
     for rule in chosen:
         yield ""
         yield from _drawn(rule, everyone, width, paint, elsewhere=elsewhere)
-    if chosen and (rest := len(found) - len(chosen)):
-        broken = max(len(failing) - len(chosen), 0)
+    if chosen and (rest := words.other_rules(found, chosen)):
         yield ""
-        yield f"  and {words.amount(rest, 'other rule')}, {f'{broken} failing' if broken else 'none of them failing'}"
+        yield f"  {rest}"
 
 
 def _proof(findings: Sequence[Json], width: int, paint: Callable[[str, Style], str]) -> list[str]:

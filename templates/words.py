@@ -211,6 +211,11 @@ def _ordinal(route: Json) -> str:
     return f"{kind}rule {int(step[2]) + 1}"
 
 
+def asked(route: Json) -> str:
+    """What the rule matches, `every request` where it asks for nothing."""
+    return clean(route["match"]) or ("every request" if route["protocol"] == "http" else "every connection")
+
+
 def branches(route: Json) -> list[Branch]:
     """The destinations of a rule; an answer made at the proxy is one branch with the whole share."""
     action = clean(route["action"])
@@ -320,11 +325,7 @@ def tree(rule: Rule, everyone: Sequence[Json] = (), *, width: int = 0, elsewhere
     caller = caller_name(rule.viewpoints, everyone)
     source = cut(clean(route["source"]), 90) if route["source"] else f"port {route['port']}, no VirtualService"
     name = f"{source}, {_ordinal(route)}" if _ordinal(route) and route["source"] else source
-    match = cut(clean(route["match"]), 120)
-    asked = (
-        f"match: {match}" if match and match not in {"any", "*", "/*"} else "match: every request" if route["protocol"] == "http" else ""
-    )
-    told = f"{name} ({asked})" if asked else name
+    told = f"{name} (match: {cut(asked(route), 120)})"
     lines: list[Line]
     if width and cell_len(caller) + 5 + cell_len(told) <= width:
         lines, indent = [Line(f"{caller} ──▶ {told}")], " " * (cell_len(caller) + 5)
@@ -345,6 +346,16 @@ def tree(rule: Rule, everyone: Sequence[Json] = (), *, width: int = 0, elsewhere
 
 def _pad(text: str, width: int) -> str:
     return text + " " * (width - cell_len(text))
+
+
+def other_rules(found: Sequence[Rule], drawn: Sequence[Rule]) -> str:
+    """The rules that are not drawn: `and 3 other rules, none of them failing`; empty when all are."""
+    rest = len(found) - len(drawn)
+    broken = sum(r.route["failing_share"] > 0 for r in found) - sum(r.route["failing_share"] > 0 for r in drawn)
+    if rest == 1:
+        return f"and 1 other rule, {'failing as well' if broken else 'not failing'}"
+    told = "all of them" if broken == rest else str(broken) + " of them" if broken else "none of them"
+    return f"and {amount(rest, 'other rule')}, {told} failing" if rest else ""
 
 
 def worst_first(found: Sequence[Rule]) -> list[Rule]:
@@ -505,6 +516,16 @@ def not_looked_at(skipped: Sequence[Json], most: int = 4) -> str:
 def unreadable(skipped: Sequence[Json]) -> list[str]:
     """Why a verdict is unknown: each cluster with each reason once, `west: endpoints cannot be read since 14:02`."""
     return list(dict.fromkeys(f"{clean(s['cluster'])}: {cut(clean(s['reason']), 300)}" for s in skipped))
+
+
+def seen(diagnosis: Json, most: int = 4) -> list[tuple[str, str]]:
+    """What live Envoys hold beside what was predicted, with ✓ or ✗ before it: those that differ first, the rest counted."""
+    live = sorted(diagnosis.get("live") or (), key=lambda a: a["agrees"])
+    told = [("✓" if a["agrees"] else "✗", cut(f"{clean(a['sentence'])} ({clean(a['source'])})", 600)) for a in live]
+    if len(told) > most:
+        differ = sum(not a["agrees"] for a in live[most - 1 :])
+        told = [*told[: most - 1], ("–", f"{len(told) - most + 1} more, {differ or 'none'} of them different from what was predicted")]
+    return told
 
 
 def did_you_mean(word: str, candidates: Sequence[str], *, ambiguous: bool) -> str:
