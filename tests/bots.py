@@ -1,0 +1,73 @@
+"""The whole bot on loopback: recorded clusters, a real Valkey, the local workspace, and the real Bolt over Socket Mode between them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.web.async_client import AsyncWebClient
+
+import handlers
+from bot.clusters import Clusters, ClusterSource
+from bot.outbox import Outbox
+from bot.settings import Alerts
+from bot.store import Store
+from bot.sweep import Sweeper
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from bot.demo.slack import LocalSlack
+
+RECORDED = Path(__file__).parent.parent / "bot" / "demo" / "recorded"
+
+
+def alerts(**more: Any) -> Alerts:
+    """Alert settings without waiting, unless said otherwise."""
+    return Alerts.model_validate({"for": 0, "clear": 0, "default_channel": "#mesh", **more})
+
+
+class Bot:
+    """The parts of a running bot."""
+
+    def __init__(self, clusters: Clusters, store: Store, sweeper: Sweeper) -> None:
+        self.clusters = clusters
+        self.store = store
+        self.sweeper = sweeper
+
+
+@asynccontextmanager
+async def running(
+    slack: LocalSlack, redis_url: str, sources: Sequence[ClusterSource], settings: Alerts | None = None, *, watching: bool = True
+) -> AsyncIterator[Bot]:
+    """A bot that follows `sources`; without `watching` it only answers."""
+    client = AsyncWebClient(token=slack.bot_token, base_url=slack.base_url, retry_handlers=[])
+    app = AsyncApp(client=client, raise_error_for_unhandled_request=True, logger=logging.getLogger("bolt"))
+    clusters, store = Clusters(sources, poll_s=0.1), Store(redis_url)
+    settings = settings or alerts()
+    sweeper = Sweeper(clusters, store, settings)
+    handlers.register(app, sweeper, store)
+    socket = AsyncSocketModeHandler(app, slack.app_token)
+    tasks = [asyncio.create_task(clusters.run())]
+    try:
+        await store.open()
+        assert await clusters.synced(10)
+        await socket.connect_async()
+        await slack.until(lambda: slack.connected)
+        if watching:
+            tasks += [asyncio.create_task(sweeper.run()), asyncio.create_task(Outbox(store, client, settings.default_channel).run())]
+        yield Bot(clusters, store, sweeper)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await socket.close_async()
+        await store.close()
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
