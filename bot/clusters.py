@@ -74,8 +74,17 @@ def apply(cluster: Cluster, changes: Iterable[Change]) -> Cluster:
     by_kind: dict[type[Resource], list[Change]] = {}
     for change in changes:
         by_kind.setdefault(change.kind, []).append(change)
-    touched = {struct: patched(cluster.objects.get(struct, {}), some) for struct, some in by_kind.items()}
-    return dataclasses.replace(cluster, objects={**cluster.objects, **touched})
+    objects: Objects = cluster.objects
+    for struct, some in by_kind.items():
+        objects = _with(objects, struct, patched(objects.get(struct, {}), some))
+    return dataclasses.replace(cluster, objects=objects)
+
+
+def _with(objects: Objects, struct: type[Resource], found: Mapping[str, Mapping[str, Resource]]) -> Objects:
+    """The objects with those of one kind replaced; a kind without objects has no entry."""
+    if found:
+        return {**objects, struct: found}
+    return {s: namespaces for s, namespaces in objects.items() if s is not struct} if struct in objects else objects
 
 
 # --- credentials -----------------------------------------------------------------------------------------------------------
@@ -85,8 +94,7 @@ def contexts(kubeconfig: str | None = None) -> tuple[str, ...]:
     """The contexts of a kubeconfig (default: $KUBECONFIG, else ~/.kube/config); raises NoSuchContext when it cannot be read."""
     path = _kubeconfig(kubeconfig)
     try:
-        config = _merged(path).config
-        return tuple(str(context.value["name"]) for context in config["contexts"].value)
+        return _names(_merged(path).config)
     except _KUBECONFIG_ERRORS as error:
         raise NoSuchContext(f"The kubeconfig {path} cannot be read: {_line(error)}.") from None
 
@@ -106,6 +114,10 @@ def _merged(path: str) -> Any:
     if merger.config is None:
         raise FileNotFoundError("there is no such file")
     return merger
+
+
+def _names(config: Any) -> tuple[str, ...]:
+    return tuple(str(context.value["name"]) for context in config["contexts"].value)
 
 
 # What kubernetes.config lets through when a kubeconfig has the wrong shape.
@@ -184,6 +196,9 @@ class _Credentials:
             return configuration
         path = _kubeconfig(self._source.kubeconfig)
         merger = _merged(path)
+        known = _names(merger.config)
+        if self._source.context is not None and self._source.context not in known:
+            raise NoAccess(_no_such(self._source.context, known, path))
         # A refreshed OIDC token is written back, as kubectl does, where that is possible: the provider may have made the old one invalid.
         persist = merger.save_changes if all(os.access(p, os.W_OK) for p in merger.paths) else None
         loader = KubeConfigLoader(merger.config, active_context=self._source.context, config_base_path=None, config_persister=persist)
@@ -304,7 +319,7 @@ class _Live:
                     merged[namespace] = {**merged.get(namespace, {}), **named}
             whole = merged
         if whole is not self._objects.get(kind.struct):
-            self._objects = {**self._objects, kind.struct: whole}
+            self._objects = _with(self._objects, kind.struct, whole)
 
     def _note_istiods(self, changes: Iterable[Change]) -> None:
         """Keep where istiod runs, and in which revision: by its pods and its Deployment."""
@@ -358,7 +373,7 @@ class _Recorded:
     @property
     def seen(self) -> int:
         """How many objects have been read."""
-        return sum(len(named) for namespaces in self._cluster.objects.values() for named in namespaces.values())
+        return _count(self._cluster)
 
     def unreadable(self) -> Mapping[str, str]:
         """What cannot be read: what the recording says of itself, or `*` when the files cannot be read now."""
@@ -418,6 +433,10 @@ class _Recorded:
         changes = _difference(self._cluster, objects)
         self._cluster = dataclasses.replace(found, objects=apply(self._cluster, changes).objects, origins=origins)
         return changes
+
+
+def _count(cluster: Cluster) -> int:
+    return sum(len(named) for namespaces in cluster.objects.values() for named in namespaces.values())
 
 
 def _difference(old: Cluster, objects: Objects) -> list[Change]:
@@ -591,6 +610,8 @@ async def snapshot(
     for source in sources:
         if source.path is not None:
             found[source] = await asyncio.to_thread(manifests.read, source.path, source.name, mesh=source.mesh, read_at=time.time())
+            if progress:
+                progress(source.name, _count(found[source]))
     live = [source for source in sources if source.path is None]
     clusters = Clusters(live, once=True)
     reporter = asyncio.create_task(_report(clusters, progress)) if progress else None

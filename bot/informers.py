@@ -104,7 +104,7 @@ class Server:
         self._access = access
         self._distrust = distrust
         self._session: aiohttp.ClientSession | None = None
-        self._discovered: dict[str, tuple[float, frozenset[str]]] = {}
+        self._discovered: dict[str, tuple[float, frozenset[str] | Exception]] = {}
         self._discovering: dict[str, asyncio.Lock] = {}
         # A thread of its own: a credential plugin that hangs must not take the threads that other clusters need.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="credentials")
@@ -179,9 +179,11 @@ class Server:
                 await self._reached.wait()
         return None
 
-    async def body(self, path: str, query: Mapping[str, str], accept: str = "application/json") -> tuple[bytes, str]:
-        """The whole answer to one GET, and the URL of the server that gave it; a big list may take its time to begin."""
-        async with self.get(path, query, accept=accept, patience_s=self.pace.silence_s) as (response, url):
+    async def body(
+        self, path: str, query: Mapping[str, str], *, accept: str = "application/json", patience_s: float = 0
+    ) -> tuple[bytes, str]:
+        """The whole answer to one GET, and the URL of the server that gave it."""
+        async with self.get(path, query, accept=accept, patience_s=patience_s) as (response, url):
             return await response.read(), url
 
     async def path(self, kind: Kind, *, fresh: bool = False) -> str | None:
@@ -195,20 +197,25 @@ class Server:
         return None
 
     async def _discover(self, path: str, *, fresh: bool) -> frozenset[str]:
-        """The plurals that one group version serves; asked once for all the kinds of a group."""
+        """The plurals that one group version serves; asked once for all the kinds of a group, which share the answer or its failure."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         async with self._discovering.setdefault(path, asyncio.Lock()):
-            now = asyncio.get_running_loop().time()
-            at, plurals = self._discovered.get(path, (float("-inf"), frozenset()))
-            if now - at < (min(1.0, self.pace.absent_s / 4) if fresh else self.pace.absent_s / 2):
-                return plurals
+            at, outcome = self._discovered.get(path, (float("-inf"), frozenset()))
+            if isinstance(outcome, Exception):
+                if at >= began:
+                    raise outcome
+            elif loop.time() - at < (min(1.0, self.pace.absent_s / 4) if fresh else self.pace.absent_s / 2):
+                return outcome
             try:
-                body, _ = await self.body(path, {})
+                body, _ = await self.body(path, {}, patience_s=self.pace.answer_s)
                 plurals = frozenset(r.name for r in msgspec.json.decode(body, type=_APIResources).resources)
-            except Refused as refused:
-                if refused.status != 404:
+            except _PASSING as error:
+                if not isinstance(error, Refused) or error.status != 404:
+                    self._discovered[path] = (loop.time(), error)
                     raise
                 plurals = frozenset()
-            self._discovered[path] = (now, plurals)
+            self._discovered[path] = (loop.time(), plurals)
             return plurals
 
 
@@ -516,7 +523,9 @@ class Informer:
         query = self._query(limit=str(self._pace.page))
         self.seen = 0
         while True:
-            body, self._url = await self._server.body(self._where(path), query, self._accepts[0])
+            # A big list may take its time to begin.
+            patience_s = self._pace.silence_s
+            body, self._url = await self._server.body(self._where(path), query, accept=self._accepts[0], patience_s=patience_s)
             items, meta = self._codec.page(body)
             self._sign_of_life()
             for item in items:
