@@ -8,6 +8,7 @@ The numbers are Slack's; where Slack documents none, they are the ones that othe
 from __future__ import annotations
 
 import html
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ Action = tuple[str, str, str, str | None]
 TEXT = 3_900
 """Characters of a message's text: `chat.update` refuses more than 4,000, and every message may be updated."""
 TOTAL = 12_000
-"""Characters of all blocks together: Slack answers `msg_blocks_too_long` at about 13,200, undocumented."""
+"""Characters of all blocks together, as JSON: Slack answers `msg_blocks_too_long` at about 13,200, undocumented."""
 ROOT_BLOCKS, ROOT_TOTAL = 12, 7_000
 """What a reduced message may have: it fits every limit with room."""
 VALUE = 280
@@ -280,6 +281,11 @@ def _weight(node: Any) -> int:
     return sum(map(_weight, node)) if isinstance(node, list | tuple) else 0
 
 
+def _size(blocks: Sequence[Block]) -> int:
+    """Characters of the blocks as JSON, which is what `msg_blocks_too_long` counts."""
+    return units(json.dumps(list(blocks), ensure_ascii=False, separators=(",", ":")))
+
+
 def _node_breaks(node: Block, pointer: str) -> Iterator[str]:
     kind = node.get("type", "")
     yield from _check(node, _ANYWHERE, pointer)
@@ -315,7 +321,7 @@ def _sums(blocks: Sequence[Block]) -> Iterator[str]:
     yield from (f"/blocks/{i}: no block of type {kind!r} in a message" for i, kind in enumerate(kinds) if kind not in _BLOCKS)
     if len(kinds) > 50:
         yield f"/blocks: {len(kinds)} blocks, at most 50"
-    if (total := _weight(blocks)) > TOTAL:
+    if (total := _size(blocks)) > TOTAL:
         yield f"/blocks: {total:,} characters together, at most {TOTAL:,}"
     for kind, most in (("table", 1), ("data_visualization", 2)):
         if kinds.count(kind) > most:
@@ -396,7 +402,7 @@ def _reduced(message: Message) -> Message:
     """The message within the budget of an alert's root: texts cut, lists and tables folded, pictures gone, the last blocks first to go."""
     blocks = [small for block in message.blocks for small in _smaller(block)]
     note = context(Mrkdwn("Shortened to fit into one message."))
-    while len(blocks) > ROOT_BLOCKS - 1 or _weight(blocks) > ROOT_TOTAL - 100:
+    while len(blocks) > ROOT_BLOCKS - 1 or _size(blocks) > ROOT_TOTAL - 200:
         last = next((i for i in reversed(range(len(blocks))) if blocks[i]["type"] not in {"header", "actions"}), None)
         if last is None:
             break
