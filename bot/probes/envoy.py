@@ -145,7 +145,7 @@ class _Admin:
     max_bytes: int
 
     async def view(self) -> tuple[EnvoyView, Skipped | None]:
-        """What it holds; beside it what was missing when only the configuration could not be read."""
+        """What it holds; beside it why, when some of the configuration could not be read."""
         seen = _Seen()
         seen.identity(await self.get(Request.IDENTITY), self.where)
         await asyncio.to_thread(seen.statuses, await self.get(Request.HOSTS))  # the only one that takes long to decode
@@ -215,7 +215,7 @@ def _saved(where: Where, max_bytes: int) -> tuple[EnvoyView, Skipped | None]:
     if seen.hosts is None and seen.endpoints is None:
         raise NotRead(f"{path} holds neither /clusters nor /config_dump?include_eds of an Envoy, so that no host is known")
     view = seen.view(where, saved_at, where.at)
-    return view, None if view.routes is not None else where.skipped(f"{path} holds no /config_dump", hosts=True)
+    return view, None if view.routes is not None else where.skipped(f"{path} holds no routes, as a whole /config_dump does", hosts=True)
 
 
 def _files(path: Path, where: Where, max_bytes: int) -> Iterator[_File]:
