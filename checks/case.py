@@ -5,22 +5,26 @@ A check may read everything and reports only what concerns its host. Two checks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from checks import names
-from checks.answers import Route, Viewpoint
 from checks.catalogue import CAUSES
 from checks.finding import Finding, Origin, Severity
 from checks.istiod import Istiod, can_merge
-from checks.mesh import Change, Cluster, Mesh
 from checks.registry import HostService, IstioEndpoint, from_entry
 from checks.resources import Pod, Service, ServiceEntry, Workload
 from checks.routes import answer, steps, upstreams
-from checks.sidecar import Step
 from checks.upstream import Upstream, Upstreams, shares
 from checks.viewpoints import Class, classes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from checks.answers import Route, Viewpoint
+    from checks.mesh import Change, Cluster, Mesh
+    from checks.sidecar import Step
 
 SAME_AS: dict[str, tuple[str, ...]] = {
     "subset-empty-weighted": ("IST0173", "KIA0203"),
@@ -227,7 +231,7 @@ class Case:
         """The cluster whose control plane makes a branch."""
         return self.mesh.cluster(branch.view.ups.istiod.cluster).name
 
-    def finding(  # noqa: PLR0913 - a finding has these parts
+    def finding(
         self,
         cause: str,
         *,
@@ -263,7 +267,7 @@ class Case:
             origin=Origin(*origin) if origin else None,
         )
 
-    def slices_evidence(self, istiod: Istiod, service: HostService) -> Iterator[str]:
+    def slices_evidence(self, service: HostService) -> Iterator[str]:
         """What the EndpointSlices of a Service hold, one line for each."""
         for c in self.mesh.clusters:
             for s in self.mesh.slices(c, service.namespace, service.name):

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import inspect
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -23,10 +21,15 @@ from checks.answers import Route, Viewpoint
 from checks.case import Case
 from checks.evidence import Agreement
 from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
-from checks.istiod import Istiod
 from checks.mesh import Cluster, Mesh, Unreadable
 from checks.resources import DaemonSet, Deployment, EndpointSlice, Pod, ReplicaSet, Resource, StatefulSet, WorkloadEntry
 from checks.viewpoints import Caller, callers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import ModuleType
+
+    from checks.istiod import Istiod
 
 FAMILIES = ("subsets", "routing", "services", "entries")
 
@@ -102,11 +105,6 @@ def registry() -> Mapping[str, Check]:
         for found in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"checks.{family}.{found.name}")
     return dict(REGISTRY)
-
-
-def pages() -> Mapping[str, str]:
-    """What people read about each cause that is checked: the docstring of its check."""
-    return {cause: inspect.getdoc(check) or "" for cause, check in registry().items()}
 
 
 @cache

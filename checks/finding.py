@@ -14,10 +14,9 @@ from msgspec import Struct
 
 from checks.answers import Viewpoint
 from checks.catalogue import CAUSES, Cause
-from checks.routes import Viewpoint
 
 if TYPE_CHECKING:
-    from checks.diagnosis import Case
+    from checks.case import Case
 
 
 class Severity(StrEnum):

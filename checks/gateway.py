@@ -5,19 +5,22 @@ Rules: semantics.md 3.2; pilot/pkg/model/gateway.go and pilot/pkg/networking/cor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
 from checks.gatewayapi import BoundGateway
-from checks.istiod import Proxy
-from checks.mesh import Mesh
 from checks.registry import protocol
-from checks.resources import Pod, Server, Service
-from checks.rulesets import L4Match, L4Rule, Rule, RuleSet, describe, is_catch_all, rules_for
+from checks.resources import L4Match, Pod, Server, Service
+from checks.rulesets import L4Rule, Rule, RuleSet, describe, is_catch_all, rules_for
 from checks.sidecar import Step, l4_targets
-from checks.upstream import Upstream, Upstreams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from checks.istiod import Proxy
+    from checks.mesh import Mesh
+    from checks.upstream import Upstream, Upstreams
 
 _HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
 

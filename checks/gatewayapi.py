@@ -5,7 +5,6 @@ Rules: pilot/pkg/config/kube/gateway/{conversion,route_collections,gateway_colle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -40,6 +39,8 @@ from checks.resources import (
 from checks.rulesets import L4Rule, Rule, RuleSet, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from checks.istiod import Istiod
 
 _R = TypeVar("_R", bound=Resource)

@@ -6,10 +6,9 @@ pilot/pkg/model/{push_context,sidecar,destination_rule,virtualservice}.go in ist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from msgspec.structs import replace as struct_replace
 
@@ -28,7 +27,11 @@ from checks.resources import (
     TrafficPolicy,
     VirtualService,
 )
-from checks.rulesets import RuleSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from checks.rulesets import RuleSet
 
 MESH = frozenset({"mesh"})
 _T = TypeVar("_T")
@@ -194,8 +197,7 @@ class Istiod:
         for r in self.rulesets:
             if r.gateway_api:
                 found.add(r.namespace)
-            for matches in [*(x.matches for x in r.http), *(x.matches for x in (*r.tcp, *r.tls))]:
-                found.update(m.source_namespace for m in matches if m.source_namespace)
+            found.update(m.source_namespace for m in r.matches if m.source_namespace)
         found.update(s.namespace for s in self._sidecars)
         return frozenset(found)
 

@@ -59,7 +59,7 @@ RUNTIME: frozenset[type[Resource]] = frozenset({Pod, EndpointSlice, Deployment, 
 """Kinds that no control plane's view of the configuration depends on."""
 
 
-class Unreadable(Exception):  # noqa: N818 - a fact about a kind, not a programming error
+class Unreadable(Exception):
     """A kind that this cluster would not show: what a lookup raises, and the runner turns into Skipped."""
 
     def __init__(self, kind: str, cluster: str, reason: str) -> None:
@@ -176,7 +176,7 @@ class Mesh:
     def replace(self, clusters: Iterable[Cluster], read_at: float | None = None) -> Mesh:
         """The mesh of these newer states of its clusters; everything that was worked out of unchanged parts is kept."""
         new = Mesh(self.name, clusters, self.read_at if read_at is None else read_at)
-        new._memo = self._memo  # noqa: SLF001 - entries name what they were made of, so sharing them is safe
+        new._memo = self._memo
         same = [c.name for c in self.clusters] == [c.name for c in new.clusters] and all(
             old.objects.get(k) is now.objects.get(k) and old.unreadable == now.unreadable
             for old, now in zip(self.clusters, new.clusters, strict=True)
@@ -184,7 +184,7 @@ class Mesh:
             if k not in RUNTIME
         )
         if same:
-            new._istiods = self._istiods  # noqa: SLF001 - as above
+            new._istiods = self._istiods
         return new
 
     def once(self, key: Any, made_of: Any, make: Callable[[], _T]) -> _T:
@@ -208,7 +208,7 @@ class Mesh:
         return found
 
     def cluster_id(self, cluster: Cluster) -> str:
-        """istiod's CLUSTER_ID in this cluster, else the registered name."""
+        """Istiod's CLUSTER_ID in this cluster, else the registered name."""
         spaces = {c.namespace for c in cluster.all(ConfigMap)} | {"istio-system"}
         made_of = tuple(cluster.objects.get(Pod, {}).get(ns) for ns in sorted(spaces))
 
@@ -250,7 +250,7 @@ class Mesh:
         return made
 
     def config_map(self, cluster: Cluster) -> ConfigMap | None:
-        """istiod's ConfigMap: `istio`, else the first `istio-<revision>`, in the namespace where istiod runs."""
+        """Istiod's ConfigMap: `istio`, else the first `istio-<revision>`, in the namespace where istiod runs."""
         found = [c for c in cluster.all(ConfigMap) if c.name == "istio" or c.name.startswith("istio-")]
         found = [c for c in found if "mesh" in (c.data or {})]
         return min(found, key=lambda c: (c.name != "istio", c.namespace, c.name)) if found else None
@@ -272,7 +272,7 @@ class Mesh:
         return self.once(("config", cluster.name), (found,), read)
 
     def networks(self, cluster: Cluster) -> MeshNetworks:
-        """meshNetworks of a cluster's control plane."""
+        """MeshNetworks of a cluster's control plane."""
         found = self.config_map(cluster)
         text = (found.data or {}).get("meshNetworks", "") if found else ""
 
@@ -296,7 +296,7 @@ class Mesh:
             return shared
         return self.networks(cluster).of(self.cluster_id(cluster), address)
 
-    def network_gateways(self, istiod: Istiod) -> list[NetworkGateway]:
+    def network_gateways(self) -> list[NetworkGateway]:
         """The gateways to each network, from labelled Services of every cluster (kube/controller/network.go)."""
         made_of = tuple(c.objects.get(Service) for c in self.clusters)
 

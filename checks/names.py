@@ -6,8 +6,10 @@ Rules: semantics.md 3.1; pkg/config/host/name.go, names.go and pilot/pkg/model/c
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
 
 _T = TypeVar("_T")
 
@@ -102,7 +104,7 @@ def intersection(hosts: Iterable[str], others: Collection[str]) -> list[str]:
 
 
 def export_set(export_to: Iterable[str], namespace: str) -> frozenset[str]:
-    """exportTo with `.` written as the namespace."""
+    """ExportTo with `.` written as the namespace."""
     return frozenset(namespace if e == "." else e for e in export_to)
 
 
@@ -113,6 +115,6 @@ def nearest(word: str, known: Iterable[str], limit: int = 5) -> tuple[str, ...]:
     names = list(known)
     parts = {n.split(".")[0]: n for n in reversed(names)}
     close = difflib.get_close_matches(word, names, limit, 0.6)
-    close += [parts[p] for p in difflib.get_close_matches(word.split(".")[0], list(parts), limit, 0.6)]
+    close += [parts[p] for p in difflib.get_close_matches(word.split(".", maxsplit=1)[0], list(parts), limit, 0.6)]
     close += [n for n in names if word and word in n]
     return tuple(dict.fromkeys(close))[:limit]

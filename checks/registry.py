@@ -6,15 +6,17 @@ Rules: semantics.md 3.6, 3.7, 3.9; pilot/pkg/serviceregistry/{kube,serviceentry,
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import Struct
 
 from checks import names
 from checks.resources import EntryEndpoint, LocalityLbSetting, OutlierDetection, Pod, Service, ServiceEntry, ServicePort, WorkloadEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 Resolution = Literal["static", "dns", "dns_round_robin", "none", "dynamic_dns", "alias"]
 Health = Literal["healthy", "unhealthy", "draining", "terminating"]
@@ -445,5 +447,5 @@ def pod_instance(pod: Pod, endpoint: IstioEndpoint) -> WorkloadInstance:
 
 
 def oldest_first(services: Iterable[HostService]) -> list[HostService]:
-    """istiod's order of services: creation, then name, then namespace."""
+    """Istiod's order of services: creation, then name, then namespace."""
     return sorted(services, key=lambda s: (s.created, s.name, s.namespace))

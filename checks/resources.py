@@ -6,18 +6,20 @@ A field that Kubernetes leaves out has the default that the API server, or istio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 class _Object(Struct, frozen=True, gc=False, rename="camel"):
     """What every struct below shares: frozen, camelCase on the wire, unknown fields ignored."""
 
 
-class OwnerReference(_Object):
+class OwnerReference(_Object, frozen=True):
     """Who made this object: a Pod's ReplicaSet, a ReplicaSet's Deployment."""
 
     kind: str = ""
@@ -25,7 +27,7 @@ class OwnerReference(_Object):
     controller: bool | None = None
 
 
-class Metadata(_Object):
+class Metadata(_Object, frozen=True):
     """The part of ObjectMeta that rules use. `creation_timestamp` is RFC 3339 text in UTC, which sorts as time does."""
 
     name: str = ""
@@ -40,7 +42,7 @@ class Metadata(_Object):
     owner_references: tuple[OwnerReference, ...] = ()
 
 
-class Resource(_Object, kw_only=True):
+class Resource(_Object, frozen=True, kw_only=True):
     """An object of the API: its metadata, and the kind's own fields in subclasses."""
 
     metadata: Metadata = Metadata()
@@ -83,15 +85,15 @@ _EMPTY: Mapping[str, str] = {}
 # --- core, discovery, apps -------------------------------------------------------------------------------------------------
 
 
-class Namespace(Resource):
+class Namespace(Resource, frozen=True):
     """v1 Namespace: its labels decide injection, network, ambient and discovery."""
 
 
-class _NodeStatus(_Object):
+class _NodeStatus(_Object, frozen=True):
     conditions: tuple[Condition, ...] = ()
 
 
-class Condition(_Object):
+class Condition(_Object, frozen=True):
     """One condition of a status: `Ready`, `Available`, `Accepted`."""
 
     type: str = ""
@@ -101,13 +103,13 @@ class Condition(_Object):
     last_transition_time: str | None = None
 
 
-class Node(Resource):
+class Node(Resource, frozen=True):
     """v1 Node: region and zone of what runs on it."""
 
     status: _NodeStatus = _NodeStatus()
 
 
-class ServicePort(_Object):
+class ServicePort(_Object, frozen=True):
     """One port of a Service; an unnamed port has the empty name."""
 
     port: int
@@ -118,7 +120,7 @@ class ServicePort(_Object):
     node_port: int = 0
 
 
-class _ServiceSpec(_Object):
+class _ServiceSpec(_Object, frozen=True):
     type: str = "ClusterIP"
     cluster_ip: str = field(default="", name="clusterIP")
     cluster_ips: tuple[str, ...] = field(default=(), name="clusterIPs")
@@ -133,27 +135,27 @@ class _ServiceSpec(_Object):
     session_affinity: str | None = None
 
 
-class _Ingress(_Object):
+class _Ingress(_Object, frozen=True):
     ip: str = ""
     hostname: str = ""
 
 
-class _LoadBalancer(_Object):
+class _LoadBalancer(_Object, frozen=True):
     ingress: tuple[_Ingress, ...] = ()
 
 
-class _ServiceStatus(_Object):
+class _ServiceStatus(_Object, frozen=True):
     load_balancer: _LoadBalancer = _LoadBalancer()
 
 
-class Service(Resource):
+class Service(Resource, frozen=True):
     """v1 Service."""
 
     spec: _ServiceSpec = _ServiceSpec()
     status: _ServiceStatus = _ServiceStatus()
 
 
-class EndpointConditions(_Object):
+class EndpointConditions(_Object, frozen=True):
     """ready, serving, terminating; None is what a hand-made slice leaves out (semantics.md 3.7)."""
 
     ready: bool | None = None
@@ -161,7 +163,7 @@ class EndpointConditions(_Object):
     terminating: bool | None = None
 
 
-class ObjectReference(_Object):
+class ObjectReference(_Object, frozen=True):
     """What an endpoint points at, usually a Pod."""
 
     kind: str = ""
@@ -169,7 +171,7 @@ class ObjectReference(_Object):
     namespace: str = ""
 
 
-class SliceEndpoint(_Object):
+class SliceEndpoint(_Object, frozen=True):
     """One endpoint of an EndpointSlice."""
 
     addresses: tuple[str, ...] | None = None
@@ -180,7 +182,7 @@ class SliceEndpoint(_Object):
     target_ref: ObjectReference | None = None
 
 
-class SlicePort(_Object):
+class SlicePort(_Object, frozen=True):
     """One port of an EndpointSlice: the target port under the Service port's name."""
 
     name: str | None = None
@@ -188,7 +190,7 @@ class SlicePort(_Object):
     protocol: str | None = None
 
 
-class EndpointSlice(Resource):
+class EndpointSlice(Resource, frozen=True):
     """discovery.k8s.io/v1 EndpointSlice."""
 
     address_type: str = "IPv4"
@@ -201,7 +203,7 @@ class EndpointSlice(Resource):
         return self.labels.get("kubernetes.io/service-name", "")
 
 
-class ContainerPort(_Object):
+class ContainerPort(_Object, frozen=True):
     """One declared port of a container."""
 
     container_port: int = 0
@@ -209,18 +211,18 @@ class ContainerPort(_Object):
     protocol: str = "TCP"
 
 
-class EnvVar(_Object):
+class EnvVar(_Object, frozen=True):
     """One literal environment variable; valueFrom is not read."""
 
     name: str = ""
     value: str = ""
 
 
-class Probe(_Object):
+class Probe(_Object, frozen=True):
     """A container's probe: only that there is one."""
 
 
-class Container(_Object):
+class Container(_Object, frozen=True):
     """One container: image, ports, environment."""
 
     name: str = ""
@@ -232,7 +234,7 @@ class Container(_Object):
     readiness_probe: Probe | None = None
 
 
-class PodSpec(_Object):
+class PodSpec(_Object, frozen=True):
     """What a Pod, or a workload's template, says about its containers."""
 
     node_name: str = ""
@@ -242,17 +244,17 @@ class PodSpec(_Object):
     init_containers: tuple[Container, ...] | None = None
 
 
-class _Waiting(_Object):
+class _Waiting(_Object, frozen=True):
     reason: str = ""
     message: str = ""
 
 
-class _ContainerState(_Object):
+class _ContainerState(_Object, frozen=True):
     waiting: _Waiting | None = None
     terminated: _Waiting | None = None
 
 
-class ContainerStatus(_Object):
+class ContainerStatus(_Object, frozen=True):
     """Whether a container is ready and, if not, why it waits."""
 
     name: str = ""
@@ -261,11 +263,11 @@ class ContainerStatus(_Object):
     state: _ContainerState = _ContainerState()
 
 
-class _PodIP(_Object):
+class _PodIP(_Object, frozen=True):
     ip: str = ""
 
 
-class _PodStatus(_Object):
+class _PodStatus(_Object, frozen=True):
     phase: str = ""
     reason: str = ""
     pod_ip: str = field(default="", name="podIP")
@@ -275,7 +277,7 @@ class _PodStatus(_Object):
     init_container_statuses: tuple[ContainerStatus, ...] | None = None
 
 
-class Pod(Resource):
+class Pod(Resource, frozen=True):
     """v1 Pod."""
 
     spec: PodSpec = PodSpec()
@@ -287,7 +289,7 @@ class Pod(Resource):
         return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions or ())
 
 
-class LabelSelector(_Object):
+class LabelSelector(_Object, frozen=True):
     """metav1.LabelSelector, both forms."""
 
     match_labels: dict[str, str] | None = None
@@ -300,7 +302,7 @@ class LabelSelector(_Object):
         )
 
 
-class LabelExpression(_Object):
+class LabelExpression(_Object, frozen=True):
     """One requirement of a LabelSelector."""
 
     key: str = ""
@@ -321,20 +323,20 @@ class LabelExpression(_Object):
                 return self.key not in labels
 
 
-class PodTemplate(_Object):
+class PodTemplate(_Object, frozen=True):
     """The template of a workload: its labels and its containers."""
 
     metadata: Metadata = Metadata()
     spec: PodSpec = PodSpec()
 
 
-class _WorkloadSpec(_Object):
+class _WorkloadSpec(_Object, frozen=True):
     replicas: int | None = None
     selector: LabelSelector = LabelSelector()
     template: PodTemplate = PodTemplate()
 
 
-class _WorkloadStatus(_Object):
+class _WorkloadStatus(_Object, frozen=True):
     replicas: int = 0
     ready_replicas: int = 0
     available_replicas: int = 0
@@ -343,7 +345,7 @@ class _WorkloadStatus(_Object):
     conditions: tuple[Condition, ...] | None = None
 
 
-class Workload(Resource):
+class Workload(Resource, frozen=True):
     """What owns pods: the shape that Deployment, StatefulSet and DaemonSet share. `wanted` is how many pods it asks for."""
 
     spec: _WorkloadSpec = _WorkloadSpec()
@@ -355,15 +357,15 @@ class Workload(Resource):
         return 1 if self.spec.replicas is None else self.spec.replicas
 
 
-class Deployment(Workload):
+class Deployment(Workload, frozen=True):
     """apps/v1 Deployment."""
 
 
-class StatefulSet(Workload):
+class StatefulSet(Workload, frozen=True):
     """apps/v1 StatefulSet."""
 
 
-class DaemonSet(Workload):
+class DaemonSet(Workload, frozen=True):
     """apps/v1 DaemonSet: it wants one pod on each node that it is scheduled to."""
 
     @property
@@ -372,11 +374,11 @@ class DaemonSet(Workload):
         return self.status.desired_number_scheduled
 
 
-class ReplicaSet(Resource):
+class ReplicaSet(Resource, frozen=True):
     """apps/v1 ReplicaSet, metadata only: it leads from a Pod to its Deployment."""
 
 
-class ConfigMap(Resource):
+class ConfigMap(Resource, frozen=True):
     """v1 ConfigMap: only istiod's own (`istio`, `istio-<revision>`) are read, for MeshConfig and meshNetworks."""
 
     data: dict[str, str] | None = None
@@ -385,13 +387,13 @@ class ConfigMap(Resource):
 # --- networking.istio.io ---------------------------------------------------------------------------------------------------
 
 
-class PortSelector(_Object):
+class PortSelector(_Object, frozen=True):
     """destination.port: only a number is allowed."""
 
     number: int = 0
 
 
-class RouteDestination(_Object):
+class RouteDestination(_Object, frozen=True):
     """networking.istio.io Destination: host, subset, port as written."""
 
     host: str = ""
@@ -399,14 +401,14 @@ class RouteDestination(_Object):
     port: PortSelector | None = None
 
 
-class WeightedDestination(_Object):
+class WeightedDestination(_Object, frozen=True):
     """One entry of route[]: a destination with its weight."""
 
     destination: RouteDestination = RouteDestination()
     weight: int = 0
 
 
-class StringMatch(_Object):
+class StringMatch(_Object, frozen=True):
     """exact, prefix or regex; all None means that the field only has to be present."""
 
     exact: str | None = None
@@ -423,7 +425,7 @@ class StringMatch(_Object):
         return f"~ {self.regex}" if self.regex is not None else "present"
 
 
-class HTTPMatch(_Object):
+class HTTPMatch(_Object, frozen=True):
     """HTTPMatchRequest."""
 
     name: str = ""
@@ -441,7 +443,7 @@ class HTTPMatch(_Object):
     ignore_uri_case: bool = False
 
 
-class Redirect(_Object):
+class Redirect(_Object, frozen=True):
     """HTTPRedirect."""
 
     uri: str = ""
@@ -449,26 +451,26 @@ class Redirect(_Object):
     redirect_code: int = 0
 
 
-class DirectResponse(_Object):
+class DirectResponse(_Object, frozen=True):
     """HTTPDirectResponse: an answer that the proxy gives itself."""
 
     status: int = 0
 
 
-class Delegate(_Object):
+class Delegate(_Object, frozen=True):
     """The VirtualService that a root hands its paths to."""
 
     name: str = ""
     namespace: str = ""
 
 
-class Percent(_Object):
+class Percent(_Object, frozen=True):
     """networking.istio.io Percent, 0 to 100."""
 
     value: float = 0.0
 
 
-class Abort(_Object):
+class Abort(_Object, frozen=True):
     """fault.abort; without a percentage Envoy aborts 100 %."""
 
     http_status: int | None = None
@@ -476,20 +478,20 @@ class Abort(_Object):
     percentage: Percent | None = None
 
 
-class Fault(_Object):
+class Fault(_Object, frozen=True):
     """HTTPFaultInjection: only what makes a call fail."""
 
     abort: Abort | None = None
 
 
-class Rewrite(_Object):
+class Rewrite(_Object, frozen=True):
     """HTTPRewrite."""
 
     uri: str = ""
     authority: str = ""
 
 
-class HTTPRoute(_Object):
+class HTTPRoute(_Object, frozen=True):
     """One entry of a VirtualService's http[]."""
 
     name: str = ""
@@ -505,7 +507,7 @@ class HTTPRoute(_Object):
     mirrors: tuple[WeightedDestination, ...] | None = None
 
 
-class L4Match(_Object):
+class L4Match(_Object, frozen=True):
     """L4MatchAttributes and, with sniHosts, TLSMatchAttributes."""
 
     sni_hosts: tuple[str, ...] | None = None
@@ -516,14 +518,14 @@ class L4Match(_Object):
     gateways: tuple[str, ...] | None = None
 
 
-class L4Route(_Object):
+class L4Route(_Object, frozen=True):
     """One entry of tcp[] or tls[]."""
 
     match: tuple[L4Match, ...] | None = None
     route: tuple[WeightedDestination, ...] | None = None
 
 
-class _VirtualServiceSpec(_Object):
+class _VirtualServiceSpec(_Object, frozen=True):
     hosts: tuple[str, ...] | None = None
     gateways: tuple[str, ...] | None = None
     http: tuple[HTTPRoute, ...] | None = None
@@ -532,27 +534,27 @@ class _VirtualServiceSpec(_Object):
     export_to: tuple[str, ...] | None = None
 
 
-class VirtualService(Resource):
+class VirtualService(Resource, frozen=True):
     """networking.istio.io VirtualService."""
 
     spec: _VirtualServiceSpec = _VirtualServiceSpec()
 
 
-class LocalityDistribute(_Object):
+class LocalityDistribute(_Object, frozen=True):
     """localityLbSetting.distribute[]: from one locality, shares to others."""
 
     from_: str = field(default="", name="from")
     to: dict[str, int] | None = None
 
 
-class LocalityFailover(_Object):
+class LocalityFailover(_Object, frozen=True):
     """localityLbSetting.failover[]."""
 
     from_: str = field(default="", name="from")
     to: str = ""
 
 
-class LocalityLbSetting(_Object):
+class LocalityLbSetting(_Object, frozen=True):
     """LocalityLoadBalancerSetting; `enabled` unset means the mesh's default."""
 
     enabled: bool | None = None
@@ -561,14 +563,14 @@ class LocalityLbSetting(_Object):
     failover_priority: tuple[str, ...] | None = None
 
 
-class LoadBalancer(_Object):
+class LoadBalancer(_Object, frozen=True):
     """LoadBalancerSettings."""
 
     simple: str | None = None
     locality_lb_setting: LocalityLbSetting | None = None
 
 
-class OutlierDetection(_Object):
+class OutlierDetection(_Object, frozen=True):
     """OutlierDetection: what may eject, and minHealthPercent, which switches `send unhealthy` off."""
 
     consecutive_5xx_errors: int | None = field(default=None, name="consecutive5xxErrors")
@@ -578,7 +580,7 @@ class OutlierDetection(_Object):
     min_health_percent: int | None = None
 
 
-class ClientTLS(_Object):
+class ClientTLS(_Object, frozen=True):
     """ClientTLSSettings: how the caller speaks TLS."""
 
     mode: str = "DISABLE"
@@ -590,14 +592,14 @@ class ClientTLS(_Object):
     insecure_skip_verify: bool | None = None
 
 
-class ConnectionPoolTCP(_Object):
+class ConnectionPoolTCP(_Object, frozen=True):
     """connectionPool.tcp."""
 
     max_connections: int | None = None
     connect_timeout: str | None = None
 
 
-class ConnectionPoolHTTP(_Object):
+class ConnectionPoolHTTP(_Object, frozen=True):
     """connectionPool.http."""
 
     http1_max_pending_requests: int | None = None
@@ -605,14 +607,14 @@ class ConnectionPoolHTTP(_Object):
     max_retries: int | None = None
 
 
-class ConnectionPool(_Object):
+class ConnectionPool(_Object, frozen=True):
     """ConnectionPoolSettings: only the limits that can refuse a request."""
 
     tcp: ConnectionPoolTCP | None = None
     http: ConnectionPoolHTTP | None = None
 
 
-class PortTrafficPolicy(_Object):
+class PortTrafficPolicy(_Object, frozen=True):
     """trafficPolicy.portLevelSettings[]."""
 
     port: PortSelector | None = None
@@ -622,7 +624,7 @@ class PortTrafficPolicy(_Object):
     connection_pool: ConnectionPool | None = None
 
 
-class TrafficPolicy(_Object):
+class TrafficPolicy(_Object, frozen=True):
     """TrafficPolicy of a rule or a subset."""
 
     load_balancer: LoadBalancer | None = None
@@ -632,7 +634,7 @@ class TrafficPolicy(_Object):
     port_level_settings: tuple[PortTrafficPolicy, ...] | None = None
 
 
-class Subset(_Object):
+class Subset(_Object, frozen=True):
     """One named subset: labels that an endpoint must carry."""
 
     name: str = ""
@@ -640,7 +642,7 @@ class Subset(_Object):
     traffic_policy: TrafficPolicy | None = None
 
 
-class WorkloadSelector(_Object):
+class WorkloadSelector(_Object, frozen=True):
     """Istio's selectors: `labels` (Sidecar, ServiceEntry) or `matchLabels` (DestinationRule, security)."""
 
     labels: dict[str, str] | None = None
@@ -656,7 +658,7 @@ class WorkloadSelector(_Object):
         return all(labels.get(k) == v for k, v in self.wanted.items())
 
 
-class _DestinationRuleSpec(_Object):
+class _DestinationRuleSpec(_Object, frozen=True):
     host: str = ""
     subsets: tuple[Subset, ...] | None = None
     traffic_policy: TrafficPolicy | None = None
@@ -664,13 +666,13 @@ class _DestinationRuleSpec(_Object):
     workload_selector: WorkloadSelector | None = None
 
 
-class DestinationRule(Resource):
+class DestinationRule(Resource, frozen=True):
     """networking.istio.io DestinationRule."""
 
     spec: _DestinationRuleSpec = _DestinationRuleSpec()
 
 
-class EntryPort(_Object):
+class EntryPort(_Object, frozen=True):
     """One port of a ServiceEntry, or of a Gateway's server."""
 
     number: int = 0
@@ -679,7 +681,7 @@ class EntryPort(_Object):
     target_port: int = 0
 
 
-class EntryEndpoint(_Object):
+class EntryEndpoint(_Object, frozen=True):
     """One inline endpoint of a ServiceEntry; the same fields as a WorkloadEntry's spec."""
 
     address: str = ""
@@ -691,7 +693,7 @@ class EntryEndpoint(_Object):
     service_account: str = ""
 
 
-class _ServiceEntrySpec(_Object):
+class _ServiceEntrySpec(_Object, frozen=True):
     hosts: tuple[str, ...] | None = None
     addresses: tuple[str, ...] | None = None
     ports: tuple[EntryPort, ...] | None = None
@@ -703,24 +705,24 @@ class _ServiceEntrySpec(_Object):
     subject_alt_names: tuple[str, ...] | None = None
 
 
-class ServiceEntry(Resource):
+class ServiceEntry(Resource, frozen=True):
     """networking.istio.io ServiceEntry."""
 
     spec: _ServiceEntrySpec = _ServiceEntrySpec()
 
 
-class _ConditionsStatus(_Object):
+class _ConditionsStatus(_Object, frozen=True):
     conditions: tuple[Condition, ...] | None = None
 
 
-class WorkloadEntry(Resource):
+class WorkloadEntry(Resource, frozen=True):
     """networking.istio.io WorkloadEntry."""
 
     spec: EntryEndpoint = EntryEndpoint()
     status: _ConditionsStatus = _ConditionsStatus()
 
 
-class ServerTLS(_Object):
+class ServerTLS(_Object, frozen=True):
     """ServerTLSSettings of a Gateway's server."""
 
     mode: str = "SIMPLE"
@@ -730,7 +732,7 @@ class ServerTLS(_Object):
     server_certificate: str = ""
 
 
-class Server(_Object):
+class Server(_Object, frozen=True):
     """One server of a Gateway."""
 
     port: EntryPort = EntryPort()
@@ -740,24 +742,24 @@ class Server(_Object):
     bind: str = ""
 
 
-class _GatewaySpec(_Object):
+class _GatewaySpec(_Object, frozen=True):
     selector: dict[str, str] | None = None
     servers: tuple[Server, ...] | None = None
 
 
-class Gateway(Resource):
+class Gateway(Resource, frozen=True):
     """networking.istio.io Gateway."""
 
     spec: _GatewaySpec = _GatewaySpec()
 
 
-class _EgressPort(_Object):
+class _EgressPort(_Object, frozen=True):
     number: int = 0
     name: str = ""
     protocol: str = ""
 
 
-class EgressListener(_Object):
+class EgressListener(_Object, frozen=True):
     """One egress listener of a Sidecar."""
 
     hosts: tuple[str, ...] | None = None
@@ -766,36 +768,36 @@ class EgressListener(_Object):
     capture_mode: str = ""
 
 
-class OutboundTrafficPolicy(_Object):
+class OutboundTrafficPolicy(_Object, frozen=True):
     """ALLOW_ANY or REGISTRY_ONLY."""
 
     mode: str | None = None
 
 
-class _SidecarSpec(_Object):
+class _SidecarSpec(_Object, frozen=True):
     workload_selector: WorkloadSelector | None = None
     egress: tuple[EgressListener, ...] | None = None
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
 
 
-class Sidecar(Resource):
+class Sidecar(Resource, frozen=True):
     """networking.istio.io Sidecar."""
 
     spec: _SidecarSpec = _SidecarSpec()
 
 
-class EnvoyFilterPatch(_Object):
+class EnvoyFilterPatch(_Object, frozen=True):
     """One configPatch: only what it is applied to."""
 
     apply_to: str = ""
 
 
-class _EnvoyFilterSpec(_Object):
+class _EnvoyFilterSpec(_Object, frozen=True):
     workload_selector: WorkloadSelector | None = None
     config_patches: tuple[EnvoyFilterPatch, ...] | None = None
 
 
-class EnvoyFilter(Resource):
+class EnvoyFilter(Resource, frozen=True):
     """networking.istio.io EnvoyFilter: that it is there, and whom it touches."""
 
     spec: _EnvoyFilterSpec = _EnvoyFilterSpec()
@@ -804,25 +806,25 @@ class EnvoyFilter(Resource):
 # --- security.istio.io -----------------------------------------------------------------------------------------------------
 
 
-class MutualTLS(_Object):
+class MutualTLS(_Object, frozen=True):
     """mtls.mode of a PeerAuthentication."""
 
     mode: str = "UNSET"
 
 
-class _PeerAuthenticationSpec(_Object):
+class _PeerAuthenticationSpec(_Object, frozen=True):
     selector: WorkloadSelector | None = None
     mtls: MutualTLS | None = None
     port_level_mtls: dict[str, MutualTLS] | None = None
 
 
-class PeerAuthentication(Resource):
+class PeerAuthentication(Resource, frozen=True):
     """security.istio.io PeerAuthentication."""
 
     spec: _PeerAuthenticationSpec = _PeerAuthenticationSpec()
 
 
-class TargetReference(_Object):
+class TargetReference(_Object, frozen=True):
     """What a policy is attached to, by name."""
 
     group: str = ""
@@ -831,7 +833,7 @@ class TargetReference(_Object):
     namespace: str = ""
 
 
-class PolicySource(_Object):
+class PolicySource(_Object, frozen=True):
     """from[].source of an AuthorizationPolicy rule."""
 
     principals: tuple[str, ...] | None = None
@@ -843,11 +845,11 @@ class PolicySource(_Object):
     ip_blocks: tuple[str, ...] | None = None
 
 
-class _From(_Object):
+class _From(_Object, frozen=True):
     source: PolicySource = PolicySource()
 
 
-class PolicyOperation(_Object):
+class PolicyOperation(_Object, frozen=True):
     """to[].operation of an AuthorizationPolicy rule."""
 
     hosts: tuple[str, ...] | None = None
@@ -857,11 +859,11 @@ class PolicyOperation(_Object):
     paths: tuple[str, ...] | None = None
 
 
-class _To(_Object):
+class _To(_Object, frozen=True):
     operation: PolicyOperation = PolicyOperation()
 
 
-class PolicyRule(_Object):
+class PolicyRule(_Object, frozen=True):
     """One rule of an AuthorizationPolicy; `when` only says that there are conditions."""
 
     from_: tuple[_From, ...] | None = field(default=None, name="from")
@@ -869,7 +871,7 @@ class PolicyRule(_Object):
     when: tuple[_Object, ...] | None = None
 
 
-class _AuthorizationPolicySpec(_Object):
+class _AuthorizationPolicySpec(_Object, frozen=True):
     selector: WorkloadSelector | None = None
     target_ref: TargetReference | None = None
     target_refs: tuple[TargetReference, ...] | None = None
@@ -877,7 +879,7 @@ class _AuthorizationPolicySpec(_Object):
     rules: tuple[PolicyRule, ...] | None = None
 
 
-class AuthorizationPolicy(Resource):
+class AuthorizationPolicy(Resource, frozen=True):
     """security.istio.io AuthorizationPolicy."""
 
     spec: _AuthorizationPolicySpec = _AuthorizationPolicySpec()
@@ -886,39 +888,39 @@ class AuthorizationPolicy(Resource):
 # --- gateway.networking.k8s.io ---------------------------------------------------------------------------------------------
 
 
-class _GatewayClassSpec(_Object):
+class _GatewayClassSpec(_Object, frozen=True):
     controller_name: str = ""
 
 
-class GatewayClass(Resource):
+class GatewayClass(Resource, frozen=True):
     """gateway.networking.k8s.io GatewayClass."""
 
     spec: _GatewayClassSpec = _GatewayClassSpec()
 
 
-class _RouteNamespaces(_Object):
+class _RouteNamespaces(_Object, frozen=True):
     from_: str = field(default="Same", name="from")
     selector: LabelSelector | None = None
 
 
-class _RouteKind(_Object):
+class _RouteKind(_Object, frozen=True):
     group: str | None = None
     kind: str = ""
 
 
-class AllowedRoutes(_Object):
+class AllowedRoutes(_Object, frozen=True):
     """Which routes a listener takes."""
 
     namespaces: _RouteNamespaces = _RouteNamespaces()
     kinds: tuple[_RouteKind, ...] | None = None
 
 
-class _ListenerTLS(_Object):
+class _ListenerTLS(_Object, frozen=True):
     mode: str = "Terminate"
     certificate_refs: tuple[TargetReference, ...] | None = None
 
 
-class Listener(_Object):
+class Listener(_Object, frozen=True):
     """One listener of a Gateway API Gateway."""
 
     name: str = ""
@@ -929,30 +931,30 @@ class Listener(_Object):
     tls: _ListenerTLS | None = None
 
 
-class _GatewayAddress(_Object):
+class _GatewayAddress(_Object, frozen=True):
     type: str = "IPAddress"
     value: str = ""
 
 
-class _APIGatewaySpec(_Object):
+class _APIGatewaySpec(_Object, frozen=True):
     gateway_class_name: str = ""
     listeners: tuple[Listener, ...] = ()
     addresses: tuple[_GatewayAddress, ...] | None = None
 
 
-class _APIGatewayStatus(_Object):
+class _APIGatewayStatus(_Object, frozen=True):
     addresses: tuple[_GatewayAddress, ...] | None = None
     conditions: tuple[Condition, ...] | None = None
 
 
-class APIGateway(Resource):
+class APIGateway(Resource, frozen=True):
     """gateway.networking.k8s.io Gateway (a struct of its own name, since Istio has a Gateway too)."""
 
     spec: _APIGatewaySpec = _APIGatewaySpec()
     status: _APIGatewayStatus = _APIGatewayStatus()
 
 
-class ParentReference(_Object):
+class ParentReference(_Object, frozen=True):
     """What a route attaches to: a Gateway, a Service (GAMMA), a ServiceEntry."""
 
     name: str = ""
@@ -963,7 +965,7 @@ class ParentReference(_Object):
     port: int | None = None
 
 
-class BackendRef(_Object):
+class BackendRef(_Object, frozen=True):
     """Where a route sends requests; weight 1 when it is left out."""
 
     name: str = ""
@@ -974,14 +976,14 @@ class BackendRef(_Object):
     weight: int | None = None
 
 
-class PathMatch(_Object):
+class PathMatch(_Object, frozen=True):
     """HTTPPathMatch."""
 
     type: str = "PathPrefix"
     value: str = "/"
 
 
-class HeaderMatch(_Object):
+class HeaderMatch(_Object, frozen=True):
     """HTTPHeaderMatch or HTTPQueryParamMatch."""
 
     type: str = "Exact"
@@ -989,7 +991,7 @@ class HeaderMatch(_Object):
     value: str = ""
 
 
-class MethodMatch(_Object):
+class MethodMatch(_Object, frozen=True):
     """GRPCMethodMatch."""
 
     type: str = "Exact"
@@ -997,7 +999,7 @@ class MethodMatch(_Object):
     method: str | None = None
 
 
-class APIRouteMatch(_Object):
+class APIRouteMatch(_Object, frozen=True):
     """One match of an HTTPRoute: `method` is text there, an object in a GRPCRoute."""
 
     path: PathMatch | None = None
@@ -1006,18 +1008,18 @@ class APIRouteMatch(_Object):
     method: str | MethodMatch | None = None
 
 
-class _RequestRedirect(_Object):
+class _RequestRedirect(_Object, frozen=True):
     scheme: str | None = None
     hostname: str | None = None
     port: int | None = None
     status_code: int | None = None
 
 
-class _RequestMirror(_Object):
+class _RequestMirror(_Object, frozen=True):
     backend_ref: BackendRef = BackendRef()
 
 
-class RouteFilter(_Object):
+class RouteFilter(_Object, frozen=True):
     """One filter of a rule or a backend."""
 
     type: str = ""
@@ -1026,7 +1028,7 @@ class RouteFilter(_Object):
     extension_ref: TargetReference | None = None
 
 
-class APIRouteRule(_Object):
+class APIRouteRule(_Object, frozen=True):
     """One rule of a Gateway API route."""
 
     name: str | None = None
@@ -1035,46 +1037,46 @@ class APIRouteRule(_Object):
     backend_refs: tuple[BackendRef, ...] | None = None
 
 
-class _APIRouteSpec(_Object):
+class _APIRouteSpec(_Object, frozen=True):
     parent_refs: tuple[ParentReference, ...] | None = None
     hostnames: tuple[str, ...] | None = None
     rules: tuple[APIRouteRule, ...] | None = None
 
 
-class _ParentStatus(_Object):
+class _ParentStatus(_Object, frozen=True):
     parent_ref: ParentReference = ParentReference()
     controller_name: str = ""
     conditions: tuple[Condition, ...] | None = None
 
 
-class _APIRouteStatus(_Object):
+class _APIRouteStatus(_Object, frozen=True):
     parents: tuple[_ParentStatus, ...] | None = None
 
 
-class APIRoute(Resource):
+class APIRoute(Resource, frozen=True):
     """What HTTPRoute, GRPCRoute, TLSRoute and TCPRoute share."""
 
     spec: _APIRouteSpec = _APIRouteSpec()
     status: _APIRouteStatus = _APIRouteStatus()
 
 
-class APIHTTPRoute(APIRoute):
+class APIHTTPRoute(APIRoute, frozen=True):
     """gateway.networking.k8s.io HTTPRoute."""
 
 
-class APIGRPCRoute(APIRoute):
+class APIGRPCRoute(APIRoute, frozen=True):
     """gateway.networking.k8s.io GRPCRoute."""
 
 
-class APITLSRoute(APIRoute):
+class APITLSRoute(APIRoute, frozen=True):
     """gateway.networking.k8s.io TLSRoute."""
 
 
-class APITCPRoute(APIRoute):
+class APITCPRoute(APIRoute, frozen=True):
     """gateway.networking.k8s.io TCPRoute."""
 
 
-class GrantFrom(_Object):
+class GrantFrom(_Object, frozen=True):
     """Who may refer."""
 
     group: str = ""
@@ -1082,7 +1084,7 @@ class GrantFrom(_Object):
     namespace: str = ""
 
 
-class GrantTo(_Object):
+class GrantTo(_Object, frozen=True):
     """To what."""
 
     group: str = ""
@@ -1090,12 +1092,12 @@ class GrantTo(_Object):
     name: str | None = None
 
 
-class _ReferenceGrantSpec(_Object):
+class _ReferenceGrantSpec(_Object, frozen=True):
     from_: tuple[GrantFrom, ...] = field(default=(), name="from")
     to: tuple[GrantTo, ...] = ()
 
 
-class ReferenceGrant(Resource):
+class ReferenceGrant(Resource, frozen=True):
     """gateway.networking.k8s.io ReferenceGrant."""
 
     spec: _ReferenceGrantSpec = _ReferenceGrantSpec()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from checks import gateway, sidecar, waypoint
 from checks.answers import Destination, Endpoint, Route, Viewpoint
-from checks.istiod import Proxy
-from checks.mesh import Cluster, Mesh
 from checks.resources import Pod
-from checks.sidecar import Step
 from checks.upstream import Upstreams, shares
 from checks.viewpoints import proxy_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from checks.istiod import Proxy
+    from checks.mesh import Cluster, Mesh
+    from checks.sidecar import Step
 
 __all__ = ["Destination", "Endpoint", "Route", "UnknownViewpoint", "Viewpoint", "for_pod", "for_proxy"]
 

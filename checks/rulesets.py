@@ -5,13 +5,17 @@ Rules: semantics.md 3.2; pilot/pkg/model/virtualservice.go and virtualservice_co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as struct_replace
 
 from checks import names
-from checks.resources import HTTPMatch, HTTPRoute, L4Match, L4Route, RouteDestination, StringMatch, VirtualService, WeightedDestination
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from checks.resources import HTTPMatch, HTTPRoute, L4Match, L4Route, RouteDestination, StringMatch, VirtualService, WeightedDestination
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,16 @@ class RuleSet:
 
     @property
     def order(self) -> tuple[str, str, str]:
-        """istiod's order of configs: creation, name, namespace."""
+        """Istiod's order of configs: creation, name, namespace."""
         return self.created, self.name, self.namespace
+
+    @property
+    def matches(self) -> Iterator[HTTPMatch | L4Match]:
+        """Every match of every rule."""
+        for rule in self.http:
+            yield from rule.matches
+        for l4 in (*self.tcp, *self.tls):
+            yield from l4.matches
 
     def source(self, rule: Rule) -> str:
         """Whose rule it is for people: the root of a delegate, the Gateway API route itself where several were merged."""

@@ -5,15 +5,19 @@ Rules: semantics.md 3.2, 3.4; pilot/pkg/networking/core/{httproute,listener,tls}
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from checks import names
 from checks.istiod import MESH, Listener
 from checks.registry import AUTO, UNSPECIFIED, HostPort, HostService, IstioEndpoint
 from checks.registry import protocol as canonical
 from checks.rulesets import L4Rule, RuleSet, Target, describe, l4_match, rules_for
-from checks.upstream import Upstream, Upstreams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.upstream import Upstream, Upstreams
 
 
 @dataclass(frozen=True, slots=True)

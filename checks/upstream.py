@@ -5,15 +5,19 @@ Rules: semantics.md 3.4, 3.6 to 3.8, 3.10; pilot/pkg/networking/core/cluster*.go
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from checks import names
-from checks.istiod import Istiod, MergedRule, Proxy, Scope
-from checks.mesh import Mesh
-from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, HostService, IstioEndpoint, locality_match
-from checks.resources import LocalityLbSetting, TrafficPolicy
 from checks.answers import Destination, Endpoint
+from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, HostService, IstioEndpoint, locality_match
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from checks.istiod import Istiod, MergedRule, Proxy, Scope
+    from checks.mesh import Mesh
+    from checks.resources import LocalityLbSetting, TrafficPolicy
 
 UNKNOWN_SERVICE = "UnknownService"
 
@@ -235,7 +239,7 @@ class Upstreams:
 
     def _by_network(self, endpoints: list[IstioEndpoint], rule: MergedRule | None, port: int, subset: str) -> list[IstioEndpoint]:
         """Endpoints of other networks give way to the gateways there (ep_filters.go EndpointsByNetworkFilter)."""
-        gateways = self.mesh.network_gateways(self.istiod)
+        gateways = self.mesh.network_gateways()
         if not gateways:
             return endpoints
         out: list[IstioEndpoint] = []

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from checks.answers import Viewpoint, ViewpointKind
 from checks.istiod import Istiod, Proxy
-from checks.mesh import Cluster, Mesh
 from checks.resources import DestinationRule, Namespace, Pod, Sidecar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from checks.mesh import Cluster, Mesh
 
 WAYPOINT = "istio.io-mesh-controller"
 
@@ -52,8 +57,7 @@ def _selectors(istiod: Istiod) -> list[tuple[str, Mapping[str, str]]]:
         if isinstance(s, Sidecar) and s.spec.workload_selector:
             found.append((s.namespace, s.spec.workload_selector.wanted))
     for rules in istiod.rulesets:
-        for matches in [*(r.matches for r in rules.http), *(r.matches for r in (*rules.tcp, *rules.tls))]:
-            found += [("", m.source_labels) for m in matches if m.source_labels]
+        found += [("", m.source_labels) for m in rules.matches if m.source_labels]
     unique: list[tuple[str, Mapping[str, str]]] = []
     for f in found:
         if f not in unique:
@@ -81,16 +85,13 @@ def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
     spaces = cluster.objects.get(Pod, {})
     for namespace in sorted(spaces):
         space = cluster.within(Pod, namespace)
-        yield from mesh.once(
-            ("callers", cluster.name, namespace),
-            (space, istiod, cluster.objects.get(Namespace)),
-            lambda s=space: list(_of_namespace(mesh, cluster, s.values(), selectors)),
-        )  # type: ignore[misc]
+        made_of = space, istiod, cluster.objects.get(Namespace)
+        yield from mesh.once(("callers", cluster.name, namespace), made_of, partial(_of_namespace, mesh, cluster, space, selectors))
 
 
-def _of_namespace(mesh: Mesh, cluster: Cluster, pods: Iterable[Pod], selectors: list[tuple[str, Mapping[str, str]]]) -> Iterator[Caller]:
-    groups: dict[tuple[str, object], list[Pod]] = {}
-    for pod in pods:
+def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], selectors: list[tuple[str, Mapping[str, str]]]) -> list[Caller]:
+    groups: dict[tuple[ViewpointKind, object], list[Pod]] = {}
+    for pod in space.values():
         kind = proxy_kind(pod)
         if kind == "none" or pod.metadata.deletion_timestamp:
             continue
@@ -101,11 +102,13 @@ def _of_namespace(mesh: Mesh, cluster: Cluster, pods: Iterable[Pod], selectors: 
             key = _workload(pod)
         groups.setdefault((kind, key), []).append(pod)
     sidecars = sum(kind == "sidecar" for kind, _ in groups)
-    for (kind, key), members in sorted(groups.items(), key=lambda g: (g[0][0], sorted(p.name for p in g[1])[0])):
+    out: list[Caller] = []
+    for (kind, key), members in sorted(groups.items(), key=lambda g: (g[0][0], min(p.name for p in g[1]))):
         first = min(members, key=lambda p: (not p.ready, p.name))
         selector = None if kind == "sidecar" and sidecars == 1 else str(key) if kind != "sidecar" else _told_apart(members)
-        viewpoint = Viewpoint(cluster.name, kind, first.namespace, None, selector)  # type: ignore[arg-type]
-        yield Caller(viewpoint, mesh.proxy(cluster, first, kind))
+        viewpoint = Viewpoint(cluster.name, kind, first.namespace, None, selector)
+        out.append(Caller(viewpoint, mesh.proxy(cluster, first, kind)))
+    return out
 
 
 def _told_apart(pods: list[Pod]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from checks.case import Case
 from checks.istiod import Istiod, can_merge
 from checks.registry import HostService, from_entry
-from checks.resources import ServiceEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
+    from checks.resources import ServiceEntry
 
 
 def control_planes(case: Case) -> list[Istiod]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from checks.answers import Viewpoint
-from checks.case import Case, View
 from checks.entries import control_planes, describe
 from checks.finding import Finding, check
-from checks.istiod import Istiod
-from checks.resources import ServiceEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.answers import Viewpoint
+    from checks.case import Case, View
+    from checks.istiod import Istiod
+    from checks.resources import ServiceEntry
 
 
 @check("se-dup-cross-ns")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from checks.case import Case
 from checks.entries import by_namespace, control_planes, describe, differs, mergeable
 from checks.finding import Finding, check
-from checks.istiod import Istiod
-from checks.resources import ServiceEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
+    from checks.istiod import Istiod
+    from checks.resources import ServiceEntry
 
 
 @check("se-dup-same-ns")

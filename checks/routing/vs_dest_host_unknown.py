@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from checks import names
-from checks.case import Case
 from checks.finding import Finding, check
 from checks.subsets import percent, reweigh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
 
 
 @check("vs-dest-host-unknown")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @check("last-usable-endpoint")

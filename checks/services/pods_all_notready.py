@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check
 from checks.subsets import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @check("pods-all-notready")
@@ -41,7 +44,7 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(
                 *(f"{e.workload} at {e.address}: {e.reason}" for e in list(waiting.values())[:5]),
-                *case.slices_evidence(first.view.ups.istiod, service),
+                *case.slices_evidence(service),
             ),
             fix="Make the pods ready: look at their readiness probe and at what the app says.",
             commands=(

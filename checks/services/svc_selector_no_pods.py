@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from checks.case import Case, endpoints_command, short
 from checks.finding import Finding, check
 from checks.names import nearest
 from checks.resources import Pod
 from checks.subsets import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @check("svc-selector-no-pods")
@@ -40,7 +43,7 @@ def svc_selector_no_pods(case: Case) -> Iterator[Finding]:
             message=f"{percent(share)} of the requests fail: the selector of {service.sources[0][1]} ({wanted}) matches no pod.",
             share=share,
             viewpoints=case.viewpoints(same),
-            evidence=(*_near(case, service.namespace, dict(service.selector or {})), *case.slices_evidence(first.view.ups.istiod, service)),
+            evidence=(*_near(case, service.namespace, dict(service.selector or {})), *case.slices_evidence(service)),
             fix=f"Make the selector of {short(service.hostname)} and the labels of its pods agree, or deploy the pods.",
             commands=(f"kubectl -n {service.namespace} get pods -l '{wanted}'", endpoints_command(first.upstream)),
         )

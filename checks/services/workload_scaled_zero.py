@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check
 from checks.subsets import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @check("workload-scaled-zero")
@@ -43,7 +46,7 @@ def workload_scaled_zero(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(
                 *(f"{w.ref} in {c.name}: spec.replicas 0" for c, w in stopped),
-                *case.slices_evidence(first.view.ups.istiod, service),
+                *case.slices_evidence(service),
             ),
             fix=f"Scale {workload.ref} up.",
             patch=f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1",

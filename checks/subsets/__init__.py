@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding
 from checks.mesh import Change
 from checks.resources import VirtualService, WeightedDestination
 from checks.upstream import Upstream, shares
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from checks.finding import Finding
 
 
 def labels(u: Upstream) -> str:
     """A subset's labels as people write them: `version=v1`."""
     subset = u.rule.subset(u.subset) if u.rule else None
-    return (
-        ",".join(f"{k}={v}" for k, v in sorted((subset.labels if subset else None or {}).items()))
-        if subset and subset.labels
-        else "(no labels)"
-    )
+    found = (subset.labels if subset is not None else None) or {}
+    return ",".join(f"{k}={v}" for k, v in sorted(found.items())) or "(no labels)"
 
 
 def percent(share: float) -> str:
@@ -37,7 +38,7 @@ def proof(case: Case, first: Branch) -> Iterator[str]:
         origin = u.rule.subset_origins.get(u.subset)
         yield f"{(origin or u.rule.origins[0]).ref} defines {u.subset} as {labels(u)}"
     if u.service is not None and u.service.kubernetes:
-        yield from case.slices_evidence(first.view.ups.istiod, u.service)
+        yield from case.slices_evidence(u.service)
         found = case.endpoints(first.view.ups.istiod, u.service)
         carried = sorted({e.labels.get("version", "") for e in found} - {""})
         if carried:

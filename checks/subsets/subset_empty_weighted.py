@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from checks.case import Case
 from checks.finding import Finding, check
 from checks.subsets import empty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
 
 
 @check("subset-empty-weighted")

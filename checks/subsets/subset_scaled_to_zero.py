@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from checks.case import Case, endpoints_command, short
 from checks.finding import Finding, check
 from checks.subsets import labels, percent, proof, reweigh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @check("subset-scaled-to-zero")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, short
 from checks.finding import Finding, check
 from checks.subsets import percent, reweigh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @check("subset-undefined")
