@@ -30,7 +30,7 @@ EVENTS_PER_HOUR = 30_000
 LIFE, DEBUG_LIFE, WARNING = 18_060.0, 360.0, 10.0  # seconds that a connection lasts, and how long before its end it is warned
 
 
-class NotAcknowledged(Exception):  # noqa: N818 - it is the app's failure, told to a person
+class NotAcknowledged(Exception):
     """The app did not answer; the argument is Slack's word for why."""
 
     def __init__(self, reason: str, *, again: bool = True) -> None:

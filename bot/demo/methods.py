@@ -43,7 +43,7 @@ class SlackError(Exception):
         return body
 
 
-class LostAnswer(Exception):  # noqa: N818 - it is no error of ours: the connection ends after (or instead of) the work
+class LostAnswer(Exception):
     """The caller's connection breaks without an answer."""
 
 

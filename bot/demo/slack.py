@@ -190,10 +190,14 @@ class LocalSlack:
         return self.workspace.homes.get(self.user(user))
 
     async def until(self, predicate: Callable[[], Any], timeout_s: float = 5.0) -> Any:
-        """The predicate's first true value; asked again at every change. TimeoutError after `timeout_s`."""
+        """The predicate's first true value. TimeoutError after `timeout_s`.
+
+        It is asked at every change of the workspace, and every 10 ms for what only the app knows.
+        """
         async with asyncio.timeout(timeout_s):
             while not (found := predicate()):
-                await self._change.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._change.wait(), 0.01)
         return found
 
     # What people do.
@@ -421,7 +425,7 @@ class LocalSlack:
         """An administrator locks the thread of a message."""
         message.locked = True
 
-    def fault(  # noqa: PLR0913 - the ways in which one call can fail
+    def fault(
         self,
         method: str,
         *,
