@@ -379,4 +379,4 @@ def _routes_as(mesh: Mesh, text: str | None, wanted: set[str] | None) -> Iterato
     for caller in callers(mesh):
         v: Viewpoint = caller.viewpoint
         if v.cluster in inside and namespace in ("", v.namespace):
-            yield from resolver.for_proxy(mesh, mesh.cluster(caller.proxy.cluster), caller.proxy, v, wanted)
+            yield from resolver.for_proxy(mesh, caller.proxy, v, wanted)

@@ -309,8 +309,9 @@ class Mesh:
                         continue
                     port = s.labels.get("networking.istio.io/gatewayPort", "15443")
                     addresses = [i.ip or i.hostname for i in s.status.load_balancer.ingress] if s.spec.type == "LoadBalancer" else []
-                    for a in (*(x for x in addresses if x), *s.spec.external_ips):
-                        out.append(NetworkGateway(network, self.cluster_id(c), a, int(port) if port.isdigit() else 15443))
+                    number = int(port) if port.isdigit() else 15443
+                    entered = (*(a for a in addresses if a), *s.spec.external_ips)
+                    out += [NetworkGateway(network, self.cluster_id(c), a, number) for a in entered]
             return sorted(set(out))
 
         return self.once(("network_gateways",), made_of, find)

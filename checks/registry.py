@@ -361,11 +361,9 @@ def _address(text: str) -> str:
 
 def augment(labels: Mapping[str, str], cluster: str, locality: str, node: str, network: str) -> dict[str, str]:
     """Endpoint labels with the topology labels that istiod adds (serviceregistry/util/label)."""
-    out = dict(labels)
     region, zone, subzone = split_locality(locality)
-    for key, value in ((REGION, region), (ZONE, zone), (SUBZONE, subzone), (CLUSTER, cluster), (NODE, node)):
-        if value:
-            out[key] = value
+    topology = {REGION: region, ZONE: zone, SUBZONE: subzone, CLUSTER: cluster, NODE: node}
+    out = {**labels, **{key: value for key, value in topology.items() if value}}
     if network and not out.get(NETWORK):
         out[NETWORK] = network
     return out

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from checks.istiod import Proxy
-    from checks.mesh import Cluster, Mesh
+    from checks.mesh import Mesh
     from checks.sidecar import Step
 
 __all__ = ["Destination", "Endpoint", "Route", "UnknownViewpoint", "Viewpoint", "for_pod", "for_proxy"]
@@ -46,10 +46,10 @@ def for_pod(mesh: Mesh, cluster: str, name: str, hosts: Iterable[str] | None = N
     if pod is None:
         raise UnknownViewpoint(name, tuple(f"{p.namespace}/{p.name}" for p in where.all(Pod) if p.namespace == namespace)[:5])
     kind = proxy_kind(pod)
-    return for_proxy(mesh, where, mesh.proxy(where, pod, kind), Viewpoint(where.name, kind, namespace, pod_name), hosts)
+    return for_proxy(mesh, mesh.proxy(where, pod, kind), Viewpoint(where.name, kind, namespace, pod_name), hosts)
 
 
-def for_proxy(mesh: Mesh, cluster: Cluster, proxy: Proxy, viewpoint: Viewpoint, hosts: Iterable[str] | None = None) -> list[Route]:
+def for_proxy(mesh: Mesh, proxy: Proxy, viewpoint: Viewpoint, hosts: Iterable[str] | None = None) -> list[Route]:
     """The routes of a proxy in DESIGN's order: by host, port and protocol, then as Envoy tries them."""
     ups = upstreams(mesh, proxy)
     found = [answer(viewpoint, s) for s in steps(ups, hosts)]

@@ -49,13 +49,10 @@ class Class:
 
 def _selectors(istiod: Istiod) -> list[tuple[str, Mapping[str, str]]]:
     """Every label predicate of the configuration that tells callers apart, with the namespace that it is limited to (empty: all)."""
-    found: list[tuple[str, Mapping[str, str]]] = []
-    for r in istiod.all(DestinationRule):
-        if isinstance(r, DestinationRule) and r.spec.workload_selector:
-            found.append((r.namespace, r.spec.workload_selector.wanted))
-    for s in istiod.all(Sidecar):
-        if isinstance(s, Sidecar) and s.spec.workload_selector:
-            found.append((s.namespace, s.spec.workload_selector.wanted))
+    selecting = [o for kind in (DestinationRule, Sidecar) for o in istiod.all(kind) if isinstance(o, DestinationRule | Sidecar)]
+    found: list[tuple[str, Mapping[str, str]]] = [
+        (o.namespace, o.spec.workload_selector.wanted) for o in selecting if o.spec.workload_selector
+    ]
     for rules in istiod.rulesets:
         found += [("", m.source_labels) for m in rules.matches if m.source_labels]
     unique: list[tuple[str, Mapping[str, str]]] = []

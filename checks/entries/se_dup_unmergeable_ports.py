@@ -47,7 +47,7 @@ def _finding(case: Case, istiod: Istiod, kept: ServiceEntry, other: ServiceEntry
     why = differs(istiod, kept, other, case.host)
     share = case.share(branches)
     outcome = "Calls there get 503 (no such cluster)." if share else "Nothing routes it in the mesh."
-    wanted = ", ".join(ports(e) for e in (kept, other))
+    wanted = ", ".join(dict.fromkeys(", ".join(ports(e) for e in (kept, other)).split(", ")))
     return case.finding(
         "se-dup-unmergeable-ports",
         cluster=case.mesh.cluster(istiod.cluster).name,
