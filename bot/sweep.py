@@ -92,6 +92,7 @@ class Sweeper:
         self._changes: list[Change] = []
         self._wake = asyncio.Event()
         self._started = time.time()
+        self._read: set[str] = set()  # the clusters that this process has read completely at least once
 
     # --- what the handlers ask ---
 
@@ -176,6 +177,7 @@ class Sweeper:
         batch = [_happened(change, now) for change in changes]
         self._recent += [h for h in batch if h is not None]
         sweeps = await self._look()
+        self._read |= {c.name for m in self._meshes.values() for c in m.clusters if self._is_live(c.name)}
         found = _found(self._meshes, sweeps)
         known = await self._known(found)
         everything = sorted(known.keys() | found.keys())
@@ -210,7 +212,7 @@ class Sweeper:
         self, alert: Alert | None, found: _Found | None, sweeps: Mapping[str, Sweep], batch: list[_Happened | None], now: float
     ) -> Event | None:
         """What this look says of one alert; None if it says nothing."""
-        if found is not None:
+        if found is not None and self._is_live(found.finding.cluster):
             return Seen(found.finding, found.rule)
         if alert is None or alert.state is State.RESOLVED:
             return None
@@ -220,6 +222,11 @@ class Sweeper:
             return None if now - self._started < _START_S and why.early else Unseen(why.sentence)
         return Gone(self._what_changed(alert, batch))
 
+    def _is_live(self, name: str) -> bool:
+        """Whether what is known of a cluster is what it says now, and not what it said before it fell silent."""
+        cluster = self._cluster(name)
+        return cluster is not None and cluster.synced and "*" not in cluster.unreadable
+
     def _why_unseen(self, finding: Finding, sweeps: Mapping[str, Sweep]) -> _Blind | None:
         """Why the absence of a finding says nothing: where it was found or felt, something could not be looked at."""
         concerned = [c for name in dict.fromkeys((finding.cluster, *_felt(finding))) if (c := self._cluster(name)) is not None]
@@ -228,9 +235,9 @@ class Sweeper:
         for cluster in concerned:
             for kind, reason in sorted(cluster.unreadable.items()):
                 what = f"{cluster.name} cannot be read" if kind == "*" else f"{kind} of {cluster.name} cannot be read"
-                return _Blind(f"{what}: {reason}", early=not cluster.synced)
+                return _Blind(f"{what}: {reason}", early=cluster.name not in self._read)
             if not cluster.synced:
-                return _Blind(f"{cluster.name} has not been read completely", early=True)
+                return _Blind(f"{cluster.name} has not been read completely", early=cluster.name not in self._read)
             for malformed in cluster.malformed:
                 if any(f" {namespace}/" in malformed.ref for namespace in _namespaces(finding)):
                     return _Blind(f"{malformed.ref} cannot be understood: {malformed.reason}", early=False)

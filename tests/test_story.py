@@ -93,12 +93,27 @@ async def test_the_alert_is_posted_resolved_by_deploying_v1_and_never_posted_twi
 
 
 async def test_a_cluster_that_cannot_be_read_makes_the_alert_unknown_and_never_resolved(slack: LocalSlack, redis_url: str, folder: Path):
+    away = folder.with_name("away")
+    async with running(slack, redis_url, [source(folder)]):
+        root = await headline(slack, TOLD, 5)
+        folder.rename(away)
+        await headline(slack, "Unknown: destination.mynamespace", 5)
+        assert not any(b["type"] == "image" for b in root.blocks), "what is not known is not drawn"
+        away.rename(folder)
+        await headline(slack, TOLD, 5)
+        await slack.until(lambda: "can be looked at again" in thread(slack, root)[-1])
+    told = thread(slack, root)
+    assert not any("resolved" in line for line in told)
+    assert any("unknown" in line and "is not there" in line for line in told)
+
+
+async def test_a_broken_file_keeps_the_alert_as_it_was(slack: LocalSlack, redis_url: str, folder: Path):
     text = (folder / "mynamespace.yaml").read_text()
     async with running(slack, redis_url, [source(folder)]):
         root = await headline(slack, TOLD, 5)
-        (folder / "mynamespace.yaml").write_text("{ this is no manifest")
+        (folder / "mynamespace.yaml").write_text(text[: len(text) // 2] + "\n  half: [written")
         await asyncio.sleep(1.5)
-        assert not root.words.startswith("Resolved")
+        assert root.words.startswith((TOLD, "Unknown"))
         (folder / "mynamespace.yaml").write_text(text)
         await headline(slack, TOLD, 5)
     assert not any("resolved" in line for line in thread(slack, root))
