@@ -56,17 +56,26 @@ class Mrkdwn(str):
     __slots__ = ()
 
 
+# A pair that Slack would take for bold, italic or struck: shown by characters that look the same and mean nothing.
+_PAIR = re.compile(r"(?<!\w)([*_~])(?=\S(?:.*\S)?\1(?!\w))")
+_LOOK_ALIKE = {"*": "∗", "_": "＿", "~": "∼"}
+
+
+def _entities(text: object) -> str:
+    return html.escape(clean(text).replace("`", "ʼ"), quote=False)
+
+
 def escape(text: object) -> Mrkdwn:
-    """Text as Slack's markup shows it literally: & < > escaped once, control and bidirectional characters gone, no code span opened or closed."""
+    """Text as Slack's markup shows it literally: & < > escaped once, control and bidirectional characters gone, no format opened or closed."""
     if isinstance(text, Mrkdwn):
         return text
-    return Mrkdwn(html.escape(clean(text).replace("`", "ʼ"), quote=False))
+    return Mrkdwn(_PAIR.sub(lambda m: _LOOK_ALIKE[m[1]], _entities(text)))
 
 
 def code(text: object) -> Mrkdwn:
     """Text in a code span: safe inside back-ticks, on one line."""
-    inside = escape(text)
-    return Mrkdwn(f"`{inside}`") if inside.strip() else inside
+    inside = _entities(text)
+    return Mrkdwn(f"`{inside}`") if inside else Mrkdwn()
 
 
 def date(epoch: float, form: str = "{date_short_pretty} {time}") -> Mrkdwn:
@@ -153,11 +162,14 @@ class Rich:
         self.elements: list[Block] = []
 
     def words(self, text: str, *, label: str = "", tail: str = "") -> Rich:
-        """A paragraph of at most 1,200 characters, after a bold label and before a tail in code."""
-        runs = [{"type": "text", "text": f"{label}  ", "style": {"bold": True}}] if label else []
-        if text := cut(clean(text), 1200):
+        """A paragraph of at most 1,200 characters, after a bold label and before a tail in code; a label alone says nothing and is left out."""
+        text, tail = cut(clean(text), 1200), cut(clean(tail), 200)
+        runs: list[Block] = []
+        if label and (text or tail):
+            runs.append({"type": "text", "text": f"{label}  ", "style": {"bold": True}})
+        if text:
             runs.append({"type": "text", "text": text})
-        if tail := cut(clean(tail), 200):
+        if tail:
             runs += [{"type": "text", "text": "  "}, {"type": "text", "text": tail, "style": {"code": True}}]
         if runs:
             self.elements.append({"type": "rich_text_section", "elements": runs})

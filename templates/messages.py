@@ -106,7 +106,8 @@ def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ())
             )
         case _:
             said = words.impact(host, share_of_host, finding, found)
-            top.words(said, tail=verdict)
+            # A finding that tells the whole is the headline already.
+            top.words("Verdict" if said == f"{title}." else said, tail=verdict)
     top.bullets([f"{mark} {sentence}" for mark, sentence in words.seen(diagnosis)])
     if finding is not None:
         top.words(words.because(finding, said), label="Why", tail=words.cause_name(finding))
@@ -174,17 +175,9 @@ def broken(sweep: Json, *, most: int = 10) -> Message:
     blocks = [header(title)]
     for same in worst[:most]:
         first = max(same, key=lambda f: f["failing_share"])
-        text = fragment(
-            "broken",
-            share=percent(first["failing_share"]),
-            host=short(first["host"]),
-            cluster=first["cluster"],
-            code=first["code"],
-            cause=first["cause"],
-            more=words.amount(len(same) - 1, "other host") if len(same) > 1 else "",
-            message=words.first_sentence(first["message"]) + ".",
-        )
-        blocks.append(section(Mrkdwn("\n".join(text))))
+        others = f" and {words.amount(len(same) - 1, 'other host')}" if len(same) > 1 else ""
+        said = f"{short(first['host'])}{others} in {clean(first['cluster'])}: {words.first_sentence(first['message'])}."
+        blocks += Rich().words(said, label=f"✗ {percent(first['failing_share'])}", tail=words.cause_name(first)).blocks()
     if len(worst) > most:
         blocks.append(section(Mrkdwn(f"and {len(worst) - most:,} more; `meshwhy sweep` prints all of them.")))
     small = fragment(
@@ -210,7 +203,7 @@ def clusters(clusters: Sequence[Json]) -> Message:
             mesh=cluster["mesh"] or "",
             synced=cluster["synced"],
             objects=words.amount(cluster["objects"], "object"),
-            age=f"{words.duration(cluster['age_s'])} old",
+            age=words.age(cluster["age_s"]),
             unreadable=refused[:6],
             more=max(len(refused) - 6, 0),
         )
@@ -252,8 +245,8 @@ def unknown_verb(word: str, nearest: str | None = None) -> Message:
 
 def error(sentence: str) -> Message:
     """One clear sentence."""
-    text = escape(cut(clean(sentence), 1500))
-    return _say(text, [section(text)])
+    text = cut(clean(sentence), 700) or "Something went wrong, and nothing is known of it."
+    return _say(escape(text), Rich().words(text).blocks())
 
 
 def shared(message: Message, user_id: str) -> Message:
@@ -310,9 +303,10 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
         case _:
             body.words(said)
     if state != "resolved":
-        body.words(words.because(finding, said), label="Why", tail=words.cause_name(finding)).words(
-            cut(clean(finding["fix"]), 500), label="Fix"
-        )
+        fix = cut(clean(finding["fix"]), 500)
+        if finding["patch"] and fix:
+            fix = f"{fix.rstrip(':. ')}. The patch is in the thread."
+        body.words(words.because(finding, said), label="Why").words(fix, label="Fix")
     facts = fragment(
         "facts",
         cluster=finding["cluster"],

@@ -103,6 +103,11 @@ def duration(seconds: float) -> str:
     return amount(round(hours / 24), "day")
 
 
+def age(seconds: float) -> str:
+    """How old something is: `0.4 s old`, `12 min old`."""
+    return f"{seconds:.1f} s old" if 0 <= seconds < 10 else f"{duration(seconds)} old"
+
+
 def clock(epoch: float) -> str:
     """An instant (seconds since the epoch) for where no viewer's time zone is known."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -493,12 +498,7 @@ def elsewhere(share: float, finding: Json | None, found: Sequence[Rule]) -> bool
 
 def freshness(clusters: Sequence[Json]) -> str:
     """How old what was read is: `east 0.4 s old, west is not read completely`."""
-    return ", ".join(
-        f"{clean(c['name'])} {c['age_s']:.1f} s old" if c["synced"] and c["age_s"] < 10
-        else f"{clean(c['name'])} {duration(c['age_s'])} old" if c["synced"]
-        else f"{clean(c['name'])} is not read completely"
-        for c in clusters
-    )  # fmt: skip
+    return ", ".join(f"{clean(c['name'])} {age(c['age_s']) if c['synced'] else 'is not read completely'}" for c in clusters)
 
 
 def not_looked_at(skipped: Sequence[Json], most: int = 4) -> str:
