@@ -1,0 +1,365 @@
+"""The sweep: recorded clusters as they change and fall silent, a real store, and what is committed for the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec.structs import replace
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from bot import manifests
+from bot.alerts import State, identity, rule_of
+from bot.store import Store
+from bot.sweep import Sweeper, channel
+from bot.valkey import embedded
+from checks.finding import Finding, Severity
+from checks.mesh import Change, Cluster, Mesh
+from checks.resources import Deployment, Malformed, VirtualService
+from checks.routes import Viewpoint
+from tests.bots import RECORDED, alerts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from bot.alerts import Alert
+
+
+def east(*more: str) -> Cluster:
+    """The recorded cluster of the article's first incident, with further manifests of the recording."""
+    cluster = manifests.read(str(RECORDED / "east"), "east", mesh="east", read_at=time.time())
+    for name in more:
+        added = manifests.read(str(RECORDED / name), "east", mesh="east", read_at=time.time())
+        changes = [
+            Change("east", kind, o.namespace, o.name, o)
+            for kind, spaces in added.objects.items()
+            for space in spaces.values()
+            for o in space.values()
+        ]
+        cluster = cluster.apply(changes)
+    return cluster
+
+
+BROKEN, WELL = east(), east("destination-v1.yaml")
+
+
+class World:
+    """The registered clusters, as a test says that they are."""
+
+    def __init__(self, *clusters: Cluster) -> None:
+        self.now = clusters
+        self.told: asyncio.Queue[tuple[Change, ...]] = asyncio.Queue()
+
+    def clusters(self) -> tuple[Cluster, ...]:
+        return self.now
+
+    async def changes(self) -> AsyncIterator[tuple[Change, ...]]:
+        while True:
+            yield await self.told.get()
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[Store]:
+    store = Store(redis_url)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def the_alert(store: Store) -> Alert | None:
+    return next(iter((await store.alerts()).values()), None)
+
+
+async def message(store: Store) -> tuple[str, list[str]]:
+    """The headline of the one message that waits, and its thread's lines."""
+    ((ident, _),) = await store.waiting()
+    work = await store.work(ident)
+    assert work is not None
+    return work.draft.message.text, [s.message.text for s in work.steps]
+
+
+async def test_what_fails_becomes_one_alert_with_its_message_picture_and_thread(store: Store):
+    await Sweeper(World(BROKEN), store, alerts()).look()
+    alert = await the_alert(store)
+    assert alert is not None
+    assert (alert.state, alert.finding.cause) == (State.FIRING, "subset-empty-weighted")
+    headline, lines = await message(store)
+    assert headline.startswith("95 % of destination.mynamespace fails")
+    assert len(lines) == 3
+    work = await store.work(alert.message)
+    assert work is not None
+    assert work.draft.picture is not None
+    assert work.draft.picture.svg.startswith("<svg")
+
+
+async def test_looking_again_at_the_same_changes_nothing_in_the_store(store: Store, redis_url: str):
+    sweeper = Sweeper(World(BROKEN), store, alerts())
+    await sweeper.look()
+    with Redis.from_url(redis_url) as client:
+        before = client.info("stats")["total_commands_processed"]
+        for _ in range(3):
+            await sweeper.look()
+        assert client.info("stats")["total_commands_processed"] == before + 1
+
+
+async def test_a_second_process_goes_on_where_the_first_one_ended(store: Store):
+    await Sweeper(World(BROKEN), store, alerts()).look()
+    before = await the_alert(store)
+    await Sweeper(World(BROKEN), store, alerts()).look()
+    assert await the_alert(store) == before
+    await Sweeper(World(WELL), store, alerts()).look()
+    assert await the_alert(store) is None
+    headline, lines = await message(store)
+    assert headline.startswith("Resolved after")
+    assert len(lines) == 4
+
+
+async def test_what_made_it_well_is_what_was_done_where_it_is_about(store: Store):
+    world = World(BROKEN)
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    deployed = WELL.get(Deployment, "mynamespace", "destination-v1")
+    assert deployed is not None
+    elsewhere = Change("east", Deployment, "other", "unrelated", None)
+    await sweeper.look([elsewhere, Change("east", Deployment, "mynamespace", "destination-v1", deployed)])
+    world.now = (WELL,)
+    await sweeper.look()
+    resolved = await store.resolved([identity_of_the_alert(BROKEN)])
+    (alert,) = resolved.values()
+    (told,) = alert.well_by
+    assert told.startswith("Deployment mynamespace/destination-v1 was changed at ")
+
+
+def identity_of_the_alert(cluster: Cluster) -> str:
+    found = Finding(
+        cause="subset-empty-weighted",
+        code="MESH101",
+        severity=Severity.ERROR,
+        cluster=cluster.name,
+        resource="VirtualService mynamespace/destination",
+        path="spec.http[0].route[0]",
+        host="destination.mynamespace.svc.cluster.local",
+        viewpoints=(),
+        failing_share=0.95,
+        message="",
+    )
+    return identity(found, rule_of(cluster.get(VirtualService, "mynamespace", "destination"), found.path))
+
+
+def without(cluster: Cluster, kind: str) -> Cluster:
+    return dataclasses.replace(cluster, unreadable={kind: "403 for system:serviceaccount:ops:meshwhy"})
+
+
+@pytest.mark.parametrize(
+    ("silent", "why"),
+    [
+        pytest.param(lambda c: dataclasses.replace(c, unreadable={"*": "it does not answer"}, synced=False), "does not answer", id="down"),
+        pytest.param(lambda c: dataclasses.replace(c, synced=False), "not been read completely", id="not synced"),
+        pytest.param(lambda c: without(c, "endpointslices.discovery.k8s.io"), "endpointslices", id="a kind is forbidden"),
+        pytest.param(
+            lambda c: dataclasses.replace(c, malformed=(Malformed("VirtualService mynamespace/destination", "http is no list"),)),
+            "cannot be understood",
+            id="an object of the namespace is malformed",
+        ),
+    ],
+)
+async def test_what_cannot_be_looked_at_is_unknown_and_never_resolved(store: Store, silent: Callable[[Cluster], Cluster], why: str):
+    world = World(BROKEN)
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    world.now = (silent(WELL),)
+    await sweeper.look()
+    alert = await the_alert(store)
+    assert alert is not None
+    assert alert.unknown_since is not None
+    assert why in alert.unknown_why
+    headline, lines = await message(store)
+    assert headline.startswith("Unknown:")
+    assert why in lines[-1]
+    world.now = (WELL,)
+    await sweeper.look()
+    assert await the_alert(store) is None
+    assert (await message(store))[0].startswith("Resolved after")
+
+
+async def test_a_malformed_object_of_another_namespace_holds_nothing_up(store: Store):
+    world = World(BROKEN)
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    world.now = (dataclasses.replace(WELL, malformed=(Malformed("VirtualService other/thing", "http is no list"),)),)
+    await sweeper.look()
+    assert await the_alert(store) is None
+
+
+async def test_a_start_before_the_clusters_are_read_is_no_news(store: Store, monkeypatch: pytest.MonkeyPatch):
+    await Sweeper(World(BROKEN), store, alerts()).look()
+    before = await the_alert(store)
+    unread = Cluster("east", mesh="east", unreadable={"*": "it has not been read yet"}, synced=False)
+    sweeper = Sweeper(World(unread), store, alerts())
+    await sweeper.look()
+    assert await the_alert(store) == before
+    monkeypatch.setattr("bot.sweep._START_S", 0.0)
+    await sweeper.look()
+    alert = await the_alert(store)
+    assert alert is not None
+    assert "has not been read yet" in alert.unknown_why
+
+
+async def test_a_cluster_that_was_taken_out_of_the_settings_leaves_its_alerts_unknown(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bot.sweep._START_S", 0.0)
+    await Sweeper(World(BROKEN), store, alerts()).look()
+    west = manifests.read(str(RECORDED / "west"), "west", mesh="west", read_at=time.time())
+    await Sweeper(World(west), store, alerts()).look()
+    unknown = [a for a in (await store.alerts()).values() if a.unknown_since is not None]
+    assert [a.unknown_why for a in unknown] == ["east is not registered any more"]
+
+
+async def test_one_cluster_that_is_down_does_not_touch_the_alerts_of_another(store: Store):
+    west = manifests.read(str(RECORDED / "west"), "west", mesh="west", read_at=time.time())
+    world = World(BROKEN, west)
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    world.now = (WELL, dataclasses.replace(west, unreadable={"*": "down"}, synced=False))
+    await sweeper.look()
+    left = list((await store.alerts()).values())
+    assert {a.finding.cluster for a in left} == {"west"}
+    assert all(a.unknown_since is not None for a in left)
+
+
+async def test_an_answer_that_was_lost_is_read_from_the_store_and_nothing_is_said_twice(store: Store):
+    sweeper = Sweeper(World(BROKEN), store, alerts())
+    real = store._redis.execute_command
+
+    async def lost(*command: Any) -> Any:
+        answer = await real(*command)
+        if command[0] == "EVAL":
+            raise RedisConnectionError("the answer was lost")
+        return answer
+
+    store._redis.execute_command = lost
+    with pytest.raises(RedisConnectionError):
+        await sweeper.look()
+    store._redis.execute_command = real
+    sweeper._alerts = None  # as run() does
+    await sweeper.look()
+    _, lines = await message(store)
+    assert len(lines) == 3
+
+
+async def until(ask: Callable[[], Any], timeout_s: float = 10) -> Any:
+    async with asyncio.timeout(timeout_s):
+        while not (found := await ask()):  # noqa: ASYNC110 - a store has no event for this
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def test_changes_and_waiting_times_move_alerts_by_themselves(store: Store):
+    world = World(BROKEN)
+    task = asyncio.create_task(Sweeper(world, store, alerts(**{"for": 0.3, "clear": 0.5})).run())
+    try:
+        await until(lambda: the_alert(store))
+        assert (await until(lambda: the_alert(store))).state is State.PENDING
+        await until(store.waiting, 2)
+        world.now = (WELL,)
+        began = time.monotonic()
+        world.told.put_nowait(())
+
+        async def gone() -> bool:
+            return await the_alert(store) is None
+
+        await until(gone, 2)
+        assert time.monotonic() - began >= 0.5
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_without_its_store_the_bot_watches_on_says_so_once_and_commits_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("bot.sweep._AGAIN_S", 0.1)
+    world = World(WELL)
+    with tempfile.TemporaryDirectory(prefix="mw-") as name:
+        async with embedded(Path(name)) as url:
+            store = Store(url)
+            await store.open()
+            task = asyncio.create_task(Sweeper(world, store, alerts()).run())
+            await asyncio.sleep(0.2)
+            with Redis.from_url(url) as client:
+                os.kill(client.info("server")["process_id"], signal.SIGKILL)
+            world.now = (BROKEN,)
+            world.told.put_nowait(())
+            await asyncio.sleep(0.5)
+            assert not task.done()
+        async with embedded(Path(name)):
+            await until(lambda: the_alert(store))
+            task.cancel()
+            await asyncio.wait([task])
+            await store.close()
+    assert len([r for r in caplog.records if "store cannot be reached" in r.getMessage()]) == 1
+
+
+async def test_the_whole_sweep_and_the_meshes_are_there_for_who_asks(store: Store):
+    west = manifests.read(str(RECORDED / "west"), "west", mesh="west", read_at=time.time())
+    sweeper = Sweeper(World(BROKEN, west), store, alerts())
+    swept = await sweeper.sweep()
+    assert {f.cluster for f in swept.findings} == {"east", "west"}
+    assert {c.name for c in swept.clusters} == {"east", "west"}
+    assert [m.name for m in sweeper.meshes()] == ["east", "west"]
+
+
+# --- routing ---
+
+FOUND = Finding(
+    cause="subset-empty-weighted",
+    code="MESH101",
+    severity=Severity.ERROR,
+    cluster="east",
+    resource="VirtualService mynamespace/destination",
+    path="spec.http[0].route[0]",
+    host="destination.shop.svc.cluster.local",
+    viewpoints=(Viewpoint("east", "sidecar", "elsewhere"),),
+    failing_share=0.95,
+    message="",
+)
+
+
+@pytest.mark.parametrize(
+    ("match", "fits"),
+    [
+        ({"namespace": "mynamespace"}, True),
+        ({"namespace": "shop"}, True),
+        ({"namespace": ["x", "shop"]}, True),
+        ({"namespace": "elsewhere"}, False),
+        ({"cluster": "east"}, True),
+        ({"cluster": "west"}, False),
+        ({"cause": "subset-empty-weighted", "severity": "error"}, True),
+        ({"cause": "subset-undefined"}, False),
+        ({"label": {"istio-injection": "enabled"}}, True),
+        ({"label": {"istio-injection": "disabled"}}, False),
+        ({"namespace": "mynamespace", "cluster": "west"}, False),
+        ({}, True),
+    ],
+)
+def test_an_alert_goes_where_the_first_route_that_fits_says(match: dict[str, Any], fits: bool):  # noqa: FBT001 - a column of the table
+    settings = alerts(routes=[{"match": match, "channel": "#payments"}, {"match": {}, "channel": "#ops"}])
+    (mesh,) = Mesh.of([BROKEN], 1.0)
+    assert channel(FOUND, mesh, settings) == ("#payments" if fits else "#ops")
+    assert channel(FOUND, mesh, alerts()) == "#mesh"
+
+
+def test_a_finding_of_a_host_that_is_no_service_is_routed_by_its_object():
+    (mesh,) = Mesh.of([BROKEN], 1.0)
+    other = replace(FOUND, host="api.partner.example", resource="ServiceEntry shop/partner")
+    assert channel(other, mesh, alerts(routes=[{"match": {"namespace": "shop"}, "channel": "#payments"}])) == "#payments"
+    assert channel(other, None, alerts(routes=[{"match": {"label": "a=b"}, "channel": "#payments"}])) == "#mesh"
