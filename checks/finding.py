@@ -89,7 +89,7 @@ def check(cause: str) -> Callable[[Check], Check]:
 def cause(id_or_code: str) -> Cause | None:
     """The catalogue's entry of an id (`subset-undefined`) or a code (`MESH106`), any case; None if there is none."""
     wanted = id_or_code.strip().lower()
-    return CAUSES.get(wanted) or next((c for c in CAUSES.values() if c.code.lower() == wanted), None)
+    return next((c for c in CAUSES.values() if wanted in (c.id.lower(), c.code.lower())), None)
 
 
 def worst(severities: Mapping[Severity, int]) -> Severity | None:
