@@ -351,7 +351,7 @@ def test_ci_says_what_it_could_not_install_and_calls_make_test(tmp_path: Path):
     first, second, last = ran.stdout.splitlines()
     assert first.endswith("chromium prometheus")
     assert "skipped" in second
-    assert last == "make test"
+    assert last == "make --keep-going test"
 
 
 # --- the image ---------------------------------------------------------------------------------------------------------------
