@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.catalogue import CAUSES
-from checks.finding import Finding, Origin, Severity
+from checks.finding import Finding, Origin, Severity, by_nearness
 from checks.istiod import Istiod, can_merge
 from checks.registry import HostService, IstioEndpoint, from_entry
 from checks.resources import Pod, Service, ServiceEntry, Workload
@@ -80,6 +80,7 @@ class Case:
     host: str
     mesh: Mesh
     views: list[View] = field(default_factory=list)
+    _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(host: str, mesh: Mesh) -> Case:
@@ -118,39 +119,19 @@ class Case:
 
     def why(self, branch: Branch) -> str:
         """The id of the cause, the one nearest to what a person must mend; empty when no implemented cause fits (DESIGN §2)."""
-        u = branch.upstream
-        istiod = branch.view.ups.istiod
-        if u.service is None:
-            return "" if istiod.by_host.get(u.host) or not u.host else "vs-dest-host-unknown"
-        if u.service.port(u.port) is None:
-            return "se-dup-unmergeable-ports" if self.lost_ports(istiod, u.host).get(u.port) else ""
-        if not u.defined:
-            return "subset-undefined" if u.subset and (u.rule is None or u.rule.subset(u.subset) is None) else ""
-        return self._empty(branch, u, u.service)
+        key = id(branch.step), branch.index
+        if key not in self._why:
+            self._why[key] = next((cause for cause, explains in by_nearness() if explains(self, branch)), "")
+        return self._why[key]
 
-    def _empty(self, branch: Branch, u: Upstream, service: HostService) -> str:
-        subset = self.candidates(u)
-        if service.kubernetes:
-            everyone = self.endpoints(branch.view.ups.istiod, service)
-            owners = self.owners(service)
-            of_subset = [w for _, w in self.owners(service, u)]
-            if u.subset and not subset and of_subset and all(w.wanted == 0 for w in of_subset) and not self._whole_service_off(owners):
-                return "subset-scaled-to-zero"
-            if not everyone:
-                if owners and self._whole_service_off(owners):
-                    return "workload-scaled-zero"
-                if not owners and not self.pods(service) and service.selector:
-                    return "svc-selector-no-pods"
-            if everyone and not any(e.health == "healthy" for e in everyone) and any(e.health == "unhealthy" for e in everyone):
-                return "pods-all-notready"
-            if u.subset and subset and any(e.health == "unhealthy" for e in subset):
-                return "subset-all-notready"
-        if u.subset and not subset:
-            return "subset-empty-weighted" if branch.share < 1 else "subset-empty-all"
-        return ""
+    def whole(self, branch: Branch) -> bool:
+        """Whether the destination gets every request of some rule of its object."""
+        same = [b for b in self.failing() if b.upstream.name == branch.upstream.name and b.resource == branch.resource]
+        return any(b.share >= 1 for b in same)
 
-    @staticmethod
-    def _whole_service_off(owners: list[tuple[Cluster, Workload]]) -> bool:
+    def off(self, service: HostService) -> bool:
+        """Whether every workload behind a service stands at 0 replicas."""
+        owners = self.owners(service)
         return bool(owners) and all(w.wanted == 0 for _, w in owners)
 
     @staticmethod

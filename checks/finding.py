@@ -6,9 +6,11 @@ in the folder of its family; being there is its registration (`checks.diagnosis`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from functools import cache
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -16,7 +18,7 @@ from checks.answers import Viewpoint
 from checks.catalogue import CAUSES, Cause
 
 if TYPE_CHECKING:
-    from checks.case import Case
+    from checks.case import Branch, Case
 
 
 class Severity(StrEnum):
@@ -84,6 +86,49 @@ def check(cause: str) -> Callable[[Check], Check]:
         return function
 
     return register
+
+
+Explainer = Callable[["Case", "Branch"], bool]
+
+
+class _Explains(NamedTuple):
+    function: Explainer
+    before: tuple[str, ...]
+
+
+EXPLAINERS: dict[str, _Explains] = {}
+
+
+def explains(cause: str, *, before: Iterable[str] = ()) -> Callable[[Explainer], Explainer]:
+    """Register when a cause explains a destination that gets requests and cannot serve them.
+
+    A destination has one cause, the one nearest to what a person must mend (DESIGN §2): `before` are the causes that give way to this one
+    where both would fit.
+    """
+    if cause not in CAUSES:
+        raise ValueError(f"{cause} is not in the catalogue of causes")
+
+    def register(function: Explainer) -> Explainer:
+        EXPLAINERS[cause] = _Explains(function, tuple(before))
+        return function
+
+    return register
+
+
+def by_nearness() -> tuple[tuple[str, Explainer], ...]:
+    """Every explainer, the nearest to what must be mended first; those that have no order between them by code."""
+    return _by_nearness(len(EXPLAINERS))
+
+
+@cache
+def _by_nearness(_: int) -> tuple[tuple[str, Explainer], ...]:
+    after: dict[str, set[str]] = {c: set() for c in EXPLAINERS}
+    for c, (_, before) in EXPLAINERS.items():
+        for b in before:
+            if b in after:
+                after[b].add(c)
+    order = TopologicalSorter({c: sorted(after[c]) for c in sorted(after, key=lambda c: CAUSES[c].code)})
+    return tuple((c, EXPLAINERS[c].function) for c in order.static_order())
 
 
 def cause(id_or_code: str) -> Cause | None:

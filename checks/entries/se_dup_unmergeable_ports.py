@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.entries import by_namespace, control_planes, describe, differs, mergeable, ports
-from checks.finding import Finding, check
+from checks.finding import Finding, check, explains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checks.case import Case
+    from checks.case import Branch, Case
     from checks.istiod import Istiod
     from checks.resources import ServiceEntry
+
+
+@explains("se-dup-unmergeable-ports", before=("vs-dest-port-unknown", "se-port-missing"))
+def _explains(case: Case, branch: Branch) -> bool:
+    u = branch.upstream
+    return u.service is not None and u.service.port(u.port) is None and u.port in case.lost_ports(branch.view.ups.istiod, u.host)
 
 
 @check("se-dup-unmergeable-ports")

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.finding import Finding, check
+from checks.finding import Finding, check, explains
 from checks.subsets import percent, reweigh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checks.case import Case
+    from checks.case import Branch, Case
+
+
+@explains("vs-dest-host-unknown")
+def _explains(_: Case, branch: Branch) -> bool:
+    u = branch.upstream
+    return u.service is None and bool(u.host) and not branch.view.ups.istiod.by_host.get(u.host)
 
 
 @check("vs-dest-host-unknown")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import Case, endpoints_command, short
-from checks.finding import Finding, check
+from checks.case import Branch, Case, endpoints_command, short
+from checks.finding import Finding, check, explains
 from checks.names import nearest
 from checks.resources import Pod
 from checks.subsets import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@explains("svc-selector-no-pods", before=("subset-empty-weighted", "subset-empty-all"))
+def _explains(case: Case, branch: Branch) -> bool:
+    service = branch.upstream.service
+    if service is None or not branch.upstream.defined or not service.kubernetes or not service.selector:
+        return False
+    return not case.endpoints(branch.view.ups.istiod, service) and not case.owners(service) and not case.pods(service)
 
 
 @check("svc-selector-no-pods")

@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check
+from checks.finding import Finding, check, explains
 from checks.subsets import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@explains("workload-scaled-zero", before=("svc-selector-no-pods", "subset-scaled-to-zero", "subset-empty-weighted", "subset-empty-all"))
+def _explains(case: Case, branch: Branch) -> bool:
+    service = branch.upstream.service
+    if service is None or not branch.upstream.defined or not service.kubernetes:
+        return False
+    return not case.endpoints(branch.view.ups.istiod, service) and case.off(service)
 
 
 @check("workload-scaled-zero")

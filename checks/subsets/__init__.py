@@ -24,6 +24,12 @@ def labels(u: Upstream) -> str:
     return ",".join(f"{k}={v}" for k, v in sorted(found.items())) or "(no labels)"
 
 
+def nobody(case: Case, branch: Branch) -> bool:
+    """Whether a destination names a subset that is defined and that no endpoint carries."""
+    u = branch.upstream
+    return u.defined and bool(u.subset) and not case.candidates(u)
+
+
 def percent(share: float) -> str:
     """A share in words: never 0 % or 100 % for something in between."""
     if 0 < share < 0.01:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import Case, endpoints_command, short
-from checks.finding import Finding, check
+from checks.case import Branch, Case, endpoints_command, short
+from checks.finding import Finding, check, explains
 from checks.subsets import labels, percent, proof, reweigh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@explains("subset-all-notready")
+def _explains(case: Case, branch: Branch) -> bool:
+    u = branch.upstream
+    return u.defined and bool(u.subset) and any(e.health == "unhealthy" for e in case.candidates(u))
 
 
 @check("subset-all-notready")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check
-from checks.subsets import empty
+from checks.finding import Finding, check, explains
+from checks.subsets import empty, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checks.case import Case
+    from checks.case import Branch, Case
+
+
+@explains("subset-empty-weighted")
+def _explains(case: Case, branch: Branch) -> bool:
+    return nobody(case, branch) and not case.whole(branch)
 
 
 @check("subset-empty-weighted")

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import Case, endpoints_command, short
-from checks.finding import Finding, check
-from checks.subsets import labels, percent, proof, reweigh
+from checks.case import Branch, Case, endpoints_command, short
+from checks.finding import Finding, check, explains
+from checks.subsets import labels, nobody, percent, proof, reweigh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@explains("subset-scaled-to-zero", before=("subset-empty-weighted", "subset-empty-all"))
+def _explains(case: Case, branch: Branch) -> bool:
+    service = branch.upstream.service
+    if service is None or not nobody(case, branch) or case.off(service):
+        return False
+    filling = case.owners(service, branch.upstream)
+    return bool(filling) and all(w.wanted == 0 for _, w in filling)
 
 
 @check("subset-scaled-to-zero")
