@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bot.demo import limits
 from bot.demo.delivery import NotAcknowledged
-from bot.demo.slack import BOT, SLACKBOT
+from bot.demo.slack import BOT, PAGE, SLACKBOT, File
 from bot.demo.workspace import MANIFEST
 from tests.localslack import Clock, app_of, connected, refused, running, web
 
@@ -198,7 +199,7 @@ async def test_a_block_at_slacks_limit_is_posted_and_one_above_it_is_refused_at_
     slack: LocalSlack, client: AsyncWebClient, make: Callable[[int], list[Json]], most: int, pointer: str
 ):
     def with_icon(blocks: list[Json]) -> list[Json]:
-        icon = f"{slack.page_url}page/icon.svg"
+        icon = slack.workspace.file_url(slack.workspace.files.setdefault("F1", File("F1", "a.png", len(PNG), "", content=PNG)))
         for one in blocks:
             url = one.get("image_url", "")
             if url.startswith("ICON"):
@@ -1407,3 +1408,17 @@ async def test_until_wakes_at_a_change_and_gives_up_in_time(slack: LocalSlack, c
     assert (await waiting)[0].text == "x"
     with pytest.raises(TimeoutError):
         await slack.until(lambda: False, timeout_s=0.01)
+
+
+def test_no_text_ever_becomes_markup():
+    for script in PAGE.glob("*.js"):
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc", script.read_text()), (
+            script
+        )
+
+
+async def test_the_page_may_load_and_ask_only_its_own_server(slack: LocalSlack):
+    async with aiohttp.ClientSession() as session, session.get(slack.page_url) as page:
+        policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; ")
+    assert "unsafe" not in policy

@@ -23,6 +23,7 @@ TRIGGER_SECONDS = 3.0
 STACK = 3  # modals on top of each other
 SNIPPET = 1_000_000
 SHARED_WITH = 100
+PICTURES = {"image/png", "image/jpeg", "image/gif"}
 
 
 class SlackError(Exception):
@@ -285,7 +286,7 @@ class WebApi:
     async def _fetched(self, url: str) -> bool:
         try:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session, session.get(url) as picture:
-                found = picture.status == 200 and picture.content_type.startswith("image/")
+                found = picture.status == 200 and picture.content_type in PICTURES
                 if found:
                     self.workspace.pictures[url] = (await picture.read(), picture.content_type)
                 return found

@@ -254,9 +254,16 @@ function drawThread() {
 }
 
 let drawn = null;
+function drawNow() {
+  drawn = null;
+  drawMain();
+  drawThread();
+  drawSide();
+}
+
 /** Draws everything at the next frame. */
 function draw() {
-  drawn ??= requestAnimationFrame(() => { drawn = null; drawMain(); drawThread(); drawSide(); });
+  drawn ??= requestAnimationFrame(drawNow);
 }
 
 function openChannel(id) {
@@ -273,8 +280,8 @@ function openChannel(id) {
 
 function openThread(channel, ts) {
   here.thread = { channel, ts };
+  drawNow();
   threadComposer.load();
-  draw();
   threadComposer.focus();
 }
 
