@@ -49,11 +49,11 @@ _NO_TOKEN = frozenset(
 _PERHAPS_SENT = frozenset({"internal_error", "fatal_error", "service_unavailable", "request_timeout"})
 
 
-class Lost(Exception):  # noqa: N818 - what happened to an answer
+class Lost(Exception):
     """Slack may or may not have done it: the request was sent and no answer came."""
 
 
-class Refused(Exception):  # noqa: N818 - what Slack said
+class Refused(Exception):
     """Slack said no, and why."""
 
     def __init__(self, error: str, retry_after_s: float = 0.0, pointers: tuple[str, ...] = ()) -> None:
@@ -63,11 +63,11 @@ class Refused(Exception):  # noqa: N818 - what Slack said
         self.pointers = pointers
 
 
-class Blind(Exception):  # noqa: N818 - what the bot is not allowed
+class Blind(Exception):
     """Slack does not let the bot look for a post whose answer was lost, and why."""
 
 
-class Later(Exception):  # noqa: N818 - an instruction
+class Later(Exception):
     """Leave this message and come back in some seconds."""
 
     def __init__(self, seconds: float) -> None:

@@ -57,7 +57,7 @@ return 1
 """
 
 
-class NewerSchema(Exception):  # noqa: N818 - worded for people
+class NewerSchema(Exception):
     """The store was written by a newer meshwhy."""
 
 
@@ -243,8 +243,10 @@ class Store:
     async def alert_at(self, channel: str, ts: str) -> Alert | None:
         """The alert whose message stands at `ts` in a channel (its id), open or resolved."""
         key = await self._do("GET", f"{_PLACE}{channel}:{ts}")
-        if key is None:
-            return None
+        return None if key is None else await self.alert(key)
+
+    async def alert(self, key: str) -> Alert | None:
+        """The alert of an id, open or resolved; None if nobody remembers it."""
         stored = await self._do("HGET", _ALERTS, key) or await self._do("GET", _RESOLVED + key)
         return msgspec.json.decode(stored, type=Alert) if stored else None
 

@@ -42,13 +42,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+WHY = "alert_why"  # action_id of an alert's button that diagnoses its host anew; its value is the alert's id
 TICK_S = 30
 _MISFIRE_S = 60  # a tick that comes late is a tick all the same
 _START_S = 60.0  # after a start, what has not been read yet is not told as unknown for so long
 _RECENT_S = 600.0  # a change this old may still be what made an alert well
 _AGAIN_S = 5.0  # after Redis was away
 _CHUNK = 100  # alerts in one transaction
-_NOISE = (EndpointSlice, Pod, ReplicaSet)  # follow from something that a person did
+_FOLLOWS = (EndpointSlice, Pod, ReplicaSet)  # change because something else was done
 
 _SERVICE = re.compile(r"^[^.]+\.([^.]+)\.svc(?:\.|$)")
 _RESOURCE = re.compile(r"^(\S+) (?:([^/\s]+)/)?(\S+)$")
@@ -73,8 +74,7 @@ class _Happened(NamedTuple):
     """A change that may turn out to be what made an alert well."""
 
     at: float
-    cluster: str
-    namespace: str
+    change: Change
     told: str
 
 
@@ -175,7 +175,7 @@ class Sweeper:
         """Look once: sweep, move the alerts on, commit what is worth saying. Raises redis.RedisError when the store is away."""
         now = time.time()
         batch = [_happened(change, now) for change in changes]
-        self._recent += [h for h in batch if h is not None]
+        self._recent += batch
         sweeps = await self._look()
         self._read |= {c.name for m in self._meshes.values() for c in m.clusters if self._is_live(c.name)}
         found = _found(self._meshes, sweeps)
@@ -209,7 +209,7 @@ class Sweeper:
         return opened | await self._store.resolved(found.keys() - opened.keys())
 
     def _event(
-        self, alert: Alert | None, found: _Found | None, sweeps: Mapping[str, Sweep], batch: list[_Happened | None], now: float
+        self, alert: Alert | None, found: _Found | None, sweeps: Mapping[str, Sweep], batch: list[_Happened], now: float
     ) -> Event | None:
         """What this look says of one alert; None if it says nothing."""
         if found is not None and self._is_live(found.finding.cluster):
@@ -254,15 +254,17 @@ class Sweeper:
                 return mesh.cluster(name)
         return None
 
-    def _what_changed(self, alert: Alert, batch: list[_Happened | None]) -> tuple[str, ...]:
-        """The changes that may have made an alert well: what a person did lately where it is about, else what followed in the pods."""
+    def _what_changed(self, alert: Alert, batch: list[_Happened]) -> tuple[str, ...]:
+        """The changes that may have made an alert well: what was done lately where it is about, and the endpoints that followed."""
         spaces = _namespaces(alert.finding)
-        lately = [h for h in self._recent if h.at >= max(alert.since, time.time() - _RECENT_S)]
-        near = [h for h in lately if h.cluster == alert.finding.cluster and h.namespace in spaces]
-        just = [h for h in batch if h is not None]
-        deeds = [h for h in near if not h.told.startswith(tuple(k.__name__ for k in _NOISE))]
-        followed = [h for h in near if h in just and h not in deeds]
-        return tuple(dict.fromkeys(h.told for h in [*deeds[-2:], *followed[-1:]]))
+
+        def near(happened: _Happened) -> bool:
+            return happened.change.cluster == alert.finding.cluster and happened.change.namespace in spaces
+
+        earliest = max(alert.since, time.time() - _RECENT_S)
+        deeds = [h.told for h in self._recent if h.at >= earliest and near(h) and h.change.kind not in _FOLLOWS]
+        followed = [h.told for h in batch if near(h) and h.change.kind is EndpointSlice]
+        return tuple(dict.fromkeys([*deeds[-2:], *followed[-1:]]))
 
     # --- what is said ---
 
@@ -297,7 +299,7 @@ class Sweeper:
             id=after.message,
             alert=after.id,
             channel=channel(after.finding, mesh, self._settings),
-            message=messages.alert(facts),
+            message=messages.alert(facts, actions=() if after.state is State.RESOLVED else [("Why", WHY, after.id, None)]),
             picture=drawing,
             resolved=after.state is State.RESOLVED,
         )
@@ -382,13 +384,17 @@ def _labels(finding: Finding, mesh: Mesh | None) -> list[Mapping[str, str]]:
     return [{**o.labels} for o in objects if o is not None]
 
 
-def _happened(change: Change, now: float) -> _Happened | None:
+def _happened(change: Change, now: float) -> _Happened:
     """A change in words: what happened to which object, when."""
+    at = f"at {datetime.fromtimestamp(now, UTC):%H:%M:%S} UTC"
+    if isinstance(change.new, EndpointSlice):
+        ready = [e.conditions.ready is not False for e in change.new.endpoints or ()]
+        told = f"{sum(ready)} of {len(ready)} endpoints of Service {change.namespace}/{change.new.service} ready {at}"
+        return _Happened(now, change, told)
     kind = KIND_OF[change.kind].kind
     place = f"{kind} {change.namespace}/{change.name}" if change.namespace else f"{kind} {change.name}"
     verb = "deleted" if change.new is None else "created" if _age(change.new, now) < 60 else "changed"
-    at = datetime.fromtimestamp(now, UTC)
-    return _Happened(now, change.cluster, change.namespace, f"{place} was {verb} at {at:%H:%M:%S} UTC")
+    return _Happened(now, change, f"{place} was {verb} {at}")
 
 
 def _age(resource: Resource, now: float) -> float:

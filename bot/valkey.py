@@ -32,7 +32,7 @@ _ANSWER_S = 5.0  # a Valkey that takes longer for INFO hangs
 _SOCKET_PATH_MAX = 103  # sun_path of the strictest system that the wheel exists for, with its closing zero
 
 
-class NoState(Exception):  # noqa: N818 - a fact about a directory, worded for people
+class NoState(Exception):
     """The embedded Valkey cannot use its directory, in one sentence."""
 
 

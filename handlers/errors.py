@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class UnknownVerb(Exception):  # noqa: N818 - what a person typed
+class UnknownVerb(Exception):
     """A word that is no verb, and the nearest one that is."""
 
     def __init__(self, word: str, nearest: str | None) -> None:
@@ -33,7 +33,7 @@ class UnknownVerb(Exception):  # noqa: N818 - what a person typed
         self.nearest = nearest
 
 
-class Unanswerable(Exception):  # noqa: N818 - an answer in one sentence, not a programming error
+class Unanswerable(Exception):
     """The question cannot be answered; the message is the sentence that says why."""
 
 

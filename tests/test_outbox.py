@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -213,25 +214,42 @@ async def test_a_post_that_never_arrived_is_sent_again(store: Store, slack: Loca
     assert roots(slack) == ["95 % fails"]
 
 
-async def test_a_bot_that_was_killed_after_its_post_finds_it_again(store: Store, slack: LocalSlack):
-    """The kill is between Slack's answer and its being stored: what the store then holds is exactly this."""
-    real = store.record
+SENDER = """
+import asyncio, sys
+from slack_sdk.web.async_client import AsyncWebClient
+from bot.outbox import Outbox
+from bot.store import Store
 
-    async def killed(one: Draft, delivery: Any, *, said: int = 0) -> None:
-        if delivery.ts:
-            raise asyncio.CancelledError
-        await real(one, delivery, said=said)
+async def main():
+    url, token, base_url = sys.argv[1:]
+    await Outbox(Store(url), AsyncWebClient(token=token, base_url=base_url), "#mesh").run()
 
-    store.record = killed  # type: ignore[method-assign]
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("what", ["root", "line"])
+async def test_a_bot_that_is_killed_between_its_post_and_the_answer_finds_the_post_again(
+    store: Store, slack: LocalSlack, redis_url: str, what: str
+):
+    """`kill -9` of a real process at the one moment at which Slack has a message and nobody has its timestamp."""
+    await commit(store, draft(), steps=lines("fired"))
+    if what == "line":
+        slack.fault("chat.postMessage", delay=0.01)
+    slack.fault("chat.postMessage", applied=True, delay=0.5)
+    sender = await asyncio.create_subprocess_exec(sys.executable, "-c", SENDER, redis_url, slack.bot_token, slack.base_url)
+    try:
+        wanted = 1 if what == "root" else 2
+        await until(slack, lambda: [m for m, _ in slack.calls].count("chat.postMessage") == wanted)
+    finally:
+        sender.kill()
+        await sender.wait()
+    await until(slack, lambda: roots(slack) and (what == "root" or replies(slack, slack.messages("#mesh")[0])))
+    await commit(store, draft("60 % fails"))
     async with running(store, slack):
-        await commit(store, draft())
-        await until(slack, lambda: roots(slack))
-        await asyncio.sleep(0.1)
-    store.record = real  # type: ignore[method-assign]
-    async with running(store, slack):
-        await commit(store, draft("60 % fails"))
         await settled(store)
     assert roots(slack) == ["60 % fails"]
+    assert replies(slack, slack.messages("#mesh")[0]) == ["fired"]
 
 
 async def test_where_lost_posts_may_not_be_looked_for_the_message_says_that_it_may_stand_twice(store: Store, slack: LocalSlack):

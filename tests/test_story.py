@@ -12,6 +12,7 @@ import pytest
 from bot.clusters import ClusterSource
 from bot.demo.runner import East
 from bot.demo.slack import LocalSlack, Message
+from bot.sweep import WHY
 from tests.bots import RECORDED, alerts, running
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ async def test_the_alert_is_posted_resolved_by_deploying_v1_and_never_posted_twi
         await headline(slack, "Resolved after")
         assert time.monotonic() - began < 3
         assert "Deployment mynamespace/destination-v1 was created" in root.words
+        assert "3 of 3 endpoints of Service mynamespace/destination ready" in root.words
         await slack.until(lambda: "resolved" in thread(slack, root)[-1])
 
     async with running(slack, redis_url, [source(folder)]):
@@ -147,3 +149,15 @@ async def test_why_in_the_thread_of_the_alert_explains_it(slack: LocalSlack, red
         root = await headline(slack, TOLD, 5)
         said = await slack.mention("why", thread_ts=root.ts)
         await slack.until(lambda: [m for m in slack.thread("#mesh", root.ts) if float(m.ts) > float(said.ts) and "v1" in m.words])
+
+
+async def test_the_button_of_the_alert_diagnoses_its_host_for_who_presses_it(slack: LocalSlack, redis_url: str, folder: Path):
+    async with running(slack, redis_url, [source(folder)]):
+        root = await headline(slack, TOLD, 5)
+        await slack.click(root, WHY, user="U0BEN")
+        await slack.until(lambda: slack.ephemerals("ben"))
+        assert "MESH101" in slack.ephemerals("ben")[0].words
+        await East(folder).deploy_v1()
+        await headline(slack, "Resolved after")
+        with pytest.raises(KeyError):
+            root.element(WHY)
