@@ -123,8 +123,8 @@ def by_nearness() -> tuple[tuple[str, Explainer], ...]:
 @cache
 def _by_nearness(_: int) -> tuple[tuple[str, Explainer], ...]:
     after: dict[str, set[str]] = {c: set() for c in EXPLAINERS}
-    for c, (_, before) in EXPLAINERS.items():
-        for b in before:
+    for c, explainer in EXPLAINERS.items():
+        for b in explainer.before:
             if b in after:
                 after[b].add(c)
     order = TopologicalSorter({c: sorted(after[c]) for c in sorted(after, key=lambda c: CAUSES[c].code)})
