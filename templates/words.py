@@ -287,6 +287,7 @@ def lack(route: Json) -> str:
         if destination["share"] <= 0 or (destination["defined"] and destination["usable"]):
             continue
         name = destination_name(route, destination)
+        name = "it" if name == short(route["host"]) else name
         if not destination["defined"]:
             missing.append(name)
         elif destination["endpoints"]:
@@ -298,7 +299,9 @@ def lack(route: Json) -> str:
         told.append(f"{listed(empty, most=3)} {'has' if len(empty) == 1 else 'have'} no endpoint")
     if partly:
         told.append(partly[0] if len(partly) == 1 else f"{len(partly)} destinations have no usable endpoint")
-    if missing:
+    if missing == ["it"]:
+        told.append("Envoy has no cluster for it")
+    elif missing:
         told.append(f"{listed(missing, most=3)} {'is' if len(missing) == 1 else 'are'} not defined")
     return ", ".join(told)
 
@@ -403,18 +406,18 @@ def headline(host: str, share: float, finding: Json | None, found: Sequence[Rule
         return cut(f"{name} is at risk: {message}" if message else f"{name} works", 140)
     rule = rule_of(finding, share, found)
     if rule is not None and (why := lack(rule.route)):
-        several = len({(r.route["port"], r.route["path"]) for r in found}) > 1
-        part = f", {_ordinal(rule.route) or 'port ' + str(rule.route['port'])}," if several else ""
+        if len({(r.route["port"], r.route["path"]) for r in found}) > 1:
+            name = f"{name}, {_ordinal(rule.route)}," if rule.route["source"] else f"port {rule.route['port']} of {name}"
     elif message:
         if (told := _told(host, finding)) is not None:
             return cut(told, 140)
-        part, why = "", message
+        why = message
     else:
-        part, why = "", ""
+        why = ""
     everyone = [v for r in found for v in r.viewpoints]
     who = whom(_holders(finding, rule), everyone) if everyone else ""
     who = f" for {who.removesuffix(' only')}" if who and who != "every caller in the mesh" and len(who) < 50 else ""
-    subject = f"Every request to {name}{part}" if share >= 1 else f"{percent(share)} of {name}{part}"
+    subject = f"Every request to {name}" if share >= 1 else f"{percent(share)} of {name}"
     return cut(f"{subject} fails{who}: {why}" if why else f"{subject} fails{who}", 140)
 
 
@@ -443,9 +446,10 @@ def impact(host: str, share: float, finding: Json | None, found: Sequence[Rule])
         how = f"{get} 503 (NC, no such cluster in Envoy)"
     else:
         how = f"{get} 503"
-    more = sum(r.route["failing_share"] > 0 for r in found) - 1
+    more = len({(r.route["port"], r.route["source"], r.route["path"]) for r in found if r.route["failing_share"] > 0}) - 1
     also = f" {amount(more, 'other rule')} {'fails' if more == 1 else 'fail'} as well." if more > 0 else ""
-    return f"{subject} that {rule_name(rule.route)} routes {how}{for_whom}{also}"
+    where = f"that {rule_name(rule.route)} routes" if rule.route["source"] else f"to port {rule.route['port']} of {cut(short(host), 120)}"
+    return f"{subject} {where} {how}{for_whom}{also}"
 
 
 def _told(host: str, finding: Json | None) -> str | None:

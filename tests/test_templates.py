@@ -212,6 +212,28 @@ def test_a_headline_names_the_rule_when_there_are_several():
     assert headline(messages.why(case)) == "95 % of destination.mynamespace, rule 1, fails: v1 has no endpoint"
 
 
+def test_a_port_without_a_cluster_is_told_as_that():
+    case = answer("service_entry_doubled")
+    whole = case["routes"][0]
+    gone = whole["destinations"][0] | {
+        "envoy_cluster": "outbound|8443||api.partner.example",
+        "defined": False,
+        "usable": False,
+        "endpoints": [],
+    }
+    case["routes"].append(whole | {"port": 8443, "failing_share": 1.0, "destinations": [gone]})
+    case["findings"][0]["message"] = "istiod keeps the older one and drops port 8443."
+    message = messages.why(case)
+    assert headline(message) == "Every request to port 8443 of api.partner.example fails: Envoy has no cluster for it"
+    assert "Every connection to port 8443 of api.partner.example is closed, for every caller in the mesh." in shown(message)
+
+
+def test_a_rule_that_fails_for_several_groups_of_callers_is_one_rule():
+    case = answer("subset_empty")
+    case["routes"][1] |= {"match": "header x = y"}
+    assert "as well" not in shown(messages.why(case))
+
+
 def test_the_order_is_what_breaks_then_why_then_the_repair_then_the_route_then_proof():
     text = shown(messages.why(answer("subset_empty"), share=True))
     order = [
