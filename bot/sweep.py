@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from bot.settings import Alerts, Match
     from bot.store import Store
+    from checks.finding import Skipped
     from checks.mesh import Cluster
     from checks.resources import Resource
     from templates.blocks import Message
@@ -78,6 +79,23 @@ class _Happened(NamedTuple):
     told: str
 
 
+class _Seen(NamedTuple):
+    """One look: when it was and at what, what fails, what could not be looked at, and what had changed just before."""
+
+    now: float
+    meshes: Mapping[str, Mesh]
+    found: Mapping[str, _Found]
+    skipped: tuple[Skipped, ...]
+    batch: list[_Happened]
+
+    def cluster(self, name: str) -> Cluster | None:
+        """A cluster as it was looked at, by its name or its CLUSTER_ID."""
+        for mesh in self.meshes.values():
+            with suppress(KeyError):
+                return mesh.cluster(name)
+        return None
+
+
 class Sweeper:
     """Looks at `clusters` on each change and each tick, and keeps the alerts of `store` as `settings` says."""
 
@@ -110,7 +128,8 @@ class Sweeper:
 
     async def sweep(self) -> Sweep:
         """Every finding of every mesh."""
-        sweeps = (await self._look()).values()
+        _, looked = await self._look()
+        sweeps = looked.values()
         return Sweep(
             hosts=sum(s.hosts for s in sweeps),
             findings=tuple(f for s in sweeps for f in s.findings),
@@ -118,13 +137,11 @@ class Sweeper:
             clusters=tuple(c for s in sweeps for c in s.clusters),
         )
 
-    async def _look(self) -> dict[str, Sweep]:
-        """The sweep of each mesh, worked out beside the event loop."""
-        before = self._sweeps
-        self._sweeps = await asyncio.to_thread(
-            lambda meshes: {m.name: diagnosis.sweep(m, before.get(m.name)) for m in meshes}, self.meshes()
-        )
-        return self._sweeps
+    async def _look(self) -> tuple[dict[str, Mesh], dict[str, Sweep]]:
+        """The meshes as they are now and the sweep of each, worked out beside the event loop."""
+        meshes, before = {mesh.name: mesh for mesh in self.meshes()}, self._sweeps
+        self._sweeps = await asyncio.to_thread(lambda: {name: diagnosis.sweep(mesh, before.get(name)) for name, mesh in meshes.items()})
+        return meshes, self._sweeps
 
     # --- the loop ---
 
@@ -160,7 +177,6 @@ class Sweeper:
                 await self.look(changes)
                 away = False
             except (RedisError, OSError) as error:
-                self._alerts = None
                 if not away:
                     logger.warning("The store cannot be reached (%s); the clusters are still watched, alerts wait.", type(error).__name__)
                 away = True
@@ -176,61 +192,61 @@ class Sweeper:
         now = time.time()
         batch = [_happened(change, now) for change in changes]
         self._recent += batch
-        sweeps = await self._look()
-        self._read |= {c.name for m in self._meshes.values() for c in m.clusters if self._is_live(c.name)}
-        found = _found(self._meshes, sweeps)
-        known = await self._known(found)
-        everything = sorted(known.keys() | found.keys())
+        meshes, sweeps = await self._look()
+        self._read |= {c.name for m in meshes.values() for c in m.clusters if _is_live(c)}
+        seen = _Seen(now, meshes, _found(meshes, sweeps), tuple(k for s in sweeps.values() for k in s.skipped), batch)
+        known = await self._known(seen.found)
+        self._alerts = None  # until every commit is answered, only the store knows what is so
+        everything = sorted(known.keys() | seen.found.keys())
         for start in range(0, len(everything), _CHUNK):
-            changed: dict[str, Alert | None] = {}
-            told: list[tuple[Draft, list[Step]]] = []
-            for key in everything[start : start + _CHUNK]:
-                alert = known.get(key)
-                event = self._event(alert, found.get(key), sweeps, batch, now)
-                if event is None:
-                    continue
-                after, reason = alerts.step(alert, event, now, for_s=self._settings.for_s, clear_s=self._settings.clear_s)
-                if after is not alert:
-                    changed[key] = after
-                if after is not None and reason not in QUIET:
-                    logger.info("Alert %s %s: %s", after.id, after.finding.cause, reason.value)
-                    told.append(await asyncio.to_thread(self._tell, alert, after, reason, now))
-            await self._store.commit(changed, [draft for draft, _ in told], {draft.id: steps for draft, steps in told if steps}, now=now)
-            for key, after in changed.items():
-                if after is None or after.state is State.RESOLVED:
-                    known.pop(key, None)
+            for key, alert in (await self._move_on(everything[start : start + _CHUNK], known, seen)).items():
+                if alert is None:
+                    del known[key]
                 else:
-                    known[key] = after
+                    known[key] = alert
         self._alerts = {key: alert for key, alert in known.items() if alert.state is not State.RESOLVED}
+
+    async def _move_on(self, keys: Iterable[str], known: Mapping[str, Alert], seen: _Seen) -> dict[str, Alert | None]:
+        """Step some alerts and commit them with what is to be said; the ones that changed, None for those that nobody needs to remember."""
+        changed: dict[str, Alert | None] = {}
+        drafts: list[Draft] = []
+        steps: dict[str, list[Step]] = {}
+        for key in keys:
+            before = known.get(key)
+            event = self._event(before, seen.found.get(key), seen)
+            if event is None:
+                continue
+            after, reason = alerts.step(before, event, seen.now, for_s=self._settings.for_s, clear_s=self._settings.clear_s)
+            if after is not before:
+                changed[key] = after
+            if after is not None and reason not in QUIET:
+                logger.info("Alert %s %s: %s", after.id, after.finding.cause, reason.value)
+                draft, steps[after.message] = await asyncio.to_thread(self._tell, before, after, reason, seen)
+                drafts.append(draft)
+        await self._store.commit(changed, drafts, steps, now=seen.now)
+        return changed
 
     async def _known(self, found: Mapping[str, _Found]) -> dict[str, Alert]:
         """The open alerts, and of the resolved ones those that are found again."""
         opened = dict(await self._store.alerts() if self._alerts is None else self._alerts)
         return opened | await self._store.resolved(found.keys() - opened.keys())
 
-    def _event(
-        self, alert: Alert | None, found: _Found | None, sweeps: Mapping[str, Sweep], batch: list[_Happened], now: float
-    ) -> Event | None:
+    def _event(self, alert: Alert | None, found: _Found | None, seen: _Seen) -> Event | None:
         """What this look says of one alert; None if it says nothing."""
-        if found is not None and self._is_live(found.finding.cluster):
+        if found is not None and (cluster := seen.cluster(found.finding.cluster)) is not None and _is_live(cluster):
             return Seen(found.finding, found.rule)
         if alert is None or alert.state is State.RESOLVED:
             return None
-        why = self._why_unseen(alert.finding, sweeps)
+        why = self._why_unseen(alert.finding, seen)
         if why is not None:
             # A process that has just started has not read anything yet; that is no news about any alert.
-            return None if now - self._started < _START_S and why.early else Unseen(why.sentence)
-        return Gone(self._what_changed(alert, batch))
+            return None if seen.now - self._started < _START_S and why.early else Unseen(why.sentence)
+        return Gone(self._what_changed(alert, seen.batch))
 
-    def _is_live(self, name: str) -> bool:
-        """Whether what is known of a cluster is what it says now, and not what it said before it fell silent."""
-        cluster = self._cluster(name)
-        return cluster is not None and cluster.synced and "*" not in cluster.unreadable
-
-    def _why_unseen(self, finding: Finding, sweeps: Mapping[str, Sweep]) -> _Blind | None:
+    def _why_unseen(self, finding: Finding, seen: _Seen) -> _Blind | None:
         """Why the absence of a finding says nothing: where it was found or felt, something could not be looked at."""
-        concerned = [c for name in dict.fromkeys((finding.cluster, *_felt(finding))) if (c := self._cluster(name)) is not None]
-        if self._cluster(finding.cluster) is None:
+        concerned = [c for name in dict.fromkeys((finding.cluster, *_felt(finding))) if (c := seen.cluster(name)) is not None]
+        if seen.cluster(finding.cluster) is None:
             return _Blind(f"{finding.cluster} is not registered any more", early=True)
         for cluster in concerned:
             for kind, reason in sorted(cluster.unreadable.items()):
@@ -242,16 +258,9 @@ class Sweeper:
                 if any(f" {namespace}/" in malformed.ref for namespace in _namespaces(finding)):
                     return _Blind(f"{malformed.ref} cannot be understood: {malformed.reason}", early=False)
         names = {c.name for c in concerned}
-        for skipped in (k for s in sweeps.values() for k in s.skipped):
+        for skipped in seen.skipped:
             if skipped.check == finding.cause and skipped.cluster in names:
                 return _Blind(skipped.reason, early=False)
-        return None
-
-    def _cluster(self, name: str) -> Cluster | None:
-        """A registered cluster by its name or its CLUSTER_ID."""
-        for mesh in self._meshes.values():
-            with suppress(KeyError):
-                return mesh.cluster(name)
         return None
 
     def _what_changed(self, alert: Alert, batch: list[_Happened]) -> tuple[str, ...]:
@@ -268,10 +277,10 @@ class Sweeper:
 
     # --- what is said ---
 
-    def _tell(self, before: Alert | None, after: Alert, reason: Reason, now: float) -> tuple[Draft, list[Step]]:
+    def _tell(self, before: Alert | None, after: Alert, reason: Reason, seen: _Seen) -> tuple[Draft, list[Step]]:
         """The message of an alert as it should stand now, and the lines that its thread gets."""
-        place = self._cluster(after.finding.cluster)
-        mesh = None if place is None else self._meshes.get(place.mesh)
+        place = seen.cluster(after.finding.cluster)
+        mesh = None if place is None else seen.meshes.get(place.mesh)
         routes: Any = []
         others = 0
         if mesh is not None:
@@ -303,10 +312,10 @@ class Sweeper:
             picture=drawing,
             resolved=after.state is State.RESOLVED,
         )
-        lines = [_line(before, after, reason, now)] if reason is not Reason.REWORDED else []
+        lines = [_line(before, after, reason, seen.now)] if reason is not Reason.REWORDED else []
         if reason is Reason.FIRED:
             lines += messages.details(facts)
-        return draft, [Step(id=f"{after.message}.{now:.3f}.{i}", message=line) for i, line in enumerate(lines)]
+        return draft, [Step(id=f"{after.message}.{seen.now:.3f}.{i}", message=line) for i, line in enumerate(lines)]
 
 
 class _Blind(NamedTuple):
@@ -314,6 +323,11 @@ class _Blind(NamedTuple):
 
     sentence: str
     early: bool
+
+
+def _is_live(cluster: Cluster) -> bool:
+    """Whether what is known of a cluster is what it says now, and not what it said before it fell silent."""
+    return cluster.synced and "*" not in cluster.unreadable
 
 
 def _found(meshes: Mapping[str, Mesh], sweeps: Mapping[str, Sweep]) -> dict[str, _Found]:

@@ -236,8 +236,10 @@ async def test_one_cluster_that_is_down_does_not_touch_the_alerts_of_another(sto
     assert all(a.unknown_since is not None for a in left)
 
 
-async def test_an_answer_that_was_lost_is_read_from_the_store_and_nothing_is_said_twice(store: Store):
-    sweeper = Sweeper(World(BROKEN), store, alerts())
+async def test_a_commit_whose_answer_was_lost_is_read_from_the_store_and_nothing_is_said_twice(store: Store):
+    world = World(BROKEN)
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
     real = store._redis.execute_command
 
     async def lost(*command: Any) -> Any:
@@ -247,13 +249,14 @@ async def test_an_answer_that_was_lost_is_read_from_the_store_and_nothing_is_sai
         return answer
 
     store._redis.execute_command = lost
+    world.now = (WELL,)
     with pytest.raises(RedisConnectionError):
         await sweeper.look()
     store._redis.execute_command = real
-    sweeper._alerts = None  # as run() does
     await sweeper.look()
-    _, lines = await message(store)
-    assert len(lines) == 3
+    headline, lines = await message(store)
+    assert headline.startswith("Resolved after")
+    assert len(lines) == 4
 
 
 async def until(ask: Callable[[], Any], timeout_s: float = 10) -> Any:
