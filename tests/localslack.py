@@ -11,9 +11,25 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.demo.slack import LocalSlack
+from bot.demo.workspace import MANIFEST
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Mapping
+
+_SCOPES = (
+    "app_mentions:read channels:history channels:join channels:read chat:write chat:write.public commands files:read files:write groups:history groups:read "
+    "im:history im:read im:write reactions:write usergroups:read users:read"
+)
+#: An app that may do everything that the workspace can check.
+EVERYTHING: Mapping[str, Any] = {
+    "features": {
+        "app_home": {"home_tab_enabled": True},
+        "slash_commands": MANIFEST["features"]["slash_commands"],
+        "shortcuts": [{"name": "Explain this error", "type": "message", "callback_id": "explain", "description": "Finds the host"}],
+    },
+    "oauth_config": {"scopes": {"bot": _SCOPES.split()}},
+    "settings": {"event_subscriptions": {"bot_events": ["app_mention", "message.im", "app_home_opened"]}},
+}
 
 
 class Clock:
@@ -28,8 +44,8 @@ class Clock:
 
 @asynccontextmanager
 async def running(**how: Any) -> AsyncIterator[LocalSlack]:
-    """A workspace on a free loopback port."""
-    slack = LocalSlack(**how)
+    """A workspace on a free loopback port, whose app may do everything."""
+    slack = LocalSlack(**{"manifest": EVERYTHING, **how})
     slack.delivery.ack_seconds = 1.0
     await slack.start()
     try:

@@ -8,10 +8,12 @@ import hmac
 import json
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+import yaml
 from aiohttp import web as http
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.request.async_request import AsyncBoltRequest
@@ -22,7 +24,7 @@ from bot.demo import limits
 from bot.demo.delivery import NotAcknowledged
 from bot.demo.slack import BOT, PAGE, SLACKBOT, File
 from bot.demo.workspace import MANIFEST
-from tests.localslack import Clock, app_of, connected, refused, running, web
+from tests.localslack import EVERYTHING, Clock, app_of, connected, refused, running, web
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -722,7 +724,7 @@ async def test_the_token_decides_what_is_answered(slack: LocalSlack, client: Asy
 
 
 async def test_a_scope_that_the_manifest_lacks_is_named():
-    manifest = {**MANIFEST, "oauth_config": {"scopes": {"bot": ["chat:write", "commands"]}}}
+    manifest = {**EVERYTHING, "oauth_config": {"scopes": {"bot": ["chat:write", "commands"]}}}
     async with running(manifest=manifest) as slack:
         answer = await refused(web(slack).files_getUploadURLExternal(filename="a", length=1))
         assert (answer["error"], answer["needed"], answer["provided"]) == ("missing_scope", "files:write", "chat:write,commands")
@@ -1422,3 +1424,11 @@ async def test_the_page_may_load_and_ask_only_its_own_server(slack: LocalSlack):
         policy = page.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; ")
     assert "unsafe" not in policy
+
+
+def test_the_app_is_installed_as_its_manifest_says():
+    manifest = yaml.safe_load((Path(__file__).parent.parent / "manifest.yaml").read_text())
+    assert MANIFEST["oauth_config"] == manifest["oauth_config"]
+    assert MANIFEST["settings"]["event_subscriptions"]["bot_events"] == manifest["settings"]["event_subscriptions"]["bot_events"]
+    assert MANIFEST["features"]["app_home"].items() <= manifest["features"]["app_home"].items()
+    assert MANIFEST["features"]["slash_commands"] == manifest["features"]["slash_commands"]

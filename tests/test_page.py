@@ -12,7 +12,6 @@ import resvg_py
 from playwright.async_api import async_playwright, expect
 
 from bot.demo.slack import DemoButton
-from bot.demo.workspace import MANIFEST
 from tests.localslack import app_of, connected, running, web
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),  # one browser for all of them
 ]
 HOSTILE = "<!channel><img src=x onerror=\"document.title='pwned'\"><@U0ANA>"
-SHORTCUT = {"name": "Explain this error", "type": "message", "callback_id": "explain", "description": "Finds the host"}
 PNG = bytes(
     resvg_py.svg_to_bytes(
         svg_string='<svg xmlns="http://www.w3.org/2000/svg" width="96" height="42"><rect width="96" height="42" fill="teal"/></svg>'
@@ -67,9 +65,8 @@ async def slack(deployed: list[str]) -> AsyncIterator[LocalSlack]:
     async def fail() -> None:
         raise RuntimeError("no such cluster")
 
-    manifest = {**MANIFEST, "features": {**MANIFEST["features"], "shortcuts": [SHORTCUT]}}
     buttons = [DemoButton("Deploy v1", deploy), DemoButton("Remove v1", fail)]
-    async with running(enforce_rates=False, manifest=manifest, buttons=buttons) as slack:
+    async with running(enforce_rates=False, buttons=buttons) as slack:
         yield slack
 
 
@@ -408,3 +405,28 @@ async def test_text_is_readable_in_both_colour_schemes(slack: LocalSlack, page: 
     wanted = ".body .text, .body code, .body a, .context .text, .only, article header time, .mention, #topic, .place, .keys, #app, .button.primary, .send"
     pale = [(text, round(ratio, 1)) for text, ratio in await page.locator(wanted).evaluate_all(contrast) if ratio < 4.5]
     assert pale == []
+
+
+async def test_focus_and_an_open_menu_survive_what_happens_around_them(slack: LocalSlack, page: Page):
+    client = web(slack)
+    more = {"type": "overflow", "action_id": "more", "options": [{"text": plain(name), "value": name} for name in ("one", "two")]}
+    first = await client.chat_postMessage(channel="#mesh", text="t", blocks=[section("x", accessory=more)])
+    second = await client.chat_postMessage(channel="#mesh", text="t", blocks=[actions(button("Ack", "ack"))])
+    await page.locator("[data-action=more]").click()
+    await expect(page.get_by_role("menuitem", name="one")).to_be_focused()
+    await client.chat_postMessage(channel="#mesh", text="news")
+    await client.chat_update(channel="C0MESH", ts=second["ts"], text="t", blocks=[actions(button("Acked", "ack"))])
+    await expect(page.locator("#messages article")).to_have_count(3)
+    await expect(page.locator("[data-action=ack]")).to_have_text("Acked")
+    await expect(page.get_by_role("menuitem", name="one")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await page.locator("[data-action=ack]").focus()
+    await client.chat_update(channel="C0MESH", ts=second["ts"], text="t", blocks=[actions(button("Ack again", "ack"))])
+    await expect(page.locator("[data-action=ack]")).to_have_text("Ack again")
+    await expect(page.locator("[data-action=ack]")).to_be_focused()
+    await client.chat_delete(channel="C0MESH", ts=first["ts"])
+    await expect(page.locator("#messages article")).to_have_count(2)
+    await page.locator("[data-channel=C0OPS]").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#title")).to_have_text("#ops")
+    await expect(page.locator("[data-channel=C0OPS]")).to_be_focused()

@@ -62,8 +62,7 @@ class LocalSlack:
     """One workspace with three people, the channels #mesh, #payments and #ops, and one app, installed from its manifest.
 
     `clock` is seconds since the epoch and decides timestamps, rates, trigger ids and response URLs; acknowledgements are waited
-    for in real time. `manifest` is the app's Slack manifest (scopes, slash commands, shortcuts, events); without one the app may do
-    everything that the workspace knows.
+    for in real time. `manifest` is the app's Slack manifest (scopes, slash commands, shortcuts, events), else meshwhy's own.
     """
 
     def __init__(

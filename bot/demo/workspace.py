@@ -18,12 +18,10 @@ Json = dict[str, Any]
 TEAM, APP, BOT, BOT_ID = "T0LOCAL", "A0MESHWHY", "U0MESHWHY", "B0MESHWHY"
 SLACKBOT = "USLACKBOT"
 
-#: The app as it is installed when nobody gives a manifest: all that the workspace can check.
+#: meshwhy as its own manifest.yaml installs it (a test compares the two), so that the demo may do no more than the real app.
 MANIFEST: Mapping[str, Any] = {
-    "display_information": {"name": "meshwhy"},
     "features": {
-        "app_home": {"home_tab_enabled": True, "messages_tab_enabled": True},
-        "bot_user": {"display_name": "meshwhy"},
+        "app_home": {"home_tab_enabled": False, "messages_tab_enabled": True},
         "slash_commands": [
             {
                 "command": "/mesh",
@@ -36,22 +34,19 @@ MANIFEST: Mapping[str, Any] = {
     "oauth_config": {
         "scopes": {
             "bot": [
-                *("commands", "chat:write", "chat:write.public", "app_mentions:read", "users:read", "usergroups:read", "reactions:write"),
-                *(
-                    "im:history",
-                    "im:read",
-                    "im:write",
-                    "channels:read",
-                    "channels:join",
-                    "channels:history",
-                    "groups:read",
-                    "groups:history",
-                ),
-                *("files:write", "files:read"),
+                "app_mentions:read",
+                "channels:history",
+                "channels:read",
+                "chat:write",
+                "commands",
+                "files:write",
+                "groups:history",
+                "groups:read",
+                "im:history",
             ]
         }
     },
-    "settings": {"event_subscriptions": {"bot_events": ["app_mention", "message.im", "app_home_opened"]}, "socket_mode_enabled": True},
+    "settings": {"event_subscriptions": {"bot_events": ["app_mention", "message.im"]}},
 }
 
 

@@ -150,36 +150,52 @@ function drawMessage(message, { threaded = false, joined = false } = {}) {
     message.only ? el("p.only", {}, "👁 Only visible to you") : null, joined ? el("span.gutter", {}, time) : avatar(user), el("div.column", {}, top, body), tools);
 }
 
-/** Draws a list of messages into `box`, reusing what has not changed, and keeps the reader at the end when they were there. */
+/** Puts `wanted`, a list of [key, print, make], into a box; what looks as before stays untouched, with its focus and open menus. */
+function arrange(box, wanted) {
+  const old = new Map([...box.children].map((node) => [node.key, node]));
+  const focused = box.contains(document.activeElement) ? document.activeElement : null;
+  const focus = focused && [focused.closest("[data-key]")?.dataset.key, focused.dataset.action ?? focused.dataset.channel];
+  const nodes = wanted.map(([key, print, make]) => {
+    const before = old.get(key);
+    if (before?.print === print) return before;
+    const node = make();
+    Object.assign(node, { key, print });
+    node.dataset.key = key;
+    if (before) node.classList.add("updated");
+    return node;
+  });
+  const staying = new Set(nodes);
+  for (const node of [...box.children]) if (!staying.has(node)) node.remove();
+  let at = box.firstChild;
+  for (const node of nodes) {
+    if (node === at) at = at.nextSibling;
+    else box.insertBefore(node, at);
+  }
+  if (focused && !box.contains(focused)) { // it was drawn anew: the same control, else the first of its message
+    const again = nodes.find((node) => node.key === focus[0]);
+    const controls = again ? [again, ...again.querySelectorAll("*")].filter((one) => one.matches("button, select, input, textarea, a")) : [];
+    (controls.find((one) => (one.dataset.action ?? one.dataset.channel) === focus[1]) ?? controls[0])?.focus({ preventScroll: true });
+  }
+}
+
+/** Draws a list of messages into `box` and keeps the reader at the end when they were there. */
 function drawList(box, messages, options) {
   const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80 || box.dataset.of !== options.of;
-  const old = new Map(box.dataset.of === options.of ? [...box.querySelectorAll(":scope > article")].map((node) => [node.dataset.ts, node]) : []);
+  if (box.dataset.of !== options.of) box.replaceChildren();
   box.dataset.of = options.of;
-  const nodes = [];
+  const wanted = [];
+  const divider = (text) => [`day ${text}`, text, () => el("p.day", {}, el("span", {}, text))];
   let day = "", last = null;
   for (const message of messages) {
     const date = formatDate(Number(message.ts), "{day_divider_pretty}");
-    if (date !== day) { nodes.push(el("p.day", {}, el("span", {}, date[0].toUpperCase() + date.slice(1)))); last = null; }
+    if (date !== day) { wanted.push(divider(date[0].toUpperCase() + date.slice(1))); last = null; }
     day = date;
     const joined = Boolean(last && last.user === message.user && !message.only && !last.only && !message.broadcast && message.ts - last.ts < 300 && !options.threaded && !message.blocks?.length);
-    const print = JSON.stringify([message, joined, here.me, here.users.size]);
-    const before = old.get(message.ts);
-    if (before?.print === print) nodes.push(before);
-    else {
-      const node = drawMessage(message, { threaded: options.threaded, joined });
-      node.print = print;
-      if (before) node.classList.add("updated");
-      nodes.push(node);
-    }
+    wanted.push([message.ts, JSON.stringify([message, joined, here.me, here.users.size, date]), () => drawMessage(message, { threaded: options.threaded, joined })]);
     last = message;
-    if (options.threaded && message.ts === options.root) nodes.push(el("p.day", {}, el("span", {}, `${messages.length - 1} ${messages.length === 2 ? "reply" : "replies"}`)));
+    if (options.threaded && message.ts === options.root) wanted.push(divider(`${messages.length - 1} ${messages.length === 2 ? "reply" : "replies"}`));
   }
-  const focused = box.contains(document.activeElement) ? [document.activeElement.closest("article")?.dataset.ts, document.activeElement.dataset.action] : null;
-  box.replaceChildren(...nodes);
-  if (focused?.[0] && !box.contains(document.activeElement)) {
-    const article = box.querySelector(`article[data-ts="${CSS.escape(focused[0])}"]`);
-    (article?.querySelector(`[data-action="${CSS.escape(focused[1] ?? "")}"]`) ?? article?.querySelector("button"))?.focus({ preventScroll: true });
-  }
+  arrange(box, wanted);
   box.atEnd = atEnd;
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
@@ -195,21 +211,24 @@ for (const box of [$("messages"), $("replies")]) {
 const directOf = (user) => [...here.channels.values()].find((channel) => channel.person === user);
 
 function drawSide() {
-  const item = (channel, sign, name) => {
+  const place = (channel, sign, name) => {
     const fresh = inChannel(channel.id).filter((one) => one.user !== here.me && one.ts > (here.read.get(channel.id) ?? "0"));
     const pings = fresh.filter((one) => pingsMe(one) || channel.person).length;
     const current = channel.id === here.channel;
-    return el("li", {}, el(`button.place${fresh.length && !current ? ".fresh" : ""}`, { type: "button", data: { channel: channel.id }, aria: current ? { current: "page" } : {}, on: { click: () => openChannel(channel.id) } },
-      el("span.sign", {}, sign), el("span", {}, name), channel.archived ? el("small", {}, "archived") : null, pings && !current ? el("span.count", { aria: { label: `${pings} mentions` } }, String(pings)) : null));
+    return [channel.id, JSON.stringify([name, fresh.length > 0, pings, current, channel.archived]), () => el("li", {},
+      el(`button.place${fresh.length && !current ? ".fresh" : ""}`, { type: "button", data: { channel: channel.id }, aria: current ? { current: "page" } : {}, on: { click: () => openChannel(channel.id) } },
+        el("span.sign", {}, sign), el("span", {}, name), channel.archived ? el("small", {}, "archived") : null, pings && !current ? el("span.count", { aria: { label: `${pings} mentions` } }, String(pings)) : null))];
   };
-  const list = (title, items) => el("section", {}, el("h3", {}, title), el("ul", {}, items));
   const channels = [...here.channels.values()].filter((channel) => !channel.person && channel.members.includes(here.me));
   const direct = directOf(here.me);
-  $("lists").replaceChildren(
-    list("Channels", channels.map((channel) => item(channel, channel.private ? "🔒" : "#", channel.name))),
-    list("Direct messages", direct ? [item(direct, el("img.small", { src: "/page/icon.svg", alt: "" }), here.users.get(here.bot)?.name ?? "app")] : []),
-    ...(here.buttons.length ? [el("section", {}, el("h3", {}, "The cluster"), el("div.cluster", {}, here.buttons.map((label, number) =>
-      el("button.button", { type: "button", on: { click: async (event) => { event.target.disabled = true; await act("button", { number }); event.target.disabled = false; } } }, label))))] : []));
+  arrange($("channels"), channels.map((channel) => place(channel, channel.private ? "🔒" : "#", channel.name)));
+  arrange($("directs"), direct ? [place(direct, el("img.small", { src: "/page/icon.svg", alt: "" }), here.users.get(here.bot)?.name ?? "app")] : []);
+  $("cluster").hidden = !here.buttons.length;
+  arrange($("cluster-buttons"), here.buttons.map((label, number) => [label, label, () => el("button.button", { type: "button", on: { click: async ({ target }) => {
+    target.disabled = true;
+    await act("button", { number });
+    target.disabled = false;
+  } } }, label)]));
   $("app").textContent = here.connected ? "● meshwhy is connected" : "○ meshwhy is not connected";
   $("app").classList.toggle("off", !here.connected);
 }
@@ -223,8 +242,8 @@ function drawMain() {
   const tabs = direct && here.homeTab;
   $("tabs").hidden = !tabs;
   if (tabs) {
-    $("tabs").replaceChildren(...[["home", "Home"], ["messages", "Messages"]].map(([name, label]) =>
-      el("button", { type: "button", role: "tab", aria: { selected: here.tab === name }, on: { click: () => { here.tab = name; if (name === "home") act("home"); draw(); } } }, label)));
+    arrange($("tabs"), [["home", "Home"], ["messages", "Messages"]].map(([name, label]) => [name, String(here.tab === name), () =>
+      el("button", { type: "button", role: "tab", data: { action: name }, aria: { selected: here.tab === name }, on: { click: () => { here.tab = name; if (name === "home") act("home"); draw(); } } }, label)]));
   }
   const home = tabs && here.tab === "home";
   $("home").hidden = !home;
@@ -238,9 +257,12 @@ function drawMain() {
 
 function drawHome() {
   const view = here.views.get(here.me)?.home;
-  if (!view) { $("home").replaceChildren(el("p.empty", {}, "This app has not shown anything here yet.")); return; }
+  if (!view) { $("home").print = null; $("home").replaceChildren(el("p.empty", {}, "This app has not shown anything here yet.")); return; }
   const click = (element, choice) => act("click", { view: view.id, action_id: element.action_id, choose: choice });
-  $("home").replaceChildren(...view.blocks.map((one) => block(one, world, click)));
+  const scope = within({ suggest: (element, text) => suggest({ view: view.id }, element, text) });
+  if ($("home").print === view.hash + here.me) return;
+  $("home").print = view.hash + here.me;
+  $("home").replaceChildren(...view.blocks.map((one) => block(one, scope, click)));
 }
 
 function drawThread() {
@@ -462,5 +484,5 @@ $("thread-close").addEventListener("click", () => { here.thread = null; draw(); 
 $("drawer").addEventListener("click", () => $("drawer").setAttribute("aria-expanded", String(document.body.classList.toggle("drawn"))));
 $("main").addEventListener("click", (event) => { if (event.target.id !== "drawer") document.body.classList.remove("drawn"); });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape" && here.thread && !$("modal").open && !$("confirm").open) { here.thread = null; draw(); mainComposer.focus(); } });
-setInterval(() => { for (const node of document.querySelectorAll("article")) node.print = ""; draw(); }, 60_000);
+setInterval(draw, 60_000); // a new day begins
 connect();
