@@ -14,7 +14,7 @@ from checks.catalogue import CAUSES
 from checks.finding import Finding, Origin, Severity, by_nearness
 from checks.istiod import Istiod, can_merge
 from checks.registry import HostService, IstioEndpoint, from_entry
-from checks.resources import Pod, Service, ServiceEntry, Workload
+from checks.resources import AuthorizationPolicy, DestinationRule, Pod, Service, ServiceEntry, Sidecar, Workload
 from checks.routes import answer, steps, upstreams
 from checks.upstream import Upstream, Upstreams, shares
 from checks.viewpoints import Class, classes
@@ -80,6 +80,8 @@ class Case:
     host: str
     mesh: Mesh
     views: list[View] = field(default_factory=list)
+    blind: list[Class] = field(default_factory=list)
+    """Callers that hold nothing for the host."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
 
     @staticmethod
@@ -87,7 +89,7 @@ class Case:
         """The host as every class of callers has it. A host that is only led to is seen through the rules that lead there."""
         parts = host.split(".")
         made = [_view(mesh, c, host) for c in classes(mesh, parts[1] if len(parts) > 1 else "")]
-        return Case(host, mesh, [v for v in made if v.steps])
+        return Case(host, mesh, [v for v in made if v.steps], [v.callers for v in made if not v.steps])
 
     # --- what it consists of ------------------------------------------------------------------------------------------------
 
@@ -114,6 +116,31 @@ class Case:
             if self.why(b) == cause:
                 groups.setdefault(f"{b.resource} {b.upstream.name}", []).append(b)
         return list(groups.values())
+
+    def wants(self, viewpoint: Viewpoint) -> str:
+        """What says that a caller means to call the host, for people; empty when nothing does (DESIGN §2, who means to call)."""
+        istiod = self.mesh.istiod(viewpoint.cluster)
+        ns = viewpoint.namespace
+        for r in istiod.rulesets:
+            if r.namespace == ns and (self.host in r.hosts or self.host in r.destinations(ns)):
+                return f"{r.ref} names it"
+        for rule in istiod.all(DestinationRule):
+            if isinstance(rule, DestinationRule) and rule.namespace == ns and names.fqdn(rule.spec.host, ns) == self.host:
+                return f"{rule.ref} names it"
+        for s in istiod.all(Sidecar):
+            if (
+                isinstance(s, Sidecar)
+                and s.namespace == ns
+                and any(h.rpartition("/")[2] == self.host for e in s.spec.egress or () for h in e.hosts or ())
+            ):
+                return f"{s.ref} names it"
+        owners = {s.namespace for s in istiod.by_host.get(self.host, ())}
+        for policy in istiod.all(AuthorizationPolicy):
+            if isinstance(policy, AuthorizationPolicy) and policy.namespace in owners and policy.spec.action == "ALLOW":
+                sources = [f.source for rule in policy.spec.rules or () for f in rule.from_ or ()]
+                if any(ns in (s.namespaces or ()) or any(f"/ns/{ns}/" in p for p in s.principals or ()) for s in sources):
+                    return f"{policy.ref} lets namespace {ns} in"
+        return ""
 
     # --- why there is nobody ------------------------------------------------------------------------------------------------
 
