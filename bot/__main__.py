@@ -1,7 +1,7 @@
 """The composition root: the one module that knows every room. `main` is the console script; `serve` is the bot made of all its parts.
 
-What must stay true: SIGTERM or SIGINT ends the bot with everything that it started closed; a part that fails ends the others, and is said;
-no secret is in a log line. The bot's parts are imported where they are put together: a question about a file need not load Slack.
+What must stay true: whoever cancels `serve` finds everything closed that it started; a part that fails ends the others, and is said; no secret
+is in a log line. The bot's parts are imported where they are put together: a question about a file need not load Slack.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import gc
 import logging
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bot import commands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import AsyncIterator, Iterator, MutableMapping
 
     from pydantic import SecretStr
     from slack_bolt.app.async_app import AsyncApp
@@ -32,9 +32,8 @@ def main() -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Run the bot until SIGTERM or SIGINT. Raises NoState, NewerSchema, RedisError, and OSError when its port is taken."""
+    """Run the bot until cancelled. Raises NoState, NewerSchema, RedisError, and OSError when its port is taken."""
     import asyncio
-    import signal
     from contextlib import AsyncExitStack
 
     from slack_bolt.app.async_app import AsyncApp
@@ -48,13 +47,8 @@ async def serve(settings: Settings) -> None:
     from bot.valkey import embedded
 
     gc.enable()
-    over = asyncio.Event()
-    loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         stack.enter_context(_json_log(settings))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, over.set)
-            stack.callback(loop.remove_signal_handler, number)
         if settings.redis.url is None:
             url = await stack.enter_async_context(embedded(settings.state_dir.absolute() / "valkey"))
         else:
@@ -67,16 +61,16 @@ async def serve(settings: Settings) -> None:
         slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
         app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
         handlers.register(app, sweeper, store)
+        await stack.enter_async_context(_listening(app, settings.slack))
+        outbox = Outbox(store, slack, settings.alerts.default_channel)
         async with asyncio.TaskGroup() as group:
-            outbox = Outbox(store, slack, settings.alerts.default_channel)
-            parts = [group.create_task(part) for part in (clusters.run(), sweeper.run(), outbox.run(), _listen(app, settings.slack))]
-            await over.wait()
-            for part in parts:
-                part.cancel()
+            for part in (clusters.run(), sweeper.run(), outbox.run()):
+                group.create_task(part)
 
 
-async def _listen(app: AsyncApp, slack: Slack) -> None:
-    """Take what people do in Slack, over Socket Mode or by HTTP, until cancelled."""
+@asynccontextmanager
+async def _listening(app: AsyncApp, slack: Slack) -> AsyncIterator[None]:
+    """Taking what people do in Slack, over Socket Mode or by HTTP. Raises OSError when the port is taken."""
     import asyncio
 
     if slack.mode == "http":
@@ -86,7 +80,7 @@ async def _listen(app: AsyncApp, slack: Slack) -> None:
         await runner.setup()
         try:
             await web.TCPSite(runner, "0.0.0.0", slack.port).start()
-            await asyncio.Event().wait()
+            yield
         finally:
             await runner.cleanup()
         return
@@ -94,10 +88,12 @@ async def _listen(app: AsyncApp, slack: Slack) -> None:
     from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 
     handler: Any = AsyncSocketModeHandler(app, _value(slack.app_token))  # its methods have no types
+    # Tries until Slack lets it in, however long that takes; afterwards it mends its connection by itself.
+    connecting = asyncio.create_task(handler.connect_async())
     try:
-        await handler.connect_async()  # tries until Slack lets it in; afterwards it mends its connection by itself
-        await asyncio.Event().wait()
+        yield
     finally:
+        connecting.cancel()
         await handler.close_async()
 
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -27,20 +27,22 @@ if TYPE_CHECKING:
     from bot.clusters import ClusterSource
     from bot.settings import Settings
     from checks.catalogue import Cause
+    from checks.diagnosis import Diagnosis
     from checks.finding import Finding
     from checks.mesh import Cluster, Mesh
     from templates.blocks import Message
 
 ANSWER_S = 30.0  # how long live clusters may take; what has not answered by then is unknown
 COMPLETE_S = 2.0  # how long Tab may take
+CLOSE_S = 1.0  # how long the bot's parts may take to close before they are asked again
 PATIENCE_S = 1.0  # nobody needs a progress bar for less
 WIDTH, WIDEST = 110, 140  # columns: without a terminal, and at most
 ERROR, UNANSWERED = 1, 2
 
-Serve = Callable[["Settings"], Awaitable[None]]
+Serve = Callable[["Settings"], Coroutine[Any, Any, None]]
 
 
-class Refused(Exception):  # noqa: N818 - an answer in one sentence, not a programming error
+class Refused(Exception):
     """The question cannot be answered; the message is the sentence that says why."""
 
 
@@ -204,10 +206,11 @@ def _has_istio(cluster: Cluster) -> bool:
     return any(m.reason for m in cluster.malformed)
 
 
-def _nearest(word: str, known: Iterable[str], most: int = 3) -> list[str]:
+def _nearest(word: str, known: Sequence[str]) -> list[str]:
+    """What somebody may have meant: a longer word with the same beginning, else what is spelt nearly so."""
     import difflib
 
-    return difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
+    return [k for k in known if word and k.startswith(word)][:3] or difflib.get_close_matches(word, known, n=3, cutoff=0.5)
 
 
 def _refusals() -> Any:
@@ -417,6 +420,7 @@ Contexts = Annotated[
 From = Annotated[list[str] | None, typer.Option("--from", metavar="SOURCE", help=usage.FROM, show_default=False)]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=usage.CONFIG, show_default=False)]
 SettingsFile = Annotated[Path, typer.Option("--config", metavar="FILE", help=usage.CONFIG_RUN, show_default=False)]
+Envoys = Annotated[list[str] | None, typer.Option("--envoy", metavar="[CLUSTER:]NS/POD=WHERE", help=usage.ENVOY, show_default=False)]
 For = Annotated[Output, typer.Option("-o", "--output", help=usage.OUTPUT)]
 Colours = Annotated[Colour, typer.Option("--color", help=usage.COLOR)]
 
@@ -440,6 +444,7 @@ def why(
     context: Contexts = None,
     from_: From = None,
     config: Config = None,
+    envoy: Envoys = None,
     output: For = Output.TEXT,
     color: Colours = Colour.AUTO,
 ) -> int:
@@ -447,7 +452,10 @@ def why(
     with _patience("Reading") as progress:
         from checks import diagnosis
 
-        answer = diagnosis.why(host, _meshes(_asked(context, from_, config), progress))
+        meshes = _meshes(_asked(context, from_, config), progress)
+        answer = diagnosis.why(host, meshes)
+        if envoy:
+            answer = _seen(answer, meshes, envoy)
     _show(
         answer,
         output,
@@ -457,6 +465,27 @@ def why(
     )
     fails = answer.failing_share > 0 or _any_error(answer.findings)
     return _status(fails=fails, unknown=answer.verdict is diagnosis.Verdict.UNKNOWN)
+
+
+def _seen(answer: Diagnosis, meshes: Sequence[Mesh], envoys: Sequence[str]) -> Diagnosis:
+    """The answer beside what live Envoys, or their saved dumps, hold."""
+    import asyncio
+
+    from bot.probes import envoy
+    from checks import diagnosis, evidence
+
+    names = [c.name for mesh in meshes for c in mesh.clusters]
+    try:
+        wheres = [envoy.Where.parse(text, cluster=names[0] if len(names) == 1 else "") for text in envoys]
+    except ValueError as error:
+        raise Refused(_refusals().bad_envoy(str(error))) from None
+    predicted = {
+        (w.cluster, w.namespace, w.pod): diagnosis.routes(meshes, answer.host, [f"{w.cluster}:{w.namespace}/{w.pod}".removeprefix(":")])
+        for w in wheres
+    }
+    views, skipped = asyncio.run(envoy.read(wheres))
+    live = [a for view in views for a in evidence.agreement(predicted[view.cluster, view.namespace, view.pod], view)]
+    return msgspec.structs.replace(answer, live=tuple(live), skipped=(*answer.skipped, *skipped))
 
 
 @app.command(help=usage.ROUTES)
@@ -592,35 +621,55 @@ def record(
 @app.command(help=usage.RUN)
 def run(ctx: typer.Context, config: SettingsFile) -> int:
     """The bot."""
-    import asyncio
     import logging
 
     from bot import settings
 
     logging.getLogger().setLevel(logging.INFO)
-    try:
-        asyncio.run(ctx.obj(settings.load(config, os.environ)))
-    except OSError as error:
-        raise Refused(_refusals().no_start("bot", str(error))) from None
-    return 0
+    return _until_told("bot", ctx.obj(settings.load(config, os.environ)))
 
 
 @app.command(help=usage.DEMO)
 def demo(
     ctx: typer.Context,
-    state: Annotated[Path, typer.Option("--state", metavar="DIR", help=usage.STATE)] = Path(".demo"),
+    state: Annotated[Path | None, typer.Option("--state", metavar="DIR", help=usage.STATE, show_default=False)] = None,
     every_s: Annotated[float, typer.Option("--every", metavar="SECONDS", help=usage.EVERY, min=0)] = 90,
     port: Annotated[int, typer.Option("--port", help=usage.PORT, min=0, max=65535)] = 0,
 ) -> int:
     """The bot on recorded clusters beside a local Slack workspace."""
-    import asyncio
-
     from bot.demo import runner
 
+    place = state.absolute() if state else runner.place(Path.cwd(), os.environ)
+    return _until_told("demo", runner.demo(ctx.obj, place, every_s=every_s, port=port, say=lambda page: _print(_refusals().demo(page))))
+
+
+def _until_told(what: str, work: Coroutine[Any, Any, None]) -> int:
+    """Run something until SIGTERM or Ctrl-C, and let it close what it opened; the second signal does not wait for that."""
+    import asyncio
+    import signal
+
+    async def supervised() -> None:
+        loop, task, told = asyncio.get_running_loop(), asyncio.ensure_future(work), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, told.set)
+        await asyncio.wait({task, asyncio.ensure_future(told.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        ending = {task}
+        while not task.done():
+            for one in ending:
+                one.cancel()
+            await asyncio.wait({task}, timeout=CLOSE_S)
+            # Python 3.11's wait_for swallows a cancellation that comes together with what it waits for: whoever is still there is asked again.
+            ending = asyncio.all_tasks() - {asyncio.current_task()}
+        await task
+
     try:
-        asyncio.run(runner.demo(ctx.obj, state.absolute(), every_s=every_s, port=port, say=lambda page: _print(_refusals().demo(page))))
+        asyncio.run(supervised())
+    except asyncio.CancelledError:
+        return 0
     except OSError as error:
-        raise Refused(_refusals().no_start("demo", str(error))) from None
+        raise Refused(_refusals().no_start(what, str(error))) from None
     return 0
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SLACK_API = "https://slack.com/api/"
 
 
-class BadSettings(Exception):  # noqa: N818 - what a person is told about a file, not a programming error
+class BadSettings(Exception):
     """The settings cannot be used: one sentence for each reason, each with file, line and key."""
 
     def __init__(self, *sentences: str) -> None:

@@ -43,6 +43,11 @@ def bad_viewpoint(word: str) -> str:
     return f"--as {clean(word)!r} is no viewpoint: write NAMESPACE, NAMESPACE/POD, or either with CLUSTER: before it."
 
 
+def bad_envoy(reason: str) -> str:
+    """An --envoy of no known form."""
+    return f"--envoy {clean(reason)}."
+
+
 def no_viewpoint(word: str, nearest: Sequence[str]) -> str:
     """A caller that is in no cluster."""
     return f'Nobody calls as "{clean(word)}": there is no such namespace or pod.{_did_you_mean(nearest)}'

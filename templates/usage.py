@@ -29,6 +29,10 @@ WHY = _page(
     ("meshwhy why destination.mynamespace", "a Service, in the cluster of your current context"),
     ("meshwhy why destination --from east.yaml", "a short name, when it is the only one"),
     ("meshwhy why api.partner.example:8443 --from west.tar.gz", "one port of a ServiceEntry's host"),
+    (
+        "meshwhy why destination --envoy shop/web-7f=http://127.0.0.1:15000",
+        "beside the answer, what that pod's Envoy holds (after kubectl port-forward)",
+    ),
     ("meshwhy why destination.mynamespace -o json | jq .verdict", "for scripts: the form is a promise"),
     after=_EXIT,
 )
@@ -79,11 +83,12 @@ CONTEXT = "A cluster by its kubeconfig context. Repeatable. Without any source: 
 FROM = "A cluster from manifests: PATH, NAME=PATH or MESH/NAME=PATH; a file, a directory, an archive, or - for standard input. Repeatable, one cluster each."
 CONFIG = "The clusters that this settings file registers."
 CONFIG_RUN = "The settings file."
+ENVOY = "A caller's Envoy to compare with: its admin address, or a saved config_dump, clusters, or istioctl bug-report. Only read, never changed. Repeatable."
 OUTPUT = "text for people, json for scripts, slack for the message that Slack would get."
 COLOR = "Colours: auto means on a terminal, unless NO_COLOR is set."
 CHECK = "A cause's name or code."
 OUT = "The file to write: .yaml, .json, .tar.gz, or - for standard output; a directory when there are several clusters."
-STATE = "Where the demo keeps its state; it is made anew at each start."
+STATE = "Where the demo keeps its state, which is made anew at each start. [default: .demo]"
 EVERY = "Seconds between two turns of the clock that deploys or removes v1, until somebody presses a button; 0 for never."
 PORT = "The page's port on 127.0.0.1; 0 for any free one."
 VERSION = "Print the version."

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import manifests
+from bot.__main__ import serve
+from bot.demo import runner
 from bot.demo.runner import RECORDED, East
 from checks.resources import ConfigMap, Deployment, DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
+    from bot.settings import Settings
     from checks.mesh import Cluster
 
 
@@ -127,3 +139,128 @@ async def test_without_a_clock_nothing_turns(folder: Path):
     async with asyncio.timeout(1):
         await East(folder).turn(0)
     assert usable(folder) == {"v2"}
+
+
+def test_the_state_is_here_unless_a_socket_cannot_be(tmp_path: Path):
+    deep = tmp_path / ("x" * 90)
+    deep.mkdir()
+    assert runner.place(tmp_path, {"XDG_STATE_HOME": "/state"}) == tmp_path / ".demo"
+    assert runner.place(deep, {"XDG_STATE_HOME": "/state"}).as_posix() == "/state/meshwhy/demo"
+    assert runner.place(deep, {"HOME": "/home/x"}).is_absolute()
+
+
+# --- the whole demo, as a process ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """A directory whose path is short enough for a unix socket."""
+    with tempfile.TemporaryDirectory(prefix="mw-") as folder:
+        yield Path(folder)
+
+
+class Demo:
+    """A running `meshwhy demo`, up to the line that tells its page."""
+
+    def __init__(self, state: Path) -> None:
+        command = [sys.executable, "-m", "bot", "demo", "--state", str(state), "--every", "0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=RECORDED.parents[2])
+        self.said = ""
+        self.page = ""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            if line.split()[:1] == ["Open"]:
+                self.page = line.split()[1]
+            if "Ctrl-C" in line:
+                return
+
+    def end(self, number: int) -> tuple[int, str]:
+        """The exit status after a signal, and what was said on stderr."""
+        self.process.send_signal(number)
+        try:
+            _, complaints = self.process.communicate(timeout=20)
+        finally:
+            self.process.kill()
+        return self.process.returncode, complaints
+
+
+def listening(socket_path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(socket_path))
+        except OSError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_demo_tells_its_page_and_ends_cleanly(state: Path, number: int):
+    demo = Demo(state)
+    try:
+        assert "/mesh why destination.mynamespace" in demo.said
+        with urllib.request.urlopen(demo.page, timeout=5) as page:  # noqa: S310 - the address that the demo printed
+            assert b"<html" in page.read()
+        assert listening(state / "valkey" / "valkey.sock")
+    finally:
+        status, complaints = demo.end(number)
+    assert (status, complaints) == (0, "")
+    assert not listening(state / "valkey" / "valkey.sock")
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(demo.page, timeout=5)  # noqa: S310 - as above
+
+
+def test_a_killed_demo_leaves_nothing_behind_that_the_next_one_does_not_end(state: Path):
+    killed = Demo(state)
+    killed.end(signal.SIGKILL)
+    assert listening(state / "valkey" / "valkey.sock")
+    demo = Demo(state)
+    try:
+        assert demo.page
+    finally:
+        status, _ = demo.end(signal.SIGINT)
+    assert status == 0
+    assert not listening(state / "valkey" / "valkey.sock")
+
+
+def test_a_second_demo_in_the_same_place_is_told_so(state: Path):
+    first = Demo(state)
+    try:
+        second = Demo(state)
+        _, complaints = second.process.communicate(timeout=20)
+        assert second.process.returncode == 2
+        assert complaints.strip().startswith("Another meshwhy uses ")
+        assert complaints.count("\n") == 1
+    finally:
+        first.end(signal.SIGINT)
+
+
+async def test_the_demo_posts_both_incidents_and_mends_the_first_when_v1_is_deployed(state: Path):
+    shown: list[str] = []
+    seen: dict[str, list[str]] = {}
+
+    async def watched(settings: Settings) -> None:
+        bot = asyncio.create_task(serve(settings))
+        client = AsyncWebClient(token=settings.slack.bot_token.get_secret_value(), base_url=settings.slack.base_url)
+        (channel,) = [c["id"] for c in (await client.conversations_list())["channels"] if c["name"] == "mesh"]
+
+        async def until(*starts: str) -> list[str]:
+            async with asyncio.timeout(15):
+                while True:
+                    told = [m["text"] for m in (await client.conversations_history(channel=channel))["messages"]]
+                    if all(any(t.startswith(s) for t in told) for s in starts):
+                        return told
+                    await asyncio.sleep(1.3)  # Slack's rate
+
+        seen["before"] = await until("95 % of destination.mynamespace fails", "Every request to port 8443 of api-pl.partner.example fails")
+        east = settings.clusters[0].path
+        assert east is not None
+        await East(east).deploy_v1()
+        seen["after"] = await until("Resolved after", "Every request to port 8443 of api-pl.partner.example fails")
+        bot.cancel()
+        with suppress(asyncio.CancelledError):
+            await bot
+
+    await runner.demo(watched, state, every_s=0, port=0, say=shown.append)
+    assert shown[0].startswith("http://127.0.0.1:")
+    assert [len(told) for told in seen.values()] == [2, 2]

@@ -7,6 +7,7 @@ directory; pressing a button changes those files and nothing else. Nothing is le
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
@@ -21,10 +22,12 @@ from bot.settings import Settings
 from bot.valkey import embedded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
 RECORDED = Path(__file__).parent / "recorded"
 _DEPLOYED_AT = "2026-11-20T09:00:00Z"  # in destination-v1.yaml; the objects are as old as the click that deploys them
+
+_DEEPEST = 75  # characters of a directory in which valkey/valkey.sock still is a unix socket's path everywhere
 
 
 class East:
@@ -66,8 +69,16 @@ class East:
         beside.rename(self._v1)
 
 
+def place(here: Path, environ: Mapping[str, str]) -> Path:
+    """Where the demo keeps its state: `.demo` here, or with other programs' state where that cannot hold a unix socket or be written."""
+    near = here / ".demo"
+    if len(str(near)) <= _DEEPEST and os.access(here, os.W_OK):
+        return near
+    return Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "meshwhy" / "demo"
+
+
 async def demo(serve: Callable[[Settings], Awaitable[None]], state: Path, *, every_s: float, port: int, say: Callable[[str], None]) -> None:
-    """Run until `serve` ends. `say` gets the address of the page; `every_s` 0 leaves the clusters to the buttons.
+    """Run until `serve` ends or this is cancelled. `say` gets the address of the page; `every_s` 0 leaves the clusters to the buttons.
 
     Everything in `state` (absolute) is made anew, since the workspace forgets as well. Raises NoState when another demo uses it, OSError when the port is taken.
     """
@@ -97,7 +108,8 @@ async def demo(serve: Callable[[Settings], Awaitable[None]], state: Path, *, eve
             }
         )
         say(slack.page_url)
-        async with asyncio.TaskGroup() as group:
-            clock = group.create_task(east.turn(every_s))
+        clock = asyncio.create_task(east.turn(every_s))
+        try:
             await serve(settings)
+        finally:
             clock.cancel()
