@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +18,6 @@ if TYPE_CHECKING:
     from bot.store import Store
     from bot.sweep import Sweeper
 
-_TOKEN = re.compile(r"<(?:(@|!)[^>]*|[^>|]*\|([^>]*)|(?:https?://)?([^>|]*))>")
-
-
-def typed(text: str) -> str:
-    """What a person typed, of a text as Slack stores it: mentions gone, links as they were written, entities as characters."""
-    return html.unescape(_TOKEN.sub(lambda m: " " if m[1] else m[2] or m[3] or "", text)).strip().removeprefix("/mesh").strip()
-
 
 def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
     """Answer mentions in a thread, and direct messages where they were written."""
@@ -35,7 +26,7 @@ def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
         channel, ts = event["channel"], event["ts"]
         if not await store.once(f"said:{channel}:{ts}"):
             return
-        words = typed(event.get("text", ""))
+        words = mesh.typed(event.get("text", ""))
         if words.lower() in {"why", "routes"}:
             words = f"{words} {await about(channel, event.get('thread_ts'))}"
         await say.aloud(await answered(mesh.answer(words, sweeper)), client, channel, thread_ts)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import html
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checks.diagnosis import UnknownHost
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from bot.store import Store
     from bot.sweep import Sweeper
     from templates.blocks import Message
+
+
+_TOKEN = re.compile(r"<(?:(@|!)[^>]*|[^>|]*\|([^>]*)|(?:https?://)?([^>|]*))>")
 
 
 class Verb(NamedTuple):
@@ -40,6 +45,11 @@ VERBS = {
     "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", explain.answer),
     "help": Verb("help", "this list", _help),
 }
+
+
+def typed(text: str) -> str:
+    """What a person typed, of a text as Slack passes it on: mentions gone, links as they were written, entities as characters."""
+    return html.unescape(_TOKEN.sub(lambda m: " " if m[1] else m[2] or m[3] or "", text)).strip().removeprefix("/mesh").strip()
 
 
 async def answer(text: str, sweeper: Sweeper) -> Message:
@@ -66,4 +76,4 @@ def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
     async def mesh(ack: AsyncAck, command: dict[str, Any], respond: AsyncRespond) -> None:
         await ack()
         if await store.once(f"command:{command['trigger_id']}"):
-            await say.whisper(await say.shareable(await answered(answer(command.get("text", ""), sweeper)), store), respond)
+            await say.whisper(await say.shareable(await answered(answer(typed(command.get("text", "")), sweeper)), store), respond)
