@@ -302,8 +302,15 @@ def test_the_manifest_stays_within_slacks_limits():
 # --- the commands that set up everything -------------------------------------------------------------------------------------
 
 
+def surroundings(**more: str) -> dict[str, str]:
+    """This environment without what an outer make, or a person, has told about the inner one."""
+    return {k: v for k, v in os.environ.items() if k not in {"PYTHON", "VENV", "T", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL"}} | more
+
+
 def test_without_a_python_make_says_one_clear_sentence(tmp_path: Path):
-    ran = subprocess.run(["make", "PYTHON=", f"VENV={tmp_path}/v", "demo"], cwd=ROOT, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        ["make", "PYTHON=", f"VENV={tmp_path}/v", "demo"], cwd=ROOT, env=surroundings(), capture_output=True, text=True, check=False
+    )
     assert ran.returncode != 0
     assert "needs Python 3.11 or newer with its venv module" in ran.stderr
     assert len([line for line in ran.stderr.splitlines() if "make" not in line.split(":")[0]]) == 1
@@ -318,8 +325,7 @@ def test_make_chooses_a_python_that_is_new_enough_and_has_venv(tmp_path: Path):
     python("python3.12", 'echo "shim: no such version" >&2; exit 127')
     python("python3.11", f'exec "{sys.executable}" "$@"')
     python("python3", "exit 1")
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    env.pop("PYTHON", None)
+    env = surroundings(PATH=f"{tmp_path}:{os.environ['PATH']}")
     shown = subprocess.run(
         ["make", "--dry-run", f"VENV={tmp_path}/v", f"{tmp_path}/v/bin/python"],
         cwd=ROOT,
