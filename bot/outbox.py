@@ -32,7 +32,7 @@ ALERT, STEP = "meshwhy_alert", "meshwhy_step"  # event types of the metadata by 
 
 _CHANNEL_POSTS = (1.0, 4)  # Slack: about one post a second in a channel, short bursts tolerated
 _EDITS = (50 / 60, 20)  # Slack: tier 3, 50 a minute for chat.update
-_BACKOFF_MAX_S = 300.0
+_BACKOFF_S, _BACKOFF_MAX_S = 0.25, 300.0
 _LOOK_BACK_S = 120.0  # Slack's clock and ours need not agree
 _PICTURE_TRIES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds that Slack may need to process an upload
 
@@ -334,7 +334,7 @@ class Outbox:
         failed = replace(has, attempts=has.attempts + 1)
         await self._store.record(draft, failed)
         self._say_once(why)
-        raise Later(min(2.0 ** (failed.attempts - 1), _BACKOFF_MAX_S))
+        raise Later(min(_BACKOFF_S * 2.0 ** min(failed.attempts, 20), _BACKOFF_MAX_S))
 
     async def _note(self, draft: Draft, name: str, sentence: str) -> None:
         """A line in the message's thread about its own delivery."""
