@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
     from bot.settings import RegisteredCluster
 
+_RELOAD_S = 1.0
 _NOT_YET = "it has not been read yet"
 
 
-class NoSuchContext(Exception):  # noqa: N818 - what a person is told about a name, not a programming error
+class NoSuchContext(Exception):
     """A kubeconfig does not have the context that was asked for, or cannot be read; the message is one sentence."""
 
 
@@ -144,7 +145,7 @@ class _Credentials:
         self._tls: tuple[object, ssl.SSLContext] | None = None
 
     def distrust(self) -> None:
-        """The last access did not work: load it anew, but at most once a second."""
+        """The last access did not work: load it anew before the next one, but not more often than every second."""
         self._trusted = False
 
     def access(self) -> Access:
@@ -156,7 +157,7 @@ class _Credentials:
 
         try:
             stamp = self._content()
-            worn = not self._trusted and time.monotonic() - self._loaded > 1
+            worn = not self._trusted and time.monotonic() - self._loaded > _RELOAD_S
             if self._configuration is None or stamp != self._stamp or worn:
                 self._configuration = self._load()
                 self._stamp, self._trusted, self._loaded = stamp, True, time.monotonic()
@@ -393,7 +394,9 @@ class _Recorded:
         """Read, and read again after each change, until cancelled; `tell` is called after each reading, with what changed."""
         done: object = None
         while True:
+            started = time.monotonic()
             stamp = await asyncio.to_thread(_stamp, self._path)
+            rest_s = max(self._poll_s, 20 * (time.monotonic() - started))  # looking at very many files must not become the work
             if stamp != done:
                 try:
                     found = await asyncio.to_thread(
@@ -411,11 +414,11 @@ class _Recorded:
                 self._seen_at = time.time()
             if self._once or self._path == "-":
                 return
-            await asyncio.sleep(self._poll_s)
+            await asyncio.sleep(rest_s)
             # Files that are being written are left alone until they have been quiet for one look.
             while (again := await asyncio.to_thread(_stamp, self._path)) not in (done, stamp):
                 stamp = again
-                await asyncio.sleep(self._poll_s)
+                await asyncio.sleep(rest_s)
 
     def _become(self, found: Cluster) -> list[Change]:
         """The changes from what was known to what was found; what a broken file held before is kept, since nobody said that it is gone."""
@@ -499,7 +502,7 @@ class Clusters:
     `once`, everything is read one time.
     """
 
-    def __init__(  # noqa: PLR0913 - tests and the command line turn different ones
+    def __init__(
         self,
         sources: Sequence[ClusterSource],
         *,

@@ -14,14 +14,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import aiohttp
 import msgspec
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
+from bot.manifests import ISTIO_CONTAINERS
 from checks.mesh import Change
-from checks.resources import Kind, Malformed, Resource, decode
+from checks.resources import Kind, Malformed, Pod, Resource, Workload, decode
 
 if TYPE_CHECKING:
     import ssl
@@ -59,11 +61,11 @@ class Access(NamedTuple):
     proxy: str | None = None
 
 
-class NoAccess(Exception):  # noqa: N818 - what a person is told about a cluster, not a programming error
+class NoAccess(Exception):
     """The credentials or the address of a cluster cannot be had; the message says why."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not an error of ours
+class Refused(Exception):
     """The API server answered with a status other than 200."""
 
     def __init__(self, status: int, message: str, retry_after_s: float = 0) -> None:
@@ -72,9 +74,11 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error of ours
         self.retry_after_s = retry_after_s
 
 
-class _Silent(Exception):  # noqa: N818 - as Refused
+class _Silent(Exception):
     """Nothing came over an open connection for Pace.silence_s."""
 
+
+_LONGEST_S = 60.0  # what a server may ask us to wait; a mistake of its must not make us blind for a day
 
 # What may go wrong between us and an API server, and passes by itself.
 _PASSING = (Refused, NoAccess, aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError, UnicodeDecodeError)
@@ -151,9 +155,11 @@ class Server:
         except TimeoutError:
             self._reached.clear()
             raise TimeoutError(f"no answer within {patience_s:g} s") from None
-        except aiohttp.ClientConnectorError:
+        except aiohttp.ClientError as error:
             self._reached.clear()
-            self._distrust()
+            # A server that is not there says nothing about the credentials; one that breaks off the handshake may.
+            if isinstance(error, aiohttp.ClientSSLError) or not isinstance(error, aiohttp.ClientConnectorError):
+                self._distrust()
             raise
         self._reached.set()
         async with response:
@@ -227,12 +233,12 @@ async def _refusal(response: aiohttp.ClientResponse) -> Refused:
     except (msgspec.DecodeError, UnicodeDecodeError):
         message = ""
     wait = response.headers.get("Retry-After", "")
-    return Refused(response.status, " ".join((message or response.reason or "").split())[:300], float(wait) if wait.isdecimal() else 0)
+    return Refused(
+        response.status, " ".join((message or response.reason or "").split())[:300], min(float(wait), _LONGEST_S) if wait.isdecimal() else 0
+    )
 
 
 # --- decoding --------------------------------------------------------------------------------------------------------------
-
-R = TypeVar("R", bound=Resource)
 
 
 class _ListMeta(Struct, frozen=True, rename="camel"):
@@ -270,6 +276,7 @@ _anything = msgspec.json.Decoder(_Anything)
 _status = msgspec.json.Decoder(_Status)
 
 _MAX_EVENT = 64 << 20  # bytes; what etcd can hold is far less
+_MODELS = 50_000  # owners whose objects share their parts
 _BULKY = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -299,7 +306,7 @@ class Codec:
         except msgspec.ValidationError:
             raw = _page.decode(body)
             return [self._one(item) for item in raw.items or ()], raw.metadata
-        return [_trimmed(item) for item in typed.items or ()], typed.metadata
+        return list(typed.items or ()), typed.metadata
 
     def event(self, line: bytes) -> tuple[str, Resource | Unread | None, str]:
         """One event: its type, the object, and the resourceVersion to go on from; raises Refused for an ERROR in the stream.
@@ -313,7 +320,7 @@ class Codec:
                 pass
             else:
                 if typed.type in {"ADDED", "MODIFIED", "DELETED"}:
-                    return typed.type, _trimmed(typed.object), typed.object.metadata.resource_version
+                    return typed.type, typed.object, typed.object.metadata.resource_version
         head = _event_head.decode(line)
         if head.type == "ERROR":
             status = _status.decode(head.object)
@@ -323,7 +330,7 @@ class Codec:
 
     def _one(self, raw: msgspec.Raw) -> Resource | Unread:
         try:
-            return _trimmed(decode(self.kind, raw))
+            return decode(self.kind, raw)
         except msgspec.ValidationError as error:
             try:
                 meta = _anything.decode(raw).metadata
@@ -333,17 +340,43 @@ class Codec:
             return Unread(meta.namespace, meta.name, Malformed(f"{self.kind.kind} {named}", str(error)))
 
 
-def _trimmed(read: R) -> R:
-    """The object without the copy of itself that `kubectl apply` keeps, often its largest part; nobody else holds it yet."""
+def _trim(read: Resource) -> None:
+    """Drop what is large and never read, or private, from an object that nobody else holds yet.
+
+    That is the copy of itself that `kubectl apply` keeps, and the environment and arguments of applications.
+    """
     if read.metadata.annotations:
         read.metadata.annotations.pop(_BULKY, None)
-    return read
+    spec = read.spec if isinstance(read, Pod) else read.spec.template.spec if isinstance(read, Workload) else None
+    if spec is not None:
+        for containers in (spec.containers, spec.init_containers or ()):
+            for container in containers:
+                if container.name not in ISTIO_CONTAINERS:
+                    force_setattr(container, "env", None)
+                    force_setattr(container, "args", None)
+
+
+def _share(new: Resource, model: Resource) -> None:
+    """Let the equal parts of two objects be one: the pods of one template differ in little, and most of their memory is what they share."""
+    parts: tuple[tuple[Struct, Struct, tuple[str, ...]], ...] = (
+        (new.metadata, model.metadata, ("labels", "annotations", "owner_references")),
+    )
+    if isinstance(new, Pod) and isinstance(model, Pod):
+        parts += (
+            (new.spec, model.spec, ("containers", "init_containers")),
+            (new.status, model.status, ("container_statuses", "init_container_statuses", "conditions")),
+        )
+    for part, other, names in parts:
+        for name in names:
+            value = getattr(other, name)
+            if value and value == getattr(part, name):
+                force_setattr(part, name, value)
 
 
 def _alike(old: Resource, new: Resource) -> bool:
     """Whether nothing that a rule reads has changed: heartbeats, leases and statuses move only the resourceVersion."""
     if old.metadata.resource_version == new.metadata.resource_version:
-        return old == new
+        return bool(new.metadata.resource_version) or old == new
     return old == msgspec.structs.replace(
         new, metadata=msgspec.structs.replace(new.metadata, resource_version=old.metadata.resource_version)
     )
@@ -396,6 +429,7 @@ class Informer:
         self._pace = server.pace
         self._codec = Codec(kind)
         self._malformed: dict[tuple[str, str], Malformed] = {}
+        self._models: dict[tuple[str, str], Resource] = {}  # one object of each owner
         self._version = ""  # where the next watch begins; empty: list first
         self._url = ""
         self._unwatchable = False
@@ -522,6 +556,7 @@ class Informer:
         malformed: dict[tuple[str, str], Malformed] = {}
         query = self._query(limit=str(self._pace.page))
         self.seen = 0
+        self._models.clear()
         while True:
             # A big list may take its time to begin.
             patience_s = self._pace.silence_s
@@ -535,6 +570,7 @@ class Informer:
                     if kept is not None:
                         found.setdefault(item.namespace, {})[item.name] = kept
                 else:
+                    self._economise(item)
                     found.setdefault(item.namespace, {})[item.name] = item
             self.seen += len(items)
             if not meta.continue_:
@@ -546,6 +582,17 @@ class Informer:
         if not self._unwatchable:  # else it would seem readable at each list, and not at the watch that follows
             self._state()
         return self._become(found)
+
+    def _economise(self, item: Resource) -> None:
+        """Keep only what is read, and share what the item has in common with another one of its owner."""
+        _trim(item)
+        owners = item.metadata.owner_references
+        if owners:
+            if len(self._models) > _MODELS:
+                self._models.clear()
+            model = self._models.setdefault((item.namespace, owners[0].name), item)
+            if model is not item:
+                _share(item, model)
 
     def _become(self, found: By) -> list[Change]:
         """The changes between what was known and `found`, applied."""
@@ -623,10 +670,13 @@ class Informer:
                 continue
             self._stirred = self._malformed.pop(key, None) is not None or self._stirred
             if type_ == "DELETED" or isinstance(item, Unread):
-                if known is not None:
+                changes.pop(key, None)  # what came and went at once was never told
+                if item.name in self.objects.get(item.namespace, {}):
                     changes[key] = self._change(*key, None)
-            elif known is None or not _alike(known, item):
-                changes[key] = self._change(*key, item)
+            else:
+                self._economise(item)
+                if known is None or not _alike(known, item):
+                    changes[key] = self._change(*key, item)
         self.objects = patched(self.objects, changes.values())
         return list(changes.values()), error
 

@@ -54,7 +54,7 @@ MAX_DEPTH = 200  # nesting of one YAML document: libyaml's composer recurses on 
 MAX_NODES = 5_000_000  # nodes of one YAML document after its aliases are followed
 
 
-class BadSource(Exception):  # noqa: N818 - what a person is told about a file, not a programming error
+class BadSource(Exception):
     """A source that cannot be read (or written) as manifests; the message is one sentence."""
 
 
@@ -560,7 +560,7 @@ def _bytes(opened: BinaryIO | Any, name: str) -> bytes:
 # --- writing ---------------------------------------------------------------------------------------------------------------
 
 # Containers of Istio itself: their environment and arguments are configuration that rules read. Those of applications may hold passwords.
-_ISTIO_CONTAINERS = frozenset({"discovery", "istio-proxy", "istio-init", "istio-validation"})
+ISTIO_CONTAINERS = frozenset({"discovery", "istio-proxy", "istio-init", "istio-validation"})
 _KEPT_ANNOTATION = re.compile(r"(?:[a-z0-9.-]+\.)?istio\.io/|meshwhy\.io/")
 
 
@@ -622,7 +622,7 @@ def _manifest(resource: Resource) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """A struct as JSON has it, without the fields that hold their default."""
-    if isinstance(value, Container) and value.name not in _ISTIO_CONTAINERS:
+    if isinstance(value, Container) and value.name not in ISTIO_CONTAINERS:
         value = msgspec.structs.replace(value, env=None, args=None)
     if isinstance(value, Struct):
         fields = ((f, getattr(value, f.name)) for f in msgspec.structs.fields(value))

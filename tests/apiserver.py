@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import re
 import ssl
@@ -84,6 +85,7 @@ class ApiServer:
         self._objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = {key: {} for key in BY_KEY}
         self._events: dict[str, list[tuple[int, str, dict[str, Any]]]] = {key: [] for key in BY_KEY}
         self._continued: dict[str, tuple[list[dict[str, Any]], int]] = {}
+        self._tokens = itertools.count(1)
         self._version = 100
         self._horizon = 0
         self._watches: set[_Watch] = set()
@@ -304,7 +306,7 @@ class ApiServer:
         page, rest = (rest[:limit], rest[limit:]) if limit else (rest, [])
         metadata: dict[str, Any] = {"resourceVersion": str(version)}
         if rest:
-            metadata["continue"] = f"token-{len(self.requests)}"
+            metadata["continue"] = f"token-{next(self._tokens)}"
             metadata["remainingItemCount"] = len(rest)
             self._continued[metadata["continue"]] = (rest, version)
         form, partial = _form(request, kind)

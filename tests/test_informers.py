@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -205,6 +206,43 @@ async def test_the_copy_that_kubectl_apply_keeps_is_not_kept_twice(api: ApiServe
     assert pods.informer.objects["shop"]["a"].annotations == {"sidecar.istio.io/inject": "false"}
 
 
+async def test_what_applications_are_configured_with_is_not_kept(api: ApiServer, follow: Follow) -> None:
+    env = {"env": [{"name": "PASSWORD", "value": "hush"}], "args": ["--token=hush"]}
+    spec = {"containers": [{"name": "app", **env}, {"name": "istio-proxy", **env}], "initContainers": [{"name": "migrate", **env}]}
+    api.put({**pod("a"), "spec": spec})
+    pods = await follow()
+    await watched(api)
+    kept = pods.informer.objects["shop"]["a"]
+    assert isinstance(kept, Pod)
+    assert [(c.name, c.env is None, c.args) for c in (*kept.spec.containers, *(kept.spec.init_containers or ()))] == [
+        ("app", True, None),
+        ("istio-proxy", False, ("--token=hush",)),
+        ("migrate", True, None),
+    ]
+
+
+async def test_the_pods_of_one_template_share_what_they_have_in_common(api: ApiServer, follow: Follow) -> None:
+    def made(name: str, image: str) -> dict[str, Any]:
+        owner = {"kind": "ReplicaSet", "name": "web-1", "controller": True}
+        containers = [{"name": "istio-proxy", "image": image, "env": [{"name": "ISTIO_META_NETWORK", "value": "n1"}]}]
+        return {**pod(name, labels={"app": "web"}, ownerReferences=[owner]), "spec": {"nodeName": name, "containers": containers}}
+
+    api.put(made("a", "proxy:1"), made("b", "proxy:1"), made("c", "proxy:2"))
+    pods = await follow()
+    await watched(api)
+    api.put(made("d", "proxy:1"))
+    await until(lambda: len(pods.names) == 4)
+    a, b, c, d = (pods.informer.objects["shop"][name] for name in "abcd")
+    assert isinstance(a, Pod)
+    assert isinstance(b, Pod)
+    assert isinstance(c, Pod)
+    assert isinstance(d, Pod)
+    assert a.spec.containers is b.spec.containers is d.spec.containers
+    assert a.metadata.labels is b.metadata.labels is c.metadata.labels is d.metadata.labels
+    assert [p.spec.containers[0].image for p in (a, b, c, d)] == ["proxy:1", "proxy:1", "proxy:2", "proxy:1"]
+    assert [p.spec.node_name for p in (a, b, c, d)] == ["a", "b", "c", "d"]
+
+
 async def test_a_closed_watch_is_resumed_from_its_resource_version(api: ApiServer, follow: Follow) -> None:
     api.put(pod("a"))
     pods = await follow()
@@ -325,6 +363,46 @@ async def test_a_server_that_stops_is_lost_after_the_grace_and_found_again(api: 
     await until(lambda: not pods.informer.lost)
     api.put(pod("b"))
     await until(lambda: "b" in pods.names)
+
+
+async def test_after_two_thousand_random_events_and_faults_the_informer_holds_what_the_server_holds(api: ApiServer, follow: Follow) -> None:
+    pick = random.Random(7)  # noqa: S311 - the same story in every run
+    pods = await follow(pace=replace(FAST, page=20, watch_s=1, silence_s=2, answer_s=2, grace_s=9))
+    await watched(api)
+    mirror: dict[tuple[str, str], Resource] = {}
+    there: set[tuple[str, str]] = set()
+    for step in range(2_000):
+        namespace, name = f"n{pick.randrange(4)}", f"p{pick.randrange(30)}"
+        if (namespace, name) in there and pick.random() < 0.4:
+            there.discard((namespace, name))
+            api.delete(PODS, namespace, name)
+        else:
+            there.add((namespace, name))
+            api.put(pod(name, namespace, labels={"v": str(pick.randrange(3))}))
+        match pick.randrange(100):
+            case 0:
+                api.close_watches()
+            case 1:
+                api.compact()
+            case 2:
+                api.compact()
+                api.gone_in_band = not api.gone_in_band
+                api.close_watches()
+            case 3:
+                api.say(PODS, b"{nonsense")
+        if step % 10 == 0:
+            await asyncio.sleep(0.002)
+    api.put(pod("last", "n0"))
+    await until(lambda: "last" in pods.names, 10)
+    held = {(ns, n): o for ns, named in pods.informer.objects.items() for n, o in named.items()}
+    assert set(held) == there | {("n0", "last")}
+    assert {key: o.labels for key, o in held.items()} == {key: o["metadata"].get("labels", {}) for key, o in api._objects[PODS].items()}
+    for change in pods.changes:
+        if change.new is None:
+            del mirror[change.namespace, change.name]  # what was never told of cannot go
+        else:
+            mirror[change.namespace, change.name] = change.new
+    assert mirror == held, "the changes alone lead to the same objects"
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------------
