@@ -212,8 +212,8 @@ def _error_of(error: SlackApiError) -> str:
 
 
 def _unreached(what: str, error: Exception) -> Row:
-    why = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-    return _bad(what, f"Slack cannot be reached ({why}).", "Let the bot call slack.com over HTTPS; behind a proxy set HTTPS_PROXY.")
+    said = "no answer in time" if isinstance(error, TimeoutError) else why(error)
+    return _bad(what, f"Slack cannot be reached ({said}).", "Let the bot call slack.com over HTTPS; behind a proxy set HTTPS_PROXY.")
 
 
 # --- Redis -------------------------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ async def _live(what: str, source: ClusterSource) -> list[Row]:
                 return [_bad(what, f"The credentials are refused ({error}).", _credentials(source))]
             version = ""  # who may not ask for the version may still read
         except NoAccess as error:
-            return [_bad(what, f"There are {error}.", _credentials(source))]
+            return [_bad(what, f"{str(error)[:1].upper()}{str(error)[1:]}.", _credentials(source))]
         except aiohttp.ClientSSLError as error:
             return [
                 _bad(

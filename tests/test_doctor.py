@@ -180,6 +180,7 @@ async def test_a_slack_that_is_not_there_is_said_and_delays_nobody(slack: LocalS
     rows = await rows_of(what)
     assert time.monotonic() - started < 5
     assert rows["slack bot token"]["state"] == rows["slack app token"]["state"] == "bad"
+    assert "Connection refused" in rows["slack bot token"]["text"]
     assert "HTTPS_PROXY" in rows["slack bot token"]["mend"]
     assert rows["redis"]["state"] == rows["cluster east"]["state"] == "ok"
 
