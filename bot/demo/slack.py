@@ -693,8 +693,8 @@ class LocalSlack:
         """Serves one open page: everything at first, then each change; what its person does comes back."""
         page = web.WebSocketResponse(heartbeat=20)
         await page.prepare(request)
+        self._pages.add(page)  # before the first await: what changes from here on is sent after this picture of everything
         await page.send_json({**self.workspace.for_page(), "connected": self.connected, "buttons": [one.label for one in self.buttons]})
-        self._pages.add(page)
         try:
             async for message in page:
                 if message.type is WSMsgType.TEXT:
