@@ -12,6 +12,7 @@ import asyncio.sslproto
 import dataclasses
 import difflib
 import hashlib
+import logging
 import os
 import ssl
 import subprocess
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from bot.settings import RegisteredCluster
+
+logger = logging.getLogger(__name__)
 
 _RELOAD_S = 1.0
 _NOT_YET = "it has not been read yet"
@@ -518,6 +521,7 @@ class Clusters:
         self._members: list[_Live | _Recorded] = [
             _Live(s, pace, once=once) if s.path is None else _Recorded(s, poll_s, once=once) for s in sources
         ]
+        self._once = once
         self._inboxes: list[_Inbox] = []
         self._stirred = asyncio.Event()
 
@@ -530,13 +534,16 @@ class Clusters:
                 group.create_task(member.run(self._teller(member)))
 
     def _teller(self, member: _Live | _Recorded) -> Callable[[Collection[Change]], None]:
-        state: object = (False, member.unreadable(), member.malformed())
+        state = (False, member.unreadable(), member.malformed())
         ready = member.ready
 
         def tell(changes: Collection[Change]) -> None:
             nonlocal state, ready
             now = (member.settled, member.unreadable(), member.malformed())
-            stirred, state = now != state, now
+            stirred = now != state
+            if stirred and not self._once:
+                _log(member.source.name, state[1], now[1])
+            state = now
             # Until a cluster is ready it has no verdicts that a change could change; then it is there as a whole.
             known, ready = ready, member.ready
             for inbox in self._inboxes:
@@ -557,7 +564,7 @@ class Clusters:
     def changes(self) -> AsyncIterator[tuple[Change, ...]]:
         """What changes from this call on, the last change of each object; an empty tuple says that what can be read has changed.
 
-        A cluster that is read for the first time is such an empty tuple.
+        A cluster that is read for the first time is such an empty tuple. What came and went between two tuples is told as gone.
         """
         inbox = _Inbox()
         self._inboxes.append(inbox)
@@ -594,6 +601,14 @@ class Clusters:
         except TimeoutError:
             pass
         return all(cluster.synced for cluster in self.clusters())
+
+
+def _log(cluster: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """What can no longer be read, and what can again; `*` is the whole cluster."""
+    for key in now.keys() - before.keys() | {k for k in now.keys() & before.keys() if before[k] == _NOT_YET != now[k]}:
+        logger.warning("cluster %s: %s cannot be read: %s", cluster, key, now[key])
+    for key in before.keys() - now.keys():
+        logger.info("cluster %s: %s can be read", cluster, key)
 
 
 async def snapshot(

@@ -193,13 +193,26 @@ async def test_the_first_reading_and_each_loss_is_an_empty_tuple(east: ApiServer
         await told.end()
 
 
-async def test_a_forbidden_kind_leaves_the_others_readable(east: ApiServer, source: ClusterSource) -> None:
+async def test_a_forbidden_kind_leaves_the_others_readable_and_is_logged_once(
+    east: ApiServer, source: ClusterSource, caplog: pytest.LogCaptureFixture
+) -> None:
     east.forbid(VIRTUAL_SERVICES)
+    caplog.set_level("INFO", "bot.clusters")
     async with running(source) as clusters:
         assert await clusters.synced(5)
         (cluster,) = clusters.clusters()
         assert set(cluster.unreadable) == {VIRTUAL_SERVICES}
         assert names(cluster) == {"shop/cart"}
+        await until(lambda: len(east.asked(VIRTUAL_SERVICES)) >= 3)
+        east.forbidden.clear()
+        await until(lambda: not clusters.clusters()[0].unreadable)
+    said = [r.getMessage() for r in caplog.records]
+    assert [s.partition(": User")[0] for s in said] == [
+        f"cluster east: {VIRTUAL_SERVICES} cannot be read: 403: {VIRTUAL_SERVICES} is forbidden",
+        "cluster east: * can be read",
+        f"cluster east: {VIRTUAL_SERVICES} can be read",
+    ]
+    assert "tok-1" not in caplog.text
 
 
 async def test_a_malformed_object_is_named_and_told(east: ApiServer, source: ClusterSource) -> None:
