@@ -65,6 +65,12 @@ class Branch:
         return self.step.targets[self.index][2]
 
     @property
+    def aim(self) -> tuple[str, str, int]:
+        """What the destination means, whoever asks and on whichever of the host's ports: host, subset, and a port that the host does not have."""
+        u = self.upstream
+        return u.host, u.subset, u.port if u.service is not None and u.service.port(u.port) is None else 0
+
+    @property
     def resource(self) -> str:
         """The object that leads to the destination; the Service or ServiceEntry of a default route."""
         if self.step.leaf or self.step.source:
@@ -110,11 +116,11 @@ class Case:
         return [b for b in self.branches if b.share > 0 and not b.upstream.usable]
 
     def caused(self, cause: str) -> list[list[Branch]]:
-        """Failing destinations that a cause explains, those of one Envoy cluster together."""
-        groups: dict[str, list[Branch]] = {}
+        """Failing destinations that a cause explains, those of one object that lead to one host and subset together."""
+        groups: dict[object, list[Branch]] = {}
         for b in self.failing():
             if self.why(b) == cause:
-                groups.setdefault(f"{b.resource} {b.upstream.name}", []).append(b)
+                groups.setdefault((b.resource, b.aim), []).append(b)
         return list(groups.values())
 
     def wants(self, viewpoint: Viewpoint) -> str:
@@ -153,8 +159,7 @@ class Case:
 
     def whole(self, branch: Branch) -> bool:
         """Whether the destination gets every request of some rule of its object."""
-        same = [b for b in self.failing() if b.upstream.name == branch.upstream.name and b.resource == branch.resource]
-        return any(b.share >= 1 for b in same)
+        return any(b.share >= 1 for b in self.failing() if b.aim == branch.aim and b.resource == branch.resource)
 
     def off(self, service: HostService) -> bool:
         """Whether every workload behind a service stands at 0 replicas."""
@@ -179,6 +184,14 @@ class Case:
             for p in c.within(Pod, service.namespace).values()
             if selector and all(p.labels.get(k) == v for k, v in selector.items())
         ]
+
+    def unready(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Pod]]:
+        """The pods that a Service selects and that are not ready, without those that go; with an upstream, only those of its subset."""
+        found = self.pods(service)
+        if upstream is not None and upstream.rule is not None and (subset := upstream.rule.subset(upstream.subset)) is not None:
+            wanted = (subset.labels or {}).items()
+            found = [(c, p) for c, p in found if all(p.labels.get(k) == v for k, v in wanted)]
+        return [(c, p) for c, p in found if not p.ready and not p.metadata.deletion_timestamp]
 
     def owners(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Workload]]:
         """The workloads whose pods a Service selects; with an upstream, only those that would fill its subset."""
@@ -297,6 +310,24 @@ class Case:
 def short(host: str) -> str:
     """A host as people say it: `name.namespace` of a Service, the whole name of anything else."""
     return host.removesuffix(f".svc.{names.DOMAIN}")
+
+
+def waits(pod: Pod) -> str:
+    """Why a pod is not ready, in words: what its scheduler or its containers say."""
+    for c in pod.status.conditions or ():
+        if c.type == "PodScheduled" and c.status == "False":
+            return f"not scheduled: {c.message or c.reason or 'no reason given'}"
+    for status in pod.status.container_statuses or ():
+        if status.state.waiting is not None and status.state.waiting.reason:
+            return f"container {status.name} is waiting: {status.state.waiting.reason}"
+        if not status.ready:
+            return f"container {status.name} is not ready"
+    return pod.status.reason or f"phase {pod.status.phase or 'unknown'}"
+
+
+def going(endpoints: Iterable[IstioEndpoint]) -> bool:
+    """Whether nothing is left of these endpoints but what terminates."""
+    return all(e.health in {"terminating", "draining"} for e in endpoints)
 
 
 def endpoints_command(u: Upstream) -> str:

@@ -342,11 +342,12 @@ class _WorkloadStatus(_Object, frozen=True):
     available_replicas: int = 0
     updated_replicas: int = 0
     desired_number_scheduled: int = 0
+    number_ready: int = 0
     conditions: tuple[Condition, ...] | None = None
 
 
 class Workload(Resource, frozen=True):
-    """What owns pods: the shape that Deployment, StatefulSet and DaemonSet share. `wanted` is how many pods it asks for."""
+    """What owns pods: the shape that Deployment, StatefulSet and DaemonSet share: how many pods it asks for (`wanted`), how many are `ready`."""
 
     spec: _WorkloadSpec = _WorkloadSpec()
     status: _WorkloadStatus = _WorkloadStatus()
@@ -355,6 +356,11 @@ class Workload(Resource, frozen=True):
     def wanted(self) -> int:
         """spec.replicas (1 when it is left out)."""
         return 1 if self.spec.replicas is None else self.spec.replicas
+
+    @property
+    def ready(self) -> int:
+        """status.readyReplicas."""
+        return self.status.ready_replicas
 
 
 class Deployment(Workload, frozen=True):
@@ -372,6 +378,11 @@ class DaemonSet(Workload, frozen=True):
     def wanted(self) -> int:
         """status.desiredNumberScheduled."""
         return self.status.desired_number_scheduled
+
+    @property
+    def ready(self) -> int:
+        """status.numberReady."""
+        return self.status.number_ready
 
 
 class ReplicaSet(Resource, frozen=True):

@@ -10,6 +10,9 @@ from checks.finding import Finding, check
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from checks.mesh import Cluster
+    from checks.resources import Workload
+
 
 @check("last-usable-endpoint")
 def last_usable_endpoint(case: Case) -> Iterator[Finding]:
@@ -22,35 +25,45 @@ def last_usable_endpoint(case: Case) -> Iterator[Finding]:
 
     How to fix it: find out why the others are not ready.
     """
-    seen: dict[str, list[Branch]] = {}
+    lonely: dict[tuple[str, str, str], list[Branch]] = {}
     for b in case.branches:
-        if b.share > 0 and b.upstream.usable and not b.upstream.unseen:
-            seen.setdefault(b.upstream.name, []).append(b)
-    for branches in seen.values():
-        first = min(branches, key=lambda b: sum(e.health == "healthy" for e in b.upstream.endpoints))
+        if b.share > 0 and (where := _alone(b)) and sum(w.wanted for _, w in _owners(case, b, where)) > 1:
+            lonely.setdefault((*b.aim[:2], where), []).append(b)
+    for (_, _, where), branches in lonely.items():
+        first = branches[0]
         u = first.upstream
-        usable = [e for e in u.endpoints if e.health == "healthy"]
-        service = u.service
-        if len(usable) != 1 or service is None or not service.kubernetes:
-            continue
-        owners = case.owners(service, u if u.subset else None)
-        wanted = sum(w.wanted for _, w in owners)
-        if wanted < 2 or not usable[0].workload:
-            continue
-        what = f"subset {u.subset} of {short(u.host)}" if u.subset else short(u.host)
+        owners = _owners(case, first, where)
+        cluster, workload = owners[0]
         others = {e.address: e for e in case.candidates(u) if e.health != "healthy"}
+        what = f"subset {u.subset} of {short(u.host)}" if u.subset else short(u.host)
         yield case.finding(
             "last-usable-endpoint",
-            cluster=case.cluster_of(first),
-            resource=owners[0][1].ref,
+            cluster=cluster.name,
+            resource=workload.ref,
             path="status.readyReplicas",
-            message=f"{what[0].upper() + what[1:]} has 1 usable endpoint of {wanted} wanted: the next loss breaks it.",
+            message=f"Only 1 of the {sum(w.wanted for _, w in owners)} endpoints that {what} wants is usable: the next loss breaks it.",
             share=0.0,
             viewpoints=case.viewpoints(branches),
             evidence=(
-                *(f"{w.ref} in {c.name} wants {w.wanted}, {w.status.ready_replicas} ready" for c, w in owners),
+                *(f"{w.ref} in {c.name} wants {w.wanted}, {w.ready} ready" for c, w in owners),
                 *(f"{e.workload} at {e.address}: {e.reason}" for e in list(others.values())[:5]),
             ),
-            fix=f"Find out why the other pods of {owners[0][1].ref} are not ready.",
-            commands=(f"kubectl -n {service.namespace} get pods -o wide", endpoints_command(u)),
+            fix=f"Find out why the other pods of {workload.ref} are not ready.",
+            commands=(f"kubectl -n {workload.namespace} get pods -o wide", endpoints_command(u)),
         )
+
+
+def _alone(branch: Branch) -> str:
+    """The cluster ID of a destination's only usable endpoint; empty when there are more, or when it is no pod of a workload."""
+    u = branch.upstream
+    if u.unseen or u.service is None or not u.service.kubernetes:
+        return ""
+    usable = [e for e in u.endpoints if e.health == "healthy"]
+    return usable[0].cluster if len(usable) == 1 and usable[0].workload else ""
+
+
+def _owners(case: Case, branch: Branch, cluster_id: str) -> list[tuple[Cluster, Workload]]:
+    """The workloads that would stand beside the last endpoint. Those of other clusters are not meant: what they want, they want there."""
+    u = branch.upstream
+    found = case.owners(u.service, u if u.subset else None) if u.service else []
+    return [(c, w) for c, w in found if case.mesh.cluster_id(c) == cluster_id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import Branch, Case, endpoints_command, short
+from checks.case import Branch, Case, endpoints_command, short, waits
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
 
@@ -18,7 +18,10 @@ def _explains(case: Case, branch: Branch) -> bool:
     if service is None or not branch.upstream.defined or not service.kubernetes:
         return False
     health = {e.health for e in case.endpoints(branch.view.ups.istiod, service)}
-    return "unhealthy" in health and "healthy" not in health
+    if "healthy" in health:
+        return False
+    # pods without an address, such as those that no node takes, are in no EndpointSlice
+    return "unhealthy" in health or (bool(unready := case.unready(service)) and len(unready) == len(case.pods(service)))
 
 
 @check("pods-all-notready")
@@ -41,8 +44,13 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
         service = first.upstream.service
         if service is None:
             continue
-        waiting = {e.address: e for e in case.endpoints(first.view.ups.istiod, service) if e.health == "unhealthy"}
-        share, count = case.share(branches), len(waiting)
+        waiting = {
+            e.address: f"{e.workload} at {e.address}: {e.reason}"
+            for e in case.endpoints(first.view.ups.istiod, service)
+            if e.health == "unhealthy"
+        }
+        lines = list(waiting.values()) or [f"{p.ref} in {c.name}: {waits(p)}" for c, p in case.unready(service)]
+        share, count = case.share(branches), len(lines)
         yield case.finding(
             "pods-all-notready",
             cluster=case.cluster_of(first),
@@ -52,7 +60,7 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
-                *(f"{e.workload} at {e.address}: {e.reason}" for e in list(waiting.values())[:5]),
+                *lines[:5],
                 *case.slices_evidence(service),
             ),
             fix="Make the pods ready: look at their readiness probe and at what the app says.",

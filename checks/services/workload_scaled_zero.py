@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import Branch, Case, endpoints_command, short
+from checks.case import Branch, Case, endpoints_command, going, short
 from checks.finding import Finding, check, explains
+from checks.resources import DaemonSet
 from checks.subsets import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@explains("workload-scaled-zero", before=("svc-selector-no-pods", "subset-scaled-to-zero", "subset-empty-weighted", "subset-empty-all"))
+@explains(
+    "workload-scaled-zero",
+    before=("svc-selector-no-pods", "subset-scaled-to-zero", "subset-empty-weighted", "subset-empty-all", "all-endpoints-terminating"),
+)
 def _explains(case: Case, branch: Branch) -> bool:
     service = branch.upstream.service
     if service is None or not branch.upstream.defined or not service.kubernetes:
         return False
-    return not case.endpoints(branch.view.ups.istiod, service) and case.off(service)
+    return case.off(service) and going(case.endpoints(branch.view.ups.istiod, service))
 
 
 @check("workload-scaled-zero")
@@ -44,19 +48,26 @@ def workload_scaled_zero(case: Case) -> Iterator[Finding]:
         cluster, workload = stopped[0]
         share = case.share(branches)
         kind = workload.ref.partition(" ")[0].lower()
+        scalable = not isinstance(workload, DaemonSet)
+        refs = list(dict.fromkeys(w.ref for _, w in stopped))
         yield case.finding(
             "workload-scaled-zero",
             cluster=cluster.name,
             resource=workload.ref,
-            path="spec.replicas",
-            message=f"{percent(share)} of the requests fail: {' and '.join(w.ref for _, w in stopped)} behind {short(service.hostname)} stand{'s'[: len(stopped) == 1]} at 0 replicas.",
+            path="spec.replicas" if scalable else "spec.template.spec.nodeSelector",
+            message=f"{percent(share)} of the requests fail: {' and '.join(refs)} behind {short(service.hostname)} {'stands' if len(refs) == 1 else 'stand'} at 0 replicas.",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
-                *(f"{w.ref} in {c.name}: spec.replicas 0" for c, w in stopped),
+                *(
+                    f"{w.ref} in {c.name}: {'status.desiredNumberScheduled' if isinstance(w, DaemonSet) else 'spec.replicas'} 0"
+                    for c, w in stopped
+                ),
                 *case.slices_evidence(service),
             ),
-            fix=f"Scale {workload.ref} up.",
-            patch=f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1",
+            fix=f"Scale {workload.ref} up."
+            if scalable
+            else f"Let {workload.ref} run on some node: its nodeSelector, affinity and tolerations fit none.",
+            patch=f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1" if scalable else None,
             commands=(f"kubectl -n {workload.namespace} get {kind} {workload.name}", endpoints_command(first.upstream)),
         )

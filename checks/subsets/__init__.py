@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.mesh import Change
-from checks.resources import VirtualService, WeightedDestination
+from checks.resources import VirtualService
 from checks.upstream import Upstream, shares
 
 if TYPE_CHECKING:
@@ -109,14 +109,18 @@ def reweigh(case: Case, branches: Sequence[Branch]) -> str | None:
     kept = [w for w, ok in zip(rule.route or (), alive, strict=True) if ok and w.weight]
     if not kept:
         return None
-    parts = _hundredths([w.weight for w in kept], total or 100)
-    route = tuple(replace(w, weight=p) for w, p in zip(kept, parts, strict=True))
+    parts = iter(_hundredths([w.weight for w in kept], total or 100))
+    weights = [next(parts) if ok and w.weight else None for w, ok in zip(rule.route or (), alive, strict=True)]
+    route = tuple(replace(w, weight=p) for w, p in zip(rule.route or (), weights, strict=True) if p is not None)
     http = tuple(replace(h, route=route) if i == int(head) else h for i, h in enumerate(vs.spec.http or ()))
     changed = replace(vs, spec=replace(vs.spec, http=http))
     if not case.heals([Change(cluster.name, VirtualService, namespace, name, changed)], branches):
         return None
-    value = "[" + ",".join(_destination(w) for w in route) + "]"
-    return f"""kubectl -n {namespace} patch virtualservice {name} --type=json -p '[{{"op":"replace","path":"/spec/http/{head}/route","value":{value}}}]'"""
+    # weight by weight, so that what else a destination says (headers) stays; removals from the end, so that positions hold
+    at = f"/spec/http/{head}/route"
+    steps = [f'{{"op":"add","path":"{at}/{i}/weight","value":{p}}}' for i, p in enumerate(weights) if p is not None]
+    steps += [f'{{"op":"remove","path":"{at}/{i}"}}' for i, p in reversed(list(enumerate(weights))) if p is None]
+    return f"kubectl -n {namespace} patch virtualservice {name} --type=json -p '[{','.join(steps)}]'"
 
 
 def _branch_at(first: Branch, index: int) -> Upstream | None:
@@ -130,10 +134,3 @@ def _hundredths(weights: list[int], total: int) -> list[int]:
     parts = [int(s * total) for s in shares(weights)]
     parts[0] += total - sum(parts)
     return parts
-
-
-def _destination(w: WeightedDestination) -> str:
-    d = w.destination
-    subset = f',"subset":"{d.subset}"' if d.subset else ""
-    port = f',"port":{{"number":{d.port.number}}}' if d.port else ""
-    return f'{{"destination":{{"host":"{d.host}"{subset}{port}}},"weight":{w.weight}}}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import Branch, Case, endpoints_command, short
+from checks.case import Branch, Case, endpoints_command, short, waits
 from checks.finding import Finding, check, explains
 from checks.subsets import labels, percent, proof, reweigh
 
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@explains("subset-all-notready")
+@explains("subset-all-notready", before=("subset-empty-weighted", "subset-empty-all"))
 def _explains(case: Case, branch: Branch) -> bool:
     u = branch.upstream
-    return u.defined and bool(u.subset) and any(e.health == "unhealthy" for e in case.candidates(u))
+    if u.service is None or not u.defined or not u.subset:
+        return False
+    # pods without an address, such as those that no node takes, are in no EndpointSlice
+    return any(e.health == "unhealthy" for e in case.candidates(u)) or (not case.candidates(u) and bool(case.unready(u.service, u)))
 
 
 @check("subset-all-notready")
@@ -32,9 +35,10 @@ def subset_all_notready(case: Case) -> Iterator[Finding]:
     for branches in case.caused("subset-all-notready"):
         first = branches[0]
         u = first.upstream
-        waiting = [e for e in case.candidates(u) if e.health == "unhealthy"]
-        host, share = short(u.host), case.share(branches)
-        count = len({e.address for e in waiting})
+        waiting = {e.address: f"{e.workload} at {e.at} ({labels(u)}): {e.reason}" for e in case.candidates(u) if e.health == "unhealthy"}
+        pods = case.unready(u.service, u) if u.service else []
+        lines = list(waiting.values()) or [f"{p.ref} in {c.name} ({labels(u)}): {waits(p)}" for c, p in pods]
+        host, share, count = short(u.host), case.share(branches), len(lines)
         yield case.finding(
             "subset-all-notready",
             cluster=case.cluster_of(first),
@@ -43,7 +47,7 @@ def subset_all_notready(case: Case) -> Iterator[Finding]:
             message=f"Subset {u.subset} of {host} gets {percent(share)} of the requests of a rule and none of its {count} pod{'s'[: count != 1]} is ready.",
             share=share,
             viewpoints=case.viewpoints(branches),
-            evidence=(*(f"{e.workload} at {e.at} ({labels(u)}): {e.reason}" for e in waiting[:5]), *proof(case, first)),
+            evidence=(*lines[:5], *proof(case, first)),
             fix=f"Make the pods with {labels(u)} ready (app or readiness probe), or take the weight off subset {u.subset} until they are.",
             patch=reweigh(case, branches),
             commands=(f"kubectl -n {u.service.namespace if u.service else ''} get pods -l '{labels(u)}'", endpoints_command(u)),

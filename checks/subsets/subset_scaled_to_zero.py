@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import Branch, Case, endpoints_command, short
+from checks.case import Branch, Case, endpoints_command, going, short
 from checks.finding import Finding, check, explains
-from checks.subsets import labels, nobody, percent, proof, reweigh
+from checks.subsets import labels, percent, proof, reweigh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@explains("subset-scaled-to-zero", before=("subset-empty-weighted", "subset-empty-all"))
+@explains("subset-scaled-to-zero", before=("subset-empty-weighted", "subset-empty-all", "all-endpoints-terminating"))
 def _explains(case: Case, branch: Branch) -> bool:
-    service = branch.upstream.service
-    if service is None or not nobody(case, branch) or case.off(service):
+    u = branch.upstream
+    if u.service is None or not u.defined or not u.subset or not going(case.candidates(u)) or case.off(u.service):
         return False
-    filling = case.owners(service, branch.upstream)
+    filling = case.owners(u.service, u)
     return bool(filling) and all(w.wanted == 0 for _, w in filling)
 
 
@@ -55,5 +55,8 @@ def subset_scaled_to_zero(case: Case) -> Iterator[Finding]:
             ),
             fix=f"Scale {workload.ref} up, or take the weight off subset {u.subset}.",
             patch=reweigh(case, branches),
-            commands=(f"kubectl -n {workload.namespace} get deployment {workload.name}", endpoints_command(u)),
+            commands=(
+                f"kubectl -n {workload.namespace} get {workload.ref.partition(' ')[0].lower()} {workload.name}",
+                endpoints_command(u),
+            ),
         )

@@ -1,0 +1,199 @@
+"""Every check over every scenario: a folder of manifests as kubectl prints them, and what a person should be told (DESIGN §4).
+
+A broken scenario and its healthy twin differ in the one thing that the cause names.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from bot import manifests
+from checks import diagnosis
+from checks.diagnosis import Verdict
+from checks.finding import Severity
+from checks.mesh import Mesh
+
+if TYPE_CHECKING:
+    from checks.finding import Finding
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+NAMES = sorted(p.name for p in SCENARIOS.iterdir())
+BROKEN = [n for n in NAMES if not n.endswith("__healthy")]
+TWINS = [n for n in NAMES if n.endswith("__healthy")]
+CHECKS = sorted(diagnosis.registry())
+
+
+@cache
+def expected(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((SCENARIOS / name / "expect.yaml").read_text())
+    return found
+
+
+@cache
+def mesh(name: str) -> Mesh:
+    clusters = [manifests.read(str(p), p.stem, read_at=0.0) for p in sorted((SCENARIOS / name).iterdir()) if p.name != "expect.yaml"]
+    assert not [m for c in clusters for m in c.malformed]
+    return Mesh("", clusters, 0.0)
+
+
+@cache
+def diagnosed(name: str) -> diagnosis.Diagnosis:
+    return diagnosis.why(expected(name)["host"], [mesh(name)])
+
+
+def told(found: diagnosis.Diagnosis) -> dict[str, Any]:
+    """A diagnosis in the form of expect.yaml."""
+    serious = [f for f in found.findings if f.severity is not Severity.INFO]
+    return {
+        "verdict": str(found.verdict),
+        "failing_share": round(found.failing_share, 3),
+        "causes": list(dict.fromkeys(f.cause for f in serious)),
+        "resources": [f.resource for f in serious],
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_person_is_told_what_is_expected(name: str) -> None:
+    wanted = expected(name)
+    said = told(diagnosed(name))
+    assert {k: said[k] for k in said if k in wanted} == {k: v for k, v in wanted.items() if k != "host"}
+    assert diagnosed(name).skipped == ()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_scenario_and_its_twin_ask_the_same_of_the_same_clusters(name: str) -> None:
+    twin = f"{name}__healthy"
+    assert twin in TWINS
+    assert expected(twin)["host"] == expected(name)["host"]
+    assert expected(twin)["causes"] == []
+    assert [c.name for c in mesh(twin).clusters] == [c.name for c in mesh(name).clusters]
+
+
+def test_every_twin_belongs_to_a_scenario() -> None:
+    assert {t.removesuffix("__healthy") for t in TWINS} == set(BROKEN)
+    assert len(NAMES) >= 40
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_sweep_of_a_healthy_twin_is_empty(name: str) -> None:
+    swept = diagnosis.sweep(mesh(name))
+    assert swept.hosts > 1
+    assert [(f.host, f.cause) for f in swept.findings if f.severity is not Severity.INFO] == []
+    assert swept.skipped == ()
+    assert [r for r in diagnosis.routes([mesh(name)], None) if r.failing_share] == []
+
+
+@pytest.mark.parametrize("cause", CHECKS)
+def test_without_a_check_exactly_its_own_scenarios_fail(cause: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = {c: f for c, f in diagnosis.registry().items() if c != cause}
+    monkeypatch.setattr(diagnosis, "registry", lambda: rest)
+    own = {n for n in NAMES if cause in expected(n)["causes"]}
+    failed = {n for n in NAMES if told(diagnosis.why(expected(n)["host"], [mesh(n)]))["causes"] != expected(n)["causes"]}
+    assert own
+    assert failed == own
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_cause_in_one_object_about_one_host_is_one_finding(name: str) -> None:
+    swept = diagnosis.sweep(mesh(name)).findings
+    said = [(f.cluster, f.cause, f.resource, f.path, f.host) for f in swept]
+    assert len(said) == len(set(said))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_sweep_finds_what_the_question_about_the_host_finds(name: str) -> None:
+    wanted = diagnosed(name)
+    assert tuple(f for f in diagnosis.sweep(mesh(name)).findings if f.host == wanted.host) == wanted.findings
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_every_finding_says_where_what_why_and_what_to_do(name: str) -> None:
+    for f in diagnosis.sweep(mesh(name)).findings:
+        assert f.message.endswith(".")
+        assert f.fix.endswith(".")
+        assert f.evidence
+        assert f.commands
+        assert f.viewpoints
+        assert all((*f.evidence, *f.commands))
+        assert (f.severity is Severity.ERROR) == (f.failing_share > 0)
+        assert f.origin is not None, f"{f.resource} was read from a file"
+        assert said_once(f)
+
+
+def said_once(f: Finding) -> bool:
+    """Whether no evidence line is repeated."""
+    return len(set(f.evidence)) == len(f.evidence)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_every_failing_route_is_explained_by_a_finding(name: str) -> None:
+    findings = diagnosis.sweep(mesh(name)).findings
+    for route in diagnosis.routes([mesh(name)], None):
+        if route.failing_share:
+            about = [f for f in findings if f.host == route.host and route.viewpoint in f.viewpoints and f.failing_share]
+            assert about, route
+            assert sum(f.failing_share for f in about) >= route.failing_share - 1e-6, (route, about)
+
+
+def patched(name: str, patch: str, directory: Path) -> Mesh:
+    """The scenario after `kubectl patch --type=json` or `kubectl scale`, carried out on its manifests."""
+    words = shlex.split(patch)
+    assert words[:2] == ["kubectl", "-n"]
+    namespace, verb, kind, object_ = words[2:6]
+    touched = 0
+    for file in sorted((SCENARIOS / name).glob("*.yaml")):
+        document = yaml.load(file.read_text(), yaml.CSafeLoader)
+        for item in document.get("items", ()):
+            meta = item["metadata"]
+            if (item["kind"].lower(), meta.get("namespace"), meta["name"]) == (kind, namespace, object_):
+                touched += 1
+                if verb == "scale":
+                    assert item["kind"] in {"Deployment", "StatefulSet", "ReplicaSet"}, "kubectl scales nothing else"
+                    item["spec"]["replicas"] = int(words[6].removeprefix("--replicas="))
+                else:
+                    assert (verb, words[6]) == ("patch", "--type=json")
+                    assert words[7] == "-p"
+                    carry_out(json.loads(words[8]), item)
+        if file.name != "expect.yaml":
+            (directory / file.name).write_text(json.dumps(document))
+    assert touched, patch
+    return Mesh("", [manifests.read(str(p), p.stem, read_at=0.0) for p in sorted(directory.iterdir())], 0.0)
+
+
+def carry_out(operations: list[dict[str, Any]], document: Any) -> None:
+    """RFC 6902's add, replace and remove."""
+    for step in operations:
+        *path, last = step["path"].removeprefix("/").split("/")
+        target = document
+        for word in path:
+            target = target[int(word) if isinstance(target, list) else word]
+        key = int(last) if isinstance(target, list) else last
+        if step["op"] == "remove":
+            del target[key]
+        else:
+            assert step["op"] in {"add", "replace"}
+            assert step["op"] == "add" or last in target
+            target[key] = step["value"]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_patch_that_is_offered_can_be_carried_out_and_a_change_of_weights_heals(name: str, tmp_path: Path) -> None:
+    for i, f in enumerate(diagnosis.sweep(mesh(name)).findings):
+        if f.patch is None:
+            continue
+        directory = tmp_path / str(i)
+        directory.mkdir()
+        after = patched(name, f.patch, directory)
+        if " patch virtualservice " in f.patch:
+            assert diagnosis.diagnose(f.host, after).failing_share == 0
+
+
+def test_the_verdicts_of_the_scenarios_are_all_but_unknown() -> None:
+    assert {expected(n)["verdict"] for n in NAMES} == set(map(str, Verdict)) - {"unknown"}
