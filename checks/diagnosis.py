@@ -21,7 +21,7 @@ from checks.answers import Route, Viewpoint
 from checks.case import Case
 from checks.evidence import Agreement
 from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
-from checks.mesh import Cluster, Mesh, Unreadable
+from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.resources import DaemonSet, Deployment, EndpointSlice, Pod, ReplicaSet, Resource, StatefulSet, WorkloadEntry
 from checks.viewpoints import Caller, callers
 
@@ -85,6 +85,13 @@ class _Ground:
     mesh: Mesh
     by_host: dict[str, _Looked]
     callers: list[Caller]
+
+
+class Whatif(Struct, frozen=True):
+    """What a change that nobody has made would do, as `meshwhy whatif -o json` prints it."""
+
+    introduced: tuple[Finding, ...]
+    resolved: tuple[Finding, ...]
 
 
 class UnknownHost(LookupError):
@@ -324,6 +331,34 @@ def _of_slices(old: Cluster, new: Cluster, spaces: Iterable[str]) -> Iterator[tu
                 for s in (a, b):
                     if s is not None:
                         yield names.service_host(s.service, ns), ns
+
+
+def whatif(meshes: Sequence[Mesh], changes: Iterable[Change]) -> Whatif:
+    """The findings that these changes would introduce and resolve, over all hosts; nothing is applied.
+
+    A finding that gets worse (a warning that becomes an error, a larger share) is introduced; one that gets better is resolved.
+    """
+    made = list(changes)
+    introduced: list[Finding] = []
+    resolved: list[Finding] = []
+    for mesh in meshes:
+        mine = [c for c in made if c.cluster in {x.name for x in mesh.clusters}]
+        if not mine:
+            continue
+        ground = sweep(mesh)
+        before = {_identity(f): f for f in ground.findings}
+        after = {_identity(f): f for f in sweep(mesh.apply(mine), ground).findings}
+        introduced += [f for key, f in after.items() if key not in before or _badness(f) > _badness(before[key])]
+        resolved += [f for key, f in before.items() if key not in after or _badness(f) > _badness(after[key])]
+    return Whatif(_ordered(introduced), _ordered(resolved))
+
+
+def _identity(f: Finding) -> tuple[str, str, str, str]:
+    return f.cause, f.cluster, f.resource, f.host
+
+
+def _badness(f: Finding) -> tuple[int, float]:
+    return -list(Severity).index(f.severity), f.failing_share
 
 
 # --- routes ----------------------------------------------------------------------------------------------------------------------
