@@ -145,6 +145,8 @@ class _Credentials:
         self._stamp = b""
         self._trusted = False
         self._loaded = float("-inf")
+        self._failed = ""
+        self._failed_at = float("-inf")
         self._tls: tuple[object, ssl.SSLContext] | None = None
 
     def distrust(self) -> None:
@@ -153,6 +155,18 @@ class _Credentials:
 
     def access(self) -> Access:
         """The way in, now; raises NoAccess."""
+        # Every informer of the cluster asks: a plugin that takes seconds to fail must not be run for each of them.
+        if self._failed and time.monotonic() - self._failed_at < _RELOAD_S:
+            raise NoAccess(self._failed)
+        try:
+            access = self._fresh()
+        except NoAccess as error:
+            self._configuration, self._failed, self._failed_at = None, str(error), time.monotonic()
+            raise
+        self._failed = ""
+        return access
+
+    def _fresh(self) -> Access:
         from kubernetes.client.exceptions import OpenApiException  # noqa: PLC0415 - 0.4 s that a command about files need not pay
         from kubernetes.config.config_exception import ConfigException  # noqa: PLC0415 - as above
         from oauthlib.oauth2 import OAuth2Error  # noqa: PLC0415 - as above
@@ -176,7 +190,6 @@ class _Credentials:
                 proxy=self._configuration.proxy,
             )
         except (ConfigException, OpenApiException, OAuth2Error, HTTPError, subprocess.SubprocessError, *_KUBECONFIG_ERRORS) as error:
-            self._configuration = None
             raise NoAccess(f"no credentials: {_line(error)}") from None
 
     def _content(self) -> bytes:
