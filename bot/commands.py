@@ -362,7 +362,7 @@ def _complete_context(incomplete: str) -> list[str]:
         from bot import clusters
 
         # bash breaks words at colons (an EKS context is arn:aws:eks:…) and replaces only what stands after the last one.
-        before = os.environ.get(_BEFORE, "")
+        before = os.environ.get(BEFORE, "")
         yield from sorted(name.removeprefix(before) for name in clusters.contexts() if name.startswith(before + incomplete))
 
     return _quietly(offer)
@@ -375,7 +375,7 @@ def _complete_check(incomplete: str) -> list[str]:
     return [name for c in CAUSES.values() if (name := c.code if codes else c.id).startswith(incomplete)]
 
 
-_BEFORE = "MESHWHY_COMP_BEFORE"
+BEFORE = "MESHWHY_COMPBEFORE"
 
 
 def mend_bash_words(environ: MutableMapping[str, str]) -> None:
@@ -393,11 +393,11 @@ def mend_bash_words(environ: MutableMapping[str, str]) -> None:
         else:
             words.append(word)
         glue = word in {"=", ":"}
-    environ[_BEFORE] = ""
+    environ[BEFORE] = ""
     if words and current in {"=", ":"}:
-        environ[_BEFORE], current = words.pop() + current, ""
+        environ[BEFORE], current = words.pop() + current, ""
     elif words and glue:
-        environ[_BEFORE] = words.pop()
+        environ[BEFORE] = words.pop()
     environ["COMP_WORDS"] = "\n".join([*words, current])
     environ["COMP_CWORD"] = str(len(words))
 
@@ -453,7 +453,8 @@ def why(
         from checks import diagnosis
 
         meshes = _meshes(_asked(context, from_, config), progress)
-        answer = diagnosis.why(host, meshes)
+        with _among(meshes):
+            answer = diagnosis.why(host, meshes)
         if envoy:
             answer = _seen(answer, meshes, envoy)
     _show(
@@ -509,7 +510,8 @@ def routes(
         from checks import diagnosis
 
         meshes = _meshes(_asked(context, from_, config), progress)
-        answer = diagnosis.routes(meshes, host, as_ or ())
+        with _among(meshes):
+            answer = diagnosis.routes(meshes, host, as_ or ())
     _show(
         {"routes": answer},
         output,
@@ -687,6 +689,21 @@ def doctor(config: SettingsFile, output: For = Output.TEXT, color: Colours = Col
         rows = asyncio.run(doctors.examine(settings.load(config, os.environ)))
     _show({"doctor": rows}, output, color, text=lambda terminal, plain, look: terminal.doctor(plain["doctor"], **look), slack=None)
     return _status(fails=any(r["state"] == "bad" for r in rows), unknown=False)
+
+
+@contextmanager
+def _among(meshes: Sequence[Mesh]) -> Iterator[None]:
+    """What is not found is only known not to be there when everything could be read."""
+    from checks.diagnosis import UnknownHost
+    from checks.routes import UnknownViewpoint
+
+    try:
+        yield
+    except (UnknownHost, UnknownViewpoint) as error:
+        gaps = [f"{c.name}: {reason}" for mesh in meshes for c in mesh.clusters for reason in dict.fromkeys(c.unreadable.values())]
+        if gaps and not (isinstance(error, UnknownHost) and error.ambiguous):
+            raise Refused(_refusals().not_found(error.word, gaps)) from None
+        raise
 
 
 def _any_error(findings: Iterable[Finding]) -> bool:

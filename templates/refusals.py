@@ -53,6 +53,12 @@ def no_viewpoint(word: str, nearest: Sequence[str]) -> str:
     return f'Nobody calls as "{clean(word)}": there is no such namespace or pod.{_did_you_mean(nearest)}'
 
 
+def not_found(word: str, gaps: Sequence[str]) -> str:
+    """A host or caller that is not in what could be read, when not everything could be."""
+    told = "; ".join(clean(g) for g in gaps[:3]) + (f"; and {len(gaps) - 3} more" if len(gaps) > 3 else "")
+    return f'Whether there is "{clean(word)}" is not known, for not everything could be read: {told}.'
+
+
 def unwritable(path: str, reason: str) -> str:
     """A place where nothing can be written."""
     return f"{clean(path)} cannot be written: {clean(reason)}."

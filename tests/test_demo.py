@@ -141,14 +141,6 @@ async def test_without_a_clock_nothing_turns(folder: Path):
     assert usable(folder) == {"v2"}
 
 
-def test_the_state_is_here_unless_a_socket_cannot_be(tmp_path: Path):
-    deep = tmp_path / ("x" * 90)
-    deep.mkdir()
-    assert runner.place(tmp_path, {"XDG_STATE_HOME": "/state"}) == tmp_path / ".demo"
-    assert runner.place(deep, {"XDG_STATE_HOME": "/state"}).as_posix() == "/state/meshwhy/demo"
-    assert runner.place(deep, {"HOME": "/home/x"}).is_absolute()
-
-
 # --- the whole demo, as a process ------------------------------------------------------------------------------------------
 
 
@@ -157,6 +149,14 @@ def state() -> Iterator[Path]:
     """A directory whose path is short enough for a unix socket."""
     with tempfile.TemporaryDirectory(prefix="mw-") as folder:
         yield Path(folder)
+
+
+def test_the_state_is_here_unless_a_socket_cannot_be(state: Path):
+    deep = state / ("x" * 90)
+    deep.mkdir()
+    assert runner.place(state, {"XDG_STATE_HOME": "/state"}) == state / ".demo"
+    assert runner.place(deep, {"XDG_STATE_HOME": "/state"}).as_posix() == "/state/meshwhy/demo"
+    assert runner.place(deep, {"HOME": "/home/x"}).is_absolute()
 
 
 class Demo:
