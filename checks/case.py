@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from checks import names
 from checks.catalogue import CAUSES
@@ -20,17 +20,34 @@ from checks.upstream import Upstream, Upstreams, shares
 from checks.viewpoints import Class, classes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from checks.answers import Route, Viewpoint
     from checks.mesh import Change, Cluster, Mesh
     from checks.sidecar import Step
 
+_T = TypeVar("_T")
+
 SAME_AS: dict[str, tuple[str, ...]] = {
     "subset-empty-weighted": ("IST0173", "KIA0203"),
     "subset-empty-all": ("IST0173", "KIA0203"),
     "subset-undefined": ("IST0101", "KIA1107"),
+    "dr-not-exported": ("KIA1107",),
+    "dr-host-shortname": ("IST0174", "KIA0202"),
+    "dr-duplicate-subset-name": ("KIA0201",),
+    "dr-split-exportto": ("KIA0201",),
+    "dr-specific-hides-wildcard": ("KIA0201",),
+    "subset-label-not-on-pods": ("IST0173", "KIA0203"),
+    "subset-by-topology-label": ("IST0173", "KIA0203"),
+    "subset-on-serviceentry": ("IST0173", "KIA0203"),
+    "subset-dns-cluster-dropped": ("KIA0203",),
     "vs-dest-host-unknown": ("IST0101", "KIA1101"),
+    "vs-dest-shortname-ns": ("IST0101", "KIA1101"),
+    "vs-dest-partial-name": ("IST0101",),
+    "vs-dest-port-unknown": ("IST0101",),
+    "vs-port-omitted-multiport": ("IST0112",),
+    "vs-weights-all-zero": ("IST0106",),
+    "vs-single-weight-ignored": ("KIA1104",),
     "svc-selector-no-pods": ("KIA0701",),
     "se-dup-same-ns": ("KIA1211",),
     "se-dup-unmergeable-ports": ("KIA1212",),
@@ -89,6 +106,7 @@ class Case:
     blind: list[Class] = field(default_factory=list)
     """Callers that hold nothing for the host."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
+    _known: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(host: str, mesh: Mesh) -> Case:
@@ -98,6 +116,12 @@ class Case:
         return Case(host, mesh, [v for v in made if v.steps], [v.callers for v in made if not v.steps])
 
     # --- what it consists of ------------------------------------------------------------------------------------------------
+
+    def once(self, key: str, make: Callable[[], _T]) -> _T:
+        """Something that several checks work out of this case."""
+        if key not in self._known:
+            self._known[key] = make()
+        return cast("_T", self._known[key])
 
     @cached_property
     def branches(self) -> list[Branch]:
@@ -181,7 +205,7 @@ class Case:
         return [
             (c, p)
             for c in self.mesh.clusters
-            for p in c.within(Pod, service.namespace).values()
+            for p in c.ordered(Pod, service.namespace)
             if selector and all(p.labels.get(k) == v for k, v in selector.items())
         ]
 

@@ -6,7 +6,7 @@ Rules: semantics.md 3.2; pilot/pkg/model/virtualservice.go and virtualservice_co
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace as struct_replace
 
@@ -45,6 +45,20 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """An entry of http[] that leads to a delegate and gives no rule: `path` in the root, `delegate` its ref, and why istiod drops it.
+
+    A conflict names the delegate's entry whose match fits none of the root's (`leaf_path`).
+    """
+
+    path: str
+    delegate: str
+    reason: Literal["absent", "has hosts", "not exported", "conflict"]
+    matches: tuple[HTTPMatch, ...]
+    leaf_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class L4Rule:
     """One entry of tcp[] or tls[]."""
 
@@ -69,6 +83,7 @@ class RuleSet:
     tcp: tuple[L4Rule, ...] = ()
     gateway_api: bool = False
     kind: str = "VirtualService"
+    lost: tuple[Lost, ...] = ()
 
     @property
     def order(self) -> tuple[str, str, str]:
@@ -165,25 +180,35 @@ def _export(vs: VirtualService, default: Iterable[str]) -> frozenset[str]:
 def merge(services: Iterable[VirtualService], default_export_to: Iterable[str]) -> Iterator[RuleSet]:
     """Every root VirtualService with its delegates merged in; a VirtualService without hosts is a delegate and no root."""
     everything = list(services)
-    delegates = {(v.namespace, v.name): v for v in everything if not v.spec.hosts}
+    by_name = {(v.namespace, v.name): v for v in everything}
     default = tuple(default_export_to)
     for vs in everything:
         if not vs.spec.hosts:
             continue
         ns = vs.namespace
         rules: list[Rule] = []
+        lost: list[Lost] = []
         for i, http in enumerate(vs.spec.http or ()):
             path = f"spec.http[{i}]"
             if http.delegate is None:
                 rules.append(_rule(http, ns, path, vs.ref))
                 continue
-            leaf = delegates.get((http.delegate.namespace or ns, http.delegate.name))
-            if leaf is None or not _export(leaf, default) & {"*", ns}:
-                continue  # istiod warns and drops the root's route
+            root = _rule(http, ns, path, vs.ref)
+            wanted = http.delegate.namespace or ns, http.delegate.name
+            ref = f"VirtualService {wanted[0]}/{wanted[1]}"
+            leaf = by_name.get(wanted)
+            if leaf is None or leaf.spec.hosts:  # istiod warns and drops the root's route
+                lost.append(Lost(path, ref, "absent" if leaf is None else "has hosts", root.matches))
+                continue
+            if not _export(leaf, default) & {"*", ns}:
+                lost.append(Lost(path, ref, "not exported", root.matches))
+                continue
             for j, sub in enumerate(leaf.spec.http or ()):
-                merged = _merge(_rule(http, ns, path, vs.ref), _rule(sub, leaf.namespace, f"spec.http[{j}]", leaf.ref), http, sub)
+                merged = _merge(root, _rule(sub, leaf.namespace, f"spec.http[{j}]", leaf.ref), http, sub)
                 if merged is not None:
                     rules.append(merged)
+                else:
+                    lost.append(Lost(path, ref, "conflict", root.matches, f"spec.http[{j}]"))
         yield RuleSet(
             ref=vs.ref,
             namespace=ns,
@@ -195,6 +220,7 @@ def merge(services: Iterable[VirtualService], default_export_to: Iterable[str]) 
             http=tuple(rules),
             tls=tuple(_l4(vs.spec.tls, ns, "tls")),
             tcp=tuple(_l4(vs.spec.tcp, ns, "tcp")),
+            lost=tuple(lost),
         )
 
 
