@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.finding import Finding, check, explains
+from checks.routing import unknown_host
 from checks.subsets import percent, reweigh
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
 @explains("vs-dest-host-unknown")
 def _explains(_: Case, branch: Branch) -> bool:
-    u = branch.upstream
-    return u.service is None and bool(u.host) and not branch.view.ups.istiod.by_host.get(u.host)
+    return unknown_host(branch)
 
 
 @check("vs-dest-host-unknown")
