@@ -137,7 +137,7 @@ class Case:
 
     def failing(self) -> list[Branch]:
         """Destinations that get requests and cannot serve them."""
-        return [b for b in self.branches if b.share > 0 and not b.upstream.usable]
+        return [b for b in self.branches if b.share > 0 and b.upstream.fails]
 
     def caused(self, cause: str) -> list[list[Branch]]:
         """Failing destinations that a cause explains, those of one object that lead to one host and subset together."""

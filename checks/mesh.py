@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -130,8 +131,12 @@ class Cluster:
             yield from cast("Iterable[_R]", space.values())
 
     def within(self, kind: type[_R], namespace: str) -> Mapping[str, _R]:
-        """The objects of a kind in one namespace, by name."""
+        """The objects of a kind in one namespace, by name, in the order of their coming."""
         return cast("Mapping[str, _R]", self.objects.get(kind, {}).get(namespace, {}))
+
+    def ordered(self, kind: type[_R], namespace: str) -> list[_R]:
+        """The objects of a kind in one namespace, in the order of their names: what is said must not depend on which event came first."""
+        return [o for _, o in sorted(self.within(kind, namespace).items())]
 
     def get(self, kind: type[_R], namespace: str, name: str) -> _R | None:
         """One object, or None."""
@@ -177,24 +182,40 @@ class Mesh:
         """The mesh of these newer states of its clusters; everything that was worked out of unchanged parts is kept."""
         new = Mesh(self.name, clusters, self.read_at if read_at is None else read_at)
         new._memo = self._memo
-        same = [c.name for c in self.clusters] == [c.name for c in new.clusters] and all(
-            old.objects.get(k) is now.objects.get(k) and old.unreadable == now.unreadable
-            for old, now in zip(self.clusters, new.clusters, strict=True)
-            for k in KIND_OF
-            if k not in RUNTIME
-        )
-        if same:
+        if [c.name for c in self.clusters] == [c.name for c in new.clusters] and all(map(_same_plane, self.clusters, new.clusters)):
             new._istiods = self._istiods
         return new
 
     def once(self, key: Any, made_of: Any, make: Callable[[], _T]) -> _T:
-        """A value worked out once for as long as the things that it is made of are the same objects."""
+        """A value worked out once for as long as the things that it is made of are the same objects; the same object while it stays equal."""
         known = self._memo.get(key)
-        if known is not None and len(known[0]) == len(made_of) and all(a is b for a, b in zip(known[0], made_of, strict=True)):
+        if known is not None and len(known[0]) == len(made_of) and all(map(is_, known[0], made_of)):
             return cast("_T", known[1])
         value = make()
+        if known is not None and known[1] == value:
+            value = known[1]
         self._memo[key] = made_of, value
         return value
+
+    # --- what could not be read ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def unread(cluster: Cluster, *kinds: type[Resource]) -> str:
+        """Why one of these kinds cannot be read in a cluster, for people; empty when all can. What a lost cluster last showed counts as read."""
+        for kind in kinds:
+            key = KIND_OF[kind].key
+            reason = cluster.unreadable.get(key) or (cluster.unreadable.get("*") if not cluster.objects.get(kind) else None)
+            if reason is not None:
+                return f"{key} cannot be read in {cluster.name}: {reason}"
+        return ""
+
+    @staticmethod
+    def require(cluster: Cluster, *kinds: type[Resource]) -> None:
+        """Raise Unreadable unless a cluster shows these kinds: what a check calls before it concludes from something that is not there."""
+        for kind in kinds:
+            if Mesh.unread(cluster, kind):
+                key = KIND_OF[kind].key
+                raise Unreadable(key, cluster.name, cluster.unreadable.get(key) or cluster.unreadable.get("*", ""))
 
     # --- clusters and control planes ---------------------------------------------------------------------------------------
 
@@ -208,19 +229,13 @@ class Mesh:
         return found
 
     def cluster_id(self, cluster: Cluster) -> str:
-        """Istiod's CLUSTER_ID in this cluster, else the registered name."""
-        spaces = {c.namespace for c in cluster.all(ConfigMap)} | {"istio-system"}
-        made_of = tuple(cluster.objects.get(Pod, {}).get(ns) for ns in sorted(spaces))
+        """Istiod's CLUSTER_ID in this cluster, else the registered name. Its Deployment comes first: that stays while pods come and go."""
+        spaces = sorted({c.namespace for c in cluster.all(ConfigMap)} | {"istio-system"})
+        made_of = tuple(cluster.objects.get(kind, {}).get(ns) for kind in (Deployment, Pod) for ns in spaces)
 
         def find() -> str:
-            for ns in sorted(spaces):
-                for pod in cluster.within(Pod, ns).values():
-                    if pod.labels.get("app") == "istiod":
-                        for c in pod.spec.containers:
-                            for e in c.env or ():
-                                if e.name == "CLUSTER_ID" and e.value:
-                                    return e.value
-            return cluster.name
+            found = (i for kind in (Deployment, Pod) for ns in spaces for i in _cluster_ids(cluster.within(kind, ns)))
+            return next((i for i in found if i), cluster.name)
 
         return self.once(("cluster_id", cluster.name), made_of, find)
 
@@ -316,17 +331,17 @@ class Mesh:
 
         return self.once(("network_gateways",), made_of, find)
 
+    def localities(self, cluster: Cluster) -> Mapping[str, str]:
+        """region/zone/subzone of each node that has one: all that is read of nodes, which report every few seconds."""
+        return self.once(
+            ("localities", cluster.name),
+            (cluster.objects.get(Node),),
+            lambda: {n.name: place for n in cluster.all(Node) if (place := _locality(n))},
+        )
+
     def locality(self, cluster: Cluster, pod: Pod) -> str:
         """region/zone/subzone of a pod: its label istio-locality, else its node's labels (controller.getPodLocality)."""
-        if own := locality_label(pod.labels):
-            return own
-        node = cluster.get(Node, "", pod.spec.node_name) if pod.spec.node_name else None
-        if node is None:
-            return ""
-        region = node.labels.get(REGION) or node.labels.get("failure-domain.beta.kubernetes.io/region", "")
-        zone = node.labels.get(ZONE) or node.labels.get("failure-domain.beta.kubernetes.io/zone", "")
-        subzone = node.labels.get(SUBZONE, "")
-        return f"{region}/{zone}/{subzone}" if region or zone or subzone else ""
+        return locality_label(pod.labels) or self.localities(cluster).get(pod.spec.node_name, "")
 
     def proxy(self, cluster: Cluster, pod: Pod, kind: str) -> Proxy:
         """A pod's proxy as istiod knows it."""
@@ -345,7 +360,7 @@ class Mesh:
 
         def index() -> dict[str, tuple[EndpointSlice, ...]]:
             out: dict[str, tuple[EndpointSlice, ...]] = {}
-            for s in space.values():
+            for _, s in sorted(space.items()):
                 out[s.service] = (*out.get(s.service, ()), s)
             return out
 
@@ -366,10 +381,10 @@ class Mesh:
         return f"Pod {pod.name}"
 
     def workloads(self, namespace: str) -> Iterator[tuple[Cluster, Workload]]:
-        """Every Deployment, StatefulSet and DaemonSet of a namespace, in every cluster."""
+        """Every Deployment, StatefulSet and DaemonSet of a namespace, in every cluster, by kind and name."""
         for c in self.clusters:
             for kind in (Deployment, StatefulSet, DaemonSet):
-                for w in c.within(kind, namespace).values():
+                for w in c.ordered(kind, namespace):
                     yield c, w
 
     def endpoints(self, istiod: Istiod, hostname: str, namespace: str) -> tuple[IstioEndpoint, ...]:
@@ -397,9 +412,11 @@ class Mesh:
             pods,
             service,
             entries,
-            cluster.objects.get(Node),
+            self.localities(cluster),
+            self.cluster_id(cluster),
             cluster.objects.get(ReplicaSet, {}).get(namespace),
             cluster.objects.get(Namespace),
+            self.config_map(cluster),
         )
         return self.once(("shard", cluster.name, namespace, name), made_of, lambda: tuple(self._read_slices(cluster, slices, service)))
 
@@ -443,7 +460,7 @@ class Mesh:
         space = cluster.within(Pod, namespace)
 
         def index() -> dict[str, Pod]:
-            return {p.status.pod_ip: p for p in space.values() if p.status.pod_ip and p.ready}
+            return {p.status.pod_ip: p for _, p in sorted(space.items()) if p.status.pod_ip and p.ready}
 
         return self.once(("pods by address", cluster.name, namespace), (space,), index).get(address), False
 
@@ -474,7 +491,7 @@ class Mesh:
         selector = service.spec.selector
         if not selector or service.spec.cluster_ip in {"", "None"} or service.spec.type == "ExternalName":
             return
-        for we in cluster.within(WorkloadEntry, service.namespace).values():
+        for we in cluster.ordered(WorkloadEntry, service.namespace):
             wi = self._entry_instance(cluster, we)
             if wi is None or wi.dns_only or any(wi.endpoint.labels.get(k) != v for k, v in selector.items()):
                 continue
@@ -517,7 +534,7 @@ class Mesh:
             *entries,
             holder.objects.get(WorkloadEntry, {}).get(namespace),
             *(c.objects.get(Pod, {}).get(namespace) for c in self.clusters),
-            *(c.objects.get(Node) for c in self.clusters),
+            *(x for c in self.clusters for x in (self.localities(c), self.cluster_id(c), c.objects.get(Namespace), self.config_map(c))),
         )
         return self.once(
             ("entry shard", istiod.cluster, namespace, hostname), made_of, lambda: tuple(self._read_entries(holder, entries, hostname))
@@ -576,6 +593,36 @@ class Mesh:
 
 
 PERSISTENT = "istio.io/persistent-session"
+
+
+def _cluster_ids(space: Mapping[str, Deployment] | Mapping[str, Pod]) -> list[str]:
+    """The CLUSTER_ID of each istiod among some Deployments or Pods, empty where it says none."""
+    out: list[str] = []
+    for _, o in sorted(space.items()):
+        if o.labels.get("app") == "istiod":
+            containers = o.spec.template.spec.containers if isinstance(o, Deployment) else o.spec.containers
+            out.append(next((e.value for c in containers for e in c.env or () if e.name == "CLUSTER_ID"), ""))
+    return out
+
+
+def _same_plane(old: Cluster, new: Cluster) -> bool:
+    """Whether nothing differs that a control plane's view of the configuration is made of; where istiod runs, pods and Deployments say."""
+    if old.unreadable != new.unreadable or any(old.objects.get(k) is not new.objects.get(k) for k in KIND_OF if k not in RUNTIME):
+        return False
+    for kind in (Deployment, Pod):
+        was, now = old.objects.get(kind, {}), new.objects.get(kind, {})
+        if was is not now:
+            for ns in was.keys() | now.keys():
+                if was.get(ns) is not now.get(ns) and _cluster_ids(old.within(kind, ns)) != _cluster_ids(new.within(kind, ns)):
+                    return False
+    return True
+
+
+def _locality(node: Node) -> str:
+    region = node.labels.get(REGION) or node.labels.get("failure-domain.beta.kubernetes.io/region", "")
+    zone = node.labels.get(ZONE) or node.labels.get("failure-domain.beta.kubernetes.io/zone", "")
+    subzone = node.labels.get(SUBZONE, "")
+    return f"{region}/{zone}/{subzone}" if region or zone or subzone else ""
 
 
 def _configured(cluster: Cluster) -> bool:

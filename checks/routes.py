@@ -75,7 +75,7 @@ def answer(viewpoint: Viewpoint, step: Step) -> Route:
     destinations = tuple(u.destination(w, s) for (u, w, _), s in zip(step.targets, parts, strict=True))
     failing = 0.0
     if step.action == "route":
-        failing = sum(d.share for d in destinations if not d.usable)
+        failing = sum(s for (u, _, _), s in zip(step.targets, parts, strict=True) if u.fails)
     elif step.action.startswith("direct_response ") and int(step.action.split()[1]) >= 500:
         failing = 1.0
     return Route(

@@ -78,7 +78,7 @@ def _http(ups: Upstreams, host: str, number: int) -> Iterator[Step]:
             return
         yield from _ruled(ups, listener, claim, service.hostname, number)
     elif service.resolution != "alias":
-        yield Step(service.hostname, number, "http", "route", None, "", "every request", ((ups.of(service.hostname, number), 0, ""),))
+        yield Step(service.hostname, number, "http", "route", None, "", "every request", ((ups.default(service.hostname, number), 0, ""),))
 
 
 def _ruled(ups: Upstreams, listener: Listener, ruleset: RuleSet, host: str, number: int) -> Iterator[Step]:
@@ -305,7 +305,7 @@ def _chains(ups: Upstreams, listener: Listener, service: HostService, port: Host
 
 def _default(ups: Upstreams, service: HostService, port: HostPort, protocol: str, match: str) -> Step:
     number = service.ports[0].number if len(service.ports) == 1 else port.number
-    return Step(service.hostname, port.number, protocol, "route", None, "", match, ((ups.of(service.hostname, number), 0, ""),))
+    return Step(service.hostname, port.number, protocol, "route", None, "", match, ((ups.default(service.hostname, number), 0, ""),))
 
 
 def _tls_chains(

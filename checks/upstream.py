@@ -5,18 +5,29 @@ Rules: semantics.md 3.4, 3.6 to 3.8, 3.10; pilot/pkg/networking/core/cluster*.go
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from checks import names
 from checks.answers import Destination, Endpoint
 from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, HostService, IstioEndpoint, locality_match
+from checks.resources import (
+    APIGRPCRoute,
+    APIHTTPRoute,
+    DestinationRule,
+    EndpointSlice,
+    Pod,
+    Service,
+    ServiceEntry,
+    VirtualService,
+    WorkloadEntry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from checks.istiod import Istiod, MergedRule, Proxy, Scope
-    from checks.mesh import Mesh
+    from checks.mesh import Cluster, Mesh
     from checks.resources import LocalityLbSetting, TrafficPolicy
 
 UNKNOWN_SERVICE = "UnknownService"
@@ -34,6 +45,8 @@ class Upstream:
     rule: MergedRule | None
     defined: bool
     unseen: bool = False
+    unread: str = ""
+    """Why nobody can say that it is of no use: what decides it could not be read."""
     endpoints: tuple[IstioEndpoint, ...] = ()
     dropped: tuple[IstioEndpoint, ...] = ()
 
@@ -41,6 +54,11 @@ class Upstream:
     def usable(self) -> bool:
         """Whether Envoy would find somebody to send to."""
         return self.defined and (self.unseen or any(e.health == "healthy" for e in self.endpoints))
+
+    @property
+    def fails(self) -> bool:
+        """Whether requests that come here are known to fail; what could not be read is not known to fail."""
+        return not self.usable and not self.unread
 
     def destination(self, weight: int, share: float) -> Destination:
         """As the answer shows it."""
@@ -89,15 +107,40 @@ class Upstreams:
         """The cluster of a host's port and subset."""
         key = host, port, subset, sni
         if key not in self._known:
-            self._known[key] = self._make(host, port, subset, sni=sni)
+            self._known[key] = self._judge(self._make(host, port, subset, sni=sni))
         return self._known[key]
 
     def vip(self, host: str, port: int, wire: str, served: Mapping[str, HostService]) -> Upstream:
         """A waypoint's own cluster of a host that it serves; `wire` is `http` or `tcp`, with `/subset` where a rule names one."""
         name = f"inbound-vip|{port}|{wire}|{host}"
         if name not in self._vips:
-            self._vips[name] = self._make_vip(name, host, port, wire, served.get(host))
+            self._vips[name] = self._judge(self._make_vip(name, host, port, wire, served.get(host)))
         return self._vips[name]
+
+    def default(self, host: str, port: int) -> Upstream:
+        """The cluster of a default route, which is none where VirtualServices and routes could not be read."""
+        found = self.of(host, port)
+        unread = self.mesh.unread(self._holder, VirtualService, APIHTTPRoute, APIGRPCRoute)
+        return replace(found, unread=unread) if unread and found.fails else found
+
+    @property
+    def _holder(self) -> Cluster:
+        return self.mesh.cluster(self.istiod.cluster)
+
+    def _judge(self, u: Upstream) -> Upstream:
+        """Note what could not be read and would decide whether a cluster that looks useless is."""
+        if u.usable:
+            return u
+        if u.service is None or u.service.port(u.port) is None:
+            shown = [self.mesh.unread(c, Service) for c in self.mesh.clusters]
+            u.unread = next(filter(None, shown), "") or self.mesh.unread(self._holder, ServiceEntry)
+        elif not u.defined:
+            u.unread = self.mesh.unread(self._holder, DestinationRule)
+        elif u.service.kubernetes:
+            u.unread = next(filter(None, (self.mesh.unread(c, EndpointSlice, Pod) for c in self.mesh.clusters)), "")
+        elif u.service.selector is not None:
+            u.unread = self.mesh.unread(self._holder, WorkloadEntry, Pod)
+        return u
 
     def unknown(self) -> Upstream:
         """Where an invalid backend leads: a cluster that nobody pushes."""

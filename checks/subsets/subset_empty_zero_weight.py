@@ -26,7 +26,7 @@ def subset_empty_zero_weight(case: Case) -> Iterator[Finding]:
     waiting: dict[str, list[Branch]] = {}
     for b in case.branches:
         u = b.upstream
-        if len(b.step.targets) > 1 and b.weight == 0 and u.subset and u.defined and not u.usable:
+        if len(b.step.targets) > 1 and b.weight == 0 and u.subset and u.defined and u.fails:
             waiting.setdefault(f"{b.resource} {u.name}", []).append(b)
     for branches in waiting.values():
         first = branches[0]
