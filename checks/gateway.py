@@ -91,7 +91,7 @@ def ports(mesh: Mesh, proxy: Proxy) -> list[Port]:
     pod = cluster.get(Pod, proxy.namespace, proxy.pod)
     named = {p.name: p.container_port for c in (pod.spec.containers if pod else ()) for p in c.ports or () if p.name}
     out: list[Port] = []
-    for s in cluster.within(Service, proxy.namespace).values():
+    for s in cluster.ordered(Service, proxy.namespace):
         selector = s.spec.selector
         if not selector or pod is None or any(pod.labels.get(k) != v for k, v in selector.items()):
             continue
@@ -196,6 +196,11 @@ def _route_name(gateway: BoundGateway, server: Server, number: int) -> str:
         ns, _, name = gateway.name.partition("/")
         return f"https.{server.port.number}.{server.port.name}.{name}.{ns}{bind}"
     return ""
+
+
+def hosts_for(server: Server, gateway_namespace: str, namespace: str) -> list[str]:
+    """A server's hosts as VirtualServices of a namespace may use them."""
+    return _names(_hosts(server, gateway_namespace), namespace)
 
 
 def _names(hosts: Iterable[str], namespace: str) -> list[str]:

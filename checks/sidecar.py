@@ -92,7 +92,7 @@ def _ruled(ups: Upstreams, listener: Listener, ruleset: RuleSet, host: str, numb
 def _claim(ups: Upstreams, listener: Listener, service: HostService, number: int) -> RuleSet | None:
     """The ruleset that gives a service its routes on a port: the first that claims it and has a rule for this caller."""
     for ruleset in listener.candidates(service.hostname):
-        if _claims(ups, listener, ruleset, service) and rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace):
+        if claims(ups, listener, ruleset, service) and rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace):
             return ruleset
     return None
 
@@ -126,7 +126,7 @@ def _opened(ups: Upstreams, service: HostService, port: HostPort) -> bool:
     return _instances_open(ups, service, port)
 
 
-def _claims(ups: Upstreams, listener: Listener, ruleset: RuleSet, service: HostService) -> bool:
+def claims(ups: Upstreams, listener: Listener, ruleset: RuleSet, service: HostService) -> bool:
     """Whether a ruleset gives its routes to a service of this listener (separateVSHostsAndServices)."""
     host = service.hostname.lower()
     exact = host in (h.lower() for h in ruleset.hosts)
@@ -167,7 +167,7 @@ def _unregistered(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]
             if names.is_wildcard(host) and any(names.matches(s, host) for s in listener.by_port.get(number, {})):
                 continue
             shared = any(
-                _claims(ups, listener, ruleset, s)
+                claims(ups, listener, ruleset, s)
                 for s in listener.by_port.get(number, {}).values()
                 if (p := s.port(number)) and p.http_or_auto
             )
