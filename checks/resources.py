@@ -502,6 +502,18 @@ class Rewrite(_Object, frozen=True):
     authority: str = ""
 
 
+class HeaderOperations(_Object, frozen=True):
+    """What a rule sets on a request's headers."""
+
+    set_: dict[str, str] | None = field(default=None, name="set")
+
+
+class Headers(_Object, frozen=True):
+    """headers of a rule: only those of the request are read."""
+
+    request: HeaderOperations | None = None
+
+
 class HTTPRoute(_Object, frozen=True):
     """One entry of a VirtualService's http[]."""
 
@@ -512,6 +524,7 @@ class HTTPRoute(_Object, frozen=True):
     direct_response: DirectResponse | None = None
     delegate: Delegate | None = None
     rewrite: Rewrite | None = None
+    headers: Headers | None = None
     timeout: str | None = None
     fault: Fault | None = None
     mirror: RouteDestination | None = None
@@ -852,8 +865,15 @@ class PolicySource(_Object, frozen=True):
     namespaces: tuple[str, ...] | None = None
     not_namespaces: tuple[str, ...] | None = None
     request_principals: tuple[str, ...] | None = None
+    not_request_principals: tuple[str, ...] | None = None
     service_accounts: tuple[str, ...] | None = None
+    not_service_accounts: tuple[str, ...] | None = None
+    trust_domains: tuple[str, ...] | None = None
+    not_trust_domains: tuple[str, ...] | None = None
     ip_blocks: tuple[str, ...] | None = None
+    not_ip_blocks: tuple[str, ...] | None = None
+    remote_ip_blocks: tuple[str, ...] | None = None
+    not_remote_ip_blocks: tuple[str, ...] | None = None
 
 
 class _From(_Object, frozen=True):
@@ -866,20 +886,37 @@ class PolicyOperation(_Object, frozen=True):
     hosts: tuple[str, ...] | None = None
     not_hosts: tuple[str, ...] | None = None
     ports: tuple[str, ...] | None = None
+    not_ports: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
+    not_methods: tuple[str, ...] | None = None
     paths: tuple[str, ...] | None = None
+    not_paths: tuple[str, ...] | None = None
 
 
 class _To(_Object, frozen=True):
     operation: PolicyOperation = PolicyOperation()
 
 
+class PolicyCondition(_Object, frozen=True):
+    """One when[] of an AuthorizationPolicy rule."""
+
+    key: str = ""
+    values: tuple[str, ...] | None = None
+    not_values: tuple[str, ...] | None = None
+
+
 class PolicyRule(_Object, frozen=True):
-    """One rule of an AuthorizationPolicy; `when` only says that there are conditions."""
+    """One rule of an AuthorizationPolicy."""
 
     from_: tuple[_From, ...] | None = field(default=None, name="from")
     to: tuple[_To, ...] | None = None
-    when: tuple[_Object, ...] | None = None
+    when: tuple[PolicyCondition, ...] | None = None
+
+
+class PolicyProvider(_Object, frozen=True):
+    """provider of a CUSTOM AuthorizationPolicy: a name of MeshConfig.extensionProviders."""
+
+    name: str = ""
 
 
 class _AuthorizationPolicySpec(_Object, frozen=True):
@@ -887,6 +924,7 @@ class _AuthorizationPolicySpec(_Object, frozen=True):
     target_ref: TargetReference | None = None
     target_refs: tuple[TargetReference, ...] | None = None
     action: str = "ALLOW"
+    provider: PolicyProvider | None = None
     rules: tuple[PolicyRule, ...] | None = None
 
 
