@@ -51,6 +51,12 @@ SAME_AS: dict[str, tuple[str, ...]] = {
     "svc-selector-no-pods": ("KIA0701",),
     "se-dup-same-ns": ("KIA1211",),
     "se-dup-unmergeable-ports": ("KIA1212",),
+    "se-port-missing": ("IST0101",),
+    "se-tcp-no-address": ("IST0134",),
+    "se-protocol-conflict": ("IST0177", "KIA1212"),
+    "se-wildcard-resolution": ("IST0106",),
+    "two-sidecars-conflict": ("IST0110", "IST0111", "KIA0002", "KIA0003"),
+    "svc-inconsistent-ports": ("IST0170",),
 }
 
 

@@ -188,6 +188,10 @@ class _DefaultTrafficPolicy(Struct, rename="camel"):
     outlier_detection: OutlierDetection | None = None
 
 
+class _ProxyConfig(Struct, rename="camel"):
+    proxy_metadata: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class MeshConfig(Struct, rename="camel"):
     """The part of MeshConfig (ConfigMap `istio`, key `mesh`) that routes depend on, with istiod's defaults."""
 
@@ -201,6 +205,20 @@ class MeshConfig(Struct, rename="camel"):
     locality_lb_setting: LocalityLbSetting = msgspec.field(default_factory=LocalityLbSetting)
     default_traffic_policy: _DefaultTrafficPolicy | None = None
     discovery_selectors: tuple[dict[str, object], ...] | None = None
+    default_config: _ProxyConfig = msgspec.field(default_factory=_ProxyConfig)
+
+    @property
+    def captures_dns(self) -> bool:
+        """Whether sidecars answer DNS questions themselves, for every service of the mesh."""
+        return self.default_config.proxy_metadata.get("ISTIO_META_DNS_CAPTURE", "").lower() == "true"
+
+    @property
+    def allocates_addresses(self) -> bool:
+        """Whether ServiceEntries without addresses get some (the analyzer of IST0134)."""
+        said = self.default_config.proxy_metadata
+        return self.captures_dns and any(
+            said.get(k, "").lower() == "true" for k in ("ISTIO_META_DNS_AUTO_ALLOCATE", "PILOT_ENABLE_IP_AUTOALLOCATE")
+        )
 
     def cluster_local(self, host: str) -> bool:
         """Whether this host's endpoints stay in the caller's cluster (pilot/pkg/model/cluster_local.go)."""

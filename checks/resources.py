@@ -729,10 +729,19 @@ class _ServiceEntrySpec(_Object, frozen=True):
     subject_alt_names: tuple[str, ...] | None = None
 
 
+class _EntryAddress(_Object, frozen=True):
+    value: str = ""
+
+
+class _ServiceEntryStatus(_Object, frozen=True):
+    addresses: tuple[_EntryAddress, ...] | None = None
+
+
 class ServiceEntry(Resource, frozen=True):
-    """networking.istio.io ServiceEntry."""
+    """networking.istio.io ServiceEntry; `status.addresses` are those that istiod allocated."""
 
     spec: _ServiceEntrySpec = _ServiceEntrySpec()
+    status: _ServiceEntryStatus = _ServiceEntryStatus()
 
 
 class _ConditionsStatus(_Object, frozen=True):

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from checks.istiod import Istiod, can_merge
 from checks.registry import HostService, from_entry
+from checks.resources import Pod, WorkloadEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from checks.case import Case
+    from checks.case import Branch, Case
+    from checks.mesh import Cluster
     from checks.resources import ServiceEntry
 
 
@@ -40,6 +42,17 @@ def mergeable(istiod: Istiod, kept: ServiceEntry, other: ServiceEntry, host: str
     return can_merge(service(istiod, kept, host), service(istiod, other, host))
 
 
+def disputed(kept: ServiceEntry, other: ServiceEntry) -> list[int]:
+    """Ports that both ServiceEntries define, each with another protocol."""
+    said = {p.number: _spoken(p.protocol) for p in kept.spec.ports or ()}
+    return [p.number for p in other.spec.ports or () if said.get(p.number, _spoken(p.protocol)) != _spoken(p.protocol)]
+
+
+def _spoken(protocol: str) -> str:
+    """A protocol as listeners tell them apart: HTTPS and TLS are both chosen by SNI, and none is TCP."""
+    return {"HTTPS": "TLS", "": "TCP"}.get(protocol.upper(), protocol.upper())
+
+
 def ports(entry: ServiceEntry) -> str:
     """The ports of a ServiceEntry in words: `443 (HTTPS), 80 (HTTP)`."""
     return ", ".join(f"{p.number} ({p.protocol})" for p in entry.spec.ports or ()) or "no port"
@@ -67,3 +80,65 @@ def differs(istiod: Istiod, kept: ServiceEntry, other: ServiceEntry, host: str) 
     if (a.selector or {}) != (b.selector or {}):
         parts.append("workloadSelector")
     return " and ".join(parts)
+
+
+def holder(case: Case, istiod: Istiod) -> Cluster:
+    """The registered cluster whose configuration a control plane reads."""
+    return case.mesh.cluster(istiod.cluster)
+
+
+def together(case: Case, cause: str) -> list[list[Branch]]:
+    """Failing destinations that a cause explains, all that lead to one service from one control plane together."""
+    groups: dict[tuple[str, str, str], list[Branch]] = {}
+    for b in case.failing():
+        if case.why(b) == cause:
+            service = b.upstream.service
+            groups.setdefault((b.view.ups.istiod.cluster, b.upstream.host, service.namespace if service else ""), []).append(b)
+    return list(groups.values())
+
+
+def behind(case: Case, branch: Branch) -> list[ServiceEntry]:
+    """The ServiceEntries that define a destination's port for its callers, oldest first; none for a Kubernetes Service."""
+    u = branch.upstream
+    if u.service is None or u.service.kubernetes:
+        return []
+    found = case.entries(branch.view.ups.istiod, u.host)
+    return [e for e in found if e.namespace == u.service.namespace and any(p.number == u.port for p in e.spec.ports or ())]
+
+
+def served(case: Case, branch: Branch) -> bool:
+    """Whether istiod has any endpoint of a destination's port, of whatever subset."""
+    u = branch.upstream
+    port = u.service.port(u.port) if u.service else None
+    if u.service is None or port is None:
+        return False
+    return any(e.port_name == port.name for e in case.endpoints(branch.view.ups.istiod, u.service))
+
+
+def known_subset(branch: Branch) -> bool:
+    """Whether a destination names no subset, or one that its DestinationRule defines."""
+    u = branch.upstream
+    return not u.subset or (u.rule is not None and u.rule.subset(u.subset) is not None)
+
+
+def workload_entries(case: Case, istiod: Istiod, namespace: str, selector: Mapping[str, str]) -> list[WorkloadEntry]:
+    """The WorkloadEntries of a namespace that carry some labels, healthy or not."""
+    if not selector:
+        return []
+    found = holder(case, istiod).ordered(WorkloadEntry, namespace)
+    return [w for w in found if all({**(w.spec.labels or {}), **w.labels}.get(k) == v for k, v in selector.items())]
+
+
+def selected_pods(case: Case, namespace: str, selector: Mapping[str, str]) -> list[Pod]:
+    """The pods of a namespace, of every cluster, that carry some labels, ready or not."""
+    return [
+        p
+        for c in case.mesh.clusters
+        for p in c.ordered(Pod, namespace)
+        if selector and all(p.labels.get(k) == v for k, v in selector.items())
+    ]
+
+
+def words(labels: Mapping[str, str]) -> str:
+    """Labels as people write them: `app=vm,version=v1`."""
+    return ",".join(f"{k}={v}" for k, v in sorted(labels.items())) or "(no labels)"

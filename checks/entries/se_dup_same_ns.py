@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.entries import by_namespace, control_planes, describe, differs, mergeable
+from checks.entries import by_namespace, control_planes, describe, differs, disputed, mergeable
 from checks.finding import Finding, check
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def se_dup_same_ns(case: Case) -> Iterator[Finding]:
                     have |= numbers
                 elif numbers - have:
                     continue  # ports are lost: se-dup-unmergeable-ports says it
+                if disputed(kept, other):
+                    continue  # one port with two protocols: se-protocol-conflict says it
                 yield _finding(case, istiod, kept, other)
 
 

@@ -1,0 +1,58 @@
+"""se-protocol-conflict (MESH415)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.entries import by_namespace, control_planes, describe, disputed, holder, ports
+from checks.finding import Finding, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
+    from checks.istiod import Istiod
+    from checks.resources import ServiceEntry
+
+
+@check("se-protocol-conflict")
+def se_protocol_conflict(case: Case) -> Iterator[Finding]:
+    """Two ServiceEntries of one namespace give the same port of a host different protocols.
+
+    A port has one protocol: istiod keeps the older entry's and builds the listener and the routes for it. Callers who speak the younger
+    one's meet the wrong filter chain, and rules of the kind that the younger one needs (http, tls or tcp) never apply.
+
+    How to see it: `kubectl get serviceentries -A` shows the host twice; `istioctl proxy-config listeners <pod> --port PORT` shows one protocol.
+
+    How to fix it: one ServiceEntry for the host, with the protocol that the server speaks.
+    """
+    for istiod in control_planes(case):
+        for _, group in by_namespace(case, istiod):
+            for other in group[1:]:
+                numbers = disputed(group[0], other)
+                if numbers and case.branches:
+                    yield _finding(case, istiod, group[0], other, numbers)
+
+
+def _finding(case: Case, istiod: Istiod, kept: ServiceEntry, other: ServiceEntry, numbers: list[int]) -> Finding:
+    said = {p.number: p.protocol for p in kept.spec.ports or ()}
+    mine = {p.number: p.protocol for p in other.spec.ports or ()}
+    what = ", ".join(f"port {n} {said[n]} and {mine[n]}" for n in numbers)
+    return case.finding(
+        "se-protocol-conflict",
+        cluster=holder(case, istiod).name,
+        resource=other.ref,
+        path="spec.ports",
+        message=(
+            f"Whoever speaks {', '.join(sorted({mine[n] for n in numbers}))} to {case.host} is not understood: "
+            f"{kept.ref} (older, kept) and {other.ref} call {what}, and istiod keeps the older one's."
+        ),
+        share=0.0,
+        viewpoints=case.viewpoints(case.branches),
+        evidence=(describe(kept), describe(other)),
+        fix=f"Keep one ServiceEntry for {case.host} with the protocol that the server speaks ({kept.ref}: {ports(kept)}).",
+        commands=(
+            f"kubectl -n {kept.namespace} get serviceentry {kept.name} {other.name} -o yaml",
+            f"istioctl proxy-config listeners <pod> --port {numbers[0]}",
+        ),
+    )
