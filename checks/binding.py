@@ -1,0 +1,561 @@
+"""Where a host's VirtualServices and routes take effect: the gateways that they are bound to, the callers that they serve, and what is left over.
+
+A binding of a VirtualService to a gateway has at most one fault, the nearest to what a person must mend; each check takes its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from checks import gateway, names, sidecar
+from checks.answers import Viewpoint
+from checks.istiod import MESH
+from checks.resources import Gateway, Pod, Service, VirtualService
+from checks.routes import upstreams
+from checks.rulesets import Lost, Rule, RuleSet, is_catch_all, l4_match, rules_for
+from checks.viewpoints import callers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from checks.case import Branch, Case, View
+    from checks.gateway import Bound, Merged, Port
+    from checks.gatewayapi import BoundGateway
+    from checks.istiod import Istiod, Listener
+    from checks.mesh import Change, Mesh
+    from checks.registry import HostService
+    from checks.resources import HTTPMatch, Server, StringMatch
+    from checks.sidecar import Step
+    from checks.upstream import Upstreams
+
+
+def istiods(mesh: Mesh) -> list[Istiod]:
+    """Every control plane of a mesh, once."""
+    return list(dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters))
+
+
+# --- gateways as they run --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gate:
+    """A gateway workload: its proxy's view, the Gateways that it serves, and its servers after istiod's merge."""
+
+    viewpoint: Viewpoint
+    ups: Upstreams
+    bound: tuple[BoundGateway, ...]
+    merged: Merged
+    ports: tuple[Port, ...]
+
+    @property
+    def namespace(self) -> str:
+        """Where its pods live."""
+        return self.ups.proxy.namespace
+
+    def selected(self, selector: dict[str, str] | None) -> bool:
+        """Whether a Gateway's selector means its pods."""
+        return all(self.ups.proxy.labels.get(k) == v for k, v in (selector or {}).items())
+
+    def servers(self, number: int) -> list[Bound]:
+        """Its servers behind a port of its pods."""
+        every = [b for group in self.merged.by_route.values() for b in group] + self.merged.l4
+        return [b for b in every if b.port == number]
+
+
+def gates(mesh: Mesh) -> list[Gate]:
+    """Every gateway workload of a mesh."""
+    return mesh.once(("gates",), (mesh,), lambda: list(_gates(mesh)))
+
+
+def _gates(mesh: Mesh) -> Iterator[Gate]:
+    for c in callers(mesh):
+        if c.viewpoint.kind != "gateway":
+            continue
+        ups = upstreams(mesh, c.proxy)
+        where = mesh.cluster(c.proxy.cluster)
+        ns = c.proxy.namespace
+        made_of = ups.istiod, where.objects.get(Pod, {}).get(ns), where.objects.get(Service, {}).get(ns)
+
+        def look(ups: Upstreams = ups) -> tuple[tuple[BoundGateway, ...], Merged, tuple[Port, ...]]:
+            return tuple(gateway.bound(mesh, ups)), gateway.merge(mesh, ups), tuple(gateway.ports(mesh, ups.proxy))
+
+        yield Gate(c.viewpoint, ups, *mesh.once(("gate", c.viewpoint), made_of, look))
+
+
+# --- rulesets of a host ----------------------------------------------------------------------------------------------------------
+
+
+def rulesets(case: Case) -> list[tuple[Istiod, RuleSet]]:
+    """The VirtualServices and routes that name the host; of those that name `*`, the ones that lead to it."""
+    return [(i, r) for i in istiods(case.mesh) for r in i.once("rulesets by host", lambda i=i: _by_host(i)).get(case.host.lower(), ())]  # type: ignore[misc]
+
+
+def _by_host(istiod: Istiod) -> dict[str, list[RuleSet]]:
+    out: dict[str, list[RuleSet]] = {}
+    for r in istiod.rulesets:
+        for host in dict.fromkeys(h.lower() for h in r.hosts if h != "*"):
+            out.setdefault(host, []).append(r)
+        if "*" in r.hosts:
+            for to in r.destinations():
+                if to and to not in {h.lower() for h in r.hosts}:
+                    out.setdefault(to, []).append(r)
+    return out
+
+
+def virtual_service(istiod: Istiod, ref: str) -> VirtualService | None:
+    """A VirtualService by its ref."""
+    return istiod.once("virtual services", lambda: {v.ref: v for v in istiod.all(VirtualService) if isinstance(v, VirtualService)}).get(ref)
+
+
+def kept(istiod: Istiod, name: str) -> Gateway | None:
+    """An Istio Gateway by `namespace/name`."""
+    return istiod.once("gateways", lambda: {f"{g.namespace}/{g.name}": g for g in istiod.gateways}).get(name)
+
+
+# --- bindings to gateways --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Binding:
+    """One entry of `gateways:` of a VirtualService that names the host, and what keeps it from serving: a cause's id, or nothing.
+
+    `share` is 1 unless a gateway serves the host all the same. `gates` are the workloads that it is about.
+    """
+
+    istiod: Istiod
+    ruleset: RuleSet
+    name: str
+    gateway: Gateway | None
+    fault: str
+    gates: tuple[Gate, ...] = ()
+    server: Server | None = None
+    reason: str = ""
+    share: float = 1.0
+
+    @property
+    def index(self) -> int:
+        """Its place in `gateways:`."""
+        return self.ruleset.gateways.index(self.name)
+
+    @property
+    def viewpoints(self) -> tuple[Viewpoint, ...]:
+        """The gateways that it is about; of one that nobody runs, the namespace where it should."""
+        found = tuple(dict.fromkeys(g.viewpoint for g in self.gates))
+        return found or (Viewpoint(self.istiod.cluster, "gateway", self.name.partition("/")[0]),)
+
+
+def bindings(case: Case, fault: str) -> list[Binding]:
+    """The bindings of the host's VirtualServices that have this fault."""
+    return [b for b in case.once("bindings", lambda: list(_bindings(case))) if b.fault == fault]
+
+
+def _bindings(case: Case) -> Iterator[Binding]:
+    around: dict[Istiod, list[Gate]] = {}
+    for gate in gates(case.mesh):
+        around.setdefault(gate.ups.istiod, []).append(gate)
+    seen: set[tuple[str, str]] = set()
+    steps = {v.callers.viewpoints[0]: v.steps for v in case.views if v.callers.proxy.kind == "gateway"}
+    for istiod, ruleset in rulesets(case):
+        if ruleset.gateway_api:
+            continue
+        for name in ruleset.gateways:
+            if name == "mesh" or (ruleset.ref, name) in seen or "~istio-autogenerated" in name:
+                continue
+            seen.add((ruleset.ref, name))
+            yield from _binding(case, istiod, ruleset, name, around.get(istiod, []), steps)
+
+
+def _binding(
+    case: Case, istiod: Istiod, ruleset: RuleSet, name: str, around: list[Gate], steps: dict[Viewpoint, list[Step]]
+) -> Iterator[Binding]:
+    found = kept(istiod, name)
+    elsewhere = 0.0 if any(steps.values()) else 1.0
+    if found is None:
+        yield Binding(istiod, ruleset, name, None, "vs-gateway-missing", share=elsewhere)
+        return
+    servers = [s for s in found.spec.servers or () if s.port.number]
+    fitting = [s for s in servers if fits(s, found.namespace, ruleset, case.host)]
+    if not fitting:
+        if _meant(istiod, ruleset, name, case.host):
+            selecting = tuple(g for g in around if g.selected(found.spec.selector))
+            yield Binding(istiod, ruleset, name, found, "vs-host-not-in-gateway", selecting, share=elsewhere)
+        return
+    selecting = tuple(g for g in around if g.selected(found.spec.selector))
+    if not selecting:
+        if around or any(c.viewpoint.kind == "sidecar" and c.proxy.pod for c in callers(case.mesh)):
+            yield Binding(istiod, ruleset, name, found, "gw-selector-no-pod", share=elsewhere)
+        return
+    serving = tuple(g for g in selecting if any(b.name == name and b.services is None for b in g.bound))
+    if not serving:
+        yield Binding(istiod, ruleset, name, found, "gw-strict-merging", selecting, share=elsewhere)
+        return
+    faulty = list(_server_faults(case, istiod, ruleset, name, found, fitting, serving, steps))
+    yield from faulty
+    if faulty or any(s.source == ruleset.ref for g in serving for s in _steps(case, ruleset, g, steps)):
+        return
+    shown = tuple(g for g in serving if {"*", g.namespace} & ruleset.export_to)
+    if not shown:
+        yield Binding(istiod, ruleset, name, found, "vs-not-exported", serving, share=elsewhere)
+    elif ruleset.http and not any(_speaks_http(s) for s in fitting):
+        if not ruleset.tls and not ruleset.tcp:
+            yield Binding(istiod, ruleset, name, found, "vs-http-on-tcp-port", shown, fitting[0], share=elsewhere)
+    elif ruleset.http:
+        yield Binding(istiod, ruleset, name, found, "vs-match-scope", shown, fitting[0], share=elsewhere)
+
+
+def _steps(case: Case, ruleset: RuleSet, gate: Gate, steps: dict[Viewpoint, list[Step]]) -> Iterable[Step]:
+    """A gateway's rules of the host; of a wildcard, and of a TCP server's `*`, those under which the gateway has it."""
+    own = steps.get(gate.viewpoint, [])
+    narrowed = {h.lower() for b in gate.bound for s in b.servers for h in names.intersection(_bare(s), ruleset.hosts)} - {case.host}
+    if own or (case.host.lower() in {h.lower() for h in ruleset.hosts} and not ruleset.tcp and not names.is_wildcard(case.host)):
+        return own
+    return [*own, *gateway.routes(gate.ups, {*narrowed, "*"})]
+
+
+def _bare(server: Server) -> list[str]:
+    return [h.rpartition("/")[2] for h in server.hosts or ()]
+
+
+def _server_faults(
+    case: Case,
+    istiod: Istiod,
+    ruleset: RuleSet,
+    name: str,
+    found: Gateway,
+    fitting: list[Server],
+    serving: tuple[Gate, ...],
+    steps: dict[Viewpoint, list[Step]],
+) -> Iterator[Binding]:
+    for server in fitting:
+        number = server.port.number
+        lost = [(g, reason) for g in serving for b, reason in g.merged.rejected if b.gateway.name == name and b.server is server]
+        if lost:
+            served = any(s.port == number and s.source == ruleset.ref for g, _ in lost for s in _steps(case, ruleset, g, steps))
+            share = 0.0 if served else 1.0
+            yield Binding(istiod, ruleset, name, found, "gw-conflict", tuple(g for g, _ in lost), server, lost[0][1], share)
+            continue
+        closed = tuple(g for g in serving if g.ports and not any(number in (p.number, p.target) for p in g.ports))
+        if closed and len(closed) == len(serving):
+            yield Binding(istiod, ruleset, name, found, "gw-port-not-on-service", closed, server)
+
+
+def fits(server: Server, namespace: str, ruleset: RuleSet, host: str) -> bool:
+    """Whether a server of a Gateway takes a host of a VirtualService: one that it names, or `*`."""
+    mine = gateway.hosts_for(server, namespace, ruleset.namespace)
+    own = [h for h in ruleset.hosts if h.lower() == host.lower()] or [h for h in ruleset.hosts if h == "*"]
+    return bool(names.intersection(mine, own))
+
+
+def _meant(istiod: Istiod, ruleset: RuleSet, name: str, host: str) -> bool:
+    """Whether the host was meant to be served by a gateway: none of the VirtualService's others takes it, and the mesh does not have it."""
+    others = [g for g in ruleset.gateways if g not in {"mesh", name}]
+    if any(fits(s, g.namespace, ruleset, host) for o in others if (g := kept(istiod, o)) for s in g.spec.servers or ()):
+        return False
+    if "mesh" not in ruleset.gateways:
+        return True
+    found = kept(istiod, name)
+    return found is not None and not any(fits(s, found.namespace, ruleset, h) for h in ruleset.hosts for s in found.spec.servers or ())
+
+
+def _speaks_http(server: Server) -> bool:
+    kind = server.port.protocol.upper()
+    terminated = kind == "HTTPS" and (server.tls is None or server.tls.mode not in {"PASSTHROUGH", "AUTO_PASSTHROUGH"})
+    return terminated or kind in {"HTTP", "HTTP2", "GRPC", "GRPC-WEB"}
+
+
+# --- requests that match no rule -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hole:
+    """A port of the host where some requests of these callers match no rule: 404. `fault` is the cause's id, `rule` and `lost` what it is about."""
+
+    view: View
+    port: int
+    ruleset: RuleSet
+    fault: str
+    rule: Rule | None = None
+    match: int = 0
+    lost: Lost | None = None
+
+
+def holes(case: Case, fault: str) -> list[list[Hole]]:
+    """The holes that a cause explains, those of one place together."""
+    groups: dict[tuple[str, str], list[Hole]] = {}
+    for h in case.once("holes", lambda: list(_holes(case))):
+        if h.fault == fault:
+            where = h.rule.path if h.rule else h.lost.path if h.lost else ""
+            groups.setdefault((h.ruleset.ref, where), []).append(h)
+    return list(groups.values())
+
+
+def _holes(case: Case) -> Iterator[Hole]:
+    for view in case.views:
+        by_port: dict[int, list[Step]] = {}
+        for s in view.steps:
+            if s.protocol == "http" and s.source and s.host == case.host:
+                by_port.setdefault(s.port, []).append(s)
+        for port, steps in by_port.items():
+            if any(_everything(s.match) for s in steps):
+                continue
+            involved = _involved(view, case.host, steps)
+            if involved:
+                yield _hole(view, port, steps, involved)
+
+
+def _everything(match: str) -> bool:
+    return match in {"every request", "path ~ /.*", "path ~ ^.*$", "path ~ ^/.*$", "path ~ ^/.*", "path /*"}
+
+
+def _involved(view: View, host: str, steps: Sequence[Step]) -> list[RuleSet]:
+    sources = {s.source for s in steps}
+    leaves = {s.leaf for s in steps}
+    mesh = view.callers.proxy.kind != "gateway"
+    return [
+        r
+        for r in view.ups.istiod.rulesets
+        if (r.ref in sources or (r.gateway_api and any(rule.leaf in leaves for rule in r.http)))
+        and any(names.matches(h.lower(), host) for h in r.hosts)
+        and (not mesh or "mesh" in r.gateways)
+    ]
+
+
+def _hole(view: View, port: int, steps: Sequence[Step], involved: list[RuleSet]) -> Hole:
+    for r in involved:
+        for lost in r.lost:
+            if not lost.matches or any(is_catch_all(m) for m in lost.matches):
+                return Hole(view, port, r, "vs-delegate-conflict" if lost.reason == "conflict" else "vs-delegate-missing", lost=lost)
+    for r in involved:
+        for rule in r.http:
+            for i, m in enumerate(rule.matches):
+                if is_catch_all(m):
+                    return Hole(view, port, r, "vs-match-scope", rule, i)
+    if view.callers.proxy.kind == "gateway" and any(s.match.startswith("path ") and " and " not in s.match for s in steps):
+        return Hole(view, port, involved[0], "")  # a gateway that publishes some paths of a host does so on purpose
+    return Hole(view, port, involved[0], "vs-no-default-route")
+
+
+# --- rules that are lost, and rules that hide others -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gone:
+    """An entry of a root VirtualService whose delegate gives nothing: for whom, and whether its requests then match no rule at all."""
+
+    istiod: Istiod
+    ruleset: RuleSet
+    lost: Lost
+    viewpoints: tuple[Viewpoint, ...]
+    share: float
+
+
+def gone(case: Case, *, conflict: bool) -> Iterator[Gone]:
+    """The host's rules that istiod drops since the delegate cannot be had, or since its match and the root's exclude each other."""
+    for istiod, ruleset in rulesets(case):
+        for lost in ruleset.lost:
+            if (lost.reason == "conflict") == conflict:
+                share, viewpoints = _felt(case, istiod, ruleset, lost)
+                yield Gone(istiod, ruleset, lost, viewpoints, share)
+
+
+def _felt(case: Case, istiod: Istiod, ruleset: RuleSet, lost: Lost) -> tuple[float, tuple[Viewpoint, ...]]:
+    share, viewpoints = 0.0, list[Viewpoint]()
+    rest = [m for rule in ruleset.http for m in (rule.matches or (None,))]
+    caught = all(any(covers(have, m) for have in rest) for m in lost.matches or (None,))
+    for view in case.views:
+        mine = [s for s in view.steps if s.source == ruleset.ref]
+        if view.ups.istiod is istiod and mine:
+            viewpoints += view.callers.viewpoints
+            if not caught and not any(_everything(s.match) for s in mine):
+                share = 1.0
+    for gate in gates(case.mesh):
+        shown = gate.ups.istiod is istiod and {"*", gate.namespace} & ruleset.export_to
+        mine_too = [
+            b for b in gate.bound if b.name in ruleset.gateways and any(fits(s, b.namespace, ruleset, case.host) for s in b.servers)
+        ]
+        if shown and mine_too and gate.viewpoint not in viewpoints:
+            viewpoints.append(gate.viewpoint)
+            if not any(v.callers.viewpoints[0] == gate.viewpoint for v in case.views):
+                share = 1.0  # no rule of the host is left there
+    if not viewpoints:
+        viewpoints = [v for view in case.views for v in view.callers.viewpoints]
+    return share, tuple(dict.fromkeys(viewpoints))
+
+
+def covers(a: HTTPMatch | None, b: HTTPMatch | None) -> bool:
+    """Whether every request and caller that `b` means is meant by `a` too; no when that cannot be told."""
+    if a is None:
+        return True
+    if b is None:
+        return is_catch_all(a) and not described(a)
+    if a.port not in (0, b.port) or (a.ignore_uri_case != b.ignore_uri_case and a.uri is not None):
+        return False
+    if a.gateways:
+        if not b.gateways or not set(b.gateways) <= set(a.gateways):
+            return False
+    elif (a.source_labels or a.source_namespace) and (b.gateways or not _same_callers(a, b)):
+        return False
+    pairs = [(a.uri, b.uri), (a.scheme, b.scheme), (a.method, b.method), (a.authority, b.authority)]
+    for mine, theirs in ((a.headers, b.headers), (a.query_params, b.query_params), (a.without_headers, b.without_headers)):
+        pairs += [(v, (theirs or {}).get(k)) for k, v in (mine or {}).items()]
+    return all(_wider(x, y) for x, y in pairs)
+
+
+def _same_callers(a: HTTPMatch, b: HTTPMatch) -> bool:
+    labels = b.source_labels or {}
+    return all(labels.get(k) == v for k, v in (a.source_labels or {}).items()) and a.source_namespace in ("", b.source_namespace)
+
+
+def _wider(a: StringMatch | None, b: StringMatch | None) -> bool:
+    if a is None or (a.prefix == "/" and not a.exact and not a.regex):
+        return True
+    if b is None:
+        return False
+    if a.prefix is not None:
+        return (b.exact or b.prefix or "").startswith(a.prefix) and b.regex is None
+    if a.exact is None and a.regex is None:
+        return True  # only has to be there
+    return a == b
+
+
+# --- proof -----------------------------------------------------------------------------------------------------------------------
+
+
+def mends(case: Case, changes: Iterable[Change], fault: str) -> bool:
+    """Whether these changes leave the host without this fault and without any rule that fails: the proof of a patch."""
+    after = case.of(case.host, case.mesh.apply(changes))
+    if any(r.failing_share for v in after.views for r in v.routes):
+        return False
+    return not bindings(after, fault) and not holes(after, fault)
+
+
+def described(match: HTTPMatch) -> str:
+    """What a match asks of the caller and not of the request: `port 8080`, `sourceNamespace web`."""
+    parts = [f"port {match.port}"] if match.port else []
+    if match.gateways:
+        return " and ".join([*parts, f"gateways {', '.join(match.gateways)}"])
+    parts += [f"sourceLabels {k}={v}" for k, v in sorted((match.source_labels or {}).items())]
+    if match.source_namespace:
+        parts.append(f"sourceNamespace {match.source_namespace}")
+    return " and ".join(parts)
+
+
+def delegates(istiod: Istiod) -> list[VirtualService]:
+    """VirtualServices without hosts."""
+    return [v for v in istiod.all(VirtualService) if isinstance(v, VirtualService) and not v.spec.hosts]
+
+
+# --- who has a host in the mesh --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """One listener port of the host as callers in the mesh have it: every ruleset that has rules for them there, the one that is used first."""
+
+    view: View
+    port: int
+    protocol: str
+    rulesets: tuple[RuleSet, ...]
+
+
+def claims(case: Case) -> list[Claim]:
+    """Who claims each port of the host for each class of callers in the mesh, where anybody does."""
+    return case.once("claims", lambda: [c for v in case.views if v.callers.proxy.kind == "sidecar" for c in _claims(case, v)])
+
+
+def _claims(case: Case, view: View) -> Iterator[Claim]:
+    for number, protocol in dict.fromkeys((s.port, s.protocol) for s in view.steps if s.host == case.host):
+        listener = view.ups.scope.listener_for(number)
+        if listener is None:
+            continue
+        service = listener.by_port.get(number, {}).get(case.host.lower())
+        found = [r for r in listener.candidates(case.host) if _has_rules(view, listener, r, service, number, protocol, case.host)]
+        if found:
+            yield Claim(view, number, protocol, tuple(found))
+
+
+def _has_rules(
+    view: View, listener: Listener, ruleset: RuleSet, service: HostService | None, number: int, protocol: str, host: str
+) -> bool:
+    proxy = view.ups.proxy
+    if protocol != "http":
+        rules = ruleset.tcp if protocol == "tcp" else ruleset.tls
+        return any(
+            r.targets and (not r.matches or any(l4_match(m, proxy.labels, MESH, number, proxy.namespace) for m in r.matches)) for r in rules
+        )
+    if service is None:
+        mine = host.lower() in {h.lower() for h in ruleset.hosts} and not ruleset.gateway_api
+    else:
+        mine = sidecar.claims(view.ups, listener, ruleset, service)
+    return mine and bool(rules_for(ruleset, number, proxy.labels, MESH, proxy.namespace))
+
+
+# --- from one proxy to the next --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeadEnd:
+    """A destination that is a gateway's Service, where the gateway has nothing for the host that it is asked for. `rewritten`: the rule changed it."""
+
+    branch: Branch
+    gate: Gate
+    host: str
+    listens: bool
+    rewritten: str = ""
+
+
+def rule_of(istiod: Istiod, step: Step) -> Rule | None:
+    """The http rule behind a step; None for other protocols and default routes."""
+    every = istiod.once("rules", lambda: {(r.source(rule), rule.leaf, rule.path): rule for r in istiod.rulesets for rule in r.http})
+    return every.get((step.source or "", step.leaf or "", step.path))
+
+
+def dead_ends(case: Case) -> list[DeadEnd]:
+    """Destinations of the host's rules that lead callers in the mesh to a gateway which does not know what to do with them."""
+    return case.once("dead ends", lambda: list(_dead_ends(case)))
+
+
+def _dead_ends(case: Case) -> Iterator[DeadEnd]:
+    around = gates(case.mesh)
+    for b in case.branches if around else ():
+        service = b.upstream.service
+        if b.view.callers.proxy.kind == "gateway" or not b.step.source or not b.share or not b.upstream.usable or service is None:
+            continue
+        behind = [g for g in around if service.selector and g.namespace == service.namespace and g.selected(dict(service.selector))]
+        ends = [_dead_end(b, g) for g in behind]
+        if ends and all(ends):
+            yield from (e for e in ends[:1] if e is not None)
+
+
+def _dead_end(branch: Branch, gate: Gate) -> DeadEnd | None:
+    target = next((p.target for p in gate.ports if (p.service, p.number) == (branch.upstream.host, branch.upstream.port)), None)
+    if target is None:
+        return None
+    rule = rule_of(branch.view.ups.istiod, branch.step)
+    rewritten = _rewritten(rule) if rule is not None else ""
+    host = (rewritten or branch.step.host).partition(":")[0].lower()
+    numbers = {b.server.port.number for b in gate.servers(target)}
+    if any(b.passthrough and b.tls == "AUTO_PASSTHROUGH" for b in gate.servers(target)):
+        return None
+    sni = branch.step.match.removeprefix("SNI ").split(", ") if branch.step.match.startswith("SNI ") else []
+    asked = {name for h in (sni or [host]) for name in _spellings(h)}
+    if names.is_wildcard(host) or any(s.port in numbers for s in gateway.routes(gate.ups, asked)):
+        return None
+    return DeadEnd(branch, gate, sni[0] if sni else host, bool(numbers), rewritten)
+
+
+def _spellings(host: str) -> list[str]:
+    """A host and the wildcards that mean it."""
+    parts = host.split(".")
+    return [host, *(f"*.{'.'.join(parts[i:])}" for i in range(1, len(parts))), "*"]
+
+
+def _rewritten(rule: Rule) -> str:
+    raw = rule.raw
+    if raw is None:
+        return ""
+    if raw.rewrite is not None and raw.rewrite.authority:
+        return raw.rewrite.authority
+    found = raw.headers.request.set_ if raw.headers and raw.headers.request else None
+    return next((v for k, v in (found or {}).items() if k.lower() in {"host", ":authority"}), "")

@@ -1,0 +1,94 @@
+"""vs-http-on-tcp-port (MESH218)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from checks.binding import bindings, rulesets
+from checks.case import short
+from checks.finding import Finding, check
+from checks.mesh import Change
+from checks.resources import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case, View
+    from checks.istiod import Istiod
+    from checks.registry import HostService
+    from checks.rulesets import RuleSet
+
+
+@check("vs-http-on-tcp-port")
+def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
+    """A VirtualService has http rules for a host whose ports Istio takes for TCP, so the rules have no effect.
+
+    What a port speaks follows from its appProtocol, else from its name (`http-...`, `grpc-...`, `tcp-...`), and for a few numbers (3306,
+    27017, ...) from the number. On a TCP or TLS port there is no HTTP routing: connections go to the whole service, no split, no subset. At
+    a gateway a server of protocol TCP, or TLS in passthrough, has nothing for http rules either, and the host is not served at all.
+
+    How to see it: `istioctl proxy-config listeners <pod> --port PORT -o json` has a tcp_proxy.
+
+    How to fix it: name the port `http-...` (or set appProtocol), or write tcp or tls rules.
+    """
+    for b in bindings(case, "vs-http-on-tcp-port"):
+        said = "; ".join(f"port {s.port.number} {s.port.protocol}" for s in (b.gateway.spec.servers or () if b.gateway else ()))
+        yield case.finding(
+            "vs-http-on-tcp-port",
+            cluster=case.mesh.cluster(b.istiod.cluster).name,
+            resource=b.ruleset.ref,
+            path="spec.http",
+            message=f"Gateway {b.name} does not serve {case.host}: {b.ruleset.ref} has http rules only, and the gateway's servers do not read HTTP.",
+            share=b.share,
+            viewpoints=b.viewpoints,
+            evidence=(f"Gateway {b.name}: {said}",),
+            fix=f"Write tls or tcp rules in {b.ruleset.ref}, or let Gateway {b.name} terminate and read HTTP.",
+            commands=("istioctl proxy-config listeners <gateway pod> -o json",),
+        )
+    for istiod, r in rulesets(case):
+        if r.gateway_api or "mesh" not in r.gateways or not r.http or r.tcp or r.tls or case.host not in {h.lower() for h in r.hosts}:
+            continue
+        felt = [(v, s) for v in case.views if v.ups.istiod is istiod and (s := _opaque(v, case.host, r)) is not None]
+        if not felt:
+            continue
+        service = felt[0][1]
+        ports = ", ".join(f"{p.number} ({p.name or 'unnamed'}: {p.protocol})" for p in service.ports)
+        yield case.finding(
+            "vs-http-on-tcp-port",
+            cluster=case.mesh.cluster(istiod.cluster).name,
+            resource=service.sources[0][1],
+            path="spec.ports",
+            message=f"The http rules of {r.ref} have no effect: Istio takes every port of {short(case.host)} for TCP.",
+            share=0.0,
+            viewpoints=tuple(dict.fromkeys(x for v, _ in felt for x in v.callers.viewpoints)),
+            evidence=(f"{service.sources[0][1]} has ports {ports}", f"{r.ref} has {len(r.http)} http rules and no tcp or tls rule"),
+            fix=f"If {short(case.host)} speaks HTTP, set appProtocol: http on its port or name it http-...; else write tcp rules in {r.ref}.",
+            patch=_patch(case, istiod, service, r),
+            commands=(f"istioctl proxy-config listeners <pod> --port {service.ports[0].number} -o json",),
+        )
+
+
+def _opaque(view: View, host: str, r: RuleSet) -> HostService | None:
+    """The service as a sidecar sees it, when none of its ports carries HTTP and the VirtualService would be given to it."""
+    service = view.ups.scope.services.get(host)
+    if view.callers.proxy.kind != "sidecar" or service is None or service.resolution == "alias":
+        return None
+    given = any(r in li.rulesets for li in view.ups.scope.listeners)
+    ports = [p for p in service.ports if p.protocol != "UDP"]
+    return service if given and ports and not any(p.http_or_auto for p in ports) else None
+
+
+def _patch(case: Case, istiod: Istiod, service: HostService, r: RuleSet) -> str | None:
+    where = case.mesh.cluster(istiod.cluster)
+    found = where.get(Service, service.namespace, service.name) if service.kubernetes else None
+    if found is None or len(found.spec.ports) != 1:
+        return None
+    changed = replace(found, spec=replace(found.spec, ports=(replace(found.spec.ports[0], app_protocol="http"),)))
+    after = case.of(case.host, case.mesh.apply([Change(where.name, Service, found.namespace, found.name, changed)]))
+    rules = [x for v in after.views for x in v.routes]
+    if any(x.failing_share for x in rules) or not any(x.source == r.ref for x in rules):
+        return None
+    value = '[{"op":"add","path":"/spec/ports/0/appProtocol","value":"http"}]'
+    return f"kubectl -n {found.namespace} patch service {found.name} --type=json -p '{value}'"

@@ -1,0 +1,73 @@
+"""vs-match-scope (MESH217)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.binding import bindings, described, holes
+from checks.case import short
+from checks.finding import Finding, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
+
+
+@check("vs-match-scope")
+def vs_match_scope(case: Case) -> Iterator[Finding]:
+    """A match's port, gateways, sourceLabels or sourceNamespace leaves a caller without a rule.
+
+    These four say who is meant, not which request: `gateways` replaces the VirtualService's own list (and switches the other two off),
+    `port` is the listener's, sourceLabels and sourceNamespace are the caller's. A gateway for which no rule is left answers 404 (flag NR);
+    a sidecar that has some rules left, and not the one for all the rest, answers 404 to what they do not match. A sidecar without any
+    rule left uses the service's default route.
+
+    How to see it: `istioctl proxy-config routes <pod> -o json` differs between callers.
+
+    How to fix it: widen or remove the condition, or add a rule for the callers that it leaves out.
+    """
+    for b in bindings(case, "vs-match-scope"):
+        conditions = [
+            f"{rule.path}.match[{i}] of {rule.leaf}: {described(m) or 'no condition on the caller'}"
+            for rule in b.ruleset.http
+            for i, m in enumerate(rule.matches)
+        ]
+        every = [(rule, i, m) for rule in b.ruleset.http for i, m in enumerate(rule.matches)]
+        rule, i, _ = next((x for x in every if b.name in (x[2].gateways or ())), every[0])
+        number = b.server.port.number if b.server else 0
+        yield case.finding(
+            "vs-match-scope",
+            cluster=case.mesh.cluster(b.istiod.cluster).name,
+            resource=rule.leaf,
+            path=f"{rule.path}.match[{i}]",
+            message=f"Gateway {b.name} has no rule for {case.host}: every match of {b.ruleset.ref} is for other gateways, ports or callers.",
+            share=b.share,
+            viewpoints=b.viewpoints,
+            evidence=(*dict.fromkeys(conditions), f"Gateway {b.name} listens on port {number}"),
+            fix=f"Widen the match for Gateway {b.name}, or add a rule for it.",
+            commands=("istioctl proxy-config routes <gateway pod> -o json",),
+        )
+    for group in holes(case, "vs-match-scope"):
+        first_hole = group[0]
+        only = first_hole.rule
+        if only is None:
+            continue
+        path = f"{only.path}.match[{first_hole.match}]"
+        asked = described(only.matches[first_hole.match])
+        who = sorted({v.namespace for h in group for v in h.view.callers.viewpoints})
+        yield case.finding(
+            "vs-match-scope",
+            cluster=case.mesh.cluster(first_hole.view.ups.istiod.cluster).name,
+            resource=only.leaf,
+            path=path,
+            message=(
+                f"Callers in {', '.join(who)} get 404 from {short(case.host)} for what no other rule matches: "
+                f"the rule for every request is for {asked} only."
+            ),
+            share=1.0,
+            viewpoints=tuple(dict.fromkeys(v for h in group for v in h.view.callers.viewpoints)),
+            evidence=(f"{path} of {only.leaf} asks for {asked}", f"these callers use port {', '.join(str(h.port) for h in group)}"),
+            fix=f"Remove {asked} from {path} of {only.leaf}, or add a last rule without match.",
+            commands=(f"istioctl proxy-config routes <pod> --name {first_hole.port} -o json",),
+        )
