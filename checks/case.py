@@ -94,6 +94,11 @@ class Branch:
         return u.host, u.subset, u.port if u.service is not None and u.service.port(u.port) is None else 0
 
     @property
+    def place(self) -> tuple[str, str]:
+        """The object that leads to the destination, with the cluster ID of the control plane that has it."""
+        return self.view.ups.istiod.cluster, self.resource
+
+    @property
     def resource(self) -> str:
         """The object that leads to the destination; the Service or ServiceEntry of a default route."""
         if self.step.leaf or self.step.source:
@@ -111,6 +116,8 @@ class Case:
     views: list[View] = field(default_factory=list)
     blind: list[Class] = field(default_factory=list)
     """Callers that hold nothing for the host."""
+    read: frozenset[tuple[str, str]] = frozenset()
+    """Whose endpoints decide what the callers hold: (host, namespace)."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _known: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -119,7 +126,8 @@ class Case:
         """The host as every class of callers has it. A host that is only led to is seen through the rules that lead there."""
         parts = host.split(".")
         made = [_view(mesh, c, host) for c in classes(mesh, parts[1] if len(parts) > 1 else "")]
-        return Case(host, mesh, [v for v in made if v.steps], [v.callers for v in made if not v.steps])
+        read = frozenset().union(*(v.ups.read for v in made))
+        return Case(host, mesh, [v for v in made if v.steps], [v.callers for v in made if not v.steps], read)
 
     # --- what it consists of ------------------------------------------------------------------------------------------------
 
@@ -146,11 +154,14 @@ class Case:
         return [b for b in self.branches if b.share > 0 and b.upstream.fails]
 
     def caused(self, cause: str) -> list[list[Branch]]:
-        """Failing destinations that a cause explains, those of one object that lead to one host and subset together."""
+        """Failing destinations that a cause explains, those of one object that lead to one host and subset together.
+
+        Objects of one name in two clusters with control planes of their own are two, which may say different things.
+        """
         groups: dict[object, list[Branch]] = {}
         for b in self.failing():
             if self.why(b) == cause:
-                groups.setdefault((b.resource, b.aim), []).append(b)
+                groups.setdefault((b.place, b.aim), []).append(b)
         return list(groups.values())
 
     def wants(self, viewpoint: Viewpoint) -> str:
@@ -189,7 +200,7 @@ class Case:
 
     def whole(self, branch: Branch) -> bool:
         """Whether the destination gets every request of some rule of its object."""
-        return any(b.share >= 1 for b in self.failing() if b.aim == branch.aim and b.resource == branch.resource)
+        return any(b.share >= 1 for b in self.failing() if b.aim == branch.aim and b.place == branch.place)
 
     def off(self, service: HostService) -> bool:
         """Whether every workload behind a service stands at 0 replicas."""

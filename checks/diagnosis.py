@@ -11,7 +11,7 @@ import pkgutil
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -22,7 +22,7 @@ from checks.case import Case
 from checks.evidence import Agreement
 from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
 from checks.mesh import Change, Cluster, Mesh, Unreadable
-from checks.resources import DaemonSet, Deployment, EndpointSlice, Pod, ReplicaSet, Resource, StatefulSet, WorkloadEntry
+from checks.resources import DaemonSet, Deployment, EndpointSlice, Node, Pod, ReplicaSet, Resource, StatefulSet, WorkloadEntry
 from checks.viewpoints import Caller, callers
 
 if TYPE_CHECKING:
@@ -241,12 +241,16 @@ def _ages(mesh: Mesh) -> tuple[ClusterAge, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """One host looked at: what was found, and what it was looked at through, so that a change knows whom it reaches."""
+    """One host looked at: what was found, and what it was looked at through, so that a change knows whom it reaches.
+
+    `services` are those whose endpoints decide what callers hold. Why a host is ill may stand anywhere in their `namespaces`.
+    """
 
     routes: tuple[Route, ...]
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
     services: frozenset[tuple[str, str]]
+    namespaces: frozenset[str]
 
 
 def _look(host: str, mesh: Mesh) -> _Looked:
@@ -263,7 +267,9 @@ def _look(host: str, mesh: Mesh) -> _Looked:
     services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
     services.update((s.hostname, s.namespace) for i in _istiods(mesh) for s in i.by_host.get(host, ()))
     found = tuple(r for v in case.views for r in v.routes)
-    return _Looked(found, _ordered(findings), tuple(skipped), frozenset(services))
+    services |= case.read
+    ill = findings or any(r.failing_share for r in found)
+    return _Looked(found, _ordered(findings), tuple(skipped), frozenset(services), frozenset({ns for _, ns in services} if ill else ()))
 
 
 def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -283,7 +289,7 @@ def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     if ground is None or stale is None:
         by_host = {host: _look(host, mesh) for host in hosts(mesh)}
     else:
-        by_host = {host: looked if stale.isdisjoint(looked.services) else _look(host, mesh) for host, looked in ground.by_host.items()}
+        by_host = {host: looked if stale.spares(looked) else _look(host, mesh) for host, looked in ground.by_host.items()}
     findings = _ordered(f for looked in by_host.values() for f in looked.findings)
     skipped = (*_unread(mesh), *dict.fromkeys(s for looked in by_host.values() for s in looked.skipped))
     made = Sweep(len(by_host), findings, skipped, _ages(mesh))
@@ -294,15 +300,26 @@ def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
 _OF_NAMESPACE: tuple[type[Resource], ...] = (Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, WorkloadEntry)
 
 
-def _touched(old: Mesh, new: Mesh) -> frozenset[tuple[str, str]] | None:
-    """The (host, namespace) of services whose endpoints or workloads differ between two meshes; None when anything else does."""
+class _Touched(NamedTuple):
+    """What differs between two meshes of one configuration: (host, namespace) of services, and all namespaces with any difference."""
+
+    services: set[tuple[str, str]]
+    namespaces: set[str]
+
+    def spares(self, looked: _Looked) -> bool:
+        """Whether nothing differs that a host was looked at through."""
+        return self.services.isdisjoint(looked.services) and self.namespaces.isdisjoint(looked.namespaces)
+
+
+def _touched(old: Mesh, new: Mesh) -> _Touched | None:
+    """What the events between two meshes touch; None when it is the configuration, or how much of it could be read."""
+    out = _Touched(set(), set())
     if old is new:
-        return frozenset()
+        return out
     if any(old.istiod(c.name) is not new.istiod(c.name) for c in new.clusters if c.name in {o.name for o in old.clusters}):
         return None
     if [c.name for c in old.clusters] != [c.name for c in new.clusters]:
         return None
-    out: set[tuple[str, str]] = set()
     for a, b in zip(old.clusters, new.clusters, strict=True):
         if a is b:
             continue
@@ -310,16 +327,17 @@ def _touched(old: Mesh, new: Mesh) -> frozenset[tuple[str, str]] | None:
             return None
         for kind in {*a.objects, *b.objects}:
             was, now = a.objects.get(kind, {}), b.objects.get(kind, {})
-            if was is now:
+            if was is now or (kind is Node and old.localities(a) == new.localities(b)):
                 continue
             spaces = [ns for ns in {*was, *now} if was.get(ns) is not now.get(ns)]
             if kind is EndpointSlice:
-                out.update(_of_slices(a, b, spaces))
+                out.services.update(_of_slices(a, b, spaces))
             elif kind in _OF_NAMESPACE:
-                out.update((s.hostname, s.namespace) for i in _istiods(new) for s in i.services if s.namespace in spaces)
+                out.services.update((s.hostname, s.namespace) for i in _istiods(new) for s in i.services if s.namespace in spaces)
             elif spaces:
                 return None
-    return frozenset(out)
+            out.namespaces.update(spaces)
+    return out
 
 
 def _of_slices(old: Cluster, new: Cluster, spaces: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -533,7 +533,7 @@ class Mesh:
         made_of = (
             *entries,
             holder.objects.get(WorkloadEntry, {}).get(namespace),
-            *(c.objects.get(Pod, {}).get(namespace) for c in self.clusters),
+            *(c.objects.get(kind, {}).get(namespace) for c in self.clusters for kind in (Pod, ReplicaSet)),
             *(x for c in self.clusters for x in (self.localities(c), self.cluster_id(c), c.objects.get(Namespace), self.config_map(c))),
         )
         return self.once(
@@ -595,12 +595,12 @@ class Mesh:
 PERSISTENT = "istio.io/persistent-session"
 
 
-def _cluster_ids(space: Mapping[str, Deployment] | Mapping[str, Pod]) -> list[str]:
+def _cluster_ids(space: Mapping[str, Resource]) -> list[str]:
     """The CLUSTER_ID of each istiod among some Deployments or Pods, empty where it says none."""
     out: list[str] = []
     for _, o in sorted(space.items()):
         if o.labels.get("app") == "istiod":
-            containers = o.spec.template.spec.containers if isinstance(o, Deployment) else o.spec.containers
+            containers = o.spec.template.spec.containers if isinstance(o, Deployment) else o.spec.containers if isinstance(o, Pod) else ()
             out.append(next((e.value for c in containers for e in c.env or () if e.name == "CLUSTER_ID"), ""))
     return out
 
@@ -613,7 +613,7 @@ def _same_plane(old: Cluster, new: Cluster) -> bool:
         was, now = old.objects.get(kind, {}), new.objects.get(kind, {})
         if was is not now:
             for ns in was.keys() | now.keys():
-                if was.get(ns) is not now.get(ns) and _cluster_ids(old.within(kind, ns)) != _cluster_ids(new.within(kind, ns)):
+                if was.get(ns) is not now.get(ns) and _cluster_ids(was.get(ns, {})) != _cluster_ids(now.get(ns, {})):
                     return False
     return True
 

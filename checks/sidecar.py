@@ -230,8 +230,7 @@ def _binds(ups: Upstreams, listener: Listener, service: HostService, port: HostP
 
 
 def _instances(ups: Upstreams, service: HostService, port: HostPort) -> list[IstioEndpoint]:
-    shard = ups.mesh.endpoints(ups.istiod, service.hostname, service.namespace)
-    return [e for e in shard if (e.legacy_port == port.number if e.legacy_port else e.port_name == port.name)]
+    return [e for e in ups.endpoints(service) if (e.legacy_port == port.number if e.legacy_port else e.port_name == port.name)]
 
 
 def _instances_open(ups: Upstreams, service: HostService, port: HostPort) -> bool:

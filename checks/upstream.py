@@ -100,8 +100,15 @@ class Upstreams:
     istiod: Istiod
     proxy: Proxy
     scope: Scope
+    read: set[tuple[str, str]] = field(default_factory=set)
+    """Whose endpoints were looked at: (host, namespace)."""
     _known: dict[tuple[str, int, str, bool], Upstream] = field(default_factory=dict)
     _vips: dict[str, Upstream] = field(default_factory=dict)
+
+    def endpoints(self, service: HostService) -> tuple[IstioEndpoint, ...]:
+        """Every endpoint of a service, of all ports and subsets."""
+        self.read.add((service.hostname, service.namespace))
+        return self.mesh.endpoints(self.istiod, service.hostname, service.namespace)
 
     def of(self, host: str, port: int, subset: str = "", *, sni: bool = False) -> Upstream:
         """The cluster of a host's port and subset."""
@@ -231,7 +238,7 @@ class Upstreams:
         return "eds"
 
     def _candidates(self, service: HostService, port_name: str, port: int, labels: dict[str, str], *, dns: bool) -> list[IstioEndpoint]:
-        shard = self.mesh.endpoints(self.istiod, service.hostname, service.namespace)
+        shard = self.endpoints(service)
         if dns:
             # CDS matches on the port's number where the registry gave one, else on its name (EndpointShards.CopyEndpoints)
             on_port = [e for e in shard if (e.legacy_port == port if e.legacy_port else e.port_name == port_name)]

@@ -33,10 +33,11 @@ def proxy_kind(pod: Pod) -> ViewpointKind:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A population of proxies that see the same, and one proxy of it that stands for all."""
+    """A population of proxies that see the same, and one proxy of it that stands for all; `ports` are those that a gateway's pod names."""
 
     viewpoint: Viewpoint
     proxy: Proxy
+    ports: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
     spaces = cluster.objects.get(Pod, {})
     for namespace in sorted(spaces):
         space = cluster.within(Pod, namespace)
-        made_of = space, istiod, cluster.objects.get(Namespace)
+        made_of = space, istiod, cluster.objects.get(Namespace), mesh.localities(cluster)
         yield from mesh.once(("callers", cluster.name, namespace), made_of, partial(_of_namespace, mesh, cluster, space, selectors))
 
 
@@ -104,7 +105,10 @@ def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], select
         first = min(members, key=lambda p: (not p.ready, p.name))
         selector = None if kind == "sidecar" and sidecars == 1 else str(key) if kind != "sidecar" else _told_apart(members)
         viewpoint = Viewpoint(cluster.name, kind, first.namespace, None, selector)
-        out.append(Caller(viewpoint, mesh.proxy(cluster, first, kind)))
+        ports = (
+            () if kind == "sidecar" else tuple((p.name, p.container_port) for c in first.spec.containers for p in c.ports or () if p.name)
+        )
+        out.append(Caller(viewpoint, mesh.proxy(cluster, first, kind), ports))
     return out
 
 

@@ -67,9 +67,9 @@ def unknown_host(branch: Branch) -> bool:
 
 def by_rule(case: Case) -> list[list[Branch]]:
     """Every destination of every caller, those of one written rule together."""
-    groups: dict[tuple[str, str], list[Branch]] = {}
+    groups: dict[object, list[Branch]] = {}
     for b in case.branches:
-        groups.setdefault((b.resource, b.path.rpartition("[")[0]), []).append(b)
+        groups.setdefault((b.place, b.path.rpartition("[")[0]), []).append(b)
     return list(groups.values())
 
 

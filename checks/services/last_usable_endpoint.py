@@ -63,7 +63,8 @@ def _alone(branch: Branch) -> str:
 
 
 def _owners(case: Case, branch: Branch, cluster_id: str) -> list[tuple[Cluster, Workload]]:
-    """The workloads that would stand beside the last endpoint. Those of other clusters are not meant: what they want, they want there."""
+    """The workloads that would stand beside the last endpoint, the one that lacks most first; what other clusters want, they want there."""
     u = branch.upstream
     found = case.owners(u.service, u if u.subset else None) if u.service else []
-    return [(c, w) for c, w in found if case.mesh.cluster_id(c) == cluster_id]
+    beside = [(c, w) for c, w in found if case.mesh.cluster_id(c) == cluster_id]
+    return sorted(beside, key=lambda o: o[1].ready - o[1].wanted)
