@@ -52,6 +52,7 @@ MAX_FILE = 512 << 20  # bytes of one file or archive member
 MAX_TOTAL = 4 << 30  # bytes of a whole source, unpacked
 MAX_DEPTH = 200  # nesting of one YAML document: libyaml's composer recurses on the C stack
 MAX_NODES = 5_000_000  # nodes of one YAML document after its aliases are followed
+_HEAD = 1 << 16  # bytes by which a file among many is judged
 
 
 class BadSource(Exception):
@@ -63,13 +64,21 @@ def read(path: str, name: str, *, mesh: str = "", read_at: float) -> Cluster:
 
     Raises BadSource, with file and line where there is one, when nothing can be read.
     """
+    return _gather(_files(path), path, name, mesh, read_at)
+
+
+def read_bytes(data: bytes, shown: str, name: str, *, read_at: float) -> Cluster:
+    """As `read`, of text or an archive at hand; `shown` is what people call it. Raises BadSource."""
+    return _gather(_one(shown, io.BytesIO(data)), shown, name, "", read_at)
+
+
+def _gather(files: Iterable[_File], path: str, name: str, mesh: str, read_at: float) -> Cluster:
     gathered = _Gathered()
-    several = False
-    for file in _files(path):
-        several = several or file.one_of_many
+    for file in files:
         try:
             for line, document in _documents(file):
-                gathered.take(document, file.name, line)
+                if file.speaks:
+                    gathered.take(document, file.name, line)
         except BadSource as error:
             if not file.one_of_many:
                 raise
@@ -84,6 +93,7 @@ class _File(NamedTuple):
     name: str
     data: bytes
     one_of_many: bool
+    speaks: bool = True  # of manifests; one that does not is read only to see whether it is a broken one
 
 
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0o?[0-7_]+|0x[0-9a-fA-F_]+|0b[01_]+)$")
@@ -483,19 +493,26 @@ def _directory(path: str) -> Iterator[_File]:
             if not file.is_file():
                 continue
             with file.open("rb") as opened:
-                if _wanted(name, head := opened.read(1 << 16)):
+                if _wanted(name, head := opened.read(_HEAD)):
                     data = head + _bytes(opened, str(file))
                     total += len(data)
                     if total > MAX_TOTAL:
                         raise BadSource(f"{path} is larger than {MAX_TOTAL >> 20} MiB.")
-                    yield _File(str(file), data, one_of_many=True)
+                    yield _File(str(file), data, one_of_many=True, speaks=_speaks(head))
 
 
 def _wanted(name: str, head: bytes) -> bool:
-    """Whether a file among many may hold manifests: by its suffix, or (a bug-report's `crs`) without one by how it begins."""
+    """Whether a file among many may hold manifests: by its suffix, or (a bug-report's `crs`) without one by how it begins.
+
+    A small one with the suffix is looked at even if it says nothing of manifests: it may be one that broke while it was written.
+    """
     suffix = PurePosixPath(name).suffix.lower()
     begins = head.lstrip().startswith((b"apiVersion:", b"items:", b"kind:", b"---", b"{"))
-    return (suffix in _SUFFIXES or (not suffix and begins)) and _MANIFEST.search(head) is not None
+    return (suffix in _SUFFIXES and (_speaks(head) or len(head) < _HEAD)) or (not suffix and begins and _speaks(head))
+
+
+def _speaks(head: bytes) -> bool:
+    return _MANIFEST.search(head) is not None
 
 
 def _tar(name: str, opened: BinaryIO) -> Iterator[_File]:
@@ -517,8 +534,9 @@ def _tar(name: str, opened: BinaryIO) -> Iterator[_File]:
             if not member.isreg() or _hidden(member.name):
                 continue  # links are never followed, so they cannot lead anywhere
             data = archive.extractfile(member)
-            if data is not None and _wanted(member.name, head := data.read(1 << 16)):
-                yield _File(f"{name}/{member.name.removeprefix('./')}", head + _bytes(data, member.name), one_of_many=True)
+            if data is not None and _wanted(member.name, head := data.read(_HEAD)):
+                whole = head + _bytes(data, member.name)
+                yield _File(f"{name}/{member.name.removeprefix('./')}", whole, one_of_many=True, speaks=_speaks(head))
 
 
 def _zip(name: str, opened: BinaryIO) -> Iterator[_File]:
@@ -532,8 +550,9 @@ def _zip(name: str, opened: BinaryIO) -> Iterator[_File]:
             if member.is_dir() or stat.S_ISLNK(mode) or _hidden(member.filename):
                 continue
             with archive.open(member) as data:
-                if _wanted(member.filename, head := data.read(1 << 16)):
-                    yield _File(f"{name}/{member.filename}", head + _bytes(data, member.filename), one_of_many=True)
+                if _wanted(member.filename, head := data.read(_HEAD)):
+                    whole = head + _bytes(data, member.filename)
+                    yield _File(f"{name}/{member.filename}", whole, one_of_many=True, speaks=_speaks(head))
 
 
 def _refuse(archive: str, member: str, *, special: bool, total: int) -> None:

@@ -30,6 +30,7 @@ from checks.finding import Finding, Severity
 from checks.mesh import Change, Mesh
 from checks.resources import KIND_OF, EndpointSlice, Pod, ReplicaSet
 from templates import messages, picture
+from templates.words import percent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -434,7 +435,7 @@ def _line(before: Alert | None, after: Alert, reason: Reason, now: float) -> Mes
         case Reason.SHARE_CHANGED if before is not None:
             words, text = (
                 "changed",
-                f"from {before.finding.failing_share:.0%} to {after.finding.failing_share:.0%}: {after.finding.message}",
+                f"from {percent(before.finding.failing_share)} to {percent(after.finding.failing_share)}: {after.finding.message}",
             )
         case Reason.UNKNOWN:
             words, text = "unknown", after.unknown_why

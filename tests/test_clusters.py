@@ -614,7 +614,7 @@ async def test_a_broken_file_of_a_directory_keeps_what_it_held_and_only_that(tmp
     put(tmp_path / "b.yaml", service("b1"), service("b2"))
     async with running(ClusterSource("east", path=str(tmp_path))) as clusters:
         assert await clusters.synced(5)
-        (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: [")
+        (tmp_path / "a.yaml").write_text("{ this is no manifest")
         put(tmp_path / "b.yaml", service("b1"), {**service("b3"), "spec": 7})
         await until(lambda: names(clusters.clusters()[0]) == {"shop/a1", "shop/a2", "shop/b1"})
         assert {m.ref for m in clusters.clusters()[0].malformed} == {str(tmp_path / "a.yaml"), "Service shop/b3"}

@@ -223,6 +223,17 @@ def test_a_broken_file_of_a_directory_is_malformed_and_stops_nothing(tmp_path: P
     assert other == Malformed(str(tmp_path / "c.json"), "3: it is not JSON: JSON is malformed: invalid character (byte 54)")
 
 
+def test_a_file_of_a_directory_that_says_nothing_of_manifests_is_malformed_only_when_it_is_broken(tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", SERVICE)
+    write(tmp_path / "b.yaml", "{ this is no manifest")
+    write(tmp_path / "c.json", '{"data": [')
+    write(tmp_path / "values.yaml", "replicas: 3\nimage: {tag: v1}\n")
+    write(tmp_path / "big.yaml", "{ " + "x" * (1 << 17))
+    cluster = read(tmp_path)
+    assert names(cluster) == {"Service shop/cart"}
+    assert [m.ref for m in cluster.malformed] == [str(tmp_path / "b.yaml"), str(tmp_path / "c.json")]
+
+
 # --- archives --------------------------------------------------------------------------------------------------------------
 
 

@@ -140,6 +140,21 @@ async def test_what_made_it_well_is_what_was_done_where_it_is_about(store: Store
     assert told.startswith("Deployment mynamespace/destination-v1 was changed at ")
 
 
+async def test_a_share_that_is_almost_everything_is_never_told_as_everything(store: Store):
+    world = World(BROKEN)
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    rules = BROKEN.get(VirtualService, "mynamespace", "destination")
+    assert rules is not None
+    (rule,) = rules.spec.http or ()
+    shares = tuple(replace(r, weight=weight) for r, weight in zip(rule.route or (), (9996, 4), strict=True))
+    shifted = replace(rules, spec=replace(rules.spec, http=(replace(rule, route=shares),)))
+    world.now = (BROKEN.apply([Change("east", VirtualService, "mynamespace", "destination", shifted)]),)
+    await sweeper.look()
+    _, lines = await message(store)
+    assert "from 95 % to &gt;99 %:" in lines[-1]
+
+
 def identity_of_the_alert(cluster: Cluster) -> str:
     found = Finding(
         cause="subset-empty-weighted",
