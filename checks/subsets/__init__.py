@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
+from checks import names
 from checks.case import Branch, Case, endpoints_command, short
 from checks.mesh import Change
-from checks.resources import VirtualService
+from checks.resources import DestinationRule, Subset, VirtualService
 from checks.upstream import Upstream, shares
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from checks.finding import Finding
+    from checks.istiod import Istiod, MergedRule, Proxy
+    from checks.registry import HostService, IstioEndpoint
+
+
+def wanted_labels(u: Upstream) -> Mapping[str, str]:
+    """What an endpoint of a subset must carry."""
+    subset = u.rule.subset(u.subset) if u.rule else None
+    return (subset.labels if subset is not None else None) or {}
 
 
 def labels(u: Upstream) -> str:
     """A subset's labels as people write them: `version=v1`."""
-    subset = u.rule.subset(u.subset) if u.rule else None
-    found = (subset.labels if subset is not None else None) or {}
-    return ",".join(f"{k}={v}" for k, v in sorted(found.items())) or "(no labels)"
+    return words(wanted_labels(u))
+
+
+def words(found: Mapping[str, str] | None) -> str:
+    """Labels as people write them."""
+    return ",".join(f"{k}={v}" for k, v in sorted((found or {}).items())) or "(no labels)"
+
+
+def definition(u: Upstream) -> tuple[DestinationRule, int]:
+    """The DestinationRule that defines a subset, and which of its subsets it is. Raises LookupError when none does."""
+    if u.rule is None or u.subset not in u.rule.subset_origins:
+        raise LookupError(u.subset)
+    rule = u.rule.subset_origins[u.subset]
+    return rule, [s.name for s in rule.spec.subsets or ()].index(u.subset)
+
+
+def of_port(case: Case, branch: Branch) -> list[IstioEndpoint]:
+    """The endpoints of a destination's port, of all subsets."""
+    u = branch.upstream
+    port = u.service.port(u.port) if u.service else None
+    if u.service is None or port is None:
+        return []
+    found = case.endpoints(branch.view.ups.istiod, u.service)
+    return [e for e in found if (e.legacy_port == port.number if e.legacy_port else e.port_name == port.name)]
+
+
+def carriers(case: Case, branch: Branch, wanted: Mapping[str, str]) -> list[str]:
+    """The addresses of the endpoints of a destination's port that carry some labels."""
+    return [e.at for e in of_port(case, branch) if all(e.labels.get(k) == v for k, v in wanted.items())]
 
 
 def nobody(case: Case, branch: Branch) -> bool:
@@ -134,3 +171,209 @@ def _hundredths(weights: list[int], total: int) -> list[int]:
     parts = [int(s * total) for s in shares(weights)]
     parts[0] += total - sum(parts)
     return parts
+
+
+# --- subsets that a DestinationRule defines and these callers do not get --------------------------------------------------
+
+
+class Lost(NamedTuple):
+    """Why callers do not know a subset: the cause, the DestinationRule that defines it, and the one that they get (None: none)."""
+
+    cause: str
+    rule: DestinationRule
+    winner: MergedRule | None
+    selecting: DestinationRule | None = None
+
+
+def undefined(branch: Branch) -> bool:
+    """Whether a destination names a subset that its caller's DestinationRule does not define."""
+    u = branch.upstream
+    known = u.service is not None and u.service.port(u.port) is not None
+    return known and bool(u.subset) and (u.rule is None or u.rule.subset(u.subset) is None)
+
+
+def lost(case: Case, branch: Branch) -> Lost | None:
+    """Why the caller of a destination does not know its subset although a DestinationRule for the host defines it; None when none does."""
+    u = branch.upstream
+    if not undefined(branch) or u.service is None:
+        return None
+    istiod, proxy, service, winner = branch.view.ups.istiod, branch.view.ups.proxy, u.service, u.rule
+    return case.once(f"lost {id(u)}", partial(_lost, istiod, proxy, service, u.subset, winner))
+
+
+def _lost(istiod: Istiod, proxy: Proxy, service: HostService, subset: str, winner: MergedRule | None) -> Lost | None:
+    defining = [
+        r for r in destination_rules(istiod) if not r.spec.workload_selector and any(s.name == subset for s in r.spec.subsets or ())
+    ]
+    found = [reason for r in defining if (reason := _reason(istiod, proxy, service, winner, r)) is not None]
+    order = [winner.namespace if winner else service.namespace, service.namespace, istiod.config.root_namespace]
+    return min(found, key=lambda x: order.index(x.rule.namespace) if x.rule.namespace in order else len(order), default=None)
+
+
+def control_planes(case: Case) -> list[Istiod]:
+    """Every control plane of the mesh, once."""
+    return list(dict.fromkeys(case.mesh.istiod(c.name) for c in case.mesh.clusters))
+
+
+def destination_rules(istiod: Istiod) -> list[DestinationRule]:
+    """Every DestinationRule, oldest first."""
+    found = [r for r in istiod.all(DestinationRule) if isinstance(r, DestinationRule)]
+    return sorted(found, key=lambda r: (r.created, r.name, r.namespace))
+
+
+def _reason(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRule | None, rule: DestinationRule) -> Lost | None:
+    host = names.fqdn(rule.spec.host, rule.namespace)
+    near = rule.namespace in {proxy.namespace, service.namespace, istiod.config.root_namespace}
+    if not names.subset_of(service.hostname, host):
+        meant = meant_host(istiod, rule)
+        return Lost("dr-host-shortname" if near else "dr-in-wrong-namespace", rule, winner) if service.hostname in meant else None
+    if not near:
+        return Lost("dr-in-wrong-namespace", rule, winner)
+    selecting = _selecting(istiod, proxy, service, winner)
+    shown = exported_to(istiod, rule, proxy.namespace)
+    if selecting is not None and shown:
+        return Lost("dr-workloadselector-shadow", rule, winner, selecting)
+    if winner is not None and winner.namespace == proxy.namespace != rule.namespace:
+        return Lost("dr-client-ns-hides-subsets", rule, winner)
+    if not shown:
+        return Lost("dr-not-exported", rule, winner)
+    if winner is not None and winner.namespace == rule.namespace:
+        return Lost("dr-split-exportto" if winner.host == host else "dr-specific-hides-wildcard", rule, winner)
+    return None
+
+
+def _selecting(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRule | None) -> DestinationRule | None:
+    """The DestinationRule with a workloadSelector that takes the place of a plain one: it selects the caller, or stands alone in the caller's namespace."""
+    if winner is not None:
+        return winner.origins[0] if winner.selector is not None else None
+    found = istiod.destination_rules(proxy.namespace, service)
+    return found[0].origins[0] if found else None
+
+
+def exported_to(istiod: Istiod, rule: DestinationRule, namespace: str) -> bool:
+    """Whether a DestinationRule is shown to the callers of a namespace."""
+    to = names.export_set(rule.spec.export_to or istiod.config.default_destination_rule_export_to or ("*",), rule.namespace)
+    return bool(to & {"*", namespace})
+
+
+def meant_host(istiod: Istiod, rule: DestinationRule) -> list[str]:
+    """The Kubernetes hosts that a DestinationRule's host could have meant where no service has it as istiod reads it."""
+    said = rule.spec.host
+    if names.is_wildcard(said) or names.fqdn(said, rule.namespace) in istiod.by_host:
+        return []
+    if "." in said:
+        return [h for h in (f"{said}.svc.{names.DOMAIN}", f"{said}.{names.DOMAIN}") if h in istiod.by_host]
+    namesakes = istiod.once("namesakes", lambda: _namesakes(istiod))
+    return namesakes.get(said, [])
+
+
+def _namesakes(istiod: Istiod) -> dict[str, list[str]]:
+    out: dict[str, list[str]] = {}
+    for s in istiod.services:
+        if s.kubernetes:
+            out.setdefault(s.name, []).append(s.hostname)
+    return out
+
+
+def by_rule(case: Case, cause: str) -> Iterator[tuple[Lost, list[Branch]]]:
+    """The destinations that a cause of DestinationRules explains, those of one pair of rules together."""
+    groups: dict[tuple[str, str], tuple[Lost, list[Branch]]] = {}
+    for branches in case.caused(cause):
+        for b in branches:
+            if (found := lost(case, b)) is not None:
+                groups.setdefault((found.rule.ref, found.winner.ref if found.winner else ""), (found, []))[1].append(b)
+    yield from groups.values()
+
+
+def callers(branches: Iterable[Branch]) -> str:
+    """Who calls, in words: `callers in client and web`."""
+    spaces = list(dict.fromkeys(v.namespace for b in branches for v in b.view.callers.viewpoints))
+    more = f" and {len(spaces) - 3} more namespaces" if len(spaces) > 4 else ""
+    first = spaces[:3] if more else spaces
+    return f"callers in {', '.join(first)}{more}" if more or len(first) < 2 else f"callers in {', '.join(first[:-1])} and {first[-1]}"
+
+
+def unseen(
+    case: Case,
+    cause: str,
+    found: Lost,
+    branches: Sequence[Branch],
+    *,
+    resource: DestinationRule,
+    path: str,
+    why: str,
+    fix: str,
+    patch: str | None = None,
+) -> Finding:
+    """The finding of subsets that `found.rule` defines and these callers do not get; `why` completes the first sentence."""
+    first = branches[0]
+    share, subsets = case.share(branches), missing(branches)
+    said = f"subset{'s'[: len(subsets) != 1]} {' and '.join(subsets)} of {short(first.upstream.host)}"
+    return case.finding(
+        cause,
+        cluster=case.cluster_of(first),
+        resource=resource.ref,
+        path=path,
+        message=f"{percent(share)} of the requests of a rule fail for {callers(branches)}: {said} {'is' if len(subsets) == 1 else 'are'} defined by {found.rule.ref}, {why}.",
+        share=share,
+        viewpoints=case.viewpoints(branches),
+        evidence=tuple(_definitions(found, first, subsets)),
+        fix=fix,
+        patch=patch,
+        commands=(
+            f"istioctl proxy-config cluster <pod> --fqdn {first.upstream.host}",
+            f"kubectl -n {found.rule.namespace} get destinationrule {found.rule.name} -o yaml",
+        ),
+    )
+
+
+def _definitions(found: Lost, first: Branch, subsets: Sequence[str]) -> Iterator[str]:
+    rule = found.rule
+    exported = f", exportTo {', '.join(rule.spec.export_to)}" if rule.spec.export_to else ""
+    for s in rule.spec.subsets or ():
+        if s.name in subsets:
+            yield f"{rule.ref} (host {rule.spec.host}{exported}) defines {s.name} as {words(s.labels)}"
+    if found.winner is None:
+        yield f"these callers get no DestinationRule for {first.upstream.host}"
+    for origin in found.winner.origins if found.winner else ():
+        known = ", ".join(s.name for s in origin.spec.subsets or ()) or "no subset"
+        yield f"these callers get {origin.ref} (host {origin.spec.host}), which defines {known}"
+    yield f"{first.path or 'a rule'} of {first.resource} leads to subset {first.upstream.subset}"
+
+
+def missing(branches: Iterable[Branch]) -> list[str]:
+    """The names of the subsets that some destinations lead to."""
+    return sorted({b.upstream.subset for b in branches})
+
+
+def edit_rule(
+    case: Case, branches: Sequence[Branch], rule: DestinationRule, new: DestinationRule, operations: Sequence[dict[str, object]]
+) -> str | None:
+    """A kubectl command that changes a DestinationRule, when it is proved to bring every failing share to 0."""
+    cluster = case.cluster_of(branches[0])
+    if not case.heals([Change(cluster, DestinationRule, rule.namespace, rule.name, new)], branches):
+        return None
+    value = msgspec.json.encode(operations).decode()
+    return f"kubectl -n {rule.namespace} patch destinationrule {rule.name} --type=json -p '{value}'"
+
+
+def add_subsets(case: Case, branches: Sequence[Branch], rule: DestinationRule, definer: DestinationRule) -> str | None:
+    """A proved kubectl command that repeats in one DestinationRule the subsets of another that some destinations lead to."""
+    names_ = missing(branches)
+    added = tuple(Subset(s.name, s.labels) for s in definer.spec.subsets or () if s.name in names_)
+    new = replace(rule, spec=replace(rule.spec, subsets=(*(rule.spec.subsets or ()), *added)))
+    plain: list[object] = [{"name": s.name, "labels": s.labels or {}} for s in added]
+    if rule.spec.subsets:
+        operations: list[dict[str, object]] = [{"op": "add", "path": "/spec/subsets/-", "value": s} for s in plain]
+    else:
+        operations = [{"op": "add", "path": "/spec/subsets", "value": plain}]
+    return edit_rule(case, branches, rule, new, operations)
+
+
+def export(case: Case, branches: Sequence[Branch], rule: DestinationRule, to: tuple[str, ...] | None) -> str | None:
+    """A proved kubectl command that sets a DestinationRule's exportTo, or takes it away."""
+    new = replace(rule, spec=replace(rule.spec, export_to=to))
+    operation: dict[str, object] = {"op": "remove", "path": "/spec/exportTo"}
+    if to is not None:
+        operation = {"op": "add", "path": "/spec/exportTo", "value": to}
+    return edit_rule(case, branches, rule, new, [operation])

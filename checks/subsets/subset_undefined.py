@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
-from checks.subsets import percent, reweigh
+from checks.subsets import percent, reweigh, undefined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 @explains("subset-undefined")
 def _explains(_: Case, branch: Branch) -> bool:
-    u = branch.upstream
-    known = u.service is not None and u.service.port(u.port) is not None
-    return known and bool(u.subset) and (u.rule is None or u.rule.subset(u.subset) is None)
+    return undefined(branch)
 
 
 @check("subset-undefined")

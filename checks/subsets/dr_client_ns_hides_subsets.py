@@ -1,0 +1,46 @@
+"""dr-client-ns-hides-subsets (MESH107)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.finding import Finding, check, explains
+from checks.subsets import add_subsets, by_rule, lost, unseen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Branch, Case
+
+
+@explains("dr-client-ns-hides-subsets", before=("subset-undefined",))
+def _explains(case: Case, branch: Branch) -> bool:
+    found = lost(case, branch)
+    return found is not None and found.cause == "dr-client-ns-hides-subsets"
+
+
+@check("dr-client-ns-hides-subsets")
+def dr_client_ns_hides_subsets(case: Case) -> Iterator[Finding]:
+    """A DestinationRule in the callers' own namespace takes the place of the one that defines the subset.
+
+    istiod looks for a DestinationRule in the caller's namespace first, then in the service's, then in the root namespace, and the first that
+    matches the host (a wildcard like `*.local` does as well) wins whole: nothing is merged across namespaces. A rule that only sets a timeout or
+    TLS there hides every subset of the service's own rule, for these callers alone: 503 (flag NC). Callers elsewhere are fine.
+
+    How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` names the DestinationRule that was used; it differs between namespaces.
+
+    How to fix it: repeat the subsets in the DestinationRule nearest to the callers, or remove that one.
+    """
+    for found, branches in by_rule(case, "dr-client-ns-hides-subsets"):
+        winner = found.winner.origins[0] if found.winner else found.rule
+        yield unseen(
+            case,
+            "dr-client-ns-hides-subsets",
+            found,
+            branches,
+            resource=winner,
+            path="spec.subsets",
+            why=f"and these callers get {winner.ref} of their own namespace in its place",
+            fix=f"Repeat the subset in {winner.ref}, or remove that rule so that {found.rule.ref} applies.",
+            patch=add_subsets(case, branches, winner, found.rule),
+        )

@@ -1,0 +1,77 @@
+"""dr-host-shortname (MESH110)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from checks.finding import Finding, check, explains
+from checks.subsets import by_rule, control_planes, destination_rules, edit_rule, lost, meant_host, unseen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from checks.case import Branch, Case
+    from checks.resources import DestinationRule
+
+
+@explains("dr-host-shortname", before=("subset-undefined",))
+def _explains(case: Case, branch: Branch) -> bool:
+    found = lost(case, branch)
+    return found is not None and found.cause == "dr-host-shortname"
+
+
+@check("dr-host-shortname")
+def dr_host_shortname(case: Case) -> Iterator[Finding]:
+    """A DestinationRule's host is a short or partial name that means another host than its author thought.
+
+    A host without any dot is completed with the namespace of the *DestinationRule*; `NAME.NAMESPACE` has a dot and is taken literally. Either way
+    no service has that host, and the rule applies to nothing: a subset that it defines does not exist (503, flag NC), and its TLS
+    settings and outlier detection are silently missing.
+
+    How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` names no DestinationRule.
+
+    How to fix it: write the host in full, `NAME.NAMESPACE.svc.cluster.local`.
+    """
+    told: set[str] = set()
+    for found, branches in by_rule(case, "dr-host-shortname"):
+        rule, host = found.rule, branches[0].upstream.host
+        how = "takes literally, since it has a dot" if "." in rule.spec.host else f"completes to {rule.spec.host}.{rule.namespace}"
+        yield unseen(
+            case,
+            "dr-host-shortname",
+            found,
+            branches,
+            resource=rule,
+            path="spec.host",
+            why=f"whose host {rule.spec.host} istiod {how}",
+            fix=f"Write the host of {rule.ref} in full: {host}.",
+            patch=_in_full(case, branches, rule, host),
+        )
+        told.add(rule.ref)
+    for istiod in control_planes(case):
+        for rule in destination_rules(istiod):
+            if rule.ref not in told and "." in rule.spec.host and case.host in meant_host(istiod, rule):
+                told.add(rule.ref)
+                yield case.finding(
+                    "dr-host-shortname",
+                    cluster=case.mesh.cluster(istiod.cluster).name,
+                    resource=rule.ref,
+                    path="spec.host",
+                    message=(
+                        f"{rule.ref} applies to nothing: istiod takes its host {rule.spec.host} literally, since it has a dot, "
+                        f"and the service is called {case.host}."
+                    ),
+                    share=0.0,
+                    viewpoints=case.viewpoints(case.branches),
+                    evidence=(f"{rule.ref} has host {rule.spec.host}", f"{case.host} is a service of the mesh, {rule.spec.host} is none"),
+                    fix=f"Write the host of {rule.ref} in full: {case.host}.",
+                    patch=_in_full(case, case.branches, rule, case.host),
+                    commands=(f"istioctl proxy-config cluster <pod> --fqdn {case.host}",),
+                )
+
+
+def _in_full(case: Case, branches: Sequence[Branch], rule: DestinationRule, host: str) -> str | None:
+    new = replace(rule, spec=replace(rule.spec, host=host))
+    return edit_rule(case, branches, rule, new, [{"op": "replace", "path": "/spec/host", "value": host}]) if branches else None

@@ -1,0 +1,46 @@
+"""dr-specific-hides-wildcard (MESH114)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.finding import Finding, check, explains
+from checks.subsets import add_subsets, by_rule, lost, unseen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Branch, Case
+
+
+@explains("dr-specific-hides-wildcard", before=("subset-undefined",))
+def _explains(case: Case, branch: Branch) -> bool:
+    found = lost(case, branch)
+    return found is not None and found.cause == "dr-specific-hides-wildcard"
+
+
+@check("dr-specific-hides-wildcard")
+def dr_specific_hides_wildcard(case: Case) -> Iterator[Finding]:
+    """A DestinationRule for the exact host hides the one for a wildcard that defines the subset.
+
+    Of the DestinationRules of one namespace istiod takes the one whose host is the most specific, whole; it merges nothing across different
+    hosts. What only `*.NAMESPACE.svc.cluster.local` says, its subsets, TLS mode and outlier detection, is lost for that host: 503 (flag NC) for its
+    subsets.
+
+    How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` names the DestinationRule of the exact host and lacks the subset.
+
+    How to fix it: copy what is needed from the wildcard's rule into the exact host's.
+    """
+    for found, branches in by_rule(case, "dr-specific-hides-wildcard"):
+        winner = found.winner.origins[0] if found.winner else found.rule
+        yield unseen(
+            case,
+            "dr-specific-hides-wildcard",
+            found,
+            branches,
+            resource=winner,
+            path="spec.subsets",
+            why=f"whose host {found.rule.spec.host} is less specific than {winner.spec.host} of {winner.ref}: only that one applies",
+            fix=f"Copy the subset from {found.rule.ref} into {winner.ref}.",
+            patch=add_subsets(case, branches, winner, found.rule),
+        )

@@ -1,0 +1,51 @@
+"""dr-workloadselector-shadow (MESH113)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.finding import Finding, check, explains
+from checks.subsets import add_subsets, by_rule, lost, unseen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Branch, Case
+
+
+@explains("dr-workloadselector-shadow", before=("subset-undefined",))
+def _explains(case: Case, branch: Branch) -> bool:
+    found = lost(case, branch)
+    return found is not None and found.cause == "dr-workloadselector-shadow"
+
+
+@check("dr-workloadselector-shadow")
+def dr_workloadselector_shadow(case: Case) -> Iterator[Finding]:
+    """A DestinationRule with a workloadSelector takes the place of the plain one that defines the subset.
+
+    A rule with `workloadSelector` applies to the *calling* pods that it selects, and there it replaces the plain rule whole. In a client namespace
+    other than the service's it hides the service's rule from the callers that it does not select, too. A subset that only the plain rule
+    defines does not exist for them: 503 (flag NC).
+
+    How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` names the DestinationRule; it differs between pods of one namespace.
+
+    How to fix it: repeat the subsets in the rule with the workloadSelector; where it hides the service's rule from pods that it does not select,
+    add one without selector beside it.
+    """
+    for found, branches in by_rule(case, "dr-workloadselector-shadow"):
+        selecting = found.selecting or found.rule
+        chosen = found.winner is not None
+        how = "selects these callers" if chosen else "does not select them and stands in their namespace, where it hides every other"
+        yield unseen(
+            case,
+            "dr-workloadselector-shadow",
+            found,
+            branches,
+            resource=selecting,
+            path="spec.subsets" if chosen else "spec.workloadSelector",
+            why=f"and {selecting.ref} with a workloadSelector takes its place: it {how}",
+            fix=f"Repeat the subset in {selecting.ref}."
+            if chosen
+            else f"Add a DestinationRule without workloadSelector to namespace {selecting.namespace} that defines the subset.",
+            patch=add_subsets(case, branches, selecting, found.rule) if chosen else None,
+        )
