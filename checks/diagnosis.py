@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from checks.istiod import Istiod
 
-FAMILIES = ("subsets", "routing", "services", "entries")
+FAMILIES = ("subsets", "routing", "services", "entries", "security")
 
 
 class Verdict(StrEnum):

@@ -188,6 +188,27 @@ class _DefaultTrafficPolicy(Struct, rename="camel"):
     outlier_detection: OutlierDetection | None = None
 
 
+class ExtAuthz(Struct, rename="camel"):
+    """envoyExtAuthzHttp or envoyExtAuthzGrpc: where requests are authorized, and whether they pass when nobody answers there."""
+
+    service: str = ""
+    port: int | str = 0
+    fail_open: bool = False
+
+
+class ExtensionProvider(Struct, rename="camel"):
+    """One of MeshConfig.extensionProviders: only external authorizers are read."""
+
+    name: str = ""
+    envoy_ext_authz_http: ExtAuthz | None = None
+    envoy_ext_authz_grpc: ExtAuthz | None = None
+
+    @property
+    def authorizer(self) -> ExtAuthz | None:
+        """Whom it asks, when it is an authorizer."""
+        return self.envoy_ext_authz_http or self.envoy_ext_authz_grpc
+
+
 class _ProxyConfig(Struct, rename="camel"):
     proxy_metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -205,6 +226,8 @@ class MeshConfig(Struct, rename="camel"):
     locality_lb_setting: LocalityLbSetting = msgspec.field(default_factory=LocalityLbSetting)
     default_traffic_policy: _DefaultTrafficPolicy | None = None
     discovery_selectors: tuple[dict[str, object], ...] | None = None
+    enable_auto_mtls: bool = True
+    extension_providers: tuple[ExtensionProvider, ...] = ()
     default_config: _ProxyConfig = msgspec.field(default_factory=_ProxyConfig)
 
     @property

@@ -218,8 +218,17 @@ class EnvVar(_Object, frozen=True):
     value: str = ""
 
 
+class HTTPGet(_Object, frozen=True):
+    """What an HTTP probe asks for."""
+
+    path: str = ""
+    port: int | str = 0
+
+
 class Probe(_Object, frozen=True):
-    """A container's probe: only that there is one."""
+    """A container's probe: what it asks for over HTTP, else only that there is one."""
+
+    http_get: HTTPGet | None = None
 
 
 class Container(_Object, frozen=True):

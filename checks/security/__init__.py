@@ -1,0 +1,494 @@
+"""TLS between callers and servers, and who is let in (MESH821 to MESH831): what its findings have in common.
+
+The server's side is decided by the control plane of the server's cluster, the caller's side by the caller's own.
+Rules: pilot/pkg/model/{authentication,authorization}.go, pilot/pkg/security/{authn,authz}, pilot/pkg/xds/endpoints/mtls_checker.go and
+pilot/pkg/networking/core/cluster_tls.go in istio/istio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from checks.answers import Viewpoint
+from checks.resources import AuthorizationPolicy, Namespace, PeerAuthentication, Pod
+from checks.viewpoints import proxy_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from checks.case import Branch, Case
+    from checks.istiod import Istiod, MergedRule
+    from checks.mesh import Cluster, Mesh
+    from checks.registry import HostPort, HostService, IstioEndpoint
+    from checks.resources import PolicyRule, PolicySource, TrafficPolicy
+
+Speech = Literal["plain", "mutual", "tls"]
+"""What a caller's Envoy speaks: plain text, TLS with the mesh's certificates, or TLS of its own."""
+
+
+class Mode(NamedTuple):
+    """What a server accepts on a port (STRICT, PERMISSIVE, DISABLE), who says so, and where in it; nobody for the default."""
+
+    mode: str
+    policy: PeerAuthentication | None
+    path: str = "spec.mtls.mode"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An endpoint that gets requests, and the sidecar'd or bare pod behind it."""
+
+    endpoint: IstioEndpoint
+    cluster: Cluster
+    pod: Pod
+
+    @property
+    def meshed(self) -> bool:
+        """Whether a sidecar receives what is sent to the port; one that lets the port by does not."""
+        return proxy_kind(self.pod) == "sidecar" and not self.bypassed
+
+    @property
+    def bypassed(self) -> bool:
+        """Whether an annotation keeps the port from the sidecar."""
+        port = str(self.endpoint.port)
+        included = self.pod.annotations.get("traffic.sidecar.istio.io/includeInboundPorts")
+        if included is not None and included.strip() != "*":
+            return port not in _listed(included)
+        return port in _listed(self.pod.annotations.get("traffic.sidecar.istio.io/excludeInboundPorts", ""))
+
+
+def _listed(text: str) -> set[str]:
+    return {p.strip() for p in text.split(",")}
+
+
+# --- the server's side -----------------------------------------------------------------------------------------------------------
+
+
+def servers(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> list[Server]:
+    """The healthy endpoints that are pods which speak for themselves: no gateway, no waypoint, no pod of the ambient mesh, no VM."""
+    out: list[Server] = []
+    for e in endpoints:
+        if e.health != "healthy" or e.tunnel or not e.workload:
+            continue
+        cluster = mesh.cluster(e.cluster)
+        space = cluster.within(Pod, e.namespace)
+        pod = mesh.once(("pods by ip", cluster.name, e.namespace), (space,), partial(_by_ip, space)).get(e.address)
+        if pod is not None and proxy_kind(pod) in {"sidecar", "none"}:
+            out.append(Server(e, cluster, pod))
+    return out
+
+
+def _by_ip(space: Mapping[str, Pod]) -> dict[str, Pod]:
+    return {p.status.pod_ip: p for _, p in sorted(space.items()) if p.status.pod_ip}
+
+
+def accepts(mesh: Mesh, server: Server) -> Mode:
+    """What a server's sidecar accepts on its port."""
+    return peer(mesh, mesh.istiod(server.cluster.name), server.endpoint.namespace, server.pod.labels, server.endpoint.port)
+
+
+def peer(mesh: Mesh, istiod: Istiod, namespace: str, labels: Mapping[str, str], port: int) -> Mode:
+    """The effective PeerAuthentication of a workload's port (authn.ComposePeerAuthentication): the oldest of each scope, UNSET inherits."""
+    mesh.require(mesh.cluster(istiod.cluster), PeerAuthentication)
+    policies = istiod.once("peer authentications", lambda: _peers(istiod))
+    root = istiod.config.root_namespace
+    found = Mode("PERMISSIVE", None)
+    wide = [next((p for p in policies.get(ns, ()) if not _selects(p)), None) for ns in dict.fromkeys((root, namespace))]
+    own = [p for p in policies.get(namespace, ()) if namespace != root and _selects(p) and p.spec.selector is not None]
+    narrow = next((p for p in own if p.spec.selector is not None and p.spec.selector.matches(labels)), None)
+    for policy in (*wide, narrow):
+        if policy is not None and policy.spec.mtls is not None and policy.spec.mtls.mode != "UNSET":
+            found = Mode(policy.spec.mtls.mode, policy)
+    at = ((narrow.spec.port_level_mtls if narrow is not None else None) or {}).get(str(port))
+    if at is not None and at.mode != "UNSET":
+        found = Mode(at.mode, narrow, f"spec.portLevelMtls.{port}.mode")
+    return found
+
+
+def _selects(policy: PeerAuthentication) -> bool:
+    return policy.spec.selector is not None and bool(policy.spec.selector.wanted)
+
+
+def _peers(istiod: Istiod) -> dict[str, list[PeerAuthentication]]:
+    out: dict[str, list[PeerAuthentication]] = {}
+    found = [p for p in istiod.all(PeerAuthentication) if isinstance(p, PeerAuthentication)]
+    for p in sorted(found, key=lambda p: (p.created, p.name, p.namespace)):
+        out.setdefault(p.namespace, []).append(p)
+    return out
+
+
+# --- the caller's side -----------------------------------------------------------------------------------------------------------
+
+
+def reached(case: Case, branch: Branch) -> list[Server]:
+    """The pods that a branch's requests end at; none where TLS is only passed through, or where the answer is not the caller's to give."""
+    u = branch.upstream
+    if branch.view.callers.proxy.kind == "waypoint" or u.service is None or not u.defined or u.name.startswith("outbound_."):
+        return []
+    if not u.unseen:
+        return servers(case.mesh, u.endpoints)
+    port = u.service.port(u.port)
+    shard = case.endpoints(branch.view.ups.istiod, u.service)
+    return servers(case.mesh, [e for e in shard if port is not None and e.port_name == port.name])
+
+
+def speaks(case: Case, branch: Branch, server: Server) -> Speech:
+    """What a caller speaks to an endpoint: as the DestinationRule says, else auto-mTLS."""
+    u = branch.upstream
+    istiod = branch.view.ups.istiod
+    policy = u.rule.policy_for(u.port, u.subset) if u.rule else None
+    if policy is not None and policy.tls is not None:
+        return _SPEECH.get(policy.tls.mode, "tls")
+    service = u.service
+    if service is None or service.external or not istiod.config.enable_auto_mtls:
+        return "plain"
+    if peer(case.mesh, istiod, service.namespace, {}, 0).mode == "DISABLE":
+        return "plain"
+    if u.unseen:
+        return "mutual" if all(e.tls for e in case.endpoints(istiod, service)) else "plain"
+    if (written := _written(u.rule, u.port, u.subset)) is not None:
+        return "mutual" if written == "ISTIO_MUTUAL" else "plain"
+    e = server.endpoint
+    if not e.tls:
+        return "plain"
+    return "plain" if peer(case.mesh, istiod, e.namespace, e.labels, e.port).mode == "DISABLE" else "mutual"
+
+
+_SPEECH: dict[str, Speech] = {"DISABLE": "plain", "ISTIO_MUTUAL": "mutual"}
+
+
+def _written(rule: MergedRule | None, port: int, subset: str) -> str | None:
+    """The TLS mode that istiod marks endpoints by: here a port's settings without tls inherit (tlsModeForDestinationRule)."""
+    if rule is None:
+        return None
+    inner = rule.subset(subset) if subset else None
+    for policy in (inner.traffic_policy if inner else None, rule.policy):
+        for _, mode in _tls(policy, port, ""):
+            return mode
+    return None
+
+
+def _tls(policy: TrafficPolicy | None, port: int, at: str) -> Iterator[tuple[str, str]]:
+    """Where a policy says tls for a port, and what: the port's settings first."""
+    if policy is None:
+        return
+    for i, p in enumerate(policy.port_level_settings or ()):
+        if p.port is not None and p.port.number == port and p.tls is not None:
+            yield f"{at}.portLevelSettings[{i}].tls", p.tls.mode
+    if policy.tls is not None:
+        yield f"{at}.tls", policy.tls.mode
+
+
+def tls_at(branch: Branch) -> tuple[str, str] | None:
+    """The DestinationRule that says how a branch speaks, and where in it; None when no rule does."""
+    u = branch.upstream
+    if u.rule is None:
+        return None
+    if u.subset and (origin := u.rule.subset_origins.get(u.subset)) is not None:
+        for i, s in enumerate(origin.spec.subsets or ()):
+            if s.name == u.subset:
+                for path, _ in _tls(s.traffic_policy, u.port, f"spec.subsets[{i}].trafficPolicy"):
+                    return origin.ref, path
+    for origin in u.rule.origins:
+        if origin.spec.traffic_policy is u.rule.policy:
+            for path, _ in _tls(origin.spec.traffic_policy, u.port, "spec.trafficPolicy"):
+                return origin.ref, path
+    return None
+
+
+# --- callers without a proxy -----------------------------------------------------------------------------------------------------
+
+_NEVER = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outsider:
+    """Pods of one workload that call without a proxy. `meant` says what asks for a sidecar that they do not have; empty: outside on purpose."""
+
+    viewpoint: Viewpoint
+    cluster: Cluster
+    pods: tuple[Pod, ...]
+    workload: str
+    meant: str
+
+
+def outsiders(mesh: Mesh) -> Iterator[Outsider]:
+    """The workloads of every namespace that run without a proxy, and outside of the ambient mesh."""
+    for cluster in mesh.clusters:
+        root = mesh.istiod(cluster.name).config.root_namespace
+        for namespace in sorted(set(cluster.objects.get(Pod, {})) - _NEVER - {root}):
+            space = cluster.within(Pod, namespace)
+            made_of = space, cluster.objects.get(Namespace)
+            yield from mesh.once(("outsiders", cluster.name, namespace), made_of, partial(_outsiders, mesh, cluster, namespace))
+
+
+def _outsiders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Outsider, ...]:
+    around = cluster.get(Namespace, "", namespace)
+    labels = around.labels if around is not None else {}
+    plain = [p for _, p in sorted(cluster.within(Pod, namespace).items()) if _outside(p, labels)]
+    named = sorted(((mesh.workload(cluster, p), p) for p in plain), key=lambda n: (n[0], n[1].name))
+    out: list[Outsider] = []
+    for workload, members in groupby(named, key=lambda n: n[0]):
+        pods = tuple(p for _, p in members)
+        app = pods[0].labels.get("app") or pods[0].labels.get("app.kubernetes.io/name")
+        viewpoint = Viewpoint(cluster.name, "none", namespace, None, f"app={app}" if app else None)
+        kind, _, name = workload.partition(" ")
+        out.append(Outsider(viewpoint, cluster, pods, f"{kind} {namespace}/{name}", _meant(pods[0], labels, namespace)))
+    return tuple(out)
+
+
+def _outside(pod: Pod, namespace: Mapping[str, str]) -> bool:
+    ambient = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
+    wanted = pod.labels.get("istio.io/dataplane-mode", namespace.get("istio.io/dataplane-mode")) == "ambient"
+    ended = pod.status.phase in {"Succeeded", "Failed"} or bool(pod.metadata.deletion_timestamp)
+    return proxy_kind(pod) == "none" and not ambient and not wanted and not ended
+
+
+def _meant(pod: Pod, namespace: Mapping[str, str], name: str) -> str:
+    """What asks for a sidecar in a pod, as the injection webhook decides (its namespaceSelector and objectSelector)."""
+    own = pod.labels.get("sidecar.istio.io/inject", pod.annotations.get("sidecar.istio.io/inject", ""))
+    if own == "false" or pod.spec.host_network:
+        return ""
+    injection, revision = namespace.get("istio-injection"), namespace.get("istio.io/rev")
+    if injection == "enabled":
+        return f"namespace {name} has label istio-injection=enabled"
+    if injection == "disabled":
+        return ""
+    if revision:
+        return f"namespace {name} has label istio.io/rev={revision}"
+    return "its pods have label sidecar.istio.io/inject=true" if pod.labels.get("sidecar.istio.io/inject") == "true" else ""
+
+
+def wants(case: Case, outsider: Outsider) -> str:
+    """What says that a workload without proxy means to call the host, beyond what the host's own namespace says; empty when nothing does."""
+    if outsider.viewpoint.namespace in {s.namespace for s in case.mesh.istiod(outsider.cluster.name).by_host.get(case.host, ())}:
+        return ""
+    return case.wants(outsider.viewpoint)
+
+
+def around(case: Case) -> Iterator[tuple[HostService, HostPort, list[Server]]]:
+    """What a caller without proxy reaches when it calls the host: the pods behind each port of its Service."""
+    for cluster in case.mesh.clusters:
+        istiod = case.mesh.istiod(cluster.name)
+        for service in istiod.by_host.get(case.host, ()):
+            if not service.kubernetes or service.external:
+                continue
+            shard = case.endpoints(istiod, service)
+            for port in service.ports:
+                yield service, port, servers(case.mesh, [e for e in shard if e.port_name == port.name])
+            return
+
+
+# --- who is let in ---------------------------------------------------------------------------------------------------------------
+
+
+class Peer(NamedTuple):
+    """Who asks, as an AuthorizationPolicy sees it: the caller's namespace; without a certificate nothing is known of it."""
+
+    namespace: str
+    known: bool
+
+
+Answer = int
+"""Whether a rule matches: 0 never, 1 some requests or not to be decided, 2 every request."""
+
+
+def policies(mesh: Mesh, cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> list[AuthorizationPolicy]:
+    """The AuthorizationPolicies that a workload's own proxy enforces: of the root namespace and of its own, by selector, without dry runs."""
+    istiod = mesh.istiod(cluster.name)
+    mesh.require(mesh.cluster(istiod.cluster), AuthorizationPolicy)
+    spaces = istiod.once("authorization policies", lambda: _policies(istiod))
+    found = [p for ns in dict.fromkeys((istiod.config.root_namespace, namespace)) for p in spaces.get(ns, ())]
+    return [p for p in found if p.spec.selector is None or p.spec.selector.matches(labels)]
+
+
+def _policies(istiod: Istiod) -> dict[str, list[AuthorizationPolicy]]:
+    out: dict[str, list[AuthorizationPolicy]] = {}
+    for p in istiod.all(AuthorizationPolicy):
+        dry = p.annotations.get("istio.io/dry-run", "").lower() in {"true", "1", "t"}
+        if isinstance(p, AuthorizationPolicy) and not p.spec.target_ref and not p.spec.target_refs and not dry:
+            out.setdefault(p.namespace, []).append(p)
+    for found in out.values():
+        found.sort(key=lambda p: (p.created, p.name))
+    return out
+
+
+class Refusal(NamedTuple):
+    """A policy that refuses every call, and where in it the reason stands."""
+
+    policy: AuthorizationPolicy
+    path: str
+
+
+def refused(found: Sequence[AuthorizationPolicy], who: Peer, port: int, *, tcp: bool, strictly: bool = True) -> Refusal | None:
+    """Whether policies refuse every call of a peer to a port, as far as that can be decided.
+
+    `strictly` False asks what would be if fields of HTTP could be looked at on this port: then they decide nothing either way.
+    """
+    for p in found:
+        for i, rule in enumerate(p.spec.rules or ()):
+            if p.spec.action == "DENY" and matched(rule, who, port, tcp=tcp, strictly=strictly, deny=True) == 2:
+                return Refusal(p, f"spec.rules[{i}]")
+    allowing = [p for p in found if p.spec.action == "ALLOW"]
+    rules = [r for p in allowing for r in p.spec.rules or ()]
+    if allowing and not any(matched(r, who, port, tcp=tcp, strictly=strictly, deny=False) for r in rules):
+        blamed = next((p for p in allowing if p.spec.rules), allowing[0])
+        return Refusal(blamed, "spec.rules")
+    return None
+
+
+def matched(rule: PolicyRule, who: Peer, port: int, *, tcp: bool, strictly: bool, deny: bool) -> Answer:
+    """Whether a rule matches a peer's calls to a port (authz/model: on TCP an ALLOW rule with fields of HTTP is dropped, a DENY rule loses them)."""
+    if tcp and strictly and not deny and of_http(rule):
+        return 0
+    silent = tcp and strictly
+    sources = [_source(f.source, who, silent=silent) for f in rule.from_ or ()]
+    operations = [
+        _both(
+            _ports(t.operation.ports, t.operation.not_ports, port),
+            1 if not silent and any((t.operation.hosts, t.operation.not_hosts, *_http_of(t.operation))) else 2,
+        )
+        for t in rule.to or ()
+    ]
+    conditions = [_condition(c.key, bool(c.values), who, silent=silent) for c in rule.when or ()]
+    return _both(max(sources, default=2), max(operations, default=2), *conditions)
+
+
+def _http_of(o: object) -> tuple[object, ...]:
+    return tuple(getattr(o, f) for f in ("methods", "not_methods", "paths", "not_paths"))
+
+
+def of_http(rule: PolicyRule) -> bool:
+    """Whether a rule looks at something that only HTTP has."""
+    return (
+        any(f.source.request_principals or f.source.not_request_principals for f in rule.from_ or ())
+        or any(t.operation.hosts or t.operation.not_hosts or any(_http_of(t.operation)) for t in rule.to or ())
+        or any(c.key.startswith("request.") for c in rule.when or ())
+    )
+
+
+def by_identity(rule: PolicyRule) -> bool:
+    """Whether a rule looks at the certificate of the peer."""
+    return any(
+        f.source.principals
+        or f.source.namespaces
+        or f.source.service_accounts
+        or f.source.trust_domains
+        or f.source.not_principals
+        or f.source.not_namespaces
+        or f.source.not_service_accounts
+        for f in rule.from_ or ()
+    ) or any(c.key.startswith("source.") and c.key != "source.ip" for c in rule.when or ())
+
+
+def _both(*answers: int) -> Answer:
+    return min(answers, default=2)
+
+
+def _source(s: PolicySource, who: Peer, *, silent: bool) -> Answer:
+    parts: list[int] = []
+    if any((s.ip_blocks, s.not_ip_blocks, s.remote_ip_blocks, s.not_remote_ip_blocks)):
+        parts.append(1)
+    if (s.request_principals or s.not_request_principals) and not silent:
+        parts.append(1)
+    if s.namespaces:
+        parts.append(2 if who.known and any(_fits(n, who.namespace) for n in s.namespaces) else 0)
+    parts += [_named(names, who) for names in (s.principals, s.service_accounts, s.trust_domains) if names]
+    if s.not_namespaces:
+        parts.append(0 if who.known and any(_fits(n, who.namespace) for n in s.not_namespaces) else 2)
+    if s.not_principals or s.not_service_accounts or s.not_trust_domains:
+        parts.append(1 if who.known else 2)
+    return _both(*parts)
+
+
+def _named(patterns: tuple[str, ...], who: Peer) -> Answer:
+    """Identities: a peer's namespace is known here, its service account is not."""
+    if not who.known:
+        return 0
+    if "*" in patterns:
+        return 2
+    return 1 if any("*" in p or "/ns/" not in p or f"/ns/{who.namespace}/" in p for p in patterns) else 0
+
+
+def _fits(pattern: str, text: str) -> bool:
+    if pattern.startswith("*"):
+        return text.endswith(pattern[1:])
+    return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
+
+
+def _ports(ports: tuple[str, ...] | None, not_ports: tuple[str, ...] | None, port: int) -> Answer:
+    return 2 if (not ports or str(port) in ports) and str(port) not in (not_ports or ()) else 0
+
+
+def _condition(key: str, wanted: bool, who: Peer, *, silent: bool) -> Answer:  # noqa: FBT001 - the condition has values
+    if key.startswith("request.") and silent:
+        return 2
+    if key.startswith("source.") and key != "source.ip" and not who.known:
+        return 0 if wanted else 2
+    return 1
+
+
+# --- what findings say -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A part of the pods behind a branch that a caller does not get through to, and the object that decides it."""
+
+    branch: Branch
+    server: Server
+    part: float
+    ref: str
+    path: str
+    only: tuple[str, ...] = ()
+    """Namespaces of the callers that it holds for; empty: of all."""
+
+    @property
+    def viewpoints(self) -> tuple[Viewpoint, ...]:
+        """The callers that it holds for."""
+        return tuple(v for v in self.branch.view.callers.viewpoints if not self.only or v.namespace in self.only)
+
+
+def share(missed: Iterable[Miss]) -> float:
+    """The part of a rule's requests that some misses take, of the rule where it is largest."""
+    parts = {(id(m.branch.step), m.branch.index, id(m.server.endpoint)): m.branch.share * m.part for m in missed}
+    sums: dict[int, float] = {}
+    for (step, _, _), part in parts.items():
+        sums[step] = sums.get(step, 0.0) + part
+    return round(min(1.0, max(sums.values(), default=0.0)), 6)
+
+
+def by_object(missed: Iterable[Miss]) -> list[list[Miss]]:
+    """Misses that one field of one object decides, together."""
+    groups: dict[tuple[str, str, str], list[Miss]] = {}
+    for m in missed:
+        groups.setdefault((m.server.cluster.name, m.ref, m.path), []).append(m)
+    return list(groups.values())
+
+
+def holder(case: Case, ref: str, *candidates: Cluster) -> str:
+    """The name of the cluster that an object stands in: the first of some control planes' clusters that has it."""
+    kind, _, name = ref.partition(" ")
+    namespace, _, name = name.partition("/")
+    for c in candidates:
+        home = case.mesh.cluster(case.mesh.istiod(c.name).cluster)
+        for struct, spaces in home.objects.items():
+            if struct.__name__ == kind and name in spaces.get(namespace, {}):
+                return home.name
+    return candidates[0].name
+
+
+def seen(missed: Sequence[Miss]) -> Iterator[str]:
+    """The pods that are not reached."""
+    said = sorted({f"pod {m.server.pod.namespace}/{m.server.pod.name} serves port {m.server.endpoint.port}" for m in missed})
+    yield from said[:3]
+    if len(said) > 3:
+        yield f"and {len(said) - 3} more pods"
+
+
+def viewpoints(missed: Iterable[Miss]) -> tuple[Viewpoint, ...]:
+    """The callers that some misses belong to."""
+    return tuple(dict.fromkeys(v for m in missed for v in m.viewpoints))

@@ -1,0 +1,151 @@
+"""authz-principal-without-mtls (MESH829)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.case import short
+from checks.finding import Finding, check
+from checks.security import (
+    Miss,
+    Outsider,
+    Peer,
+    Refusal,
+    Server,
+    accepts,
+    around,
+    by_object,
+    holder,
+    outsiders,
+    policies,
+    reached,
+    refused,
+    seen,
+    share,
+    speaks,
+    tls_at,
+    viewpoints,
+    wants,
+)
+from checks.subsets import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
+
+
+@check("authz-principal-without-mtls")
+def authz_principal_without_mtls(case: Case) -> Iterator[Finding]:
+    """An AuthorizationPolicy asks who calls (principals, namespaces, service accounts), and the caller speaks plain text.
+
+    The identity of a caller is its certificate. A server that accepts plain text as well (PERMISSIVE) takes the connection, finds no identity, and
+    an ALLOW rule that asks for one never matches: HTTP calls get 403 "RBAC: access denied", TCP connections are closed. The caller's own
+    namespace in the rule does not help.
+
+    How to see it: the server's access log says rbac_access_denied_matched_policy[none]; istio_requests_total has
+    connection_security_policy="none".
+
+    How to fix it: let the caller speak mutual TLS (a sidecar, no tls mode DISABLE), or let it in by something else, such as ipBlocks.
+    """
+    missed: list[Miss] = []
+    for b in case.branches:
+        if b.share <= 0 or not b.upstream.usable:
+            continue
+        servers = reached(case, b)
+        for s in servers:
+            if not s.meshed or speaks(case, b, s) != "plain" or accepts(case.mesh, s).mode == "STRICT":
+                continue
+            port = b.upstream.service.port(b.upstream.port) if b.upstream.service else None
+            spaces = sorted({v.namespace for v in b.view.callers.viewpoints})
+            refusals = [(ns, anonymous(case, s, ns, tcp=port is not None and port.tcp)) for ns in spaces]
+            missed += [Miss(b, s, 1 / len(servers), r.policy.ref, r.path, (ns,)) for ns, r in refusals if r is not None]
+    for group in by_object(missed):
+        yield _of_callers(case, group)
+    for outsider in outsiders(case.mesh):
+        if not outsider.meant and (why := wants(case, outsider)):
+            yield from _of_outsider(case, outsider, why)
+
+
+def anonymous(case: Case, server: Server, namespace: str, *, tcp: bool) -> Refusal | None:
+    """The policy that refuses a plain call from a namespace for having no identity: with one it would not be certain."""
+    found = policies(case.mesh, server.cluster, server.endpoint.namespace, server.pod.labels)
+    refusal = refused(found, Peer(namespace, known=False), server.endpoint.port, tcp=tcp)
+    if refusal is None or refused(found, Peer(namespace, known=True), server.endpoint.port, tcp=tcp) is not None:
+        return None
+    return refusal
+
+
+def closed(case: Case, namespace: str) -> tuple[float, list[tuple[Server, Refusal]]]:
+    """What part of a plain call from a namespace to the host, on its worst port, is refused for having no identity, and by whom."""
+    worst: tuple[float, list[tuple[Server, Refusal]]] = 0.0, []
+    for _, port, servers in around(case):
+        shut = [
+            (s, r)
+            for s in servers
+            if s.meshed and accepts(case.mesh, s).mode != "STRICT" and (r := anonymous(case, s, namespace, tcp=port.tcp)) is not None
+        ]
+        if servers and len(shut) / len(servers) > worst[0]:
+            worst = len(shut) / len(servers), shut
+    return worst
+
+
+def _of_callers(case: Case, missed: list[Miss]) -> Finding:
+    first = missed[0]
+    u = first.branch.upstream
+    part = share(missed)
+    said = tls_at(first.branch)
+    why = f"{said[0]} switches TLS off ({said[1]})" if said else "automatic mutual TLS does not reach these endpoints"
+    policy = first.ref.partition(" ")[2]
+    namespace, _, name = policy.partition("/")
+    return case.finding(
+        "authz-principal-without-mtls",
+        cluster=holder(case, first.ref, first.server.cluster),
+        resource=first.ref,
+        path=first.path,
+        message=(
+            f"{percent(part)} of the requests of a rule get 403: {first.ref} asks who calls {short(u.host)}, and these callers speak plain text, "
+            "which says nothing about them."
+        ),
+        share=part,
+        viewpoints=viewpoints(missed),
+        evidence=(f"{first.ref} {first.path} lets in by identity alone", why, *seen(missed)),
+        fix=f"Let these callers speak mutual TLS ({said[0]}: tls.mode ISTIO_MUTUAL, or none)."
+        if said
+        else "Let these callers speak mutual TLS.",
+        commands=(
+            f"istioctl x authz check {first.server.pod.name} -n {first.server.pod.namespace}",
+            f"kubectl -n {namespace} get authorizationpolicy {name} -o yaml",
+        ),
+    )
+
+
+def _of_outsider(case: Case, outsider: Outsider, why: str) -> Iterator[Finding]:
+    part, shut = closed(case, outsider.viewpoint.namespace)
+    if not shut:
+        return
+    server, refusal = shut[0]
+    policy = refusal.policy
+    host = short(case.host)
+    yield case.finding(
+        "authz-principal-without-mtls",
+        cluster=holder(case, policy.ref, server.cluster),
+        resource=policy.ref,
+        path=refusal.path,
+        message=(
+            f"{percent(part)} of the calls of {outsider.workload} to {host} get 403: {policy.ref} asks who calls, and {outsider.workload} has no "
+            "sidecar, so it has no identity."
+        ),
+        share=part,
+        viewpoints=(outsider.viewpoint,),
+        evidence=(
+            f"{policy.ref} {refusal.path} lets in by identity alone",
+            f"pod {outsider.pods[0].namespace}/{outsider.pods[0].name} has no container istio-proxy, and nothing asks for one",
+            f"{outsider.viewpoint.namespace} means to call it: {why}",
+        ),
+        fix=f"Give {outsider.workload} a sidecar, or let it in by something else than its identity.",
+        commands=(
+            f"istioctl x authz check {server.pod.name} -n {server.pod.namespace}",
+            f"kubectl -n {policy.namespace} get authorizationpolicy {policy.name} -o yaml",
+        ),
+    )

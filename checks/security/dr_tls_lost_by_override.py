@@ -1,0 +1,153 @@
+"""dr-tls-lost-by-override (MESH823)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from checks import names
+from checks.case import short
+from checks.finding import Finding, check
+from checks.resources import DestinationRule
+from checks.security import accepts, reached
+from checks.subsets import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Branch, Case
+    from checks.istiod import MergedRule
+    from checks.registry import HostService
+    from checks.resources import ClientTLS, TrafficPolicy
+
+_TLS_PORTS = frozenset({443, 8443, 9443, 6443, 636, 465, 993, 5671, 8883})
+"""Ports that speak nothing but TLS, by convention."""
+
+
+class _Lost(NamedTuple):
+    """The field that covers a rule's tls: where it stands, and whose tls it covers."""
+
+    ref: str
+    path: str
+    tls: ClientTLS
+    of: str
+
+
+@check("dr-tls-lost-by-override")
+def dr_tls_lost_by_override(case: Case) -> Iterator[Finding]:
+    """A narrower traffic policy replaces one that says how to speak TLS, says nothing about TLS itself, and callers speak plain text.
+
+    Settings of a port (portLevelSettings) inherit nothing: a port that only gets a connection limit loses the tls of the rule. The same
+    happens where a nearer DestinationRule for the same host takes the place of the one that has the tls. The target speaks TLS alone, so calls
+    are reset or answered with 400 ("plain HTTP request was sent to HTTPS port").
+
+    How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST -o json` shows no transportSocket for this port.
+
+    How to fix it: repeat tls where the narrower policy stands.
+    """
+    groups: dict[tuple[str, str], list[tuple[Branch, _Lost]]] = {}
+    for b in case.branches:
+        if b.share > 0 and b.upstream.usable and (found := lost(case, b)) is not None:
+            groups.setdefault((found.ref, found.path), []).append((b, found))
+    for group in groups.values():
+        branches = [b for b, _ in group]
+        first, found = group[0]
+        u = first.upstream
+        part = case.share(branches)
+        ports = sorted({b.upstream.port for b in branches})
+        which = f"port{'s'[: len(ports) != 1]} {', '.join(map(str, ports))}"
+        yield case.finding(
+            "dr-tls-lost-by-override",
+            cluster=case.cluster_of(first),
+            resource=found.ref,
+            path=found.path,
+            message=(
+                f"{percent(part)} of the requests of a rule reach {short(u.host)} as plain text on {which}, where only TLS is spoken: "
+                f"{found.path} of {found.ref} covers the tls of {found.of} and has none."
+            ),
+            share=part,
+            viewpoints=case.viewpoints(branches),
+            evidence=(
+                f"{found.of} says tls mode {found.tls.mode}",
+                f"{found.path} of {found.ref} takes its place for {which} and says nothing about tls",
+                *sorted({f"{u.host}:{b.upstream.port} leads to port {p}" for b in branches for p in _targets(b)}),
+            ),
+            fix=f"Repeat tls (mode {found.tls.mode}) under {found.path} of {found.ref}.",
+            commands=(
+                f"istioctl proxy-config cluster <pod> --fqdn {u.host} --port {u.port} -o json",
+                f"kubectl -n {found.ref.partition(' ')[2].partition('/')[0]} get destinationrule {found.ref.rpartition('/')[2]} -o yaml",
+            ),
+        )
+
+
+def lost(case: Case, branch: Branch) -> _Lost | None:
+    """What covers the tls that a branch needs; None when nothing does, or when the target would take plain text as well."""
+    u = branch.upstream
+    if u.rule is None or u.service is None or branch.view.callers.proxy.kind == "waypoint":
+        return None
+    effective = u.rule.policy_for(u.port, u.subset)
+    if effective is not None and effective.tls is not None:
+        return None
+    found = _covered(u.rule, u.port, u.subset) or _replaced(branch, u.rule, u.service)
+    return found if found is not None and _needs_tls(case, branch, found.tls) else None
+
+
+def _covered(rule: MergedRule, port: int, subset: str) -> _Lost | None:
+    """The port's settings that cover the tls of the same rule."""
+    origin = next((o for o in rule.origins if o.spec.traffic_policy is rule.policy), rule.origins[0])
+    wide = rule.policy.tls if rule.policy else None
+    inner = rule.subset_origins.get(subset) if subset else None
+    for i, s in enumerate((inner.spec.subsets or ()) if inner is not None else ()):
+        own = s.traffic_policy
+        if s.name == subset and inner is not None and own is not None:
+            tls, of = (own.tls, inner) if own.tls is not None else (wide, origin)
+            if tls is not None and (at := _port_settings(own, port, f"spec.subsets[{i}].trafficPolicy")):
+                return _Lost(inner.ref, at, tls, of.ref)
+    if wide is not None and (at := _port_settings(rule.policy, port, "spec.trafficPolicy")):
+        return _Lost(origin.ref, at, wide, origin.ref)
+    return None
+
+
+def _port_settings(policy: TrafficPolicy | None, port: int, at: str) -> str:
+    for i, p in enumerate((policy.port_level_settings or ()) if policy is not None else ()):
+        if p.port is not None and p.port.number == port:
+            return f"{at}.portLevelSettings[{i}]"
+    return ""
+
+
+def _replaced(branch: Branch, nearer: MergedRule, service: HostService) -> _Lost | None:
+    """The nearer DestinationRule that takes the place of one for the same host that has tls."""
+    istiod = branch.view.ups.istiod
+    owners = (service.namespace, istiod.config.root_namespace)
+    if nearer.namespace in owners or nearer.selector is not None:
+        return None
+    for rule in istiod.all(DestinationRule):
+        if (
+            not isinstance(rule, DestinationRule)
+            or rule.namespace not in owners
+            or names.fqdn(rule.spec.host, rule.namespace) != nearer.host
+        ):
+            continue
+        to = rule.spec.export_to or ("*",)
+        policy = rule.spec.traffic_policy
+        if policy is not None and policy.tls is not None and ("*" in to or branch.view.ups.proxy.namespace in to):
+            return _Lost(nearer.ref, "spec.trafficPolicy", policy.tls, rule.ref)
+    return None
+
+
+def _needs_tls(case: Case, branch: Branch, tls: ClientTLS) -> bool:
+    """Whether a target takes TLS alone: a port that is TLS by convention and that the caller speaks plain text to, or servers that say STRICT."""
+    u = branch.upstream
+    port = u.service.port(u.port) if u.service else None
+    if port is None or port.tls or tls.mode == "DISABLE":
+        return False
+    if tls.mode == "ISTIO_MUTUAL":
+        servers = reached(case, branch)
+        auto = branch.view.ups.istiod.config.enable_auto_mtls
+        return bool(servers) and not auto and all(s.meshed and accepts(case.mesh, s).mode == "STRICT" for s in servers)
+    return bool(_targets(branch)) and all(t in _TLS_PORTS for t in _targets(branch))
+
+
+def _targets(branch: Branch) -> list[int]:
+    """The port numbers at which a branch's requests arrive."""
+    u = branch.upstream
+    return sorted({e.port for e in u.endpoints} or {u.port})

@@ -1,0 +1,137 @@
+"""mtls-plain-to-strict (MESH821)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.case import short
+from checks.finding import Finding, check
+from checks.security import (
+    Miss,
+    Outsider,
+    Server,
+    accepts,
+    around,
+    by_object,
+    holder,
+    outsiders,
+    reached,
+    seen,
+    share,
+    speaks,
+    tls_at,
+    viewpoints,
+    wants,
+)
+from checks.security.dr_tls_lost_by_override import lost
+from checks.subsets import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
+
+
+@check("mtls-plain-to-strict")
+def mtls_plain_to_strict(case: Case) -> Iterator[Finding]:
+    """Callers speak plain text, or TLS without the mesh's certificate, to servers that accept mutual TLS only.
+
+    A DestinationRule switches TLS off (mode DISABLE) or replaces it (SIMPLE), automatic mutual TLS is switched off for the mesh, or the caller
+    is outside of the mesh on purpose, while a PeerAuthentication with mode STRICT covers the server. The server's sidecar finds no filter chain
+    for such a connection and closes it: callers get 503 (flags UF or UC), or a reset when they have no proxy.
+
+    How to see it: the server's access log says NR filter_chain_not_found; `istioctl x describe pod` of a server pod shows STRICT.
+
+    How to fix it: let the DestinationRule say ISTIO_MUTUAL or nothing about TLS, give the caller a sidecar, or let the server accept both
+    (PERMISSIVE).
+    """
+    missed: list[Miss] = []
+    for b in case.branches:
+        if b.share <= 0 or not b.upstream.usable:
+            continue
+        servers = reached(case, b)
+        for s in servers:
+            if s.meshed and speaks(case, b, s) != "mutual" and (mode := accepts(case.mesh, s)).mode == "STRICT" and not lost(case, b):
+                at = tls_at(b) or ((mode.policy.ref, mode.path) if mode.policy else ("", ""))
+                missed.append(Miss(b, s, 1 / len(servers), *at))
+    for group in by_object(missed):
+        yield _of_callers(case, group)
+    for outsider in outsiders(case.mesh):
+        if not outsider.meant and (why := wants(case, outsider)):
+            yield from _of_outsider(case, outsider, why)
+
+
+def _of_callers(case: Case, missed: list[Miss]) -> Finding:
+    first = missed[0]
+    b, server = first.branch, first.server
+    mode = accepts(case.mesh, server)
+    said = tls_at(b)
+    tls = b.upstream.rule.policy_for(b.upstream.port, b.upstream.subset) if b.upstream.rule else None
+    how = tls.tls.mode if tls and tls.tls else ""
+    speech = f"TLS of their own (mode {how})" if how not in {"", "DISABLE"} else "plain text"
+    why = f"{first.ref} says tls mode {how}" if said else "automatic mutual TLS is switched off in MeshConfig"
+    part = share(missed)
+    host = short(b.upstream.host)
+    cluster = holder(case, first.ref, case.mesh.cluster(b.view.ups.istiod.cluster), server.cluster)
+    return case.finding(
+        "mtls-plain-to-strict",
+        cluster=cluster,
+        resource=first.ref,
+        path=f"{first.path}.mode" if said else first.path,
+        message=f"{percent(part)} of the requests of a rule are reset: callers speak {speech} to {host}, which accepts mutual TLS only ({why}).",
+        share=part,
+        viewpoints=viewpoints(missed),
+        evidence=(
+            f"{mode.policy.ref if mode.policy else 'istiod'} {mode.path} is STRICT for port {server.endpoint.port}",
+            why,
+            *seen(missed),
+        ),
+        fix=(
+            f"Set tls.mode ISTIO_MUTUAL in {first.ref}, or leave tls out of it."
+            if said
+            else "Set enableAutoMtls to true in MeshConfig, or write a DestinationRule with tls.mode ISTIO_MUTUAL."
+        ),
+        commands=(
+            f"istioctl x describe pod {server.pod.name} -n {server.pod.namespace}",
+            f"istioctl proxy-config cluster <pod> --fqdn {b.upstream.host} --port {b.upstream.port} -o json",
+        ),
+    )
+
+
+def strict(case: Case) -> tuple[float, list[Server]]:
+    """What part of a plain call to the host, on its worst port, meets a server that accepts mutual TLS only, and these servers."""
+    worst: tuple[float, list[Server]] = 0.0, []
+    for _, _, servers in around(case):
+        shut = [s for s in servers if s.meshed and accepts(case.mesh, s).mode == "STRICT"]
+        if servers and len(shut) / len(servers) > worst[0]:
+            worst = len(shut) / len(servers), shut
+    return worst
+
+
+def _of_outsider(case: Case, outsider: Outsider, why: str) -> Iterator[Finding]:
+    part, shut = strict(case)
+    if not shut:
+        return
+    server = shut[0]
+    mode = accepts(case.mesh, server)
+    ref = mode.policy.ref if mode.policy else ""
+    host = short(case.host)
+    yield case.finding(
+        "mtls-plain-to-strict",
+        cluster=holder(case, ref, server.cluster),
+        resource=ref,
+        path=mode.path,
+        message=f"{percent(part)} of the calls of {outsider.workload} to {host} are reset: it has no sidecar, and {host} accepts mutual TLS only.",
+        share=part,
+        viewpoints=(outsider.viewpoint,),
+        evidence=(
+            f"{ref} {mode.path} is STRICT for port {server.endpoint.port}",
+            f"pod {outsider.pods[0].namespace}/{outsider.pods[0].name} has no container istio-proxy, and nothing asks for one",
+            f"{outsider.viewpoint.namespace} means to call it: {why}",
+        ),
+        fix=f"Give {outsider.workload} a sidecar, or let {host} accept both (PERMISSIVE).",
+        commands=(
+            f"istioctl x describe pod {server.pod.name} -n {server.pod.namespace}",
+            f"kubectl -n {outsider.pods[0].namespace} get pod {outsider.pods[0].name} -o jsonpath='{{.spec.containers[*].name}}'",
+        ),
+    )

@@ -1,0 +1,91 @@
+"""mtls-to-plain (MESH822)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.case import short
+from checks.finding import Finding, check
+from checks.security import Miss, Server, accepts, by_object, holder, reached, seen, share, speaks, tls_at, viewpoints
+from checks.subsets import percent
+from checks.viewpoints import proxy_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Branch, Case
+
+
+@check("mtls-to-plain")
+def mtls_to_plain(case: Case) -> Iterator[Finding]:
+    """Callers speak mutual TLS to servers that take plain text.
+
+    A DestinationRule says ISTIO_MUTUAL and the server's pods have no sidecar, or a PeerAuthentication says DISABLE for them, or an annotation
+    keeps the port from the sidecar; or the pods carry the label that says "I speak Istio's TLS" and have no proxy. The server answers the TLS
+    handshake with something that is none: callers get 503 (flag UF, TLS_error WRONG_VERSION_NUMBER).
+
+    How to see it: the caller's access log names UF with TLS_error; `istioctl proxy-config cluster <pod> -o json` shows the TLS context.
+
+    How to fix it: leave tls out of the DestinationRule, so that Istio decides for each endpoint, or give the server a sidecar.
+    """
+    missed: list[Miss] = []
+    for b in case.branches:
+        if b.share <= 0 or not b.upstream.usable:
+            continue
+        servers = reached(case, b)
+        for s in servers:
+            if _deaf(case, s) and speaks(case, b, s) == "mutual":
+                at = tls_at(b) or (f"{_owner(case, s)}", "spec.template.metadata.labels")
+                missed.append(Miss(b, s, 1 / len(servers), *at))
+    for group in by_object(missed):
+        yield _finding(case, group)
+
+
+def _owner(case: Case, server: Server) -> str:
+    kind, _, name = case.mesh.workload(server.cluster, server.pod).partition(" ")
+    return f"{kind} {server.pod.namespace}/{name}"
+
+
+def _deaf(case: Case, server: Server) -> str:
+    """Why a server does not take mutual TLS, for people; empty when it does."""
+    if proxy_kind(server.pod) == "none":
+        return "has no sidecar"
+    if server.bypassed:
+        return f"keeps port {server.endpoint.port} from its sidecar by an annotation traffic.sidecar.istio.io"
+    mode = accepts(case.mesh, server)
+    if mode.mode == "DISABLE":
+        return f"takes no TLS: {mode.policy.ref if mode.policy else 'istiod'} {mode.path} is DISABLE"
+    return ""
+
+
+def _finding(case: Case, missed: list[Miss]) -> Finding:
+    first = missed[0]
+    b: Branch = first.branch
+    said = tls_at(b)
+    part = share(missed)
+    host = short(b.upstream.host)
+    reasons = sorted({_deaf(case, m.server) for m in missed})
+    why = f"{first.ref} says ISTIO_MUTUAL" if said else f"{first.ref} labels its pods security.istio.io/tlsMode=istio"
+    return case.finding(
+        "mtls-to-plain",
+        cluster=holder(case, first.ref, case.mesh.cluster(b.view.ups.istiod.cluster)) if said else first.server.cluster.name,
+        resource=first.ref,
+        path=f"{first.path}.mode" if said else first.path,
+        message=f"{percent(part)} of the requests of a rule fail: callers speak mutual TLS to {host}, which {' or '.join(reasons)} ({why}).",
+        share=part,
+        viewpoints=viewpoints(missed),
+        evidence=(
+            why,
+            *dict.fromkeys(f"pod {m.server.pod.namespace}/{m.server.pod.name} {_deaf(case, m.server)}" for m in missed[:3]),
+            *seen(missed),
+        ),
+        fix=(
+            f"Leave tls out of {first.ref}, so that Istio decides for each endpoint, or give the pods of {host} a sidecar."
+            if said
+            else f"Give the pods of {first.ref} a sidecar, or remove the label security.istio.io/tlsMode from its template."
+        ),
+        commands=(
+            f"istioctl proxy-config cluster <pod> --fqdn {b.upstream.host} --port {b.upstream.port} -o json",
+            f"kubectl -n {first.server.pod.namespace} get pod {first.server.pod.name} -o jsonpath='{{.spec.containers[*].name}}'",
+        ),
+    )
