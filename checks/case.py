@@ -57,6 +57,14 @@ SAME_AS: dict[str, tuple[str, ...]] = {
     "se-wildcard-resolution": ("IST0106",),
     "two-sidecars-conflict": ("IST0110", "IST0111", "KIA0002", "KIA0003"),
     "svc-inconsistent-ports": ("IST0170",),
+    "targetport-name-unresolved": ("KIA0701",),
+    "tcp-listener-conflict": ("IST0134",),
+    "externalname-alias": ("IST0150",),
+    "pod-in-two-services": ("IST0116", "IST0137"),
+    "waypoint-not-ready": ("IST0171",),
+    "waypoint-ref-invalid": ("IST0171", "KIA1313"),
+    "ambient-l7-without-waypoint": ("KIA1109", "KIA1113", "KIA0210", "KIA0211", "KIA0212", "KIA0109"),
+    "sidecar-and-ambient": ("KIA1311", "KIA1314", "KIA1315", "KIA1316"),
 }
 
 

@@ -1,1 +1,108 @@
-"""Services, their endpoints and workloads (MESH3xx)."""
+"""Services, their endpoints and workloads (MESH3xx), and what is asked of EndpointSlices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.resources import Container, EndpointSlice, Pod, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from checks.case import Branch, Case
+    from checks.mesh import Cluster
+    from checks.registry import HostService, IstioEndpoint
+    from checks.resources import SliceEndpoint
+
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+
+
+def by_service(case: Case, cause: str) -> Iterator[tuple[HostService, list[Branch]]]:
+    """Failing destinations that a cause explains, those of one service together."""
+    groups: dict[str, tuple[HostService, list[Branch]]] = {}
+    for branches in case.caused(cause):
+        for b in branches:
+            if b.upstream.service is not None:
+                groups.setdefault(b.upstream.service.hostname, (b.upstream.service, []))[1].append(b)
+    yield from groups.values()
+
+
+def kubernetes(branch: Branch) -> HostService | None:
+    """The Kubernetes Service of a destination that Envoy holds a cluster for."""
+    service = branch.upstream.service
+    return service if service is not None and branch.upstream.defined and service.kubernetes else None
+
+
+def known(case: Case, branch: Branch, service: HostService) -> tuple[IstioEndpoint, ...]:
+    """Every endpoint that istiod keeps for the Service of a destination, of all ports and subsets."""
+    return case.endpoints(branch.view.ups.istiod, service)
+
+
+def slices(case: Case, service: HostService) -> Iterator[tuple[Cluster, EndpointSlice]]:
+    """The EndpointSlices that carry a Service's name, of every cluster."""
+    for c in case.mesh.clusters:
+        for s in case.mesh.slices(c, service.namespace, service.name):
+            yield c, s
+
+
+def orphans(case: Case, service: HostService) -> list[tuple[Cluster, EndpointSlice]]:
+    """EndpointSlices with endpoints that are meant for a Service by name, owner or pods, and belong to none for want of the label."""
+    selected = {(c.name, p.name) for c, p in case.pods(service)}
+    return [
+        (c, s)
+        for c in case.mesh.clusters
+        for s in c.within(EndpointSlice, service.namespace).values()
+        if not s.service and s.endpoints and (_named(s, service.name) or _aims_at(s.endpoints, c.name, selected))
+    ]
+
+
+def _named(s: EndpointSlice, name: str) -> bool:
+    owners = [o.name for o in s.metadata.owner_references if o.kind == "Service"]
+    if owners:
+        return name in owners
+    # a name that the API server made ends in five letters or digits
+    return s.name == name or s.name.rpartition("-")[0] == name
+
+
+def _aims_at(endpoints: Iterable[SliceEndpoint], cluster: str, selected: set[tuple[str, str]]) -> bool:
+    aims = {(cluster, e.target_ref.name) for e in endpoints if e.target_ref is not None and e.target_ref.kind == "Pod"}
+    return bool(aims) and aims <= selected
+
+
+def missing_pods(case: Case, service: HostService) -> list[tuple[Cluster, EndpointSlice, str]]:
+    """Endpoints of a Service whose targetRef names a pod that is not there: istiod skips them."""
+    return [
+        (c, s, e.target_ref.name)
+        for c, s in slices(case, service)
+        for e in s.endpoints or ()
+        if s.address_type != "FQDN"
+        and e.target_ref is not None
+        and e.target_ref.kind == "Pod"
+        and c.get(Pod, e.target_ref.namespace or s.namespace, e.target_ref.name) is None
+    ]
+
+
+def port_name(branch: Branch) -> str | None:
+    """The name of the Service port that a destination leads to."""
+    service = branch.upstream.service
+    port = service.port(branch.upstream.port) if service is not None else None
+    return port.name if port is not None else None
+
+
+def container_ports(pod: Pod) -> dict[str, int]:
+    """The named ports of a pod's containers, with those of init containers that keep running."""
+    running: list[Container] = [*pod.spec.containers, *(c for c in pod.spec.init_containers or () if c.restart_policy == "Always")]
+    return {p.name: p.container_port for c in running for p in c.ports or () if p.name}
+
+
+def home(case: Case, service: HostService, fallback: Branch) -> str:
+    """The name of the first cluster that has the Service."""
+    for c in case.mesh.clusters:
+        if c.get(Service, service.namespace, service.name) is not None:
+            return c.name
+    return case.cluster_of(fallback)
+
+
+def slices_command(service: HostService) -> str:
+    """The kubectl command that shows a Service's EndpointSlices."""
+    return f"kubectl -n {service.namespace} get endpointslices -l kubernetes.io/service-name={service.name} -o yaml"

@@ -1,0 +1,97 @@
+"""endpoints-ipfamily (MESH323)."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from checks import names
+from checks.case import Branch, Case, endpoints_command, short
+from checks.finding import Finding, check
+from checks.resources import Pod, Service
+from checks.services import home
+from checks.subsets import percent
+from checks.viewpoints import callers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from checks.answers import Viewpoint
+    from checks.mesh import Mesh
+    from checks.registry import HostService
+
+
+def _families(addresses: Iterable[str]) -> frozenset[int]:
+    return frozenset(ipaddress.ip_address(a).version for a in addresses if names.is_ip(a))
+
+
+@check("endpoints-ipfamily")
+def endpoints_ipfamily(case: Case) -> Iterator[Finding]:
+    """Every endpoint of a destination has an address of a family that the caller's pod does not have.
+
+    A pod with only an IPv4 address cannot connect to an endpoint with only an IPv6 address, nor the other way round: the cluster has healthy
+    endpoints, and every connection fails with "Network is unreachable" (503, flag UF).
+
+    How to see it: compare `kubectl get pod -o jsonpath='{.status.podIPs}'` of the caller with ADDRESSTYPE of the Service's EndpointSlices.
+
+    How to fix it: run both dual stack (ipFamilyPolicy PreferDualStack, and dual stack in Istio), or in the same family.
+    """
+    groups: dict[str, tuple[HostService, list[Branch], dict[Viewpoint, Pod]]] = {}
+    for b in case.branches:
+        u = b.upstream
+        healthy = [e.address for e in u.endpoints if e.health == "healthy"]
+        if b.share <= 0 or u.service is None or u.unseen or not healthy or not all(map(names.is_ip, healthy)):
+            continue
+        lost = _unreached(case.mesh, b.view.callers.viewpoints, _families(healthy))
+        if lost and not _dual(case, u.service):
+            _, branches, pods = groups.setdefault(u.service.hostname, (u.service, [], {}))
+            branches.append(b)
+            pods.update(lost)
+    for service, branches, pods in groups.values():
+        first = branches[0]
+        share = case.share(branches)
+        addresses = [e.address for e in first.upstream.endpoints if e.health == "healthy"]
+        family = next(iter(_families(addresses)))
+        yield case.finding(
+            "endpoints-ipfamily",
+            cluster=home(case, service, first),
+            resource=service.sources[0][1],
+            path="spec.ipFamilies" if service.kubernetes else "spec.endpoints",
+            message=f"{percent(share)} of the requests fail: the endpoints of {short(service.hostname)} have IPv{family} addresses alone, and these callers have none of that family.",
+            share=share,
+            viewpoints=pods,
+            evidence=(
+                f"endpoints of {short(service.hostname)}: {', '.join(addresses[:5])}",
+                *(f"{p.ref}: {', '.join(_ips(p))}" for p in list(pods.values())[:5]),
+            ),
+            fix=f"Give {short(service.hostname)} endpoints of the callers' family (ipFamilyPolicy PreferDualStack), or run the callers dual stack.",
+            commands=(
+                f"kubectl -n {service.namespace} get endpointslices -l kubernetes.io/service-name={service.name}",
+                endpoints_command(first.upstream),
+            ),
+        )
+
+
+def _ips(pod: Pod) -> list[str]:
+    return [p.ip for p in pod.status.pod_ips or () if p.ip] or [pod.status.pod_ip]
+
+
+def _unreached(mesh: Mesh, viewpoints: Iterable[Viewpoint], theirs: frozenset[int]) -> dict[Viewpoint, Pod]:
+    """The callers that have no address of these families, each with the pod that stands for it."""
+    known = mesh.once(("families",), tuple(c.objects.get(Pod) for c in mesh.clusters), lambda: _known(mesh))
+    return {v: known[v][0] for v in viewpoints if v in known and known[v][1] and not known[v][1] & theirs}
+
+
+def _known(mesh: Mesh) -> dict[Viewpoint, tuple[Pod, frozenset[int]]]:
+    out = {}
+    for caller in callers(mesh):
+        pod = mesh.cluster(caller.proxy.cluster).get(Pod, caller.proxy.namespace, caller.proxy.pod)
+        if pod is not None:
+            out[caller.viewpoint] = pod, _families(_ips(pod))
+    return out
+
+
+def _dual(case: Case, service: HostService | None) -> bool:
+    """Whether the Service has addresses of both families: Istio then knows its pods by all of theirs."""
+    found = [c.get(Service, service.namespace, service.name) for c in case.mesh.clusters] if service is not None else []
+    return any(len(_families(s.spec.cluster_ips)) > 1 for s in found if s is not None)

@@ -1,0 +1,82 @@
+"""slice-no-service-label (MESH311)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from checks.case import Branch, Case, endpoints_command
+from checks.finding import Finding, check, explains
+from checks.mesh import Change
+from checks.resources import EndpointSlice
+from checks.services import by_service, known, kubernetes, orphans
+from checks.subsets import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from checks.mesh import Cluster
+    from checks.registry import HostService
+
+_LABEL = "kubernetes.io/service-name"
+
+
+@explains(
+    "slice-no-service-label",
+    before=(
+        "svc-selectorless-no-slice",
+        "svc-selector-no-pods",
+        "slice-portname-mismatch",
+        "slice-targetref-pod-missing",
+        "subset-empty-weighted",
+        "subset-empty-all",
+    ),
+)
+def _explains(case: Case, branch: Branch) -> bool:
+    service = kubernetes(branch)
+    return service is not None and not known(case, branch, service) and bool(orphans(case, service))
+
+
+@check("slice-no-service-label")
+def slice_no_service_label(case: Case) -> Iterator[Finding]:
+    """An EndpointSlice that is meant for a Service lacks the label that says so.
+
+    A slice belongs to the Service that its label `kubernetes.io/service-name` names; its own name and its owner mean nothing. Without the label
+    neither Kubernetes nor istiod gives its endpoints to the Service, and every request gets 503 "no healthy upstream" (flag UH).
+
+    How to see it: `kubectl get endpointslices --show-labels` shows the slice without it.
+
+    How to fix it: label the slice with the Service's name.
+    """
+    for service, branches in by_service(case, "slice-no-service-label"):
+        found = orphans(case, service)
+        cluster, first = found[0]
+        share = case.share(branches)
+        yield case.finding(
+            "slice-no-service-label",
+            cluster=cluster.name,
+            resource=first.ref,
+            path="metadata.labels",
+            message=f"{percent(share)} of the requests fail: {first.ref} has the endpoints of {service.sources[0][1]} and lacks label {_LABEL}.",
+            share=share,
+            viewpoints=case.viewpoints(branches),
+            evidence=(
+                *(f"{s.ref} in {c.name}: {len(s.endpoints or ())} endpoints, no label {_LABEL}" for c, s in found),
+                *case.slices_evidence(service),
+            ),
+            fix=f"Label {first.ref} with {_LABEL}={service.name}.",
+            patch=_patch(case, found, service, branches),
+            commands=(f"kubectl -n {service.namespace} get endpointslices --show-labels", endpoints_command(branches[0].upstream)),
+        )
+
+
+def _patch(case: Case, found: list[tuple[Cluster, EndpointSlice]], service: HostService, branches: Sequence[Branch]) -> str | None:
+    cluster, s = found[0]
+    labels = {**s.labels, _LABEL: service.name}
+    changed = replace(s, metadata=replace(s.metadata, labels=labels))
+    if len(found) != 1 or not case.heals([Change(cluster.name, EndpointSlice, s.namespace, s.name, changed)], branches):
+        return None
+    value = msgspec.json.encode(labels).decode()
+    return f'kubectl -n {s.namespace} patch endpointslice {s.name} --type=json -p \'[{{"op":"add","path":"/metadata/labels","value":{value}}}]\''
