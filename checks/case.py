@@ -174,28 +174,33 @@ class Case:
 
     def wants(self, viewpoint: Viewpoint) -> str:
         """What says that a caller means to call the host, for people; empty when nothing does (DESIGN §2, who means to call)."""
+        return " ".join(self.asks(viewpoint))
+
+    def asks(self, viewpoint: Viewpoint) -> tuple[str, ...]:
+        """What says that a caller means to call the host: the object, and what it says of it; empty when nothing does."""
         istiod = self.mesh.istiod(viewpoint.cluster)
         ns = viewpoint.namespace
         for r in istiod.rulesets:
-            if r.namespace == ns and (self.host in r.hosts or self.host in r.destinations(ns)):
-                return f"{r.ref} names it"
+            meant = any(g != "mesh" for g in r.gateways) if viewpoint.kind == "gateway" else "mesh" in r.gateways
+            if r.namespace == ns and meant and (self.host in r.hosts or self.host in r.destinations(ns)):
+                return r.ref, "names it"
         for rule in istiod.all(DestinationRule):
             if isinstance(rule, DestinationRule) and rule.namespace == ns and names.fqdn(rule.spec.host, ns) == self.host:
-                return f"{rule.ref} names it"
+                return rule.ref, "names it"
         for s in istiod.all(Sidecar):
             if (
                 isinstance(s, Sidecar)
                 and s.namespace == ns
-                and any(h.rpartition("/")[2] == self.host for e in s.spec.egress or () for h in e.hosts or ())
+                and any(_imports(h, self.host) for e in s.spec.egress or () for h in e.hosts or ())
             ):
-                return f"{s.ref} names it"
+                return s.ref, "names it"
         owners = {s.namespace for s in istiod.by_host.get(self.host, ())}
         for policy in istiod.all(AuthorizationPolicy):
             if isinstance(policy, AuthorizationPolicy) and policy.namespace in owners and policy.spec.action == "ALLOW":
                 sources = [f.source for rule in policy.spec.rules or () for f in rule.from_ or ()]
                 if any(ns in (s.namespaces or ()) or any(f"/ns/{ns}/" in p for p in s.principals or ()) for s in sources):
-                    return f"{policy.ref} lets namespace {ns} in"
-        return ""
+                    return policy.ref, f"lets namespace {ns} in"
+        return ()
 
     # --- why there is nobody ------------------------------------------------------------------------------------------------
 
@@ -372,6 +377,12 @@ def waits(pod: Pod) -> str:
         if not status.ready:
             return f"container {status.name} is not ready"
     return pod.status.reason or f"phase {pod.status.phase or 'unknown'}"
+
+
+def _imports(egress: str, host: str) -> bool:
+    """Whether an egress host of a Sidecar names exactly a host, and not to keep it out."""
+    namespace, _, name = egress.rpartition("/")
+    return name == host and not namespace.startswith("~")
 
 
 def going(endpoints: Iterable[IstioEndpoint]) -> bool:

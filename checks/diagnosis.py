@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from checks.istiod import Istiod
 
-FAMILIES = ("subsets", "routing", "services", "entries", "security")
+FAMILIES = ("subsets", "routing", "services", "entries", "security", "visibility", "clusters")
 
 
 class Verdict(StrEnum):
@@ -132,7 +132,7 @@ def hosts(mesh: Mesh) -> tuple[str, ...]:
 
 
 def _hosts(istiod: Istiod) -> list[str]:
-    found: dict[str, None] = {s.hostname: None for s in istiod.services}
+    found: dict[str, None] = dict.fromkeys((*(s.hostname for s in istiod.services), *istiod.undiscovered))
     for r in istiod.rulesets:
         found.update({h.lower(): None for h in r.hosts if h != "*"})
         found.update({t: None for t in r.destinations() if t})

@@ -168,6 +168,8 @@ class Istiod:
         self.config = config
         self._objects = objects
         self.kubernetes = list(services)
+        self.undiscovered: dict[str, tuple[str, str]] = {}
+        """Hosts of Services in namespaces that discoverySelectors leave out: (cluster, the Service's ref)."""
         self._scopes: dict[tuple[str, ...], Scope] = {}
         self._memo: dict[str, Any] = {}
 
@@ -384,13 +386,19 @@ class Istiod:
 
     def sidecar(self, proxy: Proxy) -> Sidecar | None:
         """The Sidecar that scopes a proxy: selecting, the namespace's, the root namespace's, or none. Gateways and waypoints have none."""
+        return next(iter(self.sidecars(proxy)), None)
+
+    def sidecars(self, proxy: Proxy) -> list[Sidecar]:
+        """Every Sidecar that could scope a proxy, the one that does first."""
         if proxy.kind != "sidecar":
-            return None
-        for s in self._sidecars:
-            if s.namespace == proxy.namespace and (s.spec.workload_selector is None or s.spec.workload_selector.matches(proxy.labels)):
-                return s
+            return []
         root = self.config.root_namespace
-        return next((s for s in self._sidecars if s.namespace == root and s.spec.workload_selector is None), None)
+        own = [
+            s
+            for s in self._sidecars
+            if s.namespace == proxy.namespace and (s.spec.workload_selector is None or s.spec.workload_selector.matches(proxy.labels))
+        ]
+        return own + [s for s in self._sidecars if s.namespace == root != proxy.namespace and s.spec.workload_selector is None]
 
     def scope(self, proxy: Proxy) -> Scope:
         """What a proxy sees; computed once for all that see the same."""
@@ -460,7 +468,8 @@ class Listener:
         self.rulesets = self._select_rulesets(istiod, namespace)
         self.services = self._select_services(istiod, namespace)
 
-    def _excludes(self, namespace: str, host: str) -> bool:
+    def excludes(self, namespace: str, host: str) -> bool:
+        """Whether an egress host that begins with `~` keeps a host of a namespace out."""
         return any(part.excludes(host) for part in (self._hosts.get(namespace), self._hosts.get("*")) if part is not None)
 
     def _select_rulesets(self, istiod: Istiod, namespace: str) -> list[RuleSet]:
@@ -471,7 +480,7 @@ class Listener:
         def add(r: RuleSet, part: _Hosts | None) -> None:
             if part is None or r in seen:
                 return
-            if any(part.matches_ruleset(h, gateway_api=r.gateway_api) and not self._excludes(r.namespace, h) for h in r.hosts):
+            if any(part.matches_ruleset(h, gateway_api=r.gateway_api) and not self.excludes(r.namespace, h) for h in r.hosts):
                 out.append(r)
                 seen.add(r)
 
@@ -488,7 +497,7 @@ class Listener:
         everywhere = self._hosts.get("*")
         for s in istiod.exported_to(namespace):
             own = self._hosts.get(s.namespace)
-            if self._excludes(s.namespace, s.hostname):
+            if self.excludes(s.namespace, s.hostname):
                 continue
             for part in (own, everywhere):
                 found = self._narrow(s) if part is not None and part.matches(s.hostname) else None

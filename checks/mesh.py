@@ -38,6 +38,7 @@ from checks.resources import (
     DaemonSet,
     Deployment,
     EndpointSlice,
+    LabelSelector,
     Malformed,
     Namespace,
     Node,
@@ -260,9 +261,28 @@ class Mesh:
             objects = {
                 k: [o for space in spaces.values() for o in space.values()] for k, spaces in holder.objects.items() if k not in RUNTIME
             }
-            made = Istiod(self.cluster_id(holder), objects, services, self.config(holder))
+            config = self.config(holder)
+            left_out = {(c.name, ns) for c in ordered for ns in self._left_out(c, config)}
+            if left_out:
+                objects = {
+                    k: [o for o in found if not KIND_OF[k].namespaced or (holder.name, o.namespace) not in left_out]
+                    for k, found in objects.items()
+                }
+            ids = {self.cluster_id(c): c.name for c in ordered}
+            made = Istiod(self.cluster_id(holder), objects, [(c, s) for c, s in services if (ids[c], s.namespace) not in left_out], config)
+            hidden = {names.service_host(s.name, s.namespace): (ids[c], s.ref) for c, s in services if (ids[c], s.namespace) in left_out}
+            made.undiscovered = {h: at for h, at in hidden.items() if h not in made.by_host} if hidden else {}
         self._istiods[cluster] = made
         return made
+
+    @staticmethod
+    def _left_out(cluster: Cluster, config: MeshConfig) -> set[str]:
+        """The namespaces that a control plane does not read, since no discoverySelector selects them; its own is always read."""
+        selectors = [msgspec.convert(s, LabelSelector) for s in config.discovery_selectors or ()]
+        if not selectors:
+            return set()
+        found = {n.name for n in cluster.all(Namespace) if not any(s.matches({NAME: n.name, **n.labels}) for s in selectors)}
+        return found - {config.root_namespace}
 
     def config_map(self, cluster: Cluster) -> ConfigMap | None:
         """Istiod's ConfigMap: `istio`, else the first `istio-<revision>`, in the namespace where istiod runs."""
@@ -593,6 +613,7 @@ class Mesh:
 
 
 PERSISTENT = "istio.io/persistent-session"
+NAME = "kubernetes.io/metadata.name"
 
 
 def _cluster_ids(space: Mapping[str, Resource]) -> list[str]:

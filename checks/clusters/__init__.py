@@ -1,0 +1,1 @@
+"""What several clusters and networks make of a host (MESH6xx)."""

@@ -1,0 +1,50 @@
+"""sidecar-exclusion (MESH503)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.case import short
+from checks.finding import Finding, check
+from checks.visibility import effect, hidden, spaces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
+
+
+@check("sidecar-exclusion")
+def sidecar_exclusion(case: Case) -> Iterator[Finding]:
+    """The Sidecar of a caller keeps out a host that the caller means to call.
+
+    An egress host that begins with `~` excludes what the other lines import: `~shop/cart.shop.svc.cluster.local` one host, `~/*` all. What
+    is excluded is not pushed; calls pass through unseen (ALLOW_ANY) or are refused (REGISTRY_ONLY).
+
+    How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` prints nothing, although another line of the Sidecar imports its namespace.
+
+    How to fix it: remove the exclusion, or make it narrower.
+    """
+    for group in hidden(case, "sidecar-exclusion"):
+        first = group[0]
+        sidecar = first.scope.sidecar
+        if sidecar is None:
+            continue
+        viewpoints = tuple(v for h in group for v in h.viewpoints)
+        lines = [h for e in sidecar.spec.egress or () for h in e.hosts or ()]
+        excluding = ", ".join(h for h in lines if h.startswith("~"))
+        yield case.finding(
+            "sidecar-exclusion",
+            cluster=case.mesh.cluster(first.istiod.cluster).name,
+            resource=sidecar.ref,
+            path="spec.egress",
+            message=f"Calls of {spaces(viewpoints)} to {short(case.host)} {effect(first.share)}: {sidecar.ref} excludes it ({excluding}).",
+            share=first.share,
+            viewpoints=viewpoints,
+            evidence=(f"{sidecar.ref} says {', '.join(lines)}", *dict.fromkeys(a for h in group for a in h.asks)),
+            fix=f"Remove {excluding} from spec.egress.hosts of {sidecar.ref}, or make it narrower.",
+            commands=(
+                f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {case.host}",
+                f"kubectl -n {sidecar.namespace} get sidecar {sidecar.name} -o yaml",
+            ),
+        )
