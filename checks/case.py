@@ -65,6 +65,11 @@ SAME_AS: dict[str, tuple[str, ...]] = {
     "waypoint-ref-invalid": ("IST0171", "KIA1313"),
     "ambient-l7-without-waypoint": ("KIA1109", "KIA1113", "KIA0210", "KIA0211", "KIA0212", "KIA0109"),
     "sidecar-and-ambient": ("KIA1311", "KIA1314", "KIA1315", "KIA1316"),
+    "mtls-plain-to-strict": ("IST0102", "KIA0207", "KIA0208", "KIA0505"),
+    "mtls-to-plain": ("KIA0205", "KIA0206", "KIA0501"),
+    "dr-tls-lost-by-override": ("KIA0204",),
+    "authz-principal-without-mtls": ("KIA0105",),
+    "caller-not-injected": ("IST0102", "IST0103"),
 }
 
 
@@ -356,7 +361,7 @@ class Case:
         """Whether these changes bring the failing share of every rule of these callers to 0: a patch that does not is never shown."""
         after = self.mesh.apply(changes)
         for callers in {id(b.view): b.view.callers for b in branches}.values():
-            if any(answer(callers.viewpoints[0], s).failing_share for s in steps(upstreams(after, callers.proxy), [self.host])):
+            if any(s.abort or answer(callers.viewpoints[0], s).failing_share for s in steps(upstreams(after, callers.proxy), [self.host])):
                 return False
         return True
 

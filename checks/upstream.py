@@ -49,6 +49,8 @@ class Upstream:
     """Why nobody can say that it is of no use: what decides it could not be read."""
     endpoints: tuple[IstioEndpoint, ...] = ()
     dropped: tuple[IstioEndpoint, ...] = ()
+    elsewhere: tuple[IstioEndpoint, ...] = ()
+    """Of the dropped ones, those that only localityLbSetting.distribute takes away."""
 
     @property
     def usable(self) -> bool:
@@ -188,6 +190,7 @@ class Upstreams:
     ) -> None:
         out.endpoints = tuple(self._by_locality(reached, service, policy))
         kept = {id(e) for e in out.endpoints}
+        out.elsewhere = tuple(e for e in reached if id(e) not in kept)
         out.dropped = tuple(e for e in candidates if id(e) not in kept)
 
     def _make_vip(self, name: str, host: str, port: int, wire: str, service: HostService | None) -> Upstream:

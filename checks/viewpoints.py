@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from checks.answers import Viewpoint, ViewpointKind
 from checks.istiod import Istiod, Proxy
-from checks.resources import DestinationRule, Namespace, Pod, Sidecar
+from checks.resources import DestinationRule, Namespace, Pod, ReplicaSet, Sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -165,3 +166,66 @@ def _placed(istiod: Istiod) -> bool:
         if any(b.locality_lb_setting and b.locality_lb_setting.distribute for b in balancers):
             return True
     return False
+
+
+# --- callers without a proxy -----------------------------------------------------------------------------------------------------
+
+_NEVER = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
+"""Namespaces that the injection webhook leaves alone (pkg/kube/inject)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outsider:
+    """A workload that calls without a proxy. `meant` says what asks for a sidecar that it does not have; empty: outside on purpose."""
+
+    viewpoint: Viewpoint
+    workload: str
+    meant: str
+
+
+def outsiders(mesh: Mesh) -> list[Outsider]:
+    """The workloads of every namespace that run without a proxy and outside of the ambient mesh. Jobs are left out: they come and go."""
+    found: list[Outsider] = []
+    for cluster in mesh.clusters:
+        root = mesh.istiod(cluster.name).config.root_namespace
+        for namespace in sorted(set(cluster.objects.get(Pod, {})) - _NEVER - {root}):
+            made_of = cluster.within(Pod, namespace), cluster.objects.get(Namespace), cluster.objects.get(ReplicaSet, {}).get(namespace)
+            found += mesh.once(("outsiders", cluster.name, namespace), made_of, partial(_outsiders, mesh, cluster, namespace))
+    return found
+
+
+def _outsiders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Outsider, ...]:
+    around = cluster.get(Namespace, "", namespace)
+    labels = around.labels if around is not None else {}
+    named = [(mesh.workload(cluster, p), p) for p in cluster.ordered(Pod, namespace) if _outside(p, labels)]
+    out: list[Outsider] = []
+    for workload, members in groupby(sorted(named, key=lambda n: (n[0], n[1].name)), key=lambda n: n[0]):
+        kind, _, name = workload.partition(" ")
+        pod = next(members)[1]
+        app = pod.labels.get("app") or pod.labels.get("app.kubernetes.io/name")
+        viewpoint = Viewpoint(cluster.name, "none", namespace, None, f"app={app}" if app else None)
+        if kind != "Job":
+            out.append(Outsider(viewpoint, f"{kind} {namespace}/{name}", _meant(pod, labels, namespace)))
+    return tuple(out)
+
+
+def _outside(pod: Pod, namespace: Mapping[str, str]) -> bool:
+    ambient = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
+    wanted = pod.labels.get("istio.io/dataplane-mode", namespace.get("istio.io/dataplane-mode")) == "ambient"
+    ended = pod.status.phase in {"Succeeded", "Failed"} or bool(pod.metadata.deletion_timestamp)
+    return proxy_kind(pod) == "none" and not ambient and not wanted and not ended
+
+
+def _meant(pod: Pod, namespace: Mapping[str, str], name: str) -> str:
+    """What asks for a sidecar in a pod, as the injection webhook decides (its namespaceSelector and objectSelector)."""
+    own = pod.labels.get("sidecar.istio.io/inject", pod.annotations.get("sidecar.istio.io/inject", ""))
+    if own == "false" or pod.spec.host_network:
+        return ""
+    injection, revision = namespace.get("istio-injection"), namespace.get("istio.io/rev")
+    if injection == "enabled":
+        return f"namespace {name} has label istio-injection=enabled"
+    if injection == "disabled":
+        return ""
+    if revision:
+        return f"namespace {name} has label istio.io/rev={revision}"
+    return "its pods have label sidecar.istio.io/inject=true" if pod.labels.get("sidecar.istio.io/inject") == "true" else ""

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from checks.answers import Viewpoint
-from checks.resources import AuthorizationPolicy, Namespace, PeerAuthentication, Pod
+from checks.resources import AuthorizationPolicy, PeerAuthentication, Pod
 from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from checks.answers import Viewpoint
     from checks.case import Branch, Case
     from checks.istiod import Istiod, MergedRule
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostPort, HostService, IstioEndpoint
     from checks.resources import PolicyRule, PolicySource, TrafficPolicy
+    from checks.viewpoints import Outsider
 
 Speech = Literal["plain", "mutual", "tls"]
 """What a caller's Envoy speaks: plain text, TLS with the mesh's certificates, or TLS of its own."""
@@ -201,70 +201,10 @@ def tls_at(branch: Branch) -> tuple[str, str] | None:
 
 # --- callers without a proxy -----------------------------------------------------------------------------------------------------
 
-_NEVER = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
-
-
-@dataclass(frozen=True, slots=True)
-class Outsider:
-    """Pods of one workload that call without a proxy. `meant` says what asks for a sidecar that they do not have; empty: outside on purpose."""
-
-    viewpoint: Viewpoint
-    cluster: Cluster
-    pods: tuple[Pod, ...]
-    workload: str
-    meant: str
-
-
-def outsiders(mesh: Mesh) -> Iterator[Outsider]:
-    """The workloads of every namespace that run without a proxy, and outside of the ambient mesh."""
-    for cluster in mesh.clusters:
-        root = mesh.istiod(cluster.name).config.root_namespace
-        for namespace in sorted(set(cluster.objects.get(Pod, {})) - _NEVER - {root}):
-            space = cluster.within(Pod, namespace)
-            made_of = space, cluster.objects.get(Namespace)
-            yield from mesh.once(("outsiders", cluster.name, namespace), made_of, partial(_outsiders, mesh, cluster, namespace))
-
-
-def _outsiders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Outsider, ...]:
-    around = cluster.get(Namespace, "", namespace)
-    labels = around.labels if around is not None else {}
-    plain = [p for _, p in sorted(cluster.within(Pod, namespace).items()) if _outside(p, labels)]
-    named = sorted(((mesh.workload(cluster, p), p) for p in plain), key=lambda n: (n[0], n[1].name))
-    out: list[Outsider] = []
-    for workload, members in groupby(named, key=lambda n: n[0]):
-        pods = tuple(p for _, p in members)
-        app = pods[0].labels.get("app") or pods[0].labels.get("app.kubernetes.io/name")
-        viewpoint = Viewpoint(cluster.name, "none", namespace, None, f"app={app}" if app else None)
-        kind, _, name = workload.partition(" ")
-        out.append(Outsider(viewpoint, cluster, pods, f"{kind} {namespace}/{name}", _meant(pods[0], labels, namespace)))
-    return tuple(out)
-
-
-def _outside(pod: Pod, namespace: Mapping[str, str]) -> bool:
-    ambient = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
-    wanted = pod.labels.get("istio.io/dataplane-mode", namespace.get("istio.io/dataplane-mode")) == "ambient"
-    ended = pod.status.phase in {"Succeeded", "Failed"} or bool(pod.metadata.deletion_timestamp)
-    return proxy_kind(pod) == "none" and not ambient and not wanted and not ended
-
-
-def _meant(pod: Pod, namespace: Mapping[str, str], name: str) -> str:
-    """What asks for a sidecar in a pod, as the injection webhook decides (its namespaceSelector and objectSelector)."""
-    own = pod.labels.get("sidecar.istio.io/inject", pod.annotations.get("sidecar.istio.io/inject", ""))
-    if own == "false" or pod.spec.host_network:
-        return ""
-    injection, revision = namespace.get("istio-injection"), namespace.get("istio.io/rev")
-    if injection == "enabled":
-        return f"namespace {name} has label istio-injection=enabled"
-    if injection == "disabled":
-        return ""
-    if revision:
-        return f"namespace {name} has label istio.io/rev={revision}"
-    return "its pods have label sidecar.istio.io/inject=true" if pod.labels.get("sidecar.istio.io/inject") == "true" else ""
-
 
 def wants(case: Case, outsider: Outsider) -> str:
     """What says that a workload without proxy means to call the host, beyond what the host's own namespace says; empty when nothing does."""
-    if outsider.viewpoint.namespace in {s.namespace for s in case.mesh.istiod(outsider.cluster.name).by_host.get(case.host, ())}:
+    if outsider.viewpoint.namespace in {s.namespace for s in case.mesh.istiod(outsider.viewpoint.cluster).by_host.get(case.host, ())}:
         return ""
     return case.wants(outsider.viewpoint)
 

@@ -8,7 +8,6 @@ from checks.case import short
 from checks.finding import Finding, check
 from checks.security import (
     Miss,
-    Outsider,
     Peer,
     Refusal,
     Server,
@@ -16,7 +15,6 @@ from checks.security import (
     around,
     by_object,
     holder,
-    outsiders,
     policies,
     reached,
     refused,
@@ -28,6 +26,7 @@ from checks.security import (
     wants,
 )
 from checks.subsets import percent
+from checks.viewpoints import Outsider, outsiders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +139,7 @@ def _of_outsider(case: Case, outsider: Outsider, why: str) -> Iterator[Finding]:
         viewpoints=(outsider.viewpoint,),
         evidence=(
             f"{policy.ref} {refusal.path} lets in by identity alone",
-            f"pod {outsider.pods[0].namespace}/{outsider.pods[0].name} has no container istio-proxy, and nothing asks for one",
+            f"the pods of {outsider.workload} have no container istio-proxy, and nothing asks for one",
             f"{outsider.viewpoint.namespace} means to call it: {why}",
         ),
         fix=f"Give {outsider.workload} a sidecar, or let it in by something else than its identity.",

@@ -90,6 +90,7 @@ def _silent(case: Case, cluster: Cluster, pod: Pod, policy: AuthorizationPolicy)
         return f"provider {name} leads to {to.service}, which istiod cannot tell", f"{several} (MeshConfig.extensionProviders, {name})"
     if to.fail_open or not str(to.port).isdigit():
         return None
+    case.read |= {(host, ns) for ns in spaces}
     upstream = upstreams(mesh, mesh.proxy(cluster, pod, proxy_kind(pod))).of(host, int(to.port))
     if upstream.usable:
         return None

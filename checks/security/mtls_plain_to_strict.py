@@ -8,13 +8,11 @@ from checks.case import short
 from checks.finding import Finding, check
 from checks.security import (
     Miss,
-    Outsider,
     Server,
     accepts,
     around,
     by_object,
     holder,
-    outsiders,
     reached,
     seen,
     share,
@@ -25,6 +23,7 @@ from checks.security import (
 )
 from checks.security.dr_tls_lost_by_override import lost
 from checks.subsets import percent
+from checks.viewpoints import Outsider, outsiders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,12 +125,12 @@ def _of_outsider(case: Case, outsider: Outsider, why: str) -> Iterator[Finding]:
         viewpoints=(outsider.viewpoint,),
         evidence=(
             f"{ref} {mode.path} is STRICT for port {server.endpoint.port}",
-            f"pod {outsider.pods[0].namespace}/{outsider.pods[0].name} has no container istio-proxy, and nothing asks for one",
+            f"the pods of {outsider.workload} have no container istio-proxy, and nothing asks for one",
             f"{outsider.viewpoint.namespace} means to call it: {why}",
         ),
         fix=f"Give {outsider.workload} a sidecar, or let {host} accept both (PERMISSIVE).",
         commands=(
             f"istioctl x describe pod {server.pod.name} -n {server.pod.namespace}",
-            f"kubectl -n {outsider.pods[0].namespace} get pod {outsider.pods[0].name} -o jsonpath='{{.spec.containers[*].name}}'",
+            f"kubectl -n {outsider.viewpoint.namespace} get pods -o custom-columns=NAME:.metadata.name,CONTAINERS:.spec.containers[*].name",
         ),
     )

@@ -1,0 +1,1 @@
+"""Control plane, delivery and proxies (MESH9xx): what its findings have in common."""

@@ -1,0 +1,1 @@
+"""Health, outliers, localities and limits (MESH8xx)."""
