@@ -23,7 +23,7 @@ from checks.evidence import Agreement
 from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
 from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.resources import DaemonSet, Deployment, EndpointSlice, Node, Pod, ReplicaSet, Resource, StatefulSet, WorkloadEntry
-from checks.viewpoints import Caller, callers
+from checks.viewpoints import Caller, Outsider, callers, outsiders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from checks.istiod import Istiod
 
-FAMILIES = ("subsets", "routing", "services", "entries", "security", "visibility", "clusters")
+FAMILIES = ("subsets", "routing", "services", "entries", "security", "visibility", "clusters", "health", "control", "siblings")
 
 
 class Verdict(StrEnum):
@@ -84,7 +84,7 @@ class _Ground:
 
     mesh: Mesh
     by_host: dict[str, _Looked]
-    callers: list[Caller]
+    callers: list[Caller | Outsider]
 
 
 class Whatif(Struct, frozen=True):
@@ -283,7 +283,7 @@ def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     """Every finding of every host; with an earlier sweep, only what changed since is looked at again."""
-    around = callers(mesh)
+    around: list[Caller | Outsider] = [*callers(mesh), *outsiders(mesh)]
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
     stale = _touched(ground.mesh, mesh) if ground is not None and ground.callers == around else None
     if ground is None or stale is None:
