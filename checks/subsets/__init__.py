@@ -224,16 +224,19 @@ def destination_rules(istiod: Istiod) -> list[DestinationRule]:
 def _reason(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRule | None, rule: DestinationRule) -> Lost | None:
     host = names.fqdn(rule.spec.host, rule.namespace)
     near = rule.namespace in {proxy.namespace, service.namespace, istiod.config.root_namespace}
-    if not names.subset_of(service.hostname, host):
-        meant = meant_host(istiod, rule)
-        return Lost("dr-host-shortname" if near else "dr-in-wrong-namespace", rule, winner) if service.hostname in meant else None
+    hidden = winner is not None and winner.namespace == proxy.namespace != rule.namespace
+    misnamed = not names.subset_of(service.hostname, host)
+    if misnamed and service.hostname not in meant_host(istiod, rule):
+        return None
+    if misnamed:
+        return Lost("dr-client-ns-hides-subsets" if hidden else "dr-host-shortname", rule, winner)
     if not near:
         return Lost("dr-in-wrong-namespace", rule, winner)
     selecting = _selecting(istiod, proxy, service, winner)
     shown = exported_to(istiod, rule, proxy.namespace)
     if selecting is not None and shown:
         return Lost("dr-workloadselector-shadow", rule, winner, selecting)
-    if winner is not None and winner.namespace == proxy.namespace != rule.namespace:
+    if hidden:
         return Lost("dr-client-ns-hides-subsets", rule, winner)
     if not shown:
         return Lost("dr-not-exported", rule, winner)

@@ -46,7 +46,7 @@ def dr_host_shortname(case: Case) -> Iterator[Finding]:
             resource=rule,
             path="spec.host",
             why=f"whose host {rule.spec.host} istiod {how}",
-            fix=f"Write the host of {rule.ref} in full: {host}.",
+            fix=f"Write the host of {rule.ref} in full: {host}{_elsewhere(branches, rule)}.",
             patch=_in_full(case, branches, rule, host),
         )
         told.add(rule.ref)
@@ -75,3 +75,14 @@ def dr_host_shortname(case: Case) -> Iterator[Finding]:
 def _in_full(case: Case, branches: Sequence[Branch], rule: DestinationRule, host: str) -> str | None:
     new = replace(rule, spec=replace(rule.spec, host=host))
     return edit_rule(case, branches, rule, new, [{"op": "replace", "path": "/spec/host", "value": host}]) if branches else None
+
+
+def _elsewhere(branches: Sequence[Branch], rule: DestinationRule) -> str:
+    """What else is needed where istiod would not look for the rule on behalf of some of these callers."""
+    first = branches[0]
+    service, root = first.upstream.service, first.view.ups.istiod.config.root_namespace
+    owner = service.namespace if service else ""
+    spaces = {v.namespace for b in branches for v in b.view.callers.viewpoints}
+    if rule.namespace in {owner, root} or spaces == {rule.namespace}:
+        return ""
+    return f", and move it to namespace {owner}, since istiod uses it for callers in {rule.namespace} only"

@@ -33,7 +33,10 @@ def dr_not_exported(case: Case) -> Iterator[Finding]:
     for found, branches in by_rule(case, "dr-not-exported"):
         rule = found.rule
         spaces = sorted({v.namespace for b in branches for v in b.view.callers.viewpoints})
-        to = tuple(e for e in rule.spec.export_to or () if e != "~")
+        own = tuple(e for e in rule.spec.export_to or () if e != "~") or (".",)
+        beside = found.winner.origins[0] if found.winner and found.winner.namespace == rule.namespace else None
+        # istiod merges two rules of a host only when their exportTo are equal, so beside another one its exportTo is the one to take
+        to = beside.spec.export_to if beside else (*own, *(s for s in spaces if s not in own))
         limit = (
             f"exportTo is {', '.join(rule.spec.export_to)}"
             if rule.spec.export_to
@@ -47,6 +50,8 @@ def dr_not_exported(case: Case) -> Iterator[Finding]:
             resource=rule,
             path="spec.exportTo",
             why=f"which is not exported to them ({limit})",
-            fix=f"Export {rule.ref} to {' and '.join(spaces)}.",
-            patch=export(case, branches, rule, (*(to or (".",)), *(s for s in spaces if s not in to))),
+            fix=f"Give {rule.ref} the exportTo of {beside.ref}, so that istiod merges the two."
+            if beside
+            else f"Export {rule.ref} to {' and '.join(spaces)}.",
+            patch=export(case, branches, rule, to),
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks import names
 from checks.finding import Finding, check, explains
-from checks.subsets import by_rule, export, lost, unseen
+from checks.subsets import by_rule, destination_rules, export, lost, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def dr_split_exportto(case: Case) -> Iterator[Finding]:
             resource=found.rule,
             path="spec.exportTo",
             why=f"which istiod does not merge with the newer {kept.ref} (exportTo {_said(found.rule)} and {_said(kept)}), so its proxies keep the newer alone",
-            fix=f"Give {found.rule.ref} and {kept.ref} the same exportTo, or make one DestinationRule of them.",
+            fix=_same(branches[0].view, found.rule),
             patch=export(case, branches, found.rule, kept.spec.export_to),
         )
         told.add(found.rule.ref)
@@ -67,9 +68,17 @@ def dr_split_exportto(case: Case) -> Iterator[Finding]:
                     for r in (older, newest)
                 ),
             ),
-            fix=f"Give {older.ref} and {newest.ref} the same exportTo, or make one DestinationRule of them.",
+            fix=_same(views[0], older),
+            patch=export(case, [b for b in case.branches if b.view in views], older, newest.spec.export_to),
             commands=(f"kubectl -n {older.namespace} get destinationrule {older.name} {newest.name} -o yaml",),
         )
+
+
+def _same(view: View, rule: DestinationRule) -> str:
+    every = [r for r in destination_rules(view.ups.istiod) if r.namespace == rule.namespace and not r.spec.workload_selector]
+    host = names.fqdn(rule.spec.host, rule.namespace)
+    refs = [r.ref for r in every if names.fqdn(r.spec.host, r.namespace) == host]
+    return f"Give {', '.join(refs[:-1])} and {refs[-1]} the same exportTo, or make one DestinationRule of them."
 
 
 def _said(rule: DestinationRule) -> str:

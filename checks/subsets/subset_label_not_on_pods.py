@@ -6,10 +6,13 @@ import re
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
+from checks.mesh import Change
+from checks.resources import Pod
 from checks.subsets import definition, edit_rule, labels, nobody, percent, proof, wanted_labels, words
 
 if TYPE_CHECKING:
@@ -75,8 +78,28 @@ def _template(case: Case, branches: Sequence[Branch], workloads: Sequence[tuple[
             *proof(case, first),
         ),
         fix=f"Add {labels(u)} to spec.template.metadata.labels of {workload.ref}.",
+        patch=_label(case, branches, workloads),
         commands=(f"kubectl -n {workload.namespace} get {kind} {workload.name} -o yaml", endpoints_command(u)),
     )
+
+
+def _label(case: Case, branches: Sequence[Branch], workloads: Sequence[tuple[Cluster, Workload]]) -> str | None:
+    """The command that labels a pod template, when it is proved, with its pods labelled, to bring every failing share to 0."""
+    wanted = dict(wanted_labels(branches[0].upstream))
+    service = branches[0].upstream.service
+    cluster, workload = workloads[0]
+    if service is None or len(workloads) > 1:
+        return None
+    changes = [
+        Change(cluster.name, Pod, p.namespace, p.name, replace(p, metadata=replace(p.metadata, labels={**p.labels, **wanted})))
+        for c, p in case.pods(service)
+        if c is cluster and case.mesh.workload(c, p) == workload.ref.replace(f"{workload.namespace}/", "")
+    ]
+    if not changes or not case.heals(changes, branches):
+        return None
+    whole = {**(workload.spec.template.metadata.labels or {}), **wanted}
+    value = msgspec.json.encode([{"op": "replace", "path": "/spec/template/metadata/labels", "value": whole}]).decode()
+    return f"kubectl -n {workload.namespace} patch {workload.ref.partition(' ')[0].lower()} {workload.name} --type=json -p '{value}'"
 
 
 def _spelling(case: Case, branches: Sequence[Branch]) -> Finding:
@@ -139,11 +162,11 @@ def _respelt(case: Case, branch: Branch) -> tuple[list[_Slip], dict[str, str]] |
 def _found(key: str, value: str, carried: Mapping[str, str]) -> tuple[str, str] | None:
     """A wanted label as an endpoint spells it."""
     if key in carried:
-        return (key, carried[key]) if _alike(value, carried[key]) else None
-    return next(((k, v) for k, v in carried.items() if v == value and (k.endswith(f"/{key}") or _alike(key, k))), None)
+        return (key, carried[key]) if alike(value, carried[key]) else None
+    return next(((k, v) for k, v in carried.items() if v == value and (key in k or k in key or alike(key, k))), None)
 
 
-def _alike(a: str, b: str) -> bool:
+def alike(a: str, b: str) -> bool:
     """Whether two words are most likely one: but for case and punctuation, a leading v before a number, or a slip in a longer word.
 
     Words with different numbers in them are different versions, never a slip.
