@@ -54,6 +54,15 @@ class Output(StrEnum):
     SLACK = "slack"
 
 
+class GateOutput(StrEnum):
+    """What the answer about a change is written for."""
+
+    TEXT = "text"
+    JSON = "json"
+    SLACK = "slack"
+    GITHUB = "github"
+
+
 class Colour(StrEnum):
     """When the answer is coloured."""
 
@@ -91,6 +100,16 @@ def _manifests(word: str) -> _Manifests:
         raise Refused(_refusals().bad_source(word))
     name = _SUFFIX.sub("", Path(word).resolve().name) or "cluster"
     return _Manifests(word, re.sub(r"[\s/=:]+", "-", name), "")
+
+
+def _change(word: str) -> tuple[str, str]:
+    """The cluster that a change is for (empty: wherever it fits) and its path; a path that exists is a path, whatever characters it has."""
+    name, named, path = word.partition("=")
+    if not named or Path(word).exists():
+        return "", word
+    if not name or not path:
+        raise Refused(_refusals().bad_change(word))
+    return name, path
 
 
 class _Asked(NamedTuple):
@@ -552,6 +571,49 @@ def sweep(
     return _status(fails=_any_error(answer.findings), unknown=bool(answer.skipped))
 
 
+@app.command(help=usage.WHATIF)
+def whatif(
+    change: Annotated[list[str] | None, typer.Argument(metavar="CHANGE...", help=usage.CHANGE, show_default=False)] = None,
+    *,
+    delete: Annotated[list[str] | None, typer.Option("--delete", metavar="FILE", help=usage.DELETE, show_default=False)] = None,
+    context: Contexts = None,
+    from_: From = None,
+    config: Config = None,
+    output: Annotated[GateOutput, typer.Option("-o", "--output", help=usage.OUTPUT_WHATIF)] = GateOutput.TEXT,
+    color: Colours = Colour.AUTO,
+) -> int:
+    """The findings that a change would introduce and resolve."""
+    wanted = [(*_change(word), False) for word in change or ()] + [(*_change(word), True) for word in delete or ()]
+    if not wanted:
+        raise Refused(_refusals().no_change())
+    with _patience("Weighing") as progress:
+        from bot import changes
+
+        asked = _asked(context, from_, config)
+        if sum(path == "-" for path in [*(path for _, path, _ in wanted), *(m.path for m in asked.manifests)]) > 1:
+            raise Refused(_refusals().stdin_once())
+        planned = [p for cluster, path, gone in wanted for p in changes.read(path, cluster=cluster, delete=gone)]
+        meshes = _meshes(asked, progress)
+        aimed = changes.aim(planned, meshes)
+        answer = changes.weigh(aimed, meshes)
+    told = msgspec.to_builtins(changes.told(answer, aimed, meshes))
+    if output is GateOutput.GITHUB:
+        from templates import terminal
+
+        _print(terminal.github(told))
+    else:
+        _show(
+            answer if output is GateOutput.JSON else told,
+            Output(output.value),
+            color,
+            text=lambda terminal, plain, look: terminal.whatif(plain, **look),
+            slack=lambda messages, plain: messages.whatif(plain),
+        )
+    if told["unread"]:
+        _tell(_refusals().unread(told["unread"]))
+    return _status(fails=_any_error(answer.introduced), unknown=bool(told["unread"]))
+
+
 @app.command(help=usage.CHECKS)
 def checks(
     cause: Annotated[
@@ -746,6 +808,7 @@ def _unanswerable() -> tuple[type[Exception], ...]:
     """What a question may fail with, each worded for people; evaluated (and imported) only when one is raised."""
     from redis.exceptions import RedisError
 
+    from bot.changes import BadChange
     from bot.clusters import NoSuchContext
     from bot.manifests import BadSource
     from bot.settings import BadSettings
@@ -754,7 +817,7 @@ def _unanswerable() -> tuple[type[Exception], ...]:
     from checks.diagnosis import UnknownHost
     from checks.routes import UnknownViewpoint
 
-    return Refused, BadSource, BadSettings, NoSuchContext, NoState, NewerSchema, RedisError, UnknownHost, UnknownViewpoint
+    return Refused, BadSource, BadChange, BadSettings, NoSuchContext, NoState, NewerSchema, RedisError, UnknownHost, UnknownViewpoint
 
 
 def _sentence(error: Exception) -> str:

@@ -153,6 +153,64 @@ def actions(buttons: Sequence[Action]) -> list[Block]:
     return [{"type": "actions", "elements": elements}] if elements else []
 
 
+# -- modals -----------------------------------------------------------------------------------------------------------------------------
+
+Choice = tuple[str, str]
+"""Something to choose: its label (at most 75 characters) and its value."""
+
+
+def modal(callback_id: str, title: str, submit: str, inputs: Sequence[Block], kept: str) -> Block:
+    """A view with inputs; `kept` is given back with what people put in."""
+    return {
+        "type": "modal",
+        "callback_id": callback_id,
+        "title": _plain(title, 24),
+        "submit": _plain(submit, 24),
+        "close": _plain("Cancel", 24),
+        "blocks": list(inputs),
+        "private_metadata": kept,
+    }
+
+
+def _input(name: str, label: str, element: Block, hint: str = "") -> Block:
+    """An input that may be left empty: what is needed together is for the handler to say."""
+    made: Block = {
+        "type": "input",
+        "block_id": name,
+        "optional": True,
+        "label": _plain(label, 2000),
+        "element": {**element, "action_id": name},
+    }
+    return {**made, "hint": _plain(hint, 2000)} if hint else made
+
+
+def text_input(name: str, label: str, placeholder: str, *, hint: str = "") -> Block:
+    """Several lines of at most 3,000 characters, Slack's limit."""
+    return _input(
+        name, label, {"type": "plain_text_input", "multiline": True, "max_length": 3000, "placeholder": _plain(placeholder, 150)}, hint
+    )
+
+
+def file_input(name: str, label: str) -> Block:
+    """One file."""
+    return _input(name, label, {"type": "file_input", "max_files": 1})
+
+
+def choice_input(name: str, label: str, choices: Sequence[Choice]) -> Block:
+    """One of several, the first unless somebody chooses."""
+    options = _options(choices)
+    return _input(name, label, {"type": "static_select", "options": options, "initial_option": options[0]})
+
+
+def checkbox_input(name: str, label: str, choices: Sequence[Choice]) -> Block:
+    """Any of several."""
+    return _input(name, label, {"type": "checkboxes", "options": _options(choices)})
+
+
+def _options(choices: Sequence[Choice]) -> list[Block]:
+    return [{"text": _plain(label, 75), "value": value} for label, value in choices]
+
+
 class Rich:
     """A `rich_text` block in the making: paragraphs, lists and preformatted text, where every text is data."""
 

@@ -16,21 +16,26 @@ from templates.blocks import (
     Message,
     Mrkdwn,
     Rich,
+    checkbox_input,
+    choice_input,
     code,
     context,
     date,
     escape,
     fields,
+    file_input,
     fit,
     fragment,
     header,
+    modal,
     picture,
     section,
+    text_input,
 )
 from templates.blocks import (
     actions as buttons,
 )
-from templates.words import Json, Rule, clean, cut, percent, short
+from templates.words import Json, Rule, clean, cut, percent, short, units
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -188,6 +193,60 @@ def broken(sweep: Json, *, most: int = 10) -> Message:
         fresh=words.freshness(sweep["clusters"]),
     )
     return _say(escape(title), [*blocks, *([context(*small)] if small else [])])
+
+
+def whatif(whatif: Json, *, most: int = 6) -> Message:
+    """What a change would introduce and resolve, the worst first; the form of `whatif` is that of the terminal's."""
+    introduced, resolved, several = whatif["introduced"], whatif["resolved"], len(whatif["clusters"]) > 1
+    worst = words.lead(introduced)
+    title = words.weighed(introduced, resolved)
+    blocks = [header(f"{title[:1].upper()}{title[1:]}")]
+    for f in introduced[:most]:
+        share = percent(f["failing_share"]) if f["failing_share"] > 0 else f["severity"]
+        said = Rich().words(
+            f"{short(f['host'])}{_where(f, several=several)}: {clean(f['message'])}", label=f"✗ {share}", tail=words.cause_name(f)
+        )
+        blocks += said.words(f["fix"], label="Fix").blocks()
+    if len(introduced) > most:
+        blocks.append(section(Mrkdwn(f"and {len(introduced) - most:,} more; `meshwhy whatif` prints all of them.")))
+    less = [
+        f"✓ {short(f['host'])}{_where(f, several=several)}, {words.cause_name(f)}: {words.first_sentence(f['message'])}" for f in resolved
+    ]
+    made = [words.change_told(c, cluster=several) for c in whatif["changes"]]
+    rest = Rich()
+    if less:
+        rest.words("or less than before:", label="Resolved").bullets(less, most=most)
+    rest.words("not applied:", label="Weighed").bullets(made)
+    missing = f"Not everything could be read: {words.listed(map(clean, whatif['unread']))}."
+    small = [context(escape(cut(missing, 900)))] if whatif["unread"] else []
+    about = f": {words.first_sentence(worst['message'])}" if worst else ""
+    return _say(escape(cut(f"{title}{about}", 300)), [*blocks, *rest.blocks(), *small])
+
+
+def _where(finding: Json, *, several: bool) -> str:
+    return f" in {clean(finding['cluster'])}" if several else ""
+
+
+WHATIF = "whatif"
+"""callback_id of the modal; its blocks are PASTED, FILE, CLUSTER and DELETE, each with an action_id of the same name."""
+PASTED, FILE, CLUSTER, DELETE = "pasted", "file", "cluster", "delete"
+EVERYWHERE = "*"
+"""The choice of no cluster in particular."""
+
+
+def whatif_modal(clusters: Sequence[str], kept: str) -> Block:
+    """The modal in which a change is pasted or uploaded; `kept` comes back with it (at most 3,000 characters)."""
+    named = [(cut(clean(name), 75), name) for name in clusters if units(name) <= 150][:99]
+    inputs = [
+        text_input(
+            PASTED, "Manifests", "kind: VirtualService …", hint="YAML or JSON, as kubectl apply would take it; at most 3,000 characters."
+        ),
+        file_input(FILE, "Or a file"),
+    ]
+    if len(named) > 1:
+        inputs.append(choice_input(CLUSTER, "Where", [("Wherever the objects are", EVERYWHERE), *named]))
+    inputs.append(checkbox_input(DELETE, "Instead", [("Weigh deleting these objects", DELETE)]))
+    return modal(WHATIF, "What if", "Weigh", inputs, kept)
 
 
 def clusters(clusters: Sequence[Json]) -> Message:

@@ -38,6 +38,56 @@ def twice_stdin() -> str:
     return "Standard input can be only one cluster: give --from - once."
 
 
+def stdin_once() -> str:
+    """Standard input for two things."""
+    return "Standard input can be read only once: give - for one of the sources and changes."
+
+
+def no_change() -> str:
+    """A whatif without anything to weigh."""
+    return "What is to change? Give CHANGE.yaml, --delete FILE, or both."
+
+
+def bad_change(word: str) -> str:
+    """A change that is neither a path nor NAME=PATH."""
+    return f"{clean(word)!r} is no change: write FILE, or NAME=FILE for the one cluster that is called so."
+
+
+def no_object(shown: str) -> str:
+    """A file of changes in which nothing can be weighed."""
+    return f"{clean(shown)} holds no object of a kind that meshwhy reads."
+
+
+def bad_object(ref: str, reason: str, origin: tuple[str, int] | None) -> str:
+    """An object, or a whole file, of a change that cannot be understood."""
+    if origin is not None:
+        return f"{clean(origin[0])}:{origin[1]}: {clean(ref)} cannot be understood: {clean(reason)}."
+    return f"{clean(ref)}:{'' if reason[:1].isdigit() else ' '}{clean(reason).rstrip('.')}."
+
+
+def no_such_cluster(name: str, known: Sequence[str]) -> str:
+    """A change for a cluster that is not asked about."""
+    return f'No cluster is called "{clean(name)}"; there {"is" if len(known) == 1 else "are"} {_and(known)}.'
+
+
+def nothing_to_delete(ref: str, clusters: Sequence[str], unread: Sequence[str]) -> str:
+    """A deletion of what is not there, or may not be."""
+    if unread:
+        return f"Whether there is {clean(ref)} to delete is not known: {'; '.join(clean(u) for u in unread[:3])}."
+    return f"{clean(ref)} cannot be deleted: it is not in {_or(clusters)}."
+
+
+def which_cluster(ref: str, clusters: Sequence[str]) -> str:
+    """A new object that belongs to one cluster, and none was named."""
+    return f"{clean(ref)} is in none of {_and(clusters)}; say where it would be created: NAME=FILE."
+
+
+def unread(gaps: Sequence[str]) -> str:
+    """An answer that some things are missing in."""
+    told = "; ".join(clean(g) for g in gaps[:4]) + (f"; and {len(gaps) - 4} more" if len(gaps) > 4 else "")
+    return f"Not everything could be read: {told}."
+
+
 def bad_viewpoint(word: str) -> str:
     """An --as of no known form."""
     return f"--as {clean(word)!r} is no viewpoint: write NAMESPACE, NAMESPACE/POD, or either with CLUSTER: before it."

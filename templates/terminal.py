@@ -194,19 +194,65 @@ def sweep(sweep: Json, *, colour: bool, width: int = WIDTH) -> str:
     order = list(_SEVERITIES)
     lines: list[str] = []
     for f in sorted(sweep["findings"], key=lambda f: (order.index(f["severity"]), -f["failing_share"])):
-        mark, style = _SEVERITIES[f["severity"]]
-        share = f"{percent(f['failing_share'])} of " if f["failing_share"] > 0 else ""
-        lines.append(f"{paint(mark, style)} {paint(share + short(f['host']), _BOLD)}  {words.cause_name(f)}")
-        lines += _wrap(f["message"], width, "  ")
-        lines.append(f"  {paint(_place(f, cluster=len(sweep['clusters']) > 1), _DIM)}")
-        lines += _wrap(f"Fix: {f['fix']}", width, "  ") if f["fix"] else []
-        lines.append("")
+        lines += [*_found(f, width, paint, cluster=len(sweep["clusters"]) > 1), ""]
     counts = {s: sum(f["severity"] == s for f in sweep["findings"]) for s in order}
     said = words.listed(words.amount(n, s) if s != "info" else f"{n} at info" for s, n in counts.items() if n) or "nothing found"
     lines.append(f"{words.amount(sweep['hosts'], 'host')} looked at, {said}. {words.freshness(sweep['clusters'])}.".replace(" .", ""))
     if skipped := words.not_looked_at(sweep["skipped"], most=8):
         lines += _wrap(f"Not looked at: {skipped}.", width, "")
     return "\n".join(lines)
+
+
+def _found(f: Json, width: int, paint: Callable[[str, Style], str], *, cluster: bool, gone: bool = False) -> list[str]:
+    """A finding among others: share, host and cause, the sentence, the place, the repair; one that is gone needs no repair."""
+    mark, style = ("✓", _GREEN) if gone else _SEVERITIES[f["severity"]]
+    share = f"{percent(f['failing_share'])} of " if f["failing_share"] > 0 else ""
+    lines = [f"{paint(mark, style)} {paint(share + short(f['host']), _BOLD)}  {words.cause_name(f)}", *_wrap(f["message"], width, "  ")]
+    lines.append(f"  {paint(_place(f, cluster=cluster), _DIM)}")
+    return lines + (_wrap(f"Fix: {f['fix']}", width, "  ") if f["fix"] and not gone else [])
+
+
+def whatif(whatif: Json, *, colour: bool, width: int = WIDTH) -> str:
+    """What a change would introduce and resolve: FINDINGs, and of each change {"object", "cluster", "does", "origin"}; "clusters", "unread"."""
+    paint = _brush(colour)
+    introduced, resolved = whatif["introduced"], whatif["resolved"]
+    worst = words.lead(introduced)
+    mark, style = _SEVERITIES[worst["severity"]] if worst else ("✓", _GREEN)
+    several = len(whatif["clusters"]) > 1
+    lines = [f"{paint(f'{mark} {words.weighed(introduced, resolved)}', style)}"]
+    for title, findings, gone in (("Introduced", introduced, False), ("Resolved, or less than before", resolved, True)):
+        if findings:
+            lines += ["", paint(title, _BOLD)]
+            lines += [
+                line for i, f in enumerate(findings) for line in ([""] if i else []) + _found(f, width, paint, cluster=several, gone=gone)
+            ]
+    lines += ["", paint("Weighed, not applied", _BOLD)]
+    for change in whatif["changes"]:
+        lines.append(f"  {words.change_told(change, cluster=several)}{paint(_origin(change), _DIM)}")
+    return "\n".join(lines)
+
+
+def github(whatif: Json) -> str:
+    """What a change would introduce, as workflow commands that GitHub shows beside the lines of a pull request, the worst first; then one line."""
+    lines = []
+    elsewhere = next((c["origin"] for c in whatif["changes"]), None)
+    for f in whatif["introduced"]:
+        origin = f.get("origin") or elsewhere
+        place = {"file": origin["file"], "line": origin["line"]} if origin and origin["file"] != "stdin" else {}
+        share = f": {percent(f['failing_share'])} of {short(f['host'])}" if f["failing_share"] > 0 else ""
+        properties = {**place, "title": f"{words.cause_name(f)}{share}"}
+        given = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
+        said = " ".join(x for x in (clean(f["message"]), f"Fix: {clean(f['fix'])}" if f["fix"] else "") if x)
+        lines.append(f"::{_ANNOTATIONS[f['severity']]} {given}::{said.replace('%', '%25')}")
+    return "\n".join([*lines, words.weighed(whatif["introduced"], whatif["resolved"]) + "."])
+
+
+_ANNOTATIONS = {"error": "error", "warning": "warning", "info": "notice"}
+
+
+def _property(value: object) -> str:
+    """A property of a workflow command, in which %, : and , would end it."""
+    return clean(value).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
 
 
 def checks(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:

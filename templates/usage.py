@@ -51,6 +51,22 @@ SWEEP = _page(
     ("meshwhy sweep --config meshwhy.yaml -o json", "the clusters that the bot watches"),
     after=_EXIT,
 )
+WHATIF = _page(
+    "Weigh a change before it is made: the findings that it would introduce and resolve. Nothing is applied.",
+    ("meshwhy whatif shift-to-v2.yaml --context east", "a file as kubectl apply would take it"),
+    ("kustomize build . | meshwhy whatif - --config meshwhy.yaml", "rendered manifests, against the clusters that the bot watches"),
+    ("meshwhy whatif --delete old-rule.yaml --from east=east.yaml", "as if its objects were deleted"),
+    ("meshwhy whatif east=a.yaml west=b.yaml --context east --context west", "each file in its own cluster"),
+    (
+        "meshwhy whatif manifests/ --from prod.tar.gz -o github",
+        "a gate for pull requests: annotations, and status 1 when something would break",
+    ),
+    after="""An object is replaced in every cluster that has it; a new one of Istio, the Gateway API or the core group is created
+where the control planes are. One without metadata.namespace is of namespace default. What controllers would do
+next (pods of a Deployment, endpoints of a Service) is not foreseen: give those objects too.
+
+Exit status: 0 nothing at severity error is introduced, 1 something is, 2 the question could not be answered.""",
+)
 CHECKS = _page(
     "List every known cause of a failing call, or explain one.",
     ("meshwhy checks", "the catalogue"),
@@ -77,6 +93,8 @@ DOCTOR = _page(
     ("meshwhy doctor --config meshwhy.yaml", "exit status 1 when something does not work"),
 )
 
+CHANGE = "What would be applied: FILE, NAME=FILE for one cluster, a directory, an archive, or - for standard input. Repeatable."
+DELETE = "What would be deleted: a file with these objects, in the same forms. Repeatable."
 HOST = "What is called: a short name, name.namespace, an FQDN, or a ServiceEntry's host, with an optional :port."
 AS = "Who calls: [CLUSTER:]NAMESPACE for its sidecars, or [CLUSTER:]NAMESPACE/POD for exactly one proxy. Repeatable."
 CONTEXT = "A cluster by its kubeconfig context. Repeatable. Without any source: the current context."
@@ -85,6 +103,7 @@ CONFIG = "The clusters that this settings file registers."
 CONFIG_RUN = "The settings file."
 ENVOY = "A caller's Envoy to compare with: its admin address, or a saved config_dump, clusters, or istioctl bug-report. Only read, never changed. Repeatable."
 OUTPUT = "text for people, json for scripts, slack for the message that Slack would get."
+OUTPUT_WHATIF = "text for people, json for scripts, slack for the message that Slack would get, github for annotations of a pull request."
 COLOR = "Colours: auto means on a terminal, unless NO_COLOR is set."
 CHECK = "A cause's name or code."
 OUT = "The file to write: .yaml, .json, .tar.gz, or - for standard output; a directory when there are several clusters."

@@ -495,6 +495,21 @@ def breadth(found: Sequence[Rule]) -> str:
     return ", ".join(told)
 
 
+def weighed(introduced: Sequence[Json], resolved: Sequence[Json]) -> str:
+    """What a change would do, in one line: `1 error and 2 warnings introduced, 1 finding resolved`."""
+    if not introduced and not resolved:
+        return "no finding is introduced, none is resolved"
+    counts = {s: sum(f["severity"] == s for f in introduced) for s in ("error", "warning", "info")}
+    told = listed(amount(n, s) if s != "info" else f"{n} at info" for s, n in counts.items() if n) or "nothing"
+    return f"{told} introduced, {amount(len(resolved), 'finding') if resolved else 'nothing'} resolved"
+
+
+def change_told(change: Json, *, cluster: bool) -> str:
+    """What would happen to an object: `VirtualService shop/cart in east: replaced`."""
+    where = f" in {clean(change['cluster'])}" if cluster else ""
+    return f"{clean(change['object'])}{where}: {clean(change['does'])}"
+
+
 def elsewhere(share: float, finding: Json | None, found: Sequence[Rule]) -> bool:
     """Whether calls fail for a reason that routes and endpoints do not show."""
     return share > 0 and rule_of(finding, share, found) is None

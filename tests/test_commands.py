@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -30,11 +30,11 @@ from checks.catalogue import CAUSES
 from checks.mesh import Mesh
 from templates import messages
 from tests.apiserver import ApiServer
+from tests.asking import Answer, refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
-    from bot.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 EAST, WEST = str(RECORDED / "east"), str(RECORDED / "west")
@@ -43,43 +43,6 @@ CALLER = "mynamespace/service-source-v1-74f955bd84-9lmnf"
 MESHWHY = [sys.executable, "-m", "bot"]
 
 PLAIN = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: b}\nspec: {ports: [{port: 80}]}\n"
-
-
-class Answer(NamedTuple):
-    """What one command said."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-async def nobody(_: Settings) -> None:
-    raise AssertionError("this command starts no bot")
-
-
-@pytest.fixture
-def ask(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Answer]:
-    """One command in this process; without a kubeconfig."""
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
-
-    def asked(*words: str) -> Answer:
-        capfd.readouterr()
-        status = commands.answer(words, nobody)
-        out, err = capfd.readouterr()
-        return Answer(status, out, err)
-
-    return asked
-
-
-def refused(answer: Answer, said: str) -> None:
-    """Status 2, one line on stderr that says so, nothing on stdout."""
-    assert (answer.status, answer.out) == (2, "")
-    assert answer.err.count("\n") == 1, answer.err
-    assert said in answer.err
 
 
 def process(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -434,9 +397,11 @@ def tab(ask: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, capfd: pyte
         (("routes", "--from", WEST, "api-p"), ["api-pl.partner.example"]),
         (("why", "--from", "/absent", "dest"), []),
         (("checks", "subset-u"), ["subset-undefined"]),
+        (("whati",), ["whatif"]),
+        (("whatif", "x.yaml", "-o", "g"), ["github"]),
         (("checks", "MESH10"), [f"MESH10{n}" for n in range(1, 10)]),
         (("why", "-o", "j"), ["json"]),
-        (("wh",), ["why"]),
+        (("wh",), ["why", "whatif"]),
     ],
 )
 def test_tab_offers_what_the_given_source_has(tab: Callable[..., list[str]], words: tuple[str, ...], offered: list[str]):
@@ -498,7 +463,7 @@ def test_every_command_teaches_with_examples(ask: Callable[..., Answer]):
     top = ask()
     assert top == ask("--help") == ask("-h")
     assert top.status == 0
-    for command in ("why", "routes", "sweep", "checks", "record", "run", "demo", "doctor"):
+    for command in ("why", "routes", "sweep", "whatif", "checks", "record", "run", "demo", "doctor"):
         assert f"\n  {command} " in top.out
         page = ask(command, "--help")
         assert page.status == 0

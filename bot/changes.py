@@ -1,0 +1,169 @@
+"""Manifests as changes that nobody has made: what they hold, in which clusters they would land, and what the findings would be then.
+
+What must stay true: nothing is sent to any cluster. An object is what the API server would make of its manifest: age, status and address stay
+with an object that is there already, and one that is not begins now. What controllers would do next (pods of a Deployment, endpoints of a
+Service) is not foreseen.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from msgspec.structs import replace
+
+from bot import manifests
+from checks import diagnosis
+from checks.finding import Finding, Origin
+from checks.mesh import Change
+from checks.resources import KIND_OF, ConfigMap, Namespace, Resource, Service
+from templates import refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from checks.diagnosis import Whatif
+    from checks.mesh import Cluster, Mesh
+
+_R = TypeVar("_R", bound=Resource)
+
+_CONFIG = ("networking.istio.io", "security.istio.io", "gateway.networking.k8s.io")
+_CORE = (Namespace, Service, ConfigMap)
+
+
+class BadChange(Exception):
+    """A change that cannot be weighed; the message is one sentence."""
+
+
+class Planned(NamedTuple):
+    """One change with the place where it is written; as read, its cluster is the one that was named, or empty. `does` is known once it is aimed."""
+
+    change: Change
+    ref: str
+    origin: Origin
+    does: str = ""
+
+
+def read(path: str, *, cluster: str = "", delete: bool = False) -> list[Planned]:
+    """What a file, directory, archive or `-` means to change, in a named cluster or wherever it fits. Raises BadChange, manifests.BadSource."""
+    return _planned(manifests.read(path, "", read_at=0.0), "stdin" if path == "-" else path, cluster, delete=delete)
+
+
+def read_bytes(data: bytes, shown: str, *, cluster: str = "", delete: bool = False) -> list[Planned]:
+    """As `read`, of text at hand that people call `shown`. Raises BadChange, manifests.BadSource."""
+    return _planned(manifests.read_bytes(data, shown, "", read_at=0.0), shown, cluster, delete=delete)
+
+
+def _planned(found: Cluster, shown: str, cluster: str, *, delete: bool) -> list[Planned]:
+    for broken in found.malformed:
+        raise BadChange(refusals.bad_object(broken.ref, broken.reason, found.origins.get(broken.ref)))
+    made = [
+        Planned(Change(cluster, kind, o.namespace, o.name, None if delete else o), o.ref, Origin(*found.origins.get(o.ref, (shown, 0))))
+        for kind, spaces in found.objects.items()
+        for space in spaces.values()
+        for o in space.values()
+    ]
+    if not made:
+        raise BadChange(refusals.no_object(shown))
+    return sorted(made, key=lambda p: (p.origin.file, p.origin.line))
+
+
+# --- which clusters --------------------------------------------------------------------------------------------------------
+
+
+def aim(planned: Iterable[Planned], meshes: Sequence[Mesh]) -> list[Planned]:
+    """Each change in each cluster that it would reach: the named one, else those that have the object, else for configuration every control
+    plane's, where it would be created. Raises BadChange for what is nowhere, or might be anywhere.
+    """  # noqa: D205 - the three cases are one rule
+    out: list[Planned] = []
+    for p in planned:
+        for mesh, cluster in _reached(p, meshes):
+            old = cluster.get(p.change.kind, p.change.namespace, p.change.name)
+            new = p.change.new and _as_stored(p.change.new, old, mesh.read_at)
+            does = "deleted" if new is None else "created" if old is None else "left as it is" if new == old else "replaced"
+            out.append(p._replace(change=p.change._replace(cluster=cluster.name, new=new), does=does))
+    return out
+
+
+def _reached(planned: Planned, meshes: Sequence[Mesh]) -> list[tuple[Mesh, Cluster]]:
+    change = planned.change
+    everywhere = [(m, c) for m in meshes for c in m.clusters]
+    if change.cluster:
+        everywhere = [(m, c) for m, c in everywhere if change.cluster in {c.name, m.cluster_id(c)}]
+        if not everywhere:
+            raise BadChange(refusals.no_such_cluster(change.cluster, [c.name for m in meshes for c in m.clusters]))
+    having = [(m, c) for m, c in everywhere if c.get(change.kind, change.namespace, change.name) is not None]
+    if having:
+        return having
+    if change.new is None:
+        unread = [gap for m, c in everywhere if (gap := m.unread(c, change.kind))]
+        raise BadChange(refusals.nothing_to_delete(planned.ref, [c.name for _, c in everywhere], unread))
+    if change.cluster or len(everywhere) == 1:
+        return everywhere
+    if change.kind not in _CORE and KIND_OF[change.kind].group not in _CONFIG:
+        raise BadChange(refusals.which_cluster(planned.ref, [c.name for _, c in everywhere]))
+    return [(m, c) for m in meshes for c in m.primaries]
+
+
+def _as_stored(new: _R, old: _R | None, now: float) -> _R:
+    """What the API server would keep of an object that is applied: its age, and what others write, are not taken from the manifest."""
+    created = old.metadata.creation_timestamp if old is not None else datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    labels = new.metadata.labels
+    if isinstance(new, Namespace):
+        labels = {**(labels or {}), "kubernetes.io/metadata.name": new.name}
+    made = replace(new, metadata=replace(new.metadata, creation_timestamp=created, labels=labels))
+    if old is None:
+        return made
+    if (status := getattr(old, "status", None)) is not None and made.status == type(made)().status:  # type: ignore[attr-defined] # as `old`
+        made = replace(made, status=status)
+    if isinstance(made, Service) and isinstance(old, Service) and not made.spec.cluster_ip and made.spec.type != "ExternalName":
+        made = replace(made, spec=replace(made.spec, cluster_ip=old.spec.cluster_ip, cluster_ips=old.spec.cluster_ips))
+    return made
+
+
+# --- what would be -----------------------------------------------------------------------------------------------------------
+
+
+def weigh(aimed: Sequence[Planned], meshes: Sequence[Mesh]) -> Whatif:
+    """What these changes would introduce and resolve; what stands in a changed object is found where the change is written."""
+    found = diagnosis.whatif(meshes, [p.change for p in aimed if p.does != "left as it is"])
+    written: dict[tuple[str, str], Origin] = {}
+    for p in aimed:
+        for mesh in meshes:
+            written.update({(name, p.ref): p.origin for name in _names(mesh, p.change.cluster)})
+    return replace(found, introduced=tuple(_placed(f, written) for f in found.introduced))
+
+
+def _names(mesh: Mesh, cluster: str) -> Iterator[str]:
+    for c in mesh.clusters:
+        if c.name == cluster:
+            yield from (c.name, mesh.cluster_id(c))
+
+
+def _placed(finding: Finding, written: Mapping[tuple[str, str], Origin]) -> Finding:
+    origin = written.get((finding.cluster, finding.resource))
+    return finding if origin is None else replace(finding, origin=origin)
+
+
+def gaps(meshes: Sequence[Mesh]) -> list[str]:
+    """What of the clusters could not be read, and why, each once."""
+    told: dict[str, None] = {}
+    for c in (c for m in meshes for c in m.clusters):
+        told.update(
+            {f"{c.name}: {reason}" if kind == "*" else f"{c.name}: {kind}: {reason}": None for kind, reason in c.unreadable.items()}
+        )
+        if not c.synced and not c.unreadable:
+            told[f"{c.name}: not everything has been read yet"] = None
+        told.update({f"{c.name}: {m.ref} cannot be understood: {m.reason}": None for m in c.malformed})
+    return list(told)
+
+
+def told(found: Whatif, aimed: Sequence[Planned], meshes: Sequence[Mesh]) -> dict[str, object]:
+    """The answer for people: what -o json says, and beside it the changes themselves and what could not be read."""
+    return {
+        "introduced": found.introduced,
+        "resolved": found.resolved,
+        "changes": [{"object": p.ref, "cluster": p.change.cluster, "does": p.does, "origin": p.origin} for p in aimed],
+        "clusters": [c.name for m in meshes for c in m.clusters],
+        "unread": gaps(meshes),
+    }
