@@ -45,6 +45,7 @@ SCOPES = {
     "channels:read": "public channels cannot be found by name",
     "chat:write": "nothing can be posted",
     "commands": "/mesh does not exist",
+    "files:read": "whatif cannot take files",
     "files:write": "alerts have no pictures",
     "groups:history": "a message whose answer was lost may be posted twice in private channels",
     "groups:read": "private channels cannot be found by name",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from handlers import mesh, say
+from handlers import mesh, say, whatif
 from handlers.errors import answered
 from templates.words import short
 
@@ -26,7 +26,10 @@ def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
         channel, ts = event["channel"], event["ts"]
         if not await store.once(f"said:{channel}:{ts}"):
             return
-        words = mesh.typed(event.get("text", ""))
+        words, files = mesh.typed(event.get("text", "")), event.get("files") or ()
+        if files and words.lower() == "whatif":
+            await say.aloud(await answered(whatif.of_files(files, client, sweeper)), client, channel, thread_ts)
+            return
         if words.lower() in {"why", "routes"}:
             words = f"{words} {await about(channel, event.get('thread_ts'))}"
         await say.aloud(await answered(mesh.answer(words, sweeper)), client, channel, thread_ts)
@@ -44,6 +47,6 @@ def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
 
     @app.event("message")
     async def written(event: dict[str, Any], client: AsyncWebClient) -> None:
-        # Only what a person writes to the bot alone; edits, joins and the bot's own words are messages too.
-        if event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id"):
+        # Only what a person writes or attaches for the bot alone; edits, joins and the bot's own words are messages too.
+        if event.get("channel_type") == "im" and event.get("subtype") in {None, "file_share"} and not event.get("bot_id"):
             await heard(event, client, event.get("thread_ts"))

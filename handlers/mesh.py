@@ -7,8 +7,10 @@ import html
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from slack_sdk.errors import SlackApiError
+
 from checks.diagnosis import UnknownHost
-from handlers import broken, clusters, explain, routes, say, why
+from handlers import broken, clusters, explain, routes, say, whatif, why
 from handlers.errors import UnknownVerb, answered
 from templates import messages
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+    from slack_sdk.web.async_client import AsyncWebClient
 
     from bot.store import Store
     from bot.sweep import Sweeper
@@ -41,6 +44,7 @@ VERBS = {
     "why": Verb("why HOST", "why calls to a host fail, for whom, and what repairs it", why.answer),
     "routes": Verb("routes HOST", "the rules of a host, their shares and endpoints, as callers see them", routes.answer),
     "broken": Verb("broken", "everything that fails now, the worst first", broken.answer),
+    "whatif": Verb("whatif", "what a change would break and mend, before anybody applies it", whatif.answer),
     "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", clusters.answer),
     "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", explain.answer),
     "help": Verb("help", "this list", _help),
@@ -52,9 +56,15 @@ def typed(text: str) -> str:
     return html.unescape(_TOKEN.sub(lambda m: " " if m[1] else m[2] or m[3] or "", text)).strip().removeprefix("/mesh").strip()
 
 
+def split(text: str) -> tuple[str, str]:
+    """The first word, and the rest with its lines."""
+    word, *rest = text.split(maxsplit=1) or [""]
+    return word, rest[0] if rest else ""
+
+
 async def answer(text: str, sweeper: Sweeper) -> Message:
     """The answer to the words of a person; a host alone asks why. Raises what `errors.answered` knows to word."""
-    word, _, rest = text.strip().partition(" ")
+    word, rest = split(text)
     if not word:
         return await _help("", sweeper)
     if (verb := VERBS.get(word.lower())) is not None:
@@ -73,7 +83,15 @@ def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
     """Answer the slash command, for the person alone."""
 
     @app.command("/mesh")
-    async def mesh(ack: AsyncAck, command: dict[str, Any], respond: AsyncRespond) -> None:
+    async def mesh(ack: AsyncAck, command: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient) -> None:
         await ack()
-        if await store.once(f"command:{command['trigger_id']}"):
-            await say.whisper(await say.shareable(await answered(answer(typed(command.get("text", "")), sweeper)), store), respond)
+        text = typed(command.get("text", ""))
+        if text.lower() == "whatif":
+            try:
+                await whatif.open_modal(command, client, sweeper)
+            except SlackApiError as refused:
+                # A trigger opens one modal: the same command told twice has opened it already.
+                if (why := refused.response.get("error")) != "exchanged_trigger_id":
+                    await say.whisper(messages.error(f"Slack did not let me open the dialog ({why}); try again."), respond)
+        elif await store.once(f"command:{command['trigger_id']}"):
+            await say.whisper(await say.shareable(await answered(answer(text, sweeper)), store), respond)

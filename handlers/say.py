@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from bot.store import Store
 
 
-async def whisper(message: Message, respond: AsyncRespond, *, replace: bool = False) -> None:
-    """Say something to the one person who typed or clicked; `replace` puts it in the place of what was clicked."""
+async def whisper(message: Message, respond: AsyncRespond, *, replace: bool = False) -> bool:
+    """Say something to the one person who typed or clicked, and whether Slack took it; `replace` puts it in the place of what was clicked."""
     for rung in ladder(message):
         answer = await respond(text=rung.text, blocks=list(rung.blocks), response_type="ephemeral", replace_original=replace)
         if answer.status_code == 200:
-            return
+            return True
+    return False
 
 
 async def aloud(message: Message, client: AsyncWebClient, channel: str, thread_ts: str | None) -> None:

@@ -13,6 +13,7 @@ import yaml
 from bot.alerts import Alert, State
 from bot.clusters import ClusterSource
 from bot.demo.slack import LocalSlack, Message
+from bot.demo.workspace import View
 from bot.store import Delivery, Draft
 from checks.finding import Finding, Severity
 from handlers.mesh import VERBS, typed
@@ -117,6 +118,149 @@ async def test_the_acknowledgement_comes_before_the_work(slack: LocalSlack, bot:
     assert slack.ephemerals("ana") == []
     gate.set()
     assert (await told(slack)).words
+
+
+# --- whatif ------------------------------------------------------------------------------------------------------------------
+
+RULE = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: destination, namespace: mynamespace}
+spec:
+  hosts: [destination]
+  http:
+  - route:
+    - destination: {host: destination, subset: v3}
+"""
+
+
+async def dialog(slack: LocalSlack) -> View:
+    await slack.command("/mesh whatif")
+    (view,) = await slack.until(lambda: slack.views("ana"))
+    assert isinstance(view, View)
+    return view
+
+
+@pytest.mark.usefixtures("bot")
+async def test_a_pasted_change_is_weighed_for_the_person_alone(slack: LocalSlack):
+    view = await dialog(slack)
+    await slack.submit(view, {messages.PASTED: RULE})
+    answer = await told(slack)
+    assert "1 error introduced, 1 finding resolved" in answer.words
+    assert "MESH106 subset-undefined" in answer.words
+    assert "VirtualService mynamespace/destination in east: replaced" in answer.words
+    assert (slack.views("ana"), slack.messages("#mesh")) == ([], [])
+    await slack.click(answer, messages.SHARE)
+    await slack.until(lambda: slack.messages("#mesh"))
+
+
+@pytest.mark.usefixtures("bot")
+async def test_a_file_is_weighed_as_what_is_pasted(slack: LocalSlack):
+    view = await dialog(slack)
+    await slack.submit(view, {messages.FILE: {"change.yaml": RULE.replace("v3", "v2")}})
+    answer = await told(slack)
+    assert "Nothing introduced, 1 finding resolved" in answer.words
+
+
+@pytest.mark.usefixtures("bot")
+async def test_what_is_chosen_in_the_dialog_decides_where_and_how(slack: LocalSlack):
+    view = await dialog(slack)
+    await slack.submit(view, {messages.PASTED: RULE, messages.CLUSTER: "west"})
+    assert "VirtualService mynamespace/destination in west: created" in (await told(slack)).words
+    view = await dialog(slack)
+    await slack.submit(view, {messages.PASTED: RULE.replace("VirtualService", "DestinationRule"), messages.DELETE: [messages.DELETE]})
+    answer = await told(slack, count=2)
+    assert "DestinationRule mynamespace/destination in east: deleted" in answer.words
+    assert "MESH106 subset-undefined" in answer.words
+
+
+@pytest.mark.usefixtures("bot")
+@pytest.mark.parametrize(
+    ("given", "at", "said"),
+    [
+        ({}, messages.PASTED, "Paste the manifests here, or choose a file."),
+        ({messages.PASTED: "kind: ["}, messages.PASTED, "the pasted text:2: it is not YAML"),
+        ({messages.PASTED: "a: b"}, messages.PASTED, "the pasted text holds no Kubernetes manifests"),
+        (
+            {messages.PASTED: RULE.replace("[destination]", "7")},
+            messages.PASTED,
+            "VirtualService mynamespace/destination cannot be understood",
+        ),
+        ({messages.PASTED: RULE.replace("name: d", "name: un"), messages.DELETE: [messages.DELETE]}, messages.PASTED, "cannot be deleted"),
+        ({messages.FILE: {"s.yaml": "kind: Secret\napiVersion: v1\n"}}, messages.FILE, "s.yaml holds manifests, but none of a kind"),
+        ({messages.FILE: {"big.yaml": "#" * (5 << 20)}}, messages.FILE, "big.yaml is larger than 4 MiB"),
+    ],
+)
+async def test_what_is_wrong_is_said_at_the_input_and_can_be_mended(slack: LocalSlack, given: dict[str, Any], at: str, said: str):
+    view = await dialog(slack)
+    await slack.submit(view, given)
+    assert said in view.errors[at]
+    assert slack.ephemerals("ana") == []
+    await slack.submit(view, {messages.PASTED: RULE, messages.FILE: {}, messages.DELETE: []})
+    assert "1 error introduced" in (await told(slack)).words
+
+
+@pytest.mark.usefixtures("bot")
+async def test_a_file_that_slack_does_not_give_is_said(slack: LocalSlack):
+    view = await dialog(slack)
+    slack.fault("files.info", error="file_deleted")
+    await slack.submit(view, {messages.FILE: {"change.yaml": RULE}})
+    assert view.errors[messages.FILE] == "Slack does not give me the file (file_deleted)."
+
+
+@pytest.mark.usefixtures("bot")
+async def test_the_token_is_sent_to_slack_only(slack: LocalSlack, monkeypatch: pytest.MonkeyPatch):
+    view = await dialog(slack)
+    monkeypatch.setattr(slack.workspace, "file_url", lambda _: "http://files.slack.com.example/steal")
+    await slack.submit(view, {messages.FILE: {"change.yaml": RULE}})
+    assert "is not kept by Slack" in view.errors[messages.FILE]
+
+
+@pytest.mark.usefixtures("bot")
+async def test_a_slow_file_closes_the_dialog_in_time_and_is_answered_later(slack: LocalSlack, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("handlers.whatif.SUBMIT_S", 0.1)
+    slack.fault("files.info", delay=0.5)
+    view = await dialog(slack)
+    await slack.submit(view, {messages.FILE: {"change.yaml": "kind: ["}})
+    assert slack.views("ana") == []
+    assert "change.yaml:2: it is not YAML" in (await told(slack)).words
+
+
+@pytest.mark.usefixtures("bot")
+async def test_a_dialog_that_was_left_open_for_long_still_answers(slack: LocalSlack):
+    view = await dialog(slack)
+    slack._responses.clear()
+    await slack.submit(view, {messages.PASTED: RULE})
+    assert "1 error introduced" in (await told(slack)).words
+
+
+@pytest.mark.usefixtures("bot")
+async def test_a_dialog_that_slack_does_not_open_is_said(slack: LocalSlack):
+    slack.fault("views.open", error="expired_trigger_id")
+    assert "did not let me open the dialog (expired_trigger_id)" in (await asked(slack, "/mesh whatif")).words
+
+
+@pytest.mark.usefixtures("bot")
+async def test_a_mention_or_a_direct_message_with_a_snippet_is_weighed_where_it_was_said(slack: LocalSlack):
+    said = await slack.mention("whatif", files={"change.yaml": RULE})
+    (_, reply) = await slack.until(lambda: len(t := slack.thread("#mesh", said.ts)) > 1 and t)
+    assert "1 error introduced" in reply.words
+    await slack.dm("whatif", files={"change.yaml": RULE})
+    await slack.until(lambda: len(slack.messages("@ana")) == 2)
+    assert "1 error introduced" in slack.messages("@ana")[-1].words
+    await slack.dm("whatif", files={"change.yaml": "nothing"})
+    await slack.until(lambda: len(slack.messages("@ana")) == 4)
+    assert "change.yaml holds no Kubernetes manifests" in slack.messages("@ana")[-1].words
+
+
+@pytest.mark.usefixtures("bot")
+async def test_a_change_can_be_pasted_into_a_mention(slack: LocalSlack):
+    said = await slack.mention(f"whatif ```{RULE}```")
+    (_, reply) = await slack.until(lambda: len(t := slack.thread("#mesh", said.ts)) > 1 and t)
+    assert "1 error introduced" in reply.words
+    await slack.dm("whatif")
+    await slack.until(lambda: len(slack.messages("@ana")) == 2)
+    assert "What is to change?" in slack.messages("@ana")[-1].words
 
 
 @pytest.mark.usefixtures("bot")

@@ -201,10 +201,30 @@ class LocalSlack:
 
     # What people do.
 
-    async def say(self, text: str, *, user: str = "U0ANA", channel: str = "#mesh", thread_ts: str | None = None) -> Message:
-        """A person types something that is no command; the app hears of mentions and direct messages."""
+    async def say(
+        self,
+        text: str,
+        *,
+        user: str = "U0ANA",
+        channel: str = "#mesh",
+        thread_ts: str | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> Message:
+        """A person types something that is no command, with `files` by name and text; the app hears of mentions and direct messages."""
         place = self.channel(channel)
-        message = self.workspace.put(Message(place.id, self.workspace.next_ts(), self.user(user), self.typed(text), thread_ts=thread_ts))
+        given = [self.workspace.uploaded(name, content, self.user(user)) for name, content in (files or {}).items()]
+        for file in given:
+            file.channels = [place.id]
+        message = self.workspace.put(
+            Message(
+                place.id,
+                self.workspace.next_ts(),
+                self.user(user),
+                self.typed(text),
+                thread_ts=thread_ts,
+                files=[file.id for file in given],
+            )
+        )
         event = {
             "user": message.user,
             "text": message.text,
@@ -213,20 +233,31 @@ class LocalSlack:
             "event_ts": message.ts,
             "team": TEAM,
             **({"thread_ts": thread_ts} if thread_ts else {}),
+            **({"files": [self.workspace.file_json(file) for file in given]} if given else {}),
         }
         if place.person:
-            self._happened("message.im", {"type": "message", "channel_type": "im", **event})
+            shared = {"subtype": "file_share"} if given else {}
+            self._happened("message.im", {"type": "message", "channel_type": "im", **shared, **event})
         elif BOT in message.pings and BOT in place.members:
             self._happened("app_mention", {"type": "app_mention", **event})
         return message
 
-    async def mention(self, text: str, *, user: str = "U0ANA", channel: str = "#mesh", thread_ts: str | None = None) -> Message:
+    async def mention(
+        self,
+        text: str,
+        *,
+        user: str = "U0ANA",
+        channel: str = "#mesh",
+        thread_ts: str | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> Message:
         """A person types `@meshwhy ...`, in a channel or a thread."""
-        return await self.say(f"@{self.workspace.users[BOT].name} {text}", user=user, channel=channel, thread_ts=thread_ts)
+        return await self.say(f"@{self.workspace.users[BOT].name} {text}", user=user, channel=channel, thread_ts=thread_ts, files=files)
 
-    async def dm(self, text: str, *, user: str = "U0ANA", thread_ts: str | None = None) -> Message:
+    async def dm(self, text: str, *, user: str = "U0ANA", thread_ts: str | None = None, files: Mapping[str, str] | None = None) -> Message:
         """A person writes to the bot directly."""
-        return await self.say(text, user=user, channel=f"@{self.workspace.users[self.user(user)].name}", thread_ts=thread_ts)
+        place = f"@{self.workspace.users[self.user(user)].name}"
+        return await self.say(text, user=user, channel=place, thread_ts=thread_ts, files=files)
 
     async def command(self, text: str, *, user: str = "U0ANA", channel: str = "#mesh") -> None:
         """A person types a slash command (`/mesh why x`, or `why x` for the app's first command); returns once it is acknowledged.
@@ -300,7 +331,7 @@ class LocalSlack:
         await self._interact(payload, person, on)
 
     async def submit(self, view: View, values: Mapping[str, Any] | None = None) -> None:
-        """A person fills in a modal (by action id or block id: text, or the value or values chosen) and submits it.
+        """A person fills in a modal (by action id or block id: text, the value or values chosen, or files by name and text) and submits it.
 
         Inputs that are missing are marked in `view.errors` and nothing is sent, as in Slack's client.
         """
@@ -547,7 +578,10 @@ class LocalSlack:
         for block in view.payload["blocks"]:
             element = block.get("element") or {}
             name = next((one for one in (element.get("action_id"), block["block_id"]) if one in values), None)
-            if name is not None and element.get("type") in VALUES:
+            if name is not None and element.get("type") == "file_input":
+                files = [self.workspace.uploaded(str(file), str(text), view.user) for file, text in values[name].items()]
+                view.state[block["block_id"]][element["action_id"]]["files"] = [self.workspace.file_json(file) for file in files]
+            elif name is not None and element.get("type") in VALUES:
                 view.state[block["block_id"]][element["action_id"]] |= _acted(element, values[name])
 
     async def _after_submit(self, view: View, answer: Json) -> None:
@@ -660,6 +694,10 @@ class LocalSlack:
         file = self.workspace.files.get(request.match_info["id"].rpartition("-")[2])
         if file is None or file.content is None:
             return web.Response(status=404)
+        # What people uploaded is for them (the page says so) and for an app with the scope; anybody else gets Slack's page for logging in.
+        app = request.headers.get("Authorization") == f"Bearer {self.bot_token}" and "files:read" in self.workspace.scopes
+        if file.user != BOT and not app and request.headers.get("Sec-Fetch-Site") != "same-origin":
+            return web.Response(text="<!doctype html><title>Sign in</title>", content_type="text/html")
         return web.Response(body=file.content, content_type=file.mimetype, headers=_SAFE)
 
     async def _picture(self, request: web.Request) -> web.Response:

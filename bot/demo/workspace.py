@@ -26,7 +26,7 @@ MANIFEST: Mapping[str, Any] = {
             {
                 "command": "/mesh",
                 "description": "Why does a call into the mesh fail?",
-                "usage_hint": "why HOST | routes HOST | broken | clusters | explain CODE | help",
+                "usage_hint": "why HOST | routes HOST | broken | whatif | clusters | explain CODE | help",
                 "should_escape": True,
             }
         ],
@@ -39,6 +39,7 @@ MANIFEST: Mapping[str, Any] = {
                 "channels:read",
                 "chat:write",
                 "commands",
+                "files:read",
                 "files:write",
                 "groups:history",
                 "groups:read",
@@ -208,6 +209,7 @@ class File:
     completed: bool = False
     ready_at: float = 0.0
     channels: list[str] = field(default_factory=list)
+    user: str = BOT
 
     @property
     def mimetype(self) -> str:
@@ -402,12 +404,19 @@ class Workspace:
             "filetype": mimetype.rpartition("/")[2],
             "size": len(file.content or b""),
             "alt_txt": file.alt,
-            "user": BOT,
+            "user": file.user,
             "url_private": self.file_url(file),
             "channels": [one for one in file.channels if one.startswith("C")],
             "ims": [one for one in file.channels if one.startswith("D")],
             "is_public": any(one.startswith("C") for one in file.channels),
         }
+
+    def uploaded(self, name: str, content: str, user: str) -> File:
+        """A file that a person has given to Slack, ready to be read."""
+        data = content.encode()
+        file = File(self.serial("F"), name, len(data), "", name, data, completed=True, ready_at=self.clock(), user=user)
+        self.files[file.id] = file
+        return file
 
     def new_view(self, user: str, payload: Json, previous: View | None = None) -> View:
         """A view that is not yet shown."""
@@ -516,10 +525,11 @@ VALUES = {
     "plain_text_input": ("initial_value", "value"),
     "number_input": ("initial_value", "value"),
     "rich_text_input": ("initial_value", "rich_text_value"),
+    "file_input": ("", "files"),
 }
 
 
-INTERACTIVE = {*VALUES, "button", "overflow", "file_input", "feedback_buttons", "icon_button"}
+INTERACTIVE = {*VALUES, "button", "overflow", "feedback_buttons", "icon_button"}
 
 
 def _interactive(block: Json) -> Iterator[Json]:

@@ -332,6 +332,14 @@ export function control(element, world, act, now) {
       input.addEventListener("input", () => act(input.value));
       return input;
     }
+    case "file_input": {
+      const input = el("input.field", { type: "file", multiple: (element.max_files ?? 10) > 1, data: { action: element.action_id } });
+      input.addEventListener("change", async () => {
+        const files = [...input.files].slice(0, element.max_files ?? 10);
+        act(Object.fromEntries(await Promise.all(files.map(async (file) => [file.name, await file.text()]))));
+      });
+      return el("span.external", {}, input, el("small", {}, Object.keys(now ?? {}).filter((name) => now[name] && typeof now[name] === "string").join(", ")));
+    }
     default: {
       if (!/select$/.test(element.type)) return el("span.private", {}, `(${element.type})`);
       const many = element.type.startsWith("multi_");
