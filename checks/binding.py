@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from checks import gateway, names, sidecar
 from checks.answers import Viewpoint
 from checks.istiod import MESH
-from checks.resources import Gateway, Pod, Service, VirtualService
+from checks.resources import Gateway, Pod, Resource, Service, VirtualService
 from checks.routes import upstreams
 from checks.rulesets import Lost, Rule, RuleSet, is_catch_all, l4_match, rules_for
 from checks.viewpoints import callers
@@ -146,8 +146,21 @@ class Binding:
 
 
 def bindings(case: Case, fault: str) -> list[Binding]:
-    """The bindings of the host's VirtualServices that have this fault."""
-    return [b for b in case.once("bindings", lambda: list(_bindings(case))) if b.fault == fault]
+    """The bindings of the host's VirtualServices that have this fault. Raises Unreadable where what is missing may only be unseen."""
+    found = [b for b in every_binding(case) if b.fault == fault]
+    for b in found:
+        for c in case.mesh.clusters if fault in _NEEDS else ():
+            if case.mesh.istiod(c.name) is b.istiod:
+                case.mesh.require(c, _NEEDS[fault])
+    return found
+
+
+_NEEDS: dict[str, type[Resource]] = {"vs-gateway-missing": Gateway, "gw-selector-no-pod": Pod, "gw-port-not-on-service": Service}
+
+
+def every_binding(case: Case) -> list[Binding]:
+    """Every binding of the host's VirtualServices to a gateway that has a fault."""
+    return case.once("bindings", lambda: list(_bindings(case)))
 
 
 def _bindings(case: Case) -> Iterator[Binding]:
@@ -301,7 +314,7 @@ def _holes(case: Case) -> Iterator[Hole]:
                 continue
             involved = _involved(view, case.host, steps)
             if involved:
-                yield _hole(view, port, steps, involved)
+                yield _hole(view, port, steps, involved, case.host)
 
 
 def _everything(match: str) -> bool:
@@ -321,7 +334,12 @@ def _involved(view: View, host: str, steps: Sequence[Step]) -> list[RuleSet]:
     ]
 
 
-def _hole(view: View, port: int, steps: Sequence[Step], involved: list[RuleSet]) -> Hole:
+def _beside(view: View, host: str) -> bool:
+    """Whether a VirtualService of the mesh names the host as well."""
+    return any(not r.gateway_api and any(host == h.lower() for h in r.hosts) for li in view.ups.scope.listeners for r in li.rulesets)
+
+
+def _hole(view: View, port: int, steps: Sequence[Step], involved: list[RuleSet], host: str) -> Hole:
     for r in involved:
         for lost in r.lost:
             if not lost.matches or any(is_catch_all(m) for m in lost.matches):
@@ -331,6 +349,8 @@ def _hole(view: View, port: int, steps: Sequence[Step], involved: list[RuleSet])
             for i, m in enumerate(rule.matches):
                 if is_catch_all(m):
                     return Hole(view, port, r, "vs-match-scope", rule, i)
+    if involved[0].gateway_api and view.callers.proxy.kind != "gateway" and _beside(view, host):
+        return Hole(view, port, involved[0], "gwapi-gamma-overrides-vs")
     if view.callers.proxy.kind == "gateway" and any(s.match.startswith("path ") and " and " not in s.match for s in steps):
         return Hole(view, port, involved[0], "")  # a gateway that publishes some paths of a host does so on purpose
     return Hole(view, port, involved[0], "vs-no-default-route")

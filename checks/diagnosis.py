@@ -11,7 +11,7 @@ import pkgutil
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from msgspec import Struct
 
@@ -22,7 +22,20 @@ from checks.case import Case
 from checks.evidence import Agreement
 from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
 from checks.mesh import Change, Cluster, Mesh, Unreadable
-from checks.resources import DaemonSet, Deployment, EndpointSlice, Node, Pod, ReplicaSet, Resource, StatefulSet, WorkloadEntry
+from checks.resources import (
+    APIGRPCRoute,
+    APIHTTPRoute,
+    APITLSRoute,
+    DaemonSet,
+    Deployment,
+    EndpointSlice,
+    Node,
+    Pod,
+    ReplicaSet,
+    Resource,
+    StatefulSet,
+    WorkloadEntry,
+)
 from checks.viewpoints import Caller, Outsider, callers, outsiders
 
 if TYPE_CHECKING:
@@ -30,8 +43,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from checks.istiod import Istiod
+    from checks.resources import APIRoute
 
-FAMILIES = ("subsets", "routing", "services", "entries", "security", "visibility", "clusters", "health", "control", "siblings")
+FAMILIES = ("subsets", "routing", "services", "entries", "gateways", "security", "visibility", "clusters", "health", "control", "siblings")
 
 
 class Verdict(StrEnum):
@@ -136,6 +150,9 @@ def _hosts(istiod: Istiod) -> list[str]:
     for r in istiod.rulesets:
         found.update({h.lower(): None for h in r.hosts if h != "*"})
         found.update({t: None for t in r.destinations() if t})
+    for kind in (APIHTTPRoute, APIGRPCRoute, APITLSRoute):  # those that no gateway accepts as well
+        for route in istiod.all(kind):
+            found.update({h.lower(): None for h in cast("APIRoute", route).spec.hostnames or ()})
     return list(found)
 
 

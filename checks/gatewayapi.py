@@ -322,7 +322,7 @@ class _Converter:
     def _target(self, route: APIRoute, kind: str, b: BackendRef, path: str, *, enforce: bool) -> Target:
         invalid = Target("", "", None, _weight(b), path)
         ns = b.namespace or route.namespace
-        if enforce and b.namespace and b.namespace != route.namespace and not self.granted(route, kind, b):
+        if enforce and b.namespace and b.namespace != route.namespace and not granted(self.grants, route, kind, b):
             return invalid
         if (b.group, b.kind) == ("networking.istio.io", "Hostname"):
             if b.namespace:
@@ -337,16 +337,6 @@ class _Converter:
         if b.port is None:
             raise _Invalid(f"backend {b.name} needs a port")
         return Target(host, "", b.port, _weight(b), path)
-
-    def granted(self, route: APIRoute, kind: str, b: BackendRef) -> bool:
-        """Whether a ReferenceGrant in the backend's namespace lets this route refer to it."""
-        for g in self.grants:
-            if g.namespace != b.namespace:
-                continue
-            sources = any((f.group, f.kind, f.namespace) == (GROUP, kind, route.namespace) for f in g.spec.from_)
-            if sources and any((t.group, t.kind) == (b.group, b.kind) and t.name in (None, "", b.name) for t in g.spec.to):
-                return True
-        return False
 
     def _l4(self, route: APIRoute, kind: str, *, enforce: bool) -> list[tuple[str, tuple[Target, ...]]]:
         try:
@@ -377,6 +367,17 @@ class _Converter:
             rules = tuple(L4Rule(path, (match,), targets) for path, targets in self._l4(route, "TLSRoute", enforce=not mesh))
             for host in sni:
                 yield replace(self._ruleset(route, f"{route.name}~tls~{n}", host, parent.name), tls=rules, kind="TLSRoute")
+
+
+def granted(grants: Iterable[ReferenceGrant], route: APIRoute, kind: str, b: BackendRef) -> bool:
+    """Whether a ReferenceGrant in the backend's namespace lets a route of this kind refer to it."""
+    for g in grants:
+        if g.namespace != b.namespace:
+            continue
+        sources = any((f.group, f.kind, f.namespace) == (GROUP, kind, route.namespace) for f in g.spec.from_)
+        if sources and any((t.group, t.kind) == (b.group, b.kind) and t.name in (None, "", b.name) for t in g.spec.to):
+            return True
+    return False
 
 
 def _weight(b: BackendRef) -> int:

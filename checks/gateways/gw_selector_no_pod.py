@@ -1,0 +1,53 @@
+"""gw-selector-no-pod (MESH701)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.binding import Gate, bindings, gates
+from checks.finding import Finding, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
+
+
+@check("gw-selector-no-pod")
+def gw_selector_no_pod(case: Case) -> Iterator[Finding]:
+    """A Gateway's selector matches no gateway pod, so nobody listens for its hosts.
+
+    A typo in the selector, another release name of the gateway's chart, or a gateway without pods. istiod gives the Gateway to nobody: at the
+    load balancer connections are refused, or another gateway that stands there answers 404.
+
+    How to see it: `kubectl get pods -A -l SELECTOR` prints nothing.
+
+    How to fix it: make the selector and the labels of the gateway's pods agree, or deploy the gateway.
+    """
+    for b in bindings(case, "gw-selector-no-pod"):
+        found = b.gateway
+        if found is None:
+            continue
+        selector = ",".join(f"{k}={v}" for k, v in (found.spec.selector or {}).items())
+        around = [g for g in gates(case.mesh) if g.ups.istiod is b.istiod]
+        yield case.finding(
+            "gw-selector-no-pod",
+            cluster=case.mesh.cluster(b.istiod.cluster).name,
+            resource=found.ref,
+            path="spec.selector",
+            message=f"Nobody serves {case.host} at Gateway {b.name}: its selector ({selector}) matches no gateway pod.",
+            share=b.share,
+            viewpoints=b.viewpoints,
+            evidence=(
+                f"{found.ref} selects {selector}",
+                *(f"gateway pods in {g.namespace} carry {_labels(g)}" for g in around),
+                *(("no gateway runs in this mesh",) if not around else ()),
+            ),
+            fix=f"Make spec.selector of {found.ref} and the labels of the gateway's pods agree, or deploy the gateway.",
+            commands=(f"kubectl get pods -A -l '{selector}'",),
+        )
+
+
+def _labels(gate: Gate) -> str:
+    shown = {k: v for k, v in gate.ups.proxy.labels.items() if k in {"app", "istio", "gateway.networking.k8s.io/gateway-name"}}
+    return ",".join(f"{k}={v}" for k, v in sorted(shown.items())) or "neither label app nor label istio"

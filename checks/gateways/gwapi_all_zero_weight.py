@@ -1,0 +1,72 @@
+"""gwapi-all-zero-weight (MESH723)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from checks.case import short
+from checks.finding import Finding, check
+from checks.gateways import routes, said
+from checks.mesh import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case, View
+    from checks.istiod import Istiod
+    from checks.resources import APIRoute
+    from checks.sidecar import Step
+
+
+@check("gwapi-all-zero-weight")
+def gwapi_all_zero_weight(case: Case) -> Iterator[Finding]:
+    """Every backend of a route's rule has weight 0, or the rule has none, so its requests get 500.
+
+    The Gateway API asks for an error where no backend may be chosen: the proxy answers 500 itself. The route's status says that all is well.
+
+    How to see it: `istioctl proxy-config routes <pod> -o json` has directResponse 500 for the rule.
+
+    How to fix it: give a backend a weight above 0.
+    """
+    groups: dict[tuple[str, str], list[tuple[View, Step]]] = {}
+    for view in case.views:
+        for s in view.steps:
+            if s.action == "direct_response 500" and s.leaf in routes(view.ups.istiod):
+                groups.setdefault((s.leaf, s.path), []).append((view, s))
+    for (ref, path), felt in groups.items():
+        view, step = felt[0]
+        route = routes(view.ups.istiod)[ref]
+        rule = (route.spec.rules or ())[int(path.removeprefix("spec.rules[").removesuffix("]"))]
+        listed = ", ".join(f"{said(b, route.namespace)} weight {b.weight}" for b in rule.backend_refs or ())
+        yield case.finding(
+            "gwapi-all-zero-weight",
+            cluster=case.mesh.cluster(view.ups.istiod.cluster).name,
+            resource=ref,
+            path=f"{path}.backendRefs",
+            message=f"Requests to {short(case.host)} that match {path} of {ref} get 500: {'every backend has weight 0' if listed else 'the rule has no backend'}.",
+            share=1.0,
+            viewpoints=tuple(dict.fromkeys(v for w, _ in felt for v in w.callers.viewpoints)),
+            evidence=(f"{path} of {ref} matches {step.match}", f"its backends: {listed or 'none'}"),
+            fix=f"Give a backend of {path} of {ref} a weight above 0.",
+            patch=_patch(case, view.ups.istiod, route, path),
+            commands=("istioctl proxy-config routes <pod> -o json",),
+        )
+
+
+def _patch(case: Case, istiod: Istiod, route: APIRoute, path: str) -> str | None:
+    """Weight 1 for every backend, as where no weight is written; only when nothing fails then."""
+    number = int(path.removeprefix("spec.rules[").removesuffix("]"))
+    rules = list(route.spec.rules or ())
+    backends = rules[number].backend_refs or ()
+    if not backends:
+        return None
+    rules[number] = replace(rules[number], backend_refs=tuple(replace(b, weight=1) for b in backends))
+    changed = replace(route, spec=replace(route.spec, rules=tuple(rules)))
+    where = case.mesh.cluster(istiod.cluster).name
+    after = case.of(case.host, case.mesh.apply([Change(where, type(route), route.namespace, route.name, changed)]))
+    if any(r.failing_share for v in after.views for r in v.routes):
+        return None
+    ops = ",".join(f'{{"op":"replace","path":"/spec/rules/{number}/backendRefs/{i}/weight","value":1}}' for i in range(len(backends)))
+    return f"kubectl -n {route.namespace} patch {route.ref.partition(' ')[0].lower()} {route.name} --type=json -p '[{ops}]'"

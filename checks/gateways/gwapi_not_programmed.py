@@ -1,0 +1,93 @@
+"""gwapi-not-programmed (MESH726)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.answers import Viewpoint
+from checks.binding import Gate, gates, rulesets
+from checks.finding import Finding, check
+from checks.gateways import api_gateway
+from checks.resources import APIGateway, Pod, Service
+from checks.viewpoints import callers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Case
+    from checks.gatewayapi import BoundGateway
+    from checks.istiod import Istiod
+
+
+@check("gwapi-not-programmed")
+def gwapi_not_programmed(case: Case) -> Iterator[Finding]:
+    """A Gateway of the Gateway API is not in service: no pods, no Service, no such port, no address, or istiod says Programmed False.
+
+    istiod makes a Deployment and a Service for a Gateway, or uses the Service that `spec.addresses` names. Where that is missing, or has not
+    the listener's port, or got no address, nobody can reach the hosts of its routes.
+
+    How to see it: `kubectl get gateways` shows PROGRAMMED False, or no address.
+
+    How to fix it: what the Gateway's condition Programmed says.
+    """
+    felt: dict[str, tuple[Istiod, list[BoundGateway]]] = {}
+    for istiod, r in rulesets(case):
+        if r.gateway_api:
+            for b in istiod.api.gateways:
+                if b.name in r.gateways:
+                    felt.setdefault(b.name.partition("~")[0], (istiod, []))[1].append(b)
+    for name, (istiod, listeners) in felt.items():
+        found = api_gateway(istiod, name)
+        at = [g for g in gates(case.mesh) if g.ups.istiod is istiod and any(b in g.bound for b in listeners)]
+        why = _why(case, istiod, found, listeners, at) if found is not None else None
+        if found is None or why is None:
+            continue
+        here = {g.viewpoint for g in at}
+        served = any(v.steps and v.callers.viewpoints[0] not in here for v in case.views if v.callers.proxy.kind == "gateway")
+        path, reason = why
+        conditions = [
+            f"status of {found.ref}: {c.type} {c.status}, {c.reason}: {c.message}".rstrip(": ") for c in found.status.conditions or ()
+        ]
+        yield case.finding(
+            "gwapi-not-programmed",
+            cluster=case.mesh.cluster(istiod.cluster).name,
+            resource=found.ref,
+            path=path,
+            message=f"Nobody reaches {case.host} at Gateway {name}: {reason}.",
+            share=0.0 if served else 1.0,
+            viewpoints=tuple(g.viewpoint for g in at) or (Viewpoint(istiod.cluster, "gateway", found.namespace),),
+            evidence=(f"Gateway {name} of class {found.spec.gateway_class_name} should be served by {_services(listeners)}", *conditions),
+            fix=f"Bring up what serves Gateway {name}: {reason}.",
+            commands=(f"kubectl -n {found.namespace} describe gateways.gateway.networking.k8s.io {found.name}",),
+        )
+
+
+def _services(listeners: list[BoundGateway]) -> str:
+    return ", ".join(f"Service {s.split('.')[1]}/{s.split('.')[0]}" for s in dict.fromkeys(x for b in listeners for x in b.services or ()))
+
+
+def _why(case: Case, istiod: Istiod, found: APIGateway, listeners: list[BoundGateway], at: list[Gate]) -> tuple[str, str] | None:
+    """The field and the reason, nearest first; None when all is well."""
+    services = dict.fromkeys(x for b in listeners for x in b.services or ())
+    if not at:
+        where = [c for c in case.mesh.clusters if case.mesh.istiod(c.name) is istiod]
+        for c in where:
+            case.mesh.require(c, Service)
+            case.mesh.require(c, Pod)
+        if not any(c.proxy.pod for c in callers(case.mesh)):
+            return None  # manifests without pods say nothing of who runs
+        known = [s for s in services if s in istiod.by_host]
+        if not known:
+            return "spec", f"{_services(listeners)} does not exist"
+        return "spec", f"no gateway pod stands behind {_services(listeners)}"
+    closed = [
+        b for b in listeners if not any(x.gateway is b for g in at for group in (*g.merged.by_route.values(), g.merged.l4) for x in group)
+    ]
+    lost = [b for b in closed if not any(x.gateway is b for g in at for x, _ in g.merged.rejected)]
+    if lost and len(lost) == len(listeners):
+        ports = ", ".join(sorted({str(s.port.number) for b in lost for s in b.servers}))
+        return "spec.listeners", f"{_services(listeners)} has no port {ports}"
+    for said in found.status.conditions or ():
+        if said.type == "Programmed" and said.status == "False":
+            return "status.conditions", f"Programmed is False, {said.reason}{f': {said.message}' if said.message else ''}".rstrip(".")
+    return None
