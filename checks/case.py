@@ -131,6 +131,8 @@ class Case:
     """Callers that hold nothing for the host."""
     read: frozenset[tuple[str, str]] = frozenset()
     """Whose endpoints decide what the callers hold: (host, namespace)."""
+    also: set[tuple[str, str]] = field(default_factory=set)
+    """(host, namespace) of other services whose pods and endpoints a check looked at, for a sweep that looks only at what changed."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _known: dict[str, Any] = field(default_factory=dict, repr=False)
 

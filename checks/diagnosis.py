@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from msgspec import Struct
 
-from checks import names
+from checks import names, ztunnel
 from checks import routes as resolver
 from checks.answers import Route, Viewpoint
 from checks.case import Case
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod
     from checks.resources import APIRoute
 
-FAMILIES = ("subsets", "routing", "services", "entries", "gateways", "security", "visibility", "clusters", "health", "control", "siblings")
+FAMILIES = ("subsets", "routing", "services", "entries", "gateways", "security", "visibility", "clusters", "health", "control", "siblings", "ambient")
 
 
 class Verdict(StrEnum):
@@ -98,7 +98,7 @@ class _Ground:
 
     mesh: Mesh
     by_host: dict[str, _Looked]
-    callers: list[Caller | Outsider]
+    callers: list[Caller | Outsider | Viewpoint]
 
 
 class Whatif(Struct, frozen=True):
@@ -284,7 +284,7 @@ def _look(host: str, mesh: Mesh) -> _Looked:
     services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
     services.update((s.hostname, s.namespace) for i in _istiods(mesh) for s in i.by_host.get(host, ()))
     found = tuple(r for v in case.views for r in v.routes)
-    services |= case.read
+    services |= case.read | case.also
     ill = findings or any(r.failing_share for r in found)
     return _Looked(found, _ordered(findings), tuple(skipped), frozenset(services), frozenset({ns for _, ns in services} if ill else ()))
 
@@ -300,7 +300,7 @@ def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     """Every finding of every host; with an earlier sweep, only what changed since is looked at again."""
-    around: list[Caller | Outsider] = [*callers(mesh), *outsiders(mesh)]
+    around: list[Caller | Outsider | Viewpoint] = [*callers(mesh), *outsiders(mesh), *ztunnel.callers(mesh)]
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
     stale = _touched(ground.mesh, mesh) if ground is not None and ground.callers == around else None
     if ground is None or stale is None:

@@ -13,7 +13,17 @@ import msgspec
 from msgspec import Struct
 
 from checks import names
-from checks.resources import EntryEndpoint, LocalityLbSetting, OutlierDetection, Pod, Service, ServiceEntry, ServicePort, WorkloadEntry
+from checks.resources import (
+    EntryEndpoint,
+    LabelSelector,
+    LocalityLbSetting,
+    OutlierDetection,
+    Pod,
+    Service,
+    ServiceEntry,
+    ServicePort,
+    WorkloadEntry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -213,6 +223,15 @@ class _ProxyConfig(Struct, rename="camel"):
     proxy_metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class _ServiceScope(Struct, rename="camel"):
+    services_selector: LabelSelector | None = None
+    namespace_selector: LabelSelector | None = None
+    scope: str = "LOCAL"
+
+
+_GLOBAL = _ServiceScope(LabelSelector({"istio.io/global": "true"}), None, "GLOBAL")
+
+
 class MeshConfig(Struct, rename="camel"):
     """The part of MeshConfig (ConfigMap `istio`, key `mesh`) that routes depend on, with istiod's defaults."""
 
@@ -226,6 +245,17 @@ class MeshConfig(Struct, rename="camel"):
     locality_lb_setting: LocalityLbSetting = msgspec.field(default_factory=LocalityLbSetting)
     default_traffic_policy: _DefaultTrafficPolicy | None = None
     discovery_selectors: tuple[dict[str, object], ...] | None = None
+    service_scope_configs: tuple[_ServiceScope, ...] = (_GLOBAL,)
+
+    def is_global(self, namespace: Mapping[str, str], service: Mapping[str, str]) -> bool:
+        """Whether a Service is for all clusters of an ambient mesh, by its namespace's and its own labels (ambient/services.go matchServiceScope)."""
+        return any(
+            s.scope == "GLOBAL"
+            and (s.namespace_selector is None or s.namespace_selector.matches(namespace))
+            and (s.services_selector is None or s.services_selector.matches(service))
+            for s in self.service_scope_configs
+        )
+
     enable_auto_mtls: bool = True
     extension_providers: tuple[ExtensionProvider, ...] = ()
     default_config: _ProxyConfig = msgspec.field(default_factory=_ProxyConfig)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.resources import Container, PeerAuthentication, Pod
+from checks.security import peer
 from checks.services import by_service, container_ports, home, kubernetes
 from checks.subsets import percent
 from checks.viewpoints import proxy_kind
@@ -27,11 +28,14 @@ def _explains(case: Case, branch: Branch) -> bool:
     service = kubernetes(branch)
     if service is None or any(e.health == "healthy" for e in case.candidates(branch.upstream)):
         return False
+    istiod = branch.view.ups.istiod
+    if case.mesh.unread(case.mesh.cluster(istiod.cluster), PeerAuthentication):
+        return False
     pods = case.unready(service, branch.upstream if branch.upstream.subset else None)
-    return bool(pods) and all(_broken(branch.view.ups.istiod, p) is not None for _, p in pods)
+    return bool(pods) and all(_broken(case, istiod, p) is not None for _, p in pods)
 
 
-def _broken(istiod: Istiod, pod: Pod) -> tuple[Container, PeerAuthentication] | None:
+def _broken(case: Case, istiod: Istiod, pod: Pod) -> tuple[Container, PeerAuthentication] | None:
     """The container whose own HTTP readiness probe meets STRICT mTLS in a pod that is not ready, and the policy."""
     if proxy_kind(pod) != "sidecar":
         return None
@@ -43,41 +47,16 @@ def _broken(istiod: Istiod, pod: Pod) -> tuple[Container, PeerAuthentication] | 
         if get is None or c.name in waiting or c.name == "istio-proxy" or get.path.startswith(_REWRITTEN):
             continue
         port = get.port if isinstance(get.port, int) else container_ports(pod).get(get.port, 0)
-        policy = strict(istiod, pod, port)
-        if policy is not None:
-            return c, policy
+        mode = peer(case.mesh, istiod, pod.namespace, pod.labels, port)
+        if mode.mode == "STRICT" and mode.policy is not None:
+            return c, mode.policy
     return None
-
-
-def strict(istiod: Istiod, pod: Pod, port: int) -> PeerAuthentication | None:
-    """The PeerAuthentication that makes a port of a pod refuse plain text: the pod's own, its namespace's, the mesh's; the oldest of each."""
-    everything = [p for p in istiod.all(PeerAuthentication) if isinstance(p, PeerAuthentication)]
-    everything.sort(key=lambda p: (p.created, p.name))
-    root = istiod.config.root_namespace
-    own = [p for p in everything if p.namespace == pod.namespace and _selects(p, pod)]
-    shared = [p for p in everything if p.namespace == pod.namespace and not _selecting(p)]
-    mesh = [p for p in everything if p.namespace == root and not _selecting(p)]
-    for level in (own, shared, mesh):
-        for policy in level[:1]:
-            at = (policy.spec.port_level_mtls or {}).get(str(port)) if level is own else None
-            mode = at.mode if at is not None and at.mode != "UNSET" else policy.spec.mtls.mode if policy.spec.mtls is not None else "UNSET"
-            if mode != "UNSET":
-                return policy if mode == "STRICT" else None
-    return None
-
-
-def _selecting(policy: PeerAuthentication) -> bool:
-    return policy.spec.selector is not None and bool(policy.spec.selector.wanted)
-
-
-def _selects(policy: PeerAuthentication, pod: Pod) -> bool:
-    return _selecting(policy) and policy.spec.selector is not None and policy.spec.selector.matches(pod.labels)
 
 
 def _all(case: Case, service: HostService, branch: Branch) -> list[tuple[Cluster, Pod, Container, PeerAuthentication]]:
     found = []
     for cluster, pod in case.unready(service, branch.upstream if branch.upstream.subset else None):
-        broken = _broken(branch.view.ups.istiod, pod)
+        broken = _broken(case, branch.view.ups.istiod, pod)
         if broken is not None:
             found.append((cluster, pod, *broken))
     return found

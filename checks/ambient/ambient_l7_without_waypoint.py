@@ -1,0 +1,119 @@
+"""ambient-l7-without-waypoint (MESH925)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks import ambient, names
+from checks.case import Case, short
+from checks.finding import Finding, check
+from checks.resources import AuthorizationPolicy, DestinationRule
+from checks.security import of_http, policies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.answers import Viewpoint
+    from checks.istiod import Istiod
+    from checks.mesh import Cluster
+    from checks.registry import HostService
+
+
+@check("ambient-l7-without-waypoint")
+def ambient_l7_without_waypoint(case: Case) -> Iterator[Finding]:
+    """Rules that need HTTP stand in the ambient mesh for a service that has no waypoint.
+
+    ztunnel forwards connections and looks into none: VirtualServices, routes and traffic policies of a service without a waypoint are ignored for
+    callers of the ambient mesh. An AuthorizationPolicy is not ignored: ztunnel leaves out every ALLOW rule that names something of HTTP, and what
+    remains allows less; when nothing remains, every call is denied.
+
+    How to see it: `istioctl ztunnel-config service` shows no waypoint for it; an AuthorizationPolicy says in its status what ztunnel cannot enforce.
+
+    How to fix it: give the service a waypoint (`istioctl waypoint apply --enroll-namespace`), and attach such policies to it by targetRefs.
+    """
+    for cluster, istiod, service in ambient.services(case):
+        behind = ambient.backends(case, service)
+        callers = ambient.calling(case, service)
+        if not behind or not callers or ambient.attachment(istiod, service) is not None:
+            continue
+        yield from _policies(case, cluster, service, callers)
+        yield from _rules(case, cluster, istiod, service, callers)
+
+
+def _policies(case: Case, cluster: Cluster, service: HostService, callers: tuple[Viewpoint, ...]) -> Iterator[Finding]:
+    """Policies that ztunnel enforces without what they say of HTTP."""
+    pod = next((p for c, p in ambient.backends(case, service) if c is cluster), None)
+    if pod is None:
+        return
+    found = policies(case.mesh, cluster, service.namespace, pod.labels)
+    allowing = [p for p in found if p.spec.action == "ALLOW"]
+    rules = [r for p in allowing for r in p.spec.rules or ()]
+    denied = bool(rules) and all(map(of_http, rules))
+    for p in found:
+        lost = [i for i, r in enumerate(p.spec.rules or ()) if of_http(r)]
+        if not lost or p.spec.action not in {"ALLOW", "DENY"}:
+            continue
+        share = 1.0 if denied and p.spec.action == "ALLOW" else 0.0
+        yield case.finding(
+            "ambient-l7-without-waypoint",
+            cluster=cluster.name,
+            resource=p.ref,
+            path=f"spec.rules[{lost[0]}]",
+            message=_said(p, case.host, denied=share > 0),
+            share=share,
+            viewpoints=callers,
+            evidence=(
+                f"{p.ref}: {len(lost)} of {len(p.spec.rules or ())} rules name something of HTTP, action {p.spec.action}",
+                f"{pod.ref} is in the ambient mesh, and {short(case.host)} has no waypoint",
+            ),
+            fix=f"Give {short(case.host)} a waypoint and attach {p.ref} to it by targetRefs, or take what needs HTTP out of its rules.",
+            commands=(
+                f"kubectl -n {p.namespace} get authorizationpolicy {p.name} -o yaml",
+                f"istioctl ztunnel-config service --service-namespace {service.namespace}",
+            ),
+        )
+
+
+def _said(policy: AuthorizationPolicy, host: str, *, denied: bool) -> str:
+    if denied:
+        return f"Every call of {short(host)} is denied: ztunnel leaves out the rules of {policy.ref} that need HTTP, and no other rule allows anything."
+    if policy.spec.action == "ALLOW":
+        return f"Some calls of {short(host)} are denied: ztunnel leaves out the rules of {policy.ref} that need HTTP."
+    return f"{policy.ref} does not deny what it names of HTTP at {short(host)}: ztunnel cannot look into requests."
+
+
+def _rules(case: Case, cluster: Cluster, istiod: Istiod, service: HostService, callers: tuple[Viewpoint, ...]) -> Iterator[Finding]:
+    """Routes that nobody applies; without any, a traffic policy."""
+    near = {service.namespace, *(v.namespace for v in callers)}
+    ignored = [
+        (r.ref, "spec.parentRefs" if r.gateway_api else "spec.http" if r.http else "spec")
+        for r in istiod.rulesets
+        if "mesh" in r.gateways and case.host in (h.lower() for h in r.hosts) and r.namespace in near
+    ]
+    ignored = ignored or [
+        (rule.ref, "spec.trafficPolicy")
+        for rule in istiod.all(DestinationRule)
+        if isinstance(rule, DestinationRule)
+        and rule.namespace == service.namespace
+        and rule.spec.traffic_policy is not None
+        and names.fqdn(rule.spec.host, rule.namespace) == case.host
+    ]
+    for ref, path in dict(ignored).items():
+        yield case.finding(
+            "ambient-l7-without-waypoint",
+            cluster=cluster.name,
+            resource=ref,
+            path=path,
+            message=f"{ref} does nothing for callers of the ambient mesh: {short(case.host)} has no waypoint that would apply it.",
+            share=0.0,
+            viewpoints=callers,
+            evidence=(
+                f"{len(ambient.backends(case, service))} pods of {short(case.host)} are in the ambient mesh",
+                f"neither {service.sources[0][1]} nor namespace {service.namespace} has label istio.io/use-waypoint",
+            ),
+            fix=f"Give {short(case.host)} a waypoint: istioctl waypoint apply -n {service.namespace}, and label {service.sources[0][1]} with istio.io/use-waypoint.",
+            commands=(
+                f"istioctl ztunnel-config service --service-namespace {service.namespace}",
+                f"istioctl waypoint list -n {service.namespace}",
+            ),
+        )

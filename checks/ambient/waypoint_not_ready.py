@@ -1,0 +1,108 @@
+"""waypoint-not-ready (MESH922)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks import ambient
+from checks.case import Case, short, waits
+from checks.finding import Finding, check
+from checks.names import service_host
+from checks.resources import APIGateway, Pod
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.answers import Viewpoint
+    from checks.attachment import Attachment
+    from checks.mesh import Cluster
+    from checks.registry import HostService
+
+
+@check("waypoint-not-ready")
+def waypoint_not_ready(case: Case) -> Iterator[Finding]:
+    """The waypoint that a service uses has no ready pod, or no address yet.
+
+    With an address and no ready pod, ztunnel sends every call there, and it fails: ztunnel's log says "no healthy upstream" of the waypoint. A
+    waypoint whose Gateway has no address yet is passed by: nothing fails, and its routes and policies do not apply.
+
+    How to see it: `istioctl waypoint status`; the Service's status has condition istio.io/WaypointBound.
+
+    How to fix it: bring the waypoint's pods up, or take label istio.io/use-waypoint away.
+    """
+    for cluster, istiod, service in ambient.services(case):
+        found = ambient.attachment(istiod, service)
+        callers = ambient.calling(case, service)
+        if found is None or not callers:
+            continue
+        namespace, _, name = found.wanted.partition("/")
+        gateway = cluster.get(APIGateway, namespace, name)
+        if gateway is None:
+            continue
+        if found.refused == "not ready":
+            yield _passed_by(case, cluster, service, found, gateway, callers)
+        elif found.refused is None:
+            yield from _down(case, cluster, service, found, gateway, callers)
+
+
+def _passed_by(
+    case: Case, cluster: Cluster, service: HostService, found: Attachment, gateway: APIGateway, callers: tuple[Viewpoint, ...]
+) -> Finding:
+    said = [f"condition {c.type} is {c.status}: {c.message or c.reason}" for c in gateway.status.conditions or () if c.status != "True"]
+    return case.finding(
+        "waypoint-not-ready",
+        cluster=cluster.name,
+        resource=gateway.ref,
+        path="status.addresses",
+        message=f"Calls of {short(service.hostname)} pass waypoint {found.wanted} by, without its routes and policies: the waypoint has no address.",
+        share=0.0,
+        viewpoints=callers,
+        evidence=(_labelled(found), f"{gateway.ref}: status.addresses is empty", *said),
+        fix=f"Bring up the Deployment and the Service of {gateway.ref}, so that istiod gives it an address.",
+        commands=(
+            f"istioctl waypoint status {gateway.name} -n {gateway.namespace}",
+            f"kubectl -n {gateway.namespace} describe gateways.gateway.networking.k8s.io {gateway.name}",
+        ),
+    )
+
+
+def _down(
+    case: Case, cluster: Cluster, service: HostService, found: Attachment, gateway: APIGateway, callers: tuple[Viewpoint, ...]
+) -> Iterator[Finding]:
+    behind = ambient.waypoint_service(cluster, gateway)
+    if behind is None or not behind.spec.selector:
+        return
+    case.also.add((service_host(behind.name, behind.namespace), behind.namespace))
+    case.mesh.require(cluster, Pod)
+    pods = [p for p in cluster.ordered(Pod, behind.namespace) if all(p.labels.get(k) == v for k, v in (behind.spec.selector or {}).items())]
+    if any(map(ambient.serves, pods)):
+        return
+    owners = [
+        w
+        for c, w in case.mesh.workloads(behind.namespace)
+        if c is cluster and all((w.spec.template.metadata.labels or {}).get(k) == v for k, v in behind.spec.selector.items())
+    ]
+    yield case.finding(
+        "waypoint-not-ready",
+        cluster=cluster.name,
+        resource=owners[0].ref if owners else gateway.ref,
+        path="status.readyReplicas" if owners else "",
+        message=f"Every call of {short(service.hostname)} from the ambient mesh fails: it goes through waypoint {found.wanted}, which has no ready pod.",
+        share=1.0,
+        viewpoints=callers,
+        evidence=(
+            _labelled(found),
+            *(f"{w.ref} wants {w.wanted}, {w.ready} ready" for w in owners),
+            *(f"{p.ref}: {'terminating' if p.metadata.deletion_timestamp else waits(p)}" for p in pods[:5]),
+            *(() if pods else (f"no pod is behind {behind.ref}",)),
+        ),
+        fix=f"Bring up the pods of waypoint {found.wanted}, or take label istio.io/use-waypoint off {found.labelled.ref if found.labelled else 'the Service'}.",
+        commands=(
+            f"istioctl waypoint status {gateway.name} -n {gateway.namespace}",
+            f"kubectl -n {behind.namespace} get pods -l gateway.networking.k8s.io/gateway-name={gateway.name}",
+        ),
+    )
+
+
+def _labelled(found: Attachment) -> str:
+    return f"{found.labelled.ref if found.labelled else 'a label'} asks for waypoint {found.wanted} (label istio.io/use-waypoint)"

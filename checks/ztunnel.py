@@ -1,0 +1,53 @@
+"""Who calls through ztunnel: the pods of the ambient mesh.
+
+A pod is in it when the CNI plugin has redirected it (annotation), or when labels ask for it and it has no sidecar, which would win.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from checks.answers import Viewpoint
+from checks.resources import Namespace, Pod
+from checks.viewpoints import proxy_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from checks.mesh import Cluster, Mesh
+
+MODE = "istio.io/dataplane-mode"
+REDIRECTION = "ambient.istio.io/redirection"
+
+
+def asked(pod: Pod, namespace: Mapping[str, str]) -> str:
+    """What asks for a pod to be in the ambient mesh, for people; empty when nothing does."""
+    own = pod.labels.get(MODE)
+    if own is not None:
+        return f"the pod has label {MODE}=ambient" if own == "ambient" else ""
+    return f"namespace {pod.namespace} has label {MODE}=ambient" if namespace.get(MODE) == "ambient" else ""
+
+
+def enrolled(cluster: Cluster, pod: Pod) -> bool:
+    """Whether ztunnel carries what a pod sends and receives."""
+    if pod.spec.host_network or pod.metadata.deletion_timestamp or proxy_kind(pod) != "none":
+        return False
+    around = cluster.get(Namespace, "", pod.namespace)
+    return pod.annotations.get(REDIRECTION) == "enabled" or bool(asked(pod, around.labels if around is not None else {}))
+
+
+def callers(mesh: Mesh) -> list[Viewpoint]:
+    """The namespaces with pods in the ambient mesh, of every cluster: what ztunnel does is the same for all pods of one."""
+    found: list[Viewpoint] = []
+    for c in mesh.clusters:
+        namespaces = c.objects.get(Namespace)
+        for namespace in sorted(c.objects.get(Pod, {})):
+            space = c.within(Pod, namespace)
+            if mesh.once(("enrolled", c.name, namespace), (space, namespaces), partial(_any, c, space)):
+                found.append(Viewpoint(c.name, "ztunnel", namespace))
+    return found
+
+
+def _any(cluster: Cluster, space: Mapping[str, Pod]) -> bool:
+    return any(enrolled(cluster, p) for p in space.values())
