@@ -45,7 +45,20 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod
     from checks.resources import APIRoute
 
-FAMILIES = ("subsets", "routing", "services", "entries", "gateways", "security", "visibility", "clusters", "health", "control", "siblings", "ambient")
+FAMILIES = (
+    "subsets",
+    "routing",
+    "services",
+    "entries",
+    "gateways",
+    "security",
+    "visibility",
+    "clusters",
+    "health",
+    "control",
+    "siblings",
+    "ambient",
+)
 
 
 class Verdict(StrEnum):
