@@ -624,12 +624,13 @@ def checks(
 ) -> int:
     """The catalogue, or one cause explained."""
     from checks import diagnosis, finding
+    from checks.case import SAME_AS
     from checks.catalogue import CAUSES
 
     pages = diagnosis.pages()
 
     def row(known: Cause) -> dict[str, Any]:
-        return {**known._asdict(), "implemented": known.id in pages}
+        return {**known._asdict(), "implemented": known.id in pages, "same_as": SAME_AS.get(known.id, ())}
 
     if cause is None:
         if output is Output.SLACK:

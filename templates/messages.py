@@ -276,12 +276,13 @@ def explain(cause: Json, docstring: str | None) -> Message:
     """One cause of the catalogue, with the page that its check carries; without a check it is said that nobody looks."""
     title = clean(f"{cause['code']} {cause['id']}")
     body = Rich().words(f"{cause['cause']}.".replace("..", ".")).words(cause["fix"], label="Fix")
-    body.words(f"{cause['decided_by']} data settles it; istioctl or Kiali name it: {cause['caught_today']}", label="Seen")
+    body.words(f"{words.seen_by(cause)}.", label="See")
     page = Rich()
     for paragraph in (
         re.split(r"\n\s*\n", docstring.strip())[:8] if docstring else ["meshwhy knows this cause but does not check for it yet."]
     ):
         page.words(paragraph)
+    page.words(", ".join(words.references(cause)), label="More")
     return _say(escape(title), [header(title), *body.blocks(), *page.blocks()])
 
 

@@ -264,21 +264,17 @@ def checks(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
         mark = paint("✓", _GREEN) if row["implemented"] else paint("–", _DIM)
         head = f"{clean(row['code']):<8} {clean(row['id']):<{wide}}  needs {clean(row['decided_by']):<10} "
         lines.append(f"{mark} {head} {cut(clean(row['cause']), max(width - len(head) - 3, 24))}".rstrip())
-    built = sum(bool(r["implemented"]) for r in rows)
-    return "\n".join(
-        [*lines, f"{built} of {words.amount(len(rows), 'cause')} are checked (✓); the others are known and not checked yet (–)."]
-    )
+    return "\n".join([*lines, *_wrap(words.catalogued(rows), width, "")])
 
 
 def explain(cause: Json, docstring: str | None, *, colour: bool, width: int = WIDTH) -> str:
-    """One cause of the catalogue with the page that its check carries."""
+    """One cause of the catalogue with the page that its check carries, and pages of others; "same_as" are other tools' codes of it."""
     paint = _brush(colour)
     lines = [paint(clean(f"{cause['code']} {cause['id']}"), _BOLD), *_wrap(f"{cause['cause']}.", width, "  "), ""]
     lines += _labelled("Fix", [cause["fix"]], width, paint)
-    lines += _labelled("Needs", [f"{cause['decided_by']} data; istioctl or Kiali name it: {cause['caught_today']}"], width, paint)
-    if docstring:
-        return "\n".join([*lines, "", *_verbatim(textwrap.dedent(docstring), 2)])
-    return "\n".join([*lines, "", "  meshwhy knows this cause but does not check for it yet."])
+    lines += _labelled("See", [f"{words.seen_by(cause)}."], width, paint)
+    page = _verbatim(textwrap.dedent(docstring), 2) if docstring else ["  meshwhy knows this cause but does not check for it yet."]
+    return "\n".join([*lines, "", *page, "", *_labelled("More", words.references(cause), width, paint)])
 
 
 def doctor(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:

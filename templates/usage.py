@@ -69,8 +69,8 @@ Exit status: 0 nothing at severity error is introduced, 1 something is, 2 the qu
 )
 CHECKS = _page(
     "List every known cause of a failing call, or explain one.",
-    ("meshwhy checks", "the catalogue"),
-    ("meshwhy checks subset-empty-weighted", "one cause by its name"),
+    ("meshwhy checks", "the catalogue: what is checked for, and what needs Envoy, istiod or telemetry"),
+    ("meshwhy checks subset-empty-weighted", "one cause by its name: how it comes about, how to see it, how to mend it"),
     ("meshwhy checks MESH101", "the same by its code"),
 )
 RECORD = _page(

@@ -495,6 +495,50 @@ def breadth(found: Sequence[Rule]) -> str:
     return ", ".join(told)
 
 
+DECIDED_BY = {
+    "kubernetes": ("the API's objects alone show it", "the API's objects decide"),
+    "envoy": (
+        "only the caller's Envoy shows it: /clusters and /config_dump of its admin port, or istioctl proxy-config",
+        "need the caller's Envoy",
+    ),
+    "istiod": ("only istiod shows it: its debug pages and metrics, or istioctl proxy-status", "need istiod"),
+    "telemetry": ("only metrics or access logs show it, by response code and flag", "need metrics or logs"),
+}
+"""What settles a cause: where a person sees it, and the causes of that kind."""
+
+_PAGES = {
+    "IST": "https://istio.io/latest/docs/reference/config/analysis/",
+    "KIA": "https://kiali.io/docs/features/validations/",
+    "kubernetes": "https://istio.io/latest/docs/ops/common-problems/network-issues/",
+    "envoy": "https://istio.io/latest/docs/ops/diagnostic-tools/proxy-cmd/",
+    "istiod": "https://istio.io/latest/docs/ops/diagnostic-tools/proxy-cmd/",
+    "telemetry": "https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage",
+}
+
+
+def seen_by(cause: Json) -> str:
+    """Where a cause shows itself, and whether others name it."""
+    shown, _ = DECIDED_BY.get(cause["decided_by"], (f"{clean(cause['decided_by'])} data show it", ""))
+    same = f", as {listed(map(clean, cause['same_as']))}" if cause.get("same_as") else ""
+    return f"{shown}; istioctl or Kiali name it: {clean(cause['caught_today'])}{same}"
+
+
+def references(cause: Json) -> list[str]:
+    """Pages of others about a cause, or about how its kind is looked at."""
+    kinds = [code[:3] for code in cause.get("same_as") or ()] or [cause["decided_by"]]
+    return list(dict.fromkeys(_PAGES[kind] for kind in kinds if kind in _PAGES))
+
+
+def catalogued(rows: Sequence[Json]) -> str:
+    """How many causes are checked for, by what settles them."""
+    told = []
+    for kind, (_, name) in DECIDED_BY.items():
+        if theirs := [r for r in rows if r["decided_by"] == kind]:
+            told.append(f"{sum(bool(r['implemented']) for r in theirs)} of the {len(theirs)} that {name}")
+    built = sum(bool(r["implemented"]) for r in rows)
+    return f"{built} of {amount(len(rows), 'cause')} are checked (✓): {listed(told)}. The others are known and not checked yet (–)."
+
+
 def weighed(introduced: Sequence[Json], resolved: Sequence[Json]) -> str:
     """What a change would do, in one line: `1 error and 2 warnings introduced, 1 finding resolved`."""
     if not introduced and not resolved:

@@ -166,12 +166,13 @@ def shell_lines(text: str) -> list[str]:
     return [line.partition(" #")[0].strip() for line in lines]
 
 
-def test_the_readmes_answer_is_what_the_command_prints():
-    (block,) = re.findall(r"```\n\$ (meshwhy why [^\n]+)\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize(("verb", "status"), [("why", 1), ("whatif", 0)])
+def test_the_readmes_answers_are_what_the_commands_print(verb: str, status: int):
+    (block,) = re.findall(rf"```\n\$ (meshwhy {verb} [^\n]+)\n(.*?)```", README, re.DOTALL)
     ran = subprocess.run(
         [Path(sys.executable).with_name("meshwhy"), *block[0].split()[1:]], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert ran.returncode == 1, ran.stderr
+    assert ran.returncode == status, ran.stderr
     # how many checks there are is not README's subject
     said, printed = (re.sub(r"\b\d+ other checks", "other checks", text) for text in (block[1], ran.stdout))
     assert printed == said

@@ -78,6 +78,16 @@ def every_message(case: dict[str, Any], poison: str = "") -> Iterator[Message]:
     yield messages.why(case, share=True)
     yield messages.routes(case["host"], case["routes"])
     yield messages.broken({"hosts": 3, "findings": case["findings"], "skipped": case["skipped"], "clusters": case["clusters"]})
+    change = {"object": poison or "VirtualService a/b", "cluster": poison or "east", "does": "replaced", "origin": {"file": "a", "line": 1}}
+    yield messages.whatif(
+        {
+            "introduced": case["findings"] * 9,
+            "resolved": case["findings"] * 9,
+            "changes": [change] * 30,
+            "clusters": ["east", "west"],
+            "unread": [poison or "west: 403"] * 9,
+        }
+    )
     yield messages.clusters(
         [{**c, "mesh": poison or "prod", "objects": 12, "unreadable": {poison or "secrets": poison or "403"}} for c in case["clusters"]]
     )
@@ -101,6 +111,17 @@ def every_message(case: dict[str, Any], poison: str = "") -> Iterator[Message]:
             yield messages.alert(alert, [("Why", "why", case["host"], None)])
             yield from messages.details(alert)
         yield messages.step({"reason": "fired", "at": BELL, "text": poison})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[], ["east"], ["east", "west"], [f"arn:aws:eks:eu-central-1:1:cluster/{'x' * 60}{i}" for i in range(150)], ["x" * 200, "<!here>"]],
+)
+def test_slack_opens_the_dialog_for_a_change_however_many_clusters_there_are(names: list[str]):
+    view = messages.whatif_modal(names, "kept")
+    assert limits.wrong_view(view, lambda _file: True) == []
+    chosen = next((b["element"]["options"] for b in view["blocks"] if b["block_id"] == messages.CLUSTER), None)
+    assert (chosen is not None) == (len([n for n in names if len(n) <= 150]) > 1)
 
 
 def strings(node: Any) -> Iterator[str]:

@@ -144,10 +144,13 @@ def test_an_empty_sweep_says_that_it_looked():
 
 
 def test_the_catalogue_tells_what_is_checked_and_what_it_needs():
-    first, second, last = terminal.checks(CATALOGUE, colour=False).splitlines()
+    first, second, *last = terminal.checks(CATALOGUE, colour=False).splitlines()
     assert first.startswith("✓ MESH101  subset-empty-weighted  needs kubernetes")
     assert second.startswith("– MESH501  proxy-stale            needs istiod")
-    assert last.startswith("1 of 2 causes are checked")
+    assert " ".join(last) == (
+        "1 of 2 causes are checked (✓): 1 of the 1 that the API's objects decide and 0 of the 1 that need istiod. "
+        "The others are known and not checked yet (–)."
+    )
 
 
 def test_a_cause_is_explained_with_its_page_or_said_to_be_unchecked():
@@ -155,6 +158,49 @@ def test_a_cause_is_explained_with_its_page_or_said_to_be_unchecked():
     assert page.splitlines()[0] == "MESH106 subset-undefined"
     assert "How to see it" in page
     assert "does not check for it yet" in terminal.explain(CAUSE, None, colour=False)
+
+
+def test_a_cause_says_where_it_is_seen_what_others_call_it_and_where_to_read_more():
+    page = " ".join(terminal.explain(CAUSE | {"same_as": ["IST0101", "KIA1107"]}, None, colour=False).split())
+    assert "the API's objects alone show it; istioctl or Kiali name it: yes, as IST0101 and KIA1107." in page
+    assert page.endswith("More https://istio.io/latest/docs/reference/config/analysis/ https://kiali.io/docs/features/validations/")
+    for decided_by, seen in (("envoy", "admin port"), ("istiod", "proxy-status"), ("telemetry", "access logs")):
+        page = terminal.explain(CAUSE | {"decided_by": decided_by}, None, colour=False)
+        assert seen in page
+        assert "More  https://" in page
+
+
+def weighed() -> dict[str, Any]:
+    (found,), (gone,) = answer("subset_empty")["findings"], answer("service_entry_doubled")["findings"][:1]
+    rule = {"object": "VirtualService mynamespace/destination", "cluster": "east", "does": "replaced"}
+    return {
+        "introduced": [found | {"origin": {"file": "shift: 1,2.yaml", "line": 3}}],
+        "resolved": [gone],
+        "changes": [rule | {"origin": {"file": "shift: 1,2.yaml", "line": 3}}],
+        "clusters": ["east", "west"],
+        "unread": [],
+    }
+
+
+def test_a_change_is_weighed_so(file_regression: FileRegressionFixture):
+    file_regression.check(terminal.whatif(weighed(), colour=False) + "\n", encoding="utf-8")
+
+
+def test_a_change_that_does_nothing_says_so():
+    nothing = weighed() | {"introduced": [], "resolved": []}
+    assert terminal.whatif(nothing, colour=False).startswith("✓ no finding is introduced, none is resolved\n")
+    assert terminal.github(nothing) == "no finding is introduced, none is resolved."
+
+
+def test_no_text_ends_a_workflow_command_or_begins_another():
+    told = weighed()
+    told["introduced"][0] |= {"message": "50 % of it.\n::warning::mine", "severity": "warning"}
+    first, last = terminal.github(told).splitlines()
+    assert first.startswith("::warning file=shift%3A 1%2C2.yaml,line=3,title=MESH101 subset-empty-weighted%3A 95 %25 of")
+    assert "::50 %25 of it. ::warning::mine" in first
+    assert last == "1 warning introduced, 1 finding resolved."
+    elsewhere = told | {"introduced": [told["introduced"][0] | {"origin": None}]}
+    assert terminal.github(elsewhere).startswith("::warning file=shift%3A 1%2C2.yaml,line=3,")
 
 
 def test_the_doctor_says_how_to_mend_what_does_not_work():
@@ -195,10 +241,20 @@ def test_no_text_of_a_cluster_reaches_the_terminal_as_a_control_sequence(poison:
         case = poisoned(answer(name), poison)
         sweep = {"hosts": 1, "findings": case["findings"], "skipped": case["skipped"], "clusters": case["clusters"]}
         rows = [{"what": poison, "state": "bad", "text": poison, "mend": poison}]
+        change = {"object": poison, "cluster": poison, "does": "replaced", "origin": {"file": poison, "line": 1}}
+        told = {
+            "introduced": case["findings"],
+            "resolved": case["findings"],
+            "changes": [change],
+            "clusters": ["a", "b"],
+            "unread": [poison],
+        }
         for text in (
             terminal.why(case, colour=False),
             terminal.routes(case["routes"], colour=False),
             terminal.sweep(sweep, colour=False),
+            terminal.whatif(told, colour=False),
+            terminal.github(told),
             terminal.explain(CAUSE | {"cause": poison, "fix": poison}, poison, colour=False),
             terminal.checks([row | {"cause": poison} for row in CATALOGUE], colour=False),
             terminal.doctor(rows, colour=False),
