@@ -5,7 +5,7 @@ Rules: semantics.md 3.2; pilot/pkg/model/gateway.go and pilot/pkg/networking/cor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
@@ -216,13 +216,15 @@ def _names(hosts: Iterable[str], namespace: str) -> list[str]:
 
 
 def routes(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
-    """The rules of a gateway's listeners, of all hosts or of these."""
+    """The rules of a gateway's listeners: of these hosts, or of every virtual host as the gateway holds it."""
     wanted = None if hosts is None else set(hosts)
     merged = merge(ups.mesh, ups)
     for servers in merged.by_route.values():
-        for step in _http(ups, servers):
-            if wanted is None or step.host in wanted:
-                yield step
+        vhosts = _http(ups, servers)
+        shown = _folded(vhosts) if wanted is None else {h: h for h in vhosts if h in wanted}
+        for host, title in shown.items():
+            for step in vhosts[host].steps():
+                yield step if title == host else replace(step, match=f"{step.match} ({title})")
     seen: set[object] = set()
     for one in merged.l4:
         for step in _passthrough(ups, one, seen) if one.passthrough else _tcp(ups, one):
@@ -232,8 +234,37 @@ def routes(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
                 yield step
 
 
-def _http(ups: Upstreams, servers: list[Bound]) -> Iterator[Step]:
-    vhosts: dict[str, list[tuple[Step, bool]]] = {}
+@dataclass(slots=True)
+class _VirtualHost:
+    """One host of a route configuration: its rules in order of coming, what they are made of, and whether plain HTTP is sent away."""
+
+    rules: list[tuple[Step, bool]] = field(default_factory=list)
+    made_of: list[tuple[str, str, int]] = field(default_factory=list)
+    redirect: bool = False
+
+    def steps(self) -> Iterator[Step]:
+        """Its rules as Envoy tries them, those that take everything last (SortVHostRoutes)."""
+        yield from (s for s, last in self.rules if not last)
+        yield from (s for s, last in self.rules if last)
+
+
+def _folded(vhosts: dict[str, _VirtualHost]) -> dict[str, str]:
+    """The virtual hosts that Envoy gets: those with the very same rules are one that answers to several names (collapseDuplicateRoutes)."""
+    first: dict[object, str] = {}
+    also: dict[str, list[str]] = {}
+    for host in sorted(vhosts, key=names.specificity):
+        v = vhosts[host]
+        if not v.rules:
+            continue
+        known = first.setdefault((tuple(v.made_of), v.redirect), host)
+        also.setdefault(known, [])
+        if known != host:
+            also[known].append(host)
+    return {host: f"also for {', '.join(others)}" if others else host for host, others in also.items()}
+
+
+def _http(ups: Upstreams, servers: list[Bound]) -> dict[str, _VirtualHost]:
+    vhosts: dict[str, _VirtualHost] = {}
     for one in servers:
         number = one.server.port.number
         for ruleset in ups.istiod.rulesets_for(ups.proxy.namespace, one.gateway.name):
@@ -241,10 +272,11 @@ def _http(ups: Upstreams, servers: list[Bound]) -> Iterator[Step]:
             if not fitting:
                 continue
             pairs = rules_for(ruleset, number, ups.proxy.labels, frozenset({one.gateway.name}), ups.proxy.namespace)
-            for host in dict.fromkeys(h.lower() for h in fitting):
-                mine = vhosts.setdefault(host, []) if pairs else []
-                port = mine[0][0].port if mine else number
-                for rule, match in pairs:
+            for host in dict.fromkeys(h.lower() for h in fitting) if pairs else ():
+                mine = vhosts.setdefault(host, _VirtualHost())
+                mine.redirect = mine.redirect or bool(one.server.tls and one.server.tls.https_redirect)
+                port = mine.rules[0][0].port if mine.rules else number
+                for i, (rule, match) in enumerate(pairs):
                     step = Step(
                         host,
                         port,
@@ -258,10 +290,9 @@ def _http(ups: Upstreams, servers: list[Bound]) -> Iterator[Step]:
                         rule.abort,
                         rule.name,
                     )
-                    mine.append((step, is_catch_all(match)))
-    for mine in vhosts.values():
-        yield from (s for s, last in mine if not last)
-        yield from (s for s, last in mine if last)
+                    mine.rules.append((step, is_catch_all(match)))
+                    mine.made_of.append((one.gateway.name, f"{ruleset.namespace}/{ruleset.name}", i))
+    return vhosts
 
 
 def _targets(ups: Upstreams, ruleset: RuleSet, rule: Rule, number: int) -> tuple[tuple[Upstream, int, str], ...]:
