@@ -6,7 +6,7 @@ Rules: semantics.md 3.4, 3.6 to 3.8, 3.10; pilot/pkg/networking/core/cluster*.go
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from checks import names
 from checks.answers import Destination, Endpoint
@@ -24,13 +24,14 @@ from checks.resources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from checks.istiod import Istiod, MergedRule, Proxy, Scope
-    from checks.mesh import Cluster, Mesh
+    from checks.mesh import Cluster, Mesh, NetworkGateway
     from checks.resources import LocalityLbSetting, TrafficPolicy
 
 UNKNOWN_SERVICE = "UnknownService"
+Reach = Literal["direct", "gateway", "plain", "cluster-local", "dropped"]
 
 
 @dataclass(slots=True, eq=False)
@@ -292,17 +293,13 @@ class Upstreams:
 
     def _by_network(self, endpoints: list[IstioEndpoint], rule: MergedRule | None, port: int, subset: str) -> list[IstioEndpoint]:
         """Endpoints of other networks give way to the gateways there (ep_filters.go EndpointsByNetworkFilter)."""
-        gateways = self.mesh.network_gateways()
-        if not gateways:
+        if not self.mesh.network_gateways():
             return endpoints
         out: list[IstioEndpoint] = []
         through: dict[tuple[str, int], IstioEndpoint] = {}
         for e in endpoints:
-            near = [g for g in gateways if (g.network, g.cluster) == (e.network, e.cluster)] or [
-                g for g in gateways if g.network == e.network
-            ]
-            forced = not self.proxy.network and bool(e.network) and bool(near)
-            if not forced and (self.proxy.in_network(e.network) or not near):
+            near = self.through(e)
+            if not near:
                 out.append(e)
             elif self._mtls(e, rule, port, subset):
                 for g in near:
@@ -312,6 +309,34 @@ class Upstreams:
                         )
                         through.setdefault((g.address, g.port), entry)
         return out + list(through.values())
+
+    def through(self, e: IstioEndpoint) -> list[NetworkGateway]:
+        """The gateways that stand for an endpoint of another network; none when it is reached itself."""
+        gateways = self.mesh.network_gateways()
+        near = [g for g in gateways if (g.network, g.cluster) == (e.network, e.cluster)] or [g for g in gateways if g.network == e.network]
+        forced = not self.proxy.network and bool(e.network)
+        return near if forced or not self.proxy.in_network(e.network) else []
+
+    def reach(self, u: Upstream) -> Iterator[tuple[IstioEndpoint, Reach]]:
+        """Each endpoint of a cluster, sent or not, and how its calls get there: itself, through its network's gateways, or why not."""
+        if u.service is None:
+            return
+        policy = u.rule.policy_for(u.port, u.subset) if u.rule else None
+        local = self.istiod.config.cluster_local(u.service.hostname)
+        unhealthy = self._sends_unhealthy(u.service, policy)
+        known = {id(e) for e in self.mesh.endpoints(self.istiod, u.service.hostname, u.service.namespace)}
+        sent = {id(e) for e in u.endpoints}
+        for e in (*u.endpoints, *u.dropped):
+            if id(e) not in known:
+                continue
+            if local and e.cluster != self.proxy.cluster:
+                yield e, "cluster-local"
+            elif self._drops(e, u.service, local=False, unhealthy=unhealthy):
+                yield e, "dropped"
+            elif self.through(e):
+                yield e, "gateway" if self._mtls(e, u.rule, u.port, u.subset) else "plain"
+            else:
+                yield e, "direct" if id(e) in sent else "dropped"
 
     def _by_locality(self, endpoints: list[IstioEndpoint], service: HostService, policy: TrafficPolicy | None) -> list[IstioEndpoint]:
         """localityLbSetting.distribute takes all endpoints from localities that it does not name (loadbalancer.go applyLocalityWeights)."""

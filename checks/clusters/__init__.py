@@ -1,1 +1,164 @@
-"""What several clusters and networks make of a host (MESH6xx)."""
+"""What several clusters and networks make of a host (MESH6xx), and through which gateways its calls go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from checks import gateway, names
+from checks.registry import NETWORK
+from checks.resources import Namespace, Pod, Service
+from checks.routes import upstreams
+from checks.viewpoints import proxy_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from checks.answers import Viewpoint
+    from checks.case import Branch, Case
+    from checks.gateway import Bound
+    from checks.mesh import Cluster, Mesh, NetworkGateway
+    from checks.registry import IstioEndpoint
+    from checks.upstream import Reach, Upstreams
+
+TUNNEL_PORT = 15443
+MANAGED = "gateway.networking.k8s.io/gateway-name"
+
+
+class Way(NamedTuple):
+    """An endpoint that a caller's Envoy sends to: `gateways` stand for it when it is in another network. `part` of the branch's requests."""
+
+    endpoint: IstioEndpoint
+    reach: Reach
+    gateways: tuple[NetworkGateway, ...]
+    part: float
+
+
+def ways(branch: Branch) -> list[Way]:
+    """Whom the requests of a destination reach, each endpoint with its part; what is not sent is not there."""
+    ups = branch.view.ups
+    sent = [(e, r) for e, r in ups.reach(branch.upstream) if r == "gateway" or (r == "direct" and e.health == "healthy")]
+    near = [e for e, r in sent if r == "direct" and e.cluster == ups.proxy.cluster]
+    if near and _stays(branch):
+        sent = [(e, "direct") for e in near]
+    return [Way(e, r, tuple(ups.through(e)) if r == "gateway" else (), 1 / len(sent)) for e, r in sent]
+
+
+def _stays(branch: Branch) -> bool:
+    """Whether requests stay in their locality while somebody serves there: with outlier detection or trafficDistribution."""
+    u = branch.upstream
+    policy = u.rule.policy_for(u.port, u.subset) if u.rule else None
+    return bool(policy and policy.outlier_detection) or bool(u.service and u.service.traffic_distribution)
+
+
+class Lost(NamedTuple):
+    """A destination of which a part of the requests does not arrive."""
+
+    branch: Branch
+    part: float
+    endpoints: tuple[IstioEndpoint, ...]
+
+
+def lost(case: Case, which: Callable[[Branch, Way], object]) -> dict[object, list[Lost]]:
+    """The destinations whose requests go ways that do not arrive, by what `which` says of such a way (None: it arrives)."""
+    out: dict[object, list[Lost]] = {}
+    if len(case.mesh.clusters) < 2 or any(_entry(s) for _, s in services(case)):
+        return out  # nobody calls a network's gateway by the name of its Service
+    for b in case.branches:
+        if b.share <= 0 or not b.upstream.usable or b.upstream.unseen:
+            continue
+        mine: dict[object, list[Way]] = {}
+        for w in ways(b):
+            key = which(b, w)
+            if key is not None:
+                mine.setdefault(key, []).append(w)
+        for key, found in mine.items():
+            out.setdefault(key, []).append(Lost(b, sum(w.part for w in found), tuple(w.endpoint for w in found)))
+    return out
+
+
+def _entry(service: Service) -> bool:
+    return NETWORK in service.labels or any(p.port == TUNNEL_PORT for p in service.spec.ports)
+
+
+def share(found: Iterable[Lost]) -> float:
+    """The part of a rule's requests that does not arrive, of the rule where it is largest."""
+    sums: dict[int, float] = {}
+    for one in found:
+        key = id(one.branch.step)
+        sums[key] = sums.get(key, 0.0) + one.branch.share * one.part
+    return round(max(sums.values(), default=0.0), 6)
+
+
+def viewpoints(case: Case, found: Iterable[Lost]) -> tuple[Viewpoint, ...]:
+    """Whose requests they are."""
+    return case.viewpoints(one.branch for one in found)
+
+
+def addresses(found: Iterable[Lost]) -> str:
+    """The endpoints that are not reached, in words."""
+    said = list(dict.fromkeys(e.at for one in found for e in one.endpoints))
+    return ", ".join(said[:3]) + (f" and {len(said) - 3} more" if len(said) > 3 else "")
+
+
+def callers(case: Case, found: Iterable[Lost]) -> str:
+    """The clusters that call, in words."""
+    return " and ".join(dict.fromkeys(v.cluster for v in viewpoints(case, found)))
+
+
+def raw(branch: Branch, way: Way) -> bool:
+    """Whether an address of another network is pushed as it is: both networks are known, and no gateway is."""
+    proxy = branch.view.ups.proxy
+    return way.reach == "direct" and not proxy.in_network(way.endpoint.network) and way.endpoint.cluster != proxy.cluster
+
+
+def tunnels(cluster: Cluster, network: str) -> list[Service]:
+    """The Services of a cluster that are to be gateways of its network: labelled, else with the port of such gateways."""
+    found = sorted(cluster.all(Service), key=lambda s: s.ref)
+    labelled = [s for s in found if s.labels.get(NETWORK) == network]
+    return labelled or [s for s in found if _entry(s)]
+
+
+def behind(mesh: Mesh, g: NetworkGateway) -> tuple[Cluster, Service, Upstreams] | None:
+    """The Service of a network's gateway and what one of its pods holds; None where no pod is there, or Gateway API manages them."""
+    cluster = mesh.cluster(g.cluster)
+    for s in tunnels(cluster, g.network):
+        own = {i.ip or i.hostname for i in s.status.load_balancer.ingress} | set(s.spec.external_ips)
+        selector = s.spec.selector
+        if g.address not in own or not selector or MANAGED in s.labels:
+            continue
+        for pod in cluster.ordered(Pod, s.namespace):
+            if proxy_kind(pod) == "gateway" and MANAGED not in pod.labels and all(pod.labels.get(k) == v for k, v in selector.items()):
+                return cluster, s, upstreams(mesh, mesh.proxy(cluster, pod, "gateway"))
+    return None
+
+
+def passing(ups: Upstreams, g: NetworkGateway, host: str) -> tuple[list[Bound], list[Bound]]:
+    """The AUTO_PASSTHROUGH servers of a gateway workload that let a host through, and those that do not."""
+    found = [b for b in gateway.merge(ups.mesh, ups).l4 if b.tls == "AUTO_PASSTHROUGH"]
+    targets = {p.target for p in gateway.ports(ups.mesh, ups.proxy) if p.number == g.port} or {g.port}
+    good = [
+        b for b in found if (b.server.port.number == g.port or b.port in targets) and any(names.matches(_host(h), host) for h in b.hosts)
+    ]
+    return good, [b for b in found if b not in good]
+
+
+def _host(text: str) -> str:
+    return text.rpartition("/")[2]
+
+
+def system(mesh: Mesh, cluster: Cluster) -> str:
+    """The ref of the namespace in which a cluster's control plane lives, where its network stands."""
+    config = mesh.config(cluster)
+    found = cluster.get(Namespace, "", config.root_namespace) or cluster.get(Namespace, "", "istio-system")
+    return found.ref if found else f"Namespace {config.root_namespace}"
+
+
+def services(case: Case) -> Iterator[tuple[Cluster, Service]]:
+    """The Service objects of the host, of every cluster that has one."""
+    name, _, rest = case.host.partition(".")
+    namespace = rest.partition(".")[0]
+    if case.host == names.service_host(name, namespace):
+        for c in case.mesh.clusters:
+            found = c.get(Service, namespace, name)
+            if found is not None:
+                yield c, found

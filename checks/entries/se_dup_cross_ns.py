@@ -5,15 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.entries import control_planes, describe
-from checks.finding import Finding, check
+from checks.finding import Finding, check, explains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.answers import Viewpoint
-    from checks.case import Case, View
+    from checks.case import Branch, Case, View
     from checks.istiod import Istiod
     from checks.resources import ServiceEntry
+
+
+@explains("se-dup-cross-ns", before=("vs-dest-port-unknown", "vs-port-omitted-other-port", "vs-port-omitted-multiport", "se-port-missing"))
+def _explains(_: Case, branch: Branch) -> bool:
+    u = branch.upstream
+    istiod, namespace = branch.view.ups.istiod, branch.view.callers.proxy.namespace
+    if u.service is None or u.service.kubernetes or u.service.port(u.port) is not None:
+        return False
+    known = istiod.by_host.get(u.host, ())
+    if any(s.port(u.port) for s in known if s.namespace == u.service.namespace):
+        return False
+    return any(s.port(u.port) and not s.kubernetes and istiod.visible(s, namespace) for s in known)
 
 
 @check("se-dup-cross-ns")

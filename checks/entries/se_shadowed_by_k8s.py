@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from checks.resources import ServiceEntry
 
 
+def _lost(entry: ServiceEntry, service: HostService) -> list[int]:
+    """The ports of a ServiceEntry that a Kubernetes Service of its host takes away: all, or in one namespace those that the Service lacks."""
+    numbers = [p.number for p in entry.spec.ports or ()]
+    return numbers if entry.namespace != service.namespace else [n for n in numbers if service.port(n) is None]
+
+
 def _ignored(case: Case, istiod: Istiod, service: HostService, host: str) -> list[ServiceEntry]:
-    """The ServiceEntries of other namespaces whose host a Kubernetes Service has."""
-    return [e for e in case.entries(istiod, host) if e.namespace != service.namespace] if service.kubernetes else []
+    """The ServiceEntries whose host a Kubernetes Service has, and which lose something by it."""
+    return [e for e in case.entries(istiod, host) if _lost(e, service)] if service.kubernetes else []
 
 
 @explains("se-shadowed-by-k8s", before=("svc-selectorless-no-slice", "vs-dest-port-unknown", "subset-empty-weighted", "subset-empty-all"))
@@ -30,9 +36,10 @@ def _explains(case: Case, branch: Branch) -> bool:
         return False
     found = _ignored(case, branch.view.ups.istiod, u.service, u.host)
     if u.service.port(u.port) is None:
-        return any(p.number == u.port for e in found for p in e.spec.ports or ())
+        return any(u.port in _lost(e, u.service) for e in found)
     empty = not u.service.selector and not case.endpoints(branch.view.ups.istiod, u.service)
-    return empty and any(e.spec.endpoints or e.spec.workload_selector or e.spec.resolution != "STATIC" for e in found)
+    away = [e for e in found if e.namespace != u.service.namespace]
+    return empty and any(e.spec.endpoints or e.spec.workload_selector or e.spec.resolution != "STATIC" for e in away)
 
 
 @check("se-shadowed-by-k8s")
@@ -40,7 +47,8 @@ def se_shadowed_by_k8s(case: Case) -> Iterator[Finding]:
     """A ServiceEntry has the host of a Kubernetes Service of another namespace, and istiod ignores it.
 
     For every caller who sees the Service, the Service wins and the ServiceEntry is dropped whole: its ports have no cluster and its
-    endpoints get no request. (A ServiceEntry in the Service's own namespace lends it its endpoints under equal port names.)
+    endpoints get no request. A ServiceEntry in the Service's own namespace lends it its endpoints under equal port names; ports that the
+    Service lacks are lost.
 
     How to see it: `istioctl proxy-config endpoints <pod> --cluster 'outbound|80||HOST'` lacks the ServiceEntry's addresses.
 
@@ -51,7 +59,8 @@ def se_shadowed_by_k8s(case: Case) -> Iterator[Finding]:
         first = branches[0]
         istiod, service = first.view.ups.istiod, first.upstream.service
         if service is not None:
-            entry = _ignored(case, istiod, service, first.upstream.host)[0]
+            found = _ignored(case, istiod, service, first.upstream.host)
+            entry = next((e for e in found if first.upstream.port in _lost(e, service)), found[0])
             told.add(entry.ref)
             yield _finding(case, istiod, entry, service, branches, failing=True)
     for istiod in control_planes(case):
@@ -74,12 +83,18 @@ def _finding(case: Case, istiod: Istiod, entry: ServiceEntry, service: HostServi
     share = case.share(branches) if failing else 0.0
     ref = service.sources[0][1]
     effect = f"{percent(share)} of the requests to {short(service.hostname)} fail: " if failing else ""
+    away = entry.namespace != service.namespace
+    gone = (
+        f"with its ports ({ports(entry)}) and its endpoints"
+        if away
+        else f"as far as port {', '.join(map(str, _lost(entry, service)))} goes"
+    )
     return case.finding(
         "se-shadowed-by-k8s",
         cluster=holder(case, istiod).name,
         resource=entry.ref,
-        path="spec.hosts",
-        message=f"{effect}{entry.ref} has the host of {ref}, so istiod ignores it, with its ports ({ports(entry)}) and its endpoints.",
+        path="spec.hosts" if away else "spec.ports",
+        message=f"{effect}{entry.ref} has the host of {ref}, so istiod ignores it, {gone}.",
         share=share,
         viewpoints=case.viewpoints(branches),
         evidence=(describe(entry), f"{ref} defines the same host in namespace {service.namespace}, and a Kubernetes Service wins"),

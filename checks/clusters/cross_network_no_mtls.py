@@ -1,0 +1,71 @@
+"""cross-network-no-mtls (MESH607)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.case import endpoints_command, short
+from checks.entries import together
+from checks.finding import Finding, check, explains
+from checks.subsets import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from checks.case import Branch, Case
+    from checks.registry import IstioEndpoint
+
+
+def _plain(branch: Branch) -> list[IstioEndpoint]:
+    """Healthy endpoints of another network that are dropped, since calls to them are not mTLS."""
+    return [e for e, r in branch.view.ups.reach(branch.upstream) if r == "plain" and e.health == "healthy"]
+
+
+@explains("cross-network-no-mtls")
+def _explains(_: Case, branch: Branch) -> bool:
+    return branch.upstream.defined and bool(_plain(branch))
+
+
+@check("cross-network-no-mtls")
+def cross_network_no_mtls(case: Case) -> Iterator[Finding]:
+    """The endpoints of a host are in another network, and calls to them are not mTLS.
+
+    The gateway of a network finds its way by the SNI of Istio's mTLS. istiod drops endpoints of another network that have no sidecar, and all
+    of them where a DestinationRule says another TLS mode than ISTIO_MUTUAL: 503 "no healthy upstream" (flag UH), although the pods are ready.
+
+    How to see it: `istioctl proxy-config endpoints <pod> --cluster NAME` prints no line; `istioctl experimental internal-debug endpointShardz` does.
+
+    How to fix it: inject the sidecar there, or say ISTIO_MUTUAL (or nothing) in the DestinationRule.
+    """
+    for branches in together(case, "cross-network-no-mtls"):
+        first = branches[0]
+        u = first.upstream
+        found = _plain(first)
+        policy = u.rule.policy_for(u.port, u.subset) if u.rule else None
+        ruled = u.rule if u.rule is not None and policy is not None and policy.tls is not None else None
+        mode = policy.tls.mode if policy is not None and policy.tls is not None else ""
+        there = case.mesh.cluster(found[0].cluster)
+        source = next((r for c, r in u.service.sources if case.mesh.cluster(c) is there), u.service.sources[0][1]) if u.service else ""
+        share = case.share(branches)
+        kind, _, name = found[0].workload.partition(" ")
+        owner = f"{kind} {found[0].namespace}/{name}"
+        where = case.mesh.cluster(first.view.ups.istiod.cluster) if ruled else there
+        why = f"{ruled.ref} says TLS mode {mode}" if ruled else f"{found[0].workload or found[0].at} in {there.name} has no sidecar"
+        yield case.finding(
+            "cross-network-no-mtls",
+            cluster=where.name,
+            resource=ruled.ref if ruled else owner if owner in there.origins else source,
+            path="spec.trafficPolicy.tls" if ruled else "",
+            message=(
+                f"{percent(share)} of the requests from {' and '.join(dict.fromkeys(v.cluster for v in case.viewpoints(branches)))} to "
+                f"{short(u.host)} have nobody to go to: its endpoints are in network {found[0].network}, whose gateway takes mTLS alone, and {why}."
+            ),
+            share=share,
+            viewpoints=case.viewpoints(branches),
+            evidence=(
+                *(f"{e.at} ({e.workload}) in {e.cluster}, network {e.network}: {'mTLS' if e.tls else 'no mTLS'}" for e in found[:5]),
+                f"the callers are in network {first.view.ups.proxy.network or '(unknown)'}",
+            ),
+            fix=f"Say ISTIO_MUTUAL, or no TLS mode, in {ruled.ref}." if ruled else f"Inject the sidecar into {owner} in {there.name}.",
+            commands=(endpoints_command(u), "istioctl experimental internal-debug endpointShardz"),
+        )
