@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from msgspec.structs import replace as struct_replace
 
 from checks import attachment, gatewayapi, names, rulesets
+from checks.planes import NEWEST
 from checks.registry import HostService, MeshConfig, from_entry, from_service, oldest_first
 from checks.resources import (
     DestinationRule,
@@ -31,6 +32,7 @@ from checks.resources import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from checks.planes import Plane
     from checks.rulesets import RuleSet
 
 MESH = frozenset({"mesh"})
@@ -148,6 +150,7 @@ class Proxy:
     network: str = ""
     node: str = ""
     ip: str = ""
+    revision: str = ""
 
     def in_network(self, network: str) -> bool:
         """Whether a network is its own, or either is not known."""
@@ -163,9 +166,12 @@ class Istiod:
         objects: Mapping[type[Resource], Iterable[Resource]],
         services: Iterable[tuple[str, Service]],
         config: MeshConfig,
+        plane: Plane = NEWEST,
     ) -> None:
         self.cluster = cluster
         self.config = config
+        self.plane = plane
+        self.unheard: list[Resource] = []
         self._objects = objects
         self.kubernetes = list(services)
         self.undiscovered: dict[str, tuple[str, str]] = {}
@@ -289,8 +295,10 @@ class Istiod:
         return [s for s in self.services if "*" in self.exported(s)]
 
     def best_namespace(self, host: str, namespace: str) -> str:
-        """The namespace whose service a VirtualService's destination pulls in: Kubernetes' own, else the oldest visible one."""
+        """The namespace whose service a VirtualService's destination pulls in: Kubernetes' own, else the oldest visible one; before 1.30 the first by name."""
         visible = [s for s in self.by_host_and_namespace.get(host, {}).values() if self.visible(s, namespace)]
+        if not self.plane.best_namespace:
+            return min((s.namespace for s in visible), default="")
         for s in visible:
             if s.kubernetes:
                 return s.namespace

@@ -15,6 +15,7 @@ import msgspec
 
 from checks import names
 from checks.istiod import Istiod, Proxy
+from checks.planes import NEWEST, REVISION, Plane, Version, planes, proxy_versions, revision_of
 from checks.registry import (
     NETWORK,
     REGION,
@@ -246,33 +247,69 @@ class Mesh:
         running = [c for c in self.clusters if any(d.labels.get("app") == "istiod" for kind in (Deployment, Pod) for d in c.all(kind))]
         return running or [c for c in self.clusters if _configured(c)] or list(self.clusters[:1])
 
-    def istiod(self, cluster: str) -> Istiod:
-        """The control plane of a cluster's proxies: its own, else that of the first cluster that has one."""
-        known = self._istiods.get(cluster)
+    def planes(self, cluster: Cluster) -> tuple[Plane, ...]:
+        """The control planes that run in a cluster, by revision."""
+        spaces = sorted({c.namespace for c in cluster.all(ConfigMap)} | {"istio-system"})
+        made_of = tuple(cluster.objects.get(kind, {}).get(ns) for kind in (Deployment, Pod) for ns in spaces)
+
+        def find() -> tuple[Plane, ...]:
+            deployments = [d for ns in spaces for d in cluster.ordered(Deployment, ns)]
+            return planes(deployments, (p for ns in spaces for p in cluster.ordered(Pod, ns)))
+
+        return self.once(("planes", cluster.name), made_of, find)
+
+    def plane(self, cluster: Cluster, revision: str = "") -> Plane:
+        """The control plane of a revision in a cluster; of an unknown one, and without any, the default one; what nothing says is the newest."""
+        known = {p.revision: p for p in self.planes(cluster)}
+        return known.get(revision) or known.get("default") or known.get("") or next(iter(known.values()), NEWEST)
+
+    def version(self, cluster: Cluster) -> Version | None:
+        """The Istio that a cluster runs: of its istiod's image, else of the oldest proxy's; None when no image says."""
+        own = self.plane(cluster).version
+        return own or min((v for c in cluster.objects.get(Pod, {}) for v in proxy_versions(cluster.ordered(Pod, c))), default=None)
+
+    def revision(self, cluster: Cluster, pod: Pod) -> str:
+        """The control plane that a pod's proxy listens to, where there are several to choose from; else empty."""
+        known = self.planes(cluster)
+        own = revision_of(pod) if len(known) > 1 else ""
+        return own if own in {p.revision for p in known} and own != self.plane(cluster).revision else ""
+
+    def istiod(self, cluster: str, revision: str = "") -> Istiod:
+        """The control plane of a cluster's proxies: its own, else that of the first cluster that has one; of a revision, else the default one."""
+        key = f"{cluster} {revision}" if revision else cluster
+        known = self._istiods.get(key)
         if known is not None:
             return known
         holders = self.primaries
         holder = next((c for c in holders if c.name == cluster), holders[0])
-        if holder.name != cluster:
-            made = self.istiod(holder.name)
-        else:
-            ordered = [holder, *(c for c in self.clusters if c is not holder)]
-            services = [(self.cluster_id(c), s) for c in ordered for s in c.all(Service)]
+        made = self._make_istiod(holder, revision) if holder.name == cluster else self.istiod(holder.name, revision)
+        self._istiods[key] = made
+        return made
+
+    def _make_istiod(self, holder: Cluster, revision: str) -> Istiod:
+        ordered = [holder, *(c for c in self.clusters if c is not holder)]
+        services = [(self.cluster_id(c), s) for c in ordered for s in c.all(Service)]
+        objects = {k: [o for space in spaces.values() for o in space.values()] for k, spaces in holder.objects.items() if k not in RUNTIME}
+        plane = self.plane(holder, revision)
+        others = [
+            o for k, found in objects.items() if KIND_OF[k].group.endswith(_CONFIGURED) for o in found if not _heard(o, plane.revision)
+        ]
+        if others:
+            unheard = set(map(id, others))
+            objects = {k: [o for o in found if id(o) not in unheard] for k, found in objects.items()}
+        config = self.config(holder, revision)
+        left_out = {(c.name, ns) for c in ordered for ns in self._left_out(c, config)}
+        if left_out:
             objects = {
-                k: [o for space in spaces.values() for o in space.values()] for k, spaces in holder.objects.items() if k not in RUNTIME
+                k: [o for o in found if not KIND_OF[k].namespaced or (holder.name, o.namespace) not in left_out]
+                for k, found in objects.items()
             }
-            config = self.config(holder)
-            left_out = {(c.name, ns) for c in ordered for ns in self._left_out(c, config)}
-            if left_out:
-                objects = {
-                    k: [o for o in found if not KIND_OF[k].namespaced or (holder.name, o.namespace) not in left_out]
-                    for k, found in objects.items()
-                }
-            ids = {self.cluster_id(c): c.name for c in ordered}
-            made = Istiod(self.cluster_id(holder), objects, [(c, s) for c, s in services if (ids[c], s.namespace) not in left_out], config)
-            hidden = {names.service_host(s.name, s.namespace): (ids[c], s.ref) for c, s in services if (ids[c], s.namespace) in left_out}
-            made.undiscovered = {h: at for h, at in hidden.items() if h not in made.by_host} if hidden else {}
-        self._istiods[cluster] = made
+        ids = {self.cluster_id(c): c.name for c in ordered}
+        shown = [(c, s) for c, s in services if (ids[c], s.namespace) not in left_out]
+        made = Istiod(self.cluster_id(holder), objects, shown, config, plane)
+        hidden = {names.service_host(s.name, s.namespace): (ids[c], s.ref) for c, s in services if (ids[c], s.namespace) in left_out}
+        made.undiscovered = {h: at for h, at in hidden.items() if h not in made.by_host} if hidden else {}
+        made.unheard = others
         return made
 
     @staticmethod
@@ -284,15 +321,16 @@ class Mesh:
         found = {n.name for n in cluster.all(Namespace) if not any(s.matches({NAME: n.name, **n.labels}) for s in selectors)}
         return found - {config.root_namespace}
 
-    def config_map(self, cluster: Cluster) -> ConfigMap | None:
-        """Istiod's ConfigMap: `istio`, else the first `istio-<revision>`, in the namespace where istiod runs."""
+    def config_map(self, cluster: Cluster, revision: str = "") -> ConfigMap | None:
+        """Istiod's ConfigMap: that of its revision, else `istio`, else the first `istio-<revision>`, in the namespace where istiod runs."""
         found = [c for c in cluster.all(ConfigMap) if c.name == "istio" or c.name.startswith("istio-")]
         found = [c for c in found if "mesh" in (c.data or {})]
-        return min(found, key=lambda c: (c.name != "istio", c.namespace, c.name)) if found else None
+        own = f"istio-{revision or self.plane(cluster).revision}"
+        return min(found, key=lambda c: (c.name != own, c.name != "istio", c.namespace, c.name)) if found else None
 
-    def config(self, cluster: Cluster) -> MeshConfig:
+    def config(self, cluster: Cluster, revision: str = "") -> MeshConfig:
         """MeshConfig of a cluster's control plane; istiod's defaults when there is none or it cannot be understood."""
-        found = self.config_map(cluster)
+        found = self.config_map(cluster, revision)
         text = (found.data or {}).get("mesh", "") if found else ""
 
         def read() -> MeshConfig:
@@ -304,7 +342,7 @@ class Mesh:
                 config.root_namespace = found.namespace
             return config
 
-        return self.once(("config", cluster.name), (found,), read)
+        return self.once(("config", cluster.name, revision), (found,), read)
 
     def networks(self, cluster: Cluster) -> MeshNetworks:
         """MeshNetworks of a cluster's control plane."""
@@ -368,9 +406,9 @@ class Mesh:
         locality = self.locality(cluster, pod)
         network = self.network(cluster, pod.status.pod_ip, pod.labels)
         labels = augment(pod.labels, self.cluster_id(cluster), locality, pod.spec.node_name, network)
-        return Proxy(
-            kind, self.cluster_id(cluster), pod.namespace, pod.name, labels, locality, network, pod.spec.node_name, pod.status.pod_ip
-        )
+        node, ip = pod.spec.node_name, pod.status.pod_ip
+        revision = self.revision(cluster, pod)
+        return Proxy(kind, self.cluster_id(cluster), pod.namespace, pod.name, labels, locality, network, node, ip, revision)
 
     # --- endpoints ---------------------------------------------------------------------------------------------------------
 
@@ -613,6 +651,14 @@ class Mesh:
 
 
 PERSISTENT = "istio.io/persistent-session"
+_CONFIGURED = ("istio.io", "gateway.networking.k8s.io")
+
+
+def _heard(o: Resource, revision: str) -> bool:
+    """Whether a control plane reads an object: one that names a revision is read by this revision alone, not by its tags (LabelsInRevision)."""
+    return not revision or o.labels.get(REVISION, revision) == revision
+
+
 NAME = "kubernetes.io/metadata.name"
 
 
@@ -626,6 +672,12 @@ def _cluster_ids(space: Mapping[str, Resource]) -> list[str]:
     return out
 
 
+def _planes(space: Mapping[str, Resource]) -> tuple[Plane, ...]:
+    """The control planes among a namespace's Deployments or pods."""
+    istiods = [w for _, w in sorted(space.items()) if w.labels.get("app") == "istiod"]
+    return planes((w for w in istiods if isinstance(w, Deployment)), (w for w in istiods if isinstance(w, Pod)))
+
+
 def _same_plane(old: Cluster, new: Cluster) -> bool:
     """Whether nothing differs that a control plane's view of the configuration is made of; where istiod runs, pods and Deployments say."""
     if old.unreadable != new.unreadable or any(old.objects.get(k) is not new.objects.get(k) for k in KIND_OF if k not in RUNTIME):
@@ -634,7 +686,9 @@ def _same_plane(old: Cluster, new: Cluster) -> bool:
         was, now = old.objects.get(kind, {}), new.objects.get(kind, {})
         if was is not now:
             for ns in was.keys() | now.keys():
-                if was.get(ns) is not now.get(ns) and _cluster_ids(was.get(ns, {})) != _cluster_ids(now.get(ns, {})):
+                if was.get(ns) is now.get(ns):
+                    continue
+                if _cluster_ids(was.get(ns, {})) != _cluster_ids(now.get(ns, {})) or _planes(was.get(ns, {})) != _planes(now.get(ns, {})):
                     return False
     return True
 
@@ -647,11 +701,7 @@ def _locality(node: Node) -> str:
 
 
 def _configured(cluster: Cluster) -> bool:
-    return any(
-        any(spaces.values())
-        for kind, spaces in cluster.objects.items()
-        if KIND_OF[kind].group.endswith(("istio.io", "gateway.networking.k8s.io"))
-    )
+    return any(any(spaces.values()) for kind, spaces in cluster.objects.items() if KIND_OF[kind].group.endswith(_CONFIGURED))
 
 
 def _health(e: SliceEndpoint, *, draining: bool, known: bool) -> Health:

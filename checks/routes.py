@@ -31,7 +31,7 @@ class UnknownViewpoint(LookupError):
 
 def upstreams(mesh: Mesh, proxy: Proxy) -> Upstreams:
     """The Envoy clusters of a proxy."""
-    istiod = mesh.istiod(mesh.cluster(proxy.cluster).name)
+    istiod = mesh.istiod(mesh.cluster(proxy.cluster).name, proxy.revision)
     return Upstreams(mesh, istiod, proxy, istiod.scope(proxy))
 
 

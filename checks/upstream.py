@@ -270,6 +270,8 @@ class Upstreams:
     def _sends_unhealthy(self, service: HostService, policy: TrafficPolicy | None) -> bool:
         if service.traffic_distribution:
             return True
+        if not self.istiod.plane.sends_unhealthy:
+            return False
         outlier = policy.outlier_detection if policy else None
         if outlier is None and self.istiod.config.default_traffic_policy:
             outlier = self.istiod.config.default_traffic_policy.outlier_detection

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from checks.answers import Viewpoint, ViewpointKind
 from checks.istiod import Istiod, Proxy
+from checks.planes import REVISION
+from checks.registry import REGION, ZONE, split_locality
 from checks.resources import DestinationRule, Namespace, Pod, ReplicaSet, Sidecar
 
 if TYPE_CHECKING:
@@ -84,19 +86,21 @@ def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
     spaces = cluster.objects.get(Pod, {})
     for namespace in sorted(spaces):
         space = cluster.within(Pod, namespace)
-        made_of = space, istiod, cluster.objects.get(Namespace), mesh.localities(cluster)
+        made_of = space, istiod, cluster.objects.get(Namespace), mesh.localities(cluster), mesh.planes(cluster)
         yield from mesh.once(("callers", cluster.name, namespace), made_of, partial(_of_namespace, mesh, cluster, space, selectors))
 
 
 def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], selectors: list[tuple[str, Mapping[str, str]]]) -> list[Caller]:
     groups: dict[tuple[ViewpointKind, object], list[Pod]] = {}
+    zoned = mesh.istiod(cluster.name).once("zoned", lambda: _zoned(mesh.istiod(cluster.name)))
     for pod in space.values():
         kind = proxy_kind(pod)
         if kind == "none" or pod.metadata.deletion_timestamp:
             continue
         if kind == "sidecar":
             own = [(ns, s) for ns, s in selectors if ns in ("", pod.namespace)]
-            key: object = frozenset(i for i, (_, s) in enumerate(own) if all(pod.labels.get(k) == v for k, v in s.items()))
+            chosen = frozenset(i for i, (_, s) in enumerate(own) if all(pod.labels.get(k) == v for k, v in s.items()))
+            key: object = chosen, mesh.revision(cluster, pod), mesh.locality(cluster, pod) if zoned else ""
         else:
             key = _workload(pod)
         groups.setdefault((kind, key), []).append(pod)
@@ -104,7 +108,13 @@ def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], select
     out: list[Caller] = []
     for (kind, key), members in sorted(groups.items(), key=lambda g: (g[0][0], min(p.name for p in g[1]))):
         first = min(members, key=lambda p: (not p.ready, p.name))
-        selector = None if kind == "sidecar" and sidecars == 1 else str(key) if kind != "sidecar" else _told_apart(members)
+        selector = (
+            None
+            if kind == "sidecar" and sidecars == 1
+            else str(key)
+            if kind != "sidecar"
+            else _told_apart(members, mesh.revision(cluster, first), mesh.locality(cluster, first) if zoned else "")
+        )
         viewpoint = Viewpoint(cluster.name, kind, first.namespace, None, selector)
         ports = (
             () if kind == "sidecar" else tuple((p.name, p.container_port) for c in first.spec.containers for p in c.ports or () if p.name)
@@ -113,12 +123,15 @@ def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], select
     return out
 
 
-def _told_apart(pods: list[Pod]) -> str:
-    """A population as labels: what all its pods share of app and version."""
+def _told_apart(pods: list[Pod], revision: str, locality: str) -> str:
+    """A population as labels: what all its pods share of app and version, and the control plane and the zone that are theirs alone."""
+    region, zone, _ = split_locality(locality)
+    placed = {REVISION: revision, REGION: "" if zone else region, ZONE: zone}
+    more = "".join(f",{k}={v}" for k, v in placed.items() if v)
     shared = [
         k for k in ("app", "app.kubernetes.io/name", "version") if len({p.labels.get(k) for p in pods}) == 1 and pods[0].labels.get(k)
     ]
-    return ",".join(f"{k}={pods[0].labels[k]}" for k in shared) or ",".join(sorted({p.labels.get("app", p.name) for p in pods}))
+    return (",".join(f"{k}={pods[0].labels[k]}" for k in shared) or ",".join(sorted({p.labels.get("app", p.name) for p in pods}))) + more
 
 
 def _imagined(mesh: Mesh) -> Iterator[Caller]:
@@ -147,16 +160,21 @@ def _class(mesh: Mesh, caller: Caller) -> object:
     """Two callers with the same key get the same from istiod."""
     p = caller.proxy
     cluster = mesh.cluster(p.cluster)
-    istiod = mesh.istiod(cluster.name)
+    istiod = mesh.istiod(cluster.name, p.revision)
     placed = (p.locality, p.node) if istiod.once("placed", lambda: _placed(istiod)) else ()
     if p.kind != "sidecar" or caller.viewpoint.selector or istiod.special(p.namespace):
         return caller.viewpoint, placed
-    return cluster.name, p.network, placed
+    return cluster.name, p.revision, p.network, placed
 
 
 def _placed(istiod: Istiod) -> bool:
     """Whether any rule looks at the caller's node or locality."""
-    if istiod.config.locality_lb_setting.distribute or any(s.node_local for s in istiod.services):
+    return _zoned(istiod) or any(s.node_local for s in istiod.services)
+
+
+def _zoned(istiod: Istiod) -> bool:
+    """Whether any rule looks at the caller's locality: localityLbSetting.distribute does."""
+    if istiod.config.locality_lb_setting.distribute:
         return True
     for r in istiod.all(DestinationRule):
         if not isinstance(r, DestinationRule):

@@ -1,0 +1,101 @@
+"""Which Istio a cluster runs: its control planes, their revisions and versions, and what they do otherwise than the newest.
+
+Versions are read from images (semantics.md 3.11); what cannot be read means the newest. First releases as in istio/istio's release branches:
+the best service namespace in 1.30, unhealthy endpoints sent by default in 1.31.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from checks.resources import Container, Deployment, Pod
+
+REVISION = "istio.io/rev"
+_TAG = re.compile(r":v?(\d+)\.(\d+)(?:[.\-_]|$)")
+_SWITCHES = frozenset(
+    {"PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS", "PILOT_SEND_UNHEALTHY_ENDPOINTS", "PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE"}
+)
+
+
+class Version(NamedTuple):
+    """A release of Istio: `1.30`."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+class Plane(NamedTuple):
+    """One istiod: its revision (empty when it does not say), its version (None when its image does not say), and the switches that it was given."""
+
+    revision: str
+    version: Version | None
+    switches: tuple[tuple[str, str], ...] = ()
+
+    def _does(self, switch: str, since: Version) -> bool:
+        """Whether it does what a release began to do, unless it was told otherwise."""
+        for name, value in self.switches:
+            if name == switch:
+                return value.lower() in {"true", "1", "t"}
+        return self.version is None or self.version >= since
+
+    @property
+    def sends_unhealthy(self) -> bool:
+        """Whether endpoints that are not ready are sent, as unhealthy ones."""
+        return ("PILOT_SEND_UNHEALTHY_ENDPOINTS", "true") in self.switches or self._does(
+            "PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS", Version(1, 31)
+        )
+
+    @property
+    def best_namespace(self) -> bool:
+        """Whether a host that stands in several namespaces is taken from Kubernetes' own Service or the oldest entry, not from the first name."""
+        return self._does("PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE", Version(1, 30))
+
+
+NEWEST = Plane("", None)
+
+
+def version(image: str) -> Version | None:
+    """The release that an image's tag names; None for a digest, `latest` or a build of one's own."""
+    found = _TAG.search(image.partition("@")[0])
+    return Version(int(found[1]), int(found[2])) if found else None
+
+
+def planes(deployments: Iterable[Deployment], pods: Iterable[Pod]) -> tuple[Plane, ...]:
+    """Every control plane by revision, from istiod's Deployments, else from its pods; its own image says the version."""
+    found: dict[str, Plane] = {}
+    made = [*((d.spec.template.spec.containers, d.labels) for d in deployments), *((p.spec.containers, p.labels) for p in pods)]
+    for containers, labels in made:
+        if labels.get("app") == "istiod":
+            plane = _plane(containers, labels)
+            found.setdefault(plane.revision, plane)
+    return tuple(found[r] for r in sorted(found))
+
+
+def _plane(containers: Iterable[Container], labels: Mapping[str, str]) -> Plane:
+    own = [c for c in containers if c.name == "discovery"] or list(containers)
+    env = {e.name: e.value for c in own for e in c.env or () if e.value}
+    said = next((v for v in (version(c.image) for c in own) if v), None)
+    return Plane(labels.get(REVISION) or env.get("REVISION", ""), said, tuple(sorted((k, v) for k, v in env.items() if k in _SWITCHES)))
+
+
+def proxy_versions(pods: Iterable[Pod]) -> Iterator[Version]:
+    """The releases of some pods' proxies."""
+    for pod in pods:
+        for c in (*pod.spec.containers, *(pod.spec.init_containers or ())):
+            if c.name == "istio-proxy" and (found := version(c.image)) is not None:
+                yield found
+
+
+def revision_of(pod: Pod) -> str:
+    """The revision that a pod's proxy was injected by, empty when nothing says: the injector's annotation, else its status, else the label."""
+    if own := pod.annotations.get(REVISION):
+        return own
+    status = re.search(r'"revision"\s*:\s*"([^"]*)"', pod.annotations.get("sidecar.istio.io/status", ""))
+    return status[1] if status and status[1] else pod.labels.get(REVISION, "")
