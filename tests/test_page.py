@@ -12,10 +12,12 @@ import resvg_py
 from playwright.async_api import async_playwright, expect
 
 from bot.demo.slack import DemoButton
+from templates import messages
 from tests.localslack import app_of, connected, running, web
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from playwright.async_api import Browser, Page
     from slack_bolt.app.async_app import AsyncApp
@@ -118,7 +120,15 @@ async def test_a_command_is_completed_by_keyboard_and_answered_only_to_its_perso
         await expect(page.locator("#app")).to_have_text("● meshwhy is connected")
         await page.locator("#composer").press_sequentially("/m")
         await expect(page.locator("#composer-offers li")).to_have_text(
-            ["/mesh why HOST", "/mesh routes HOST", "/mesh broken ", "/mesh clusters ", "/mesh explain CODE", "/mesh help "]
+            [
+                "/mesh why HOST",
+                "/mesh routes HOST",
+                "/mesh broken ",
+                "/mesh whatif ",
+                "/mesh clusters ",
+                "/mesh explain CODE",
+                "/mesh help ",
+            ]
         )
         await page.keyboard.press("ArrowDown")
         await page.keyboard.press("ArrowDown")
@@ -267,6 +277,43 @@ async def test_buttons_ask_first_selects_choose_and_an_overflow_opens_by_keyboar
             await page.keyboard.press(name)
         await slack.until(lambda: len(pressed) == 3)
     assert pressed == [("silence", None), ("assign", "ben"), ("more", "ben")]
+
+
+async def test_the_dialog_for_a_change_takes_text_a_file_and_choices(slack: LocalSlack, app: AsyncApp, page: Page, tmp_path: Path):
+    given: list[Json] = []
+
+    @app.action("open")
+    async def opened(ack: Any, body: Json, client: Any) -> None:
+        await ack()
+        await client.views_open(trigger_id=body["trigger_id"], view=messages.whatif_modal(["east", "west"], "kept"))
+
+    @app.view(messages.WHATIF)
+    async def submitted(ack: Any, view: Json) -> None:
+        given.append({block: next(iter(values.values())) for block, values in view["state"]["values"].items()})
+        await ack(response_action="errors", errors={messages.FILE: "It is empty."}) if len(given) == 1 else await ack()
+
+    (tmp_path / "change.yaml").write_text("kind: Service\n")
+    async with connected(slack, app):
+        await web(slack).chat_postMessage(channel="#mesh", text="t", blocks=[actions(button("Change", "open"))])
+        await page.get_by_role("button", name="Change").click()
+        await page.get_by_label("Manifests").fill("a: 1\nb: 2")
+        await page.get_by_label("Or a file").set_input_files(tmp_path / "change.yaml")
+        await page.get_by_label("Where").select_option("west")
+        await page.get_by_text("Weigh deleting these objects").click()
+        await page.get_by_role("button", name="Weigh").click()
+        await expect(page.get_by_role("alert")).to_have_text("It is empty.")
+        await expect(page.locator("#modal")).to_contain_text("change.yaml")
+        await page.get_by_role("button", name="Weigh").click()
+        await expect(page.locator("#modal")).to_be_hidden()
+    first, second = given
+    for one in (first, second):
+        assert one[messages.PASTED]["value"] == "a: 1\nb: 2"
+        (file,) = one[messages.FILE]["files"]
+        assert (file["name"], file["size"]) == ("change.yaml", 14)
+        assert one[messages.CLUSTER]["selected_option"]["value"] == "west"
+        assert [o["value"] for o in one[messages.DELETE]["selected_options"]] == [messages.DELETE]
+    answer = await page.request.get(file["url_private"])
+    assert "Sign in" in await answer.text()
 
 
 async def test_a_modal_keeps_what_is_typed_while_it_is_corrected_and_closes_with_escape(slack: LocalSlack, app: AsyncApp, page: Page):

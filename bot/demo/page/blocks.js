@@ -404,6 +404,7 @@ export function block(one, world, act, view) {
       const error = view?.error(one.block_id);
       const input = field.matches("input, textarea, select") ? field : field.querySelector("input, textarea, select");
       input.id = id;
+      input.removeAttribute("aria-label"); // its label is what everybody sees
       input.setAttribute("aria-describedby", `${id}-hint`);
       if (error) input.setAttribute("aria-invalid", "true");
       return el("div.input", {}, el("label", { htmlFor: id }, plain(one.label), one.optional ? el("small", {}, " (optional)") : null), field,
