@@ -39,6 +39,7 @@ from checks.resources import (
     Metadata,
     ObjectReference,
     Resource,
+    Secret,
     SliceEndpoint,
     SlicePort,
     kind_of,
@@ -627,7 +628,7 @@ def _manifests(cluster: Cluster) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     for struct, namespaces in sorted(cluster.objects.items(), key=lambda entry: KIND_OF[entry[0]].key):
         for namespace, named in sorted(namespaces.items()):
             folder = f"namespaces/{namespace}" if namespace else "cluster"
-            if named:
+            if named and struct is not Secret:
                 yield f"{folder}/{KIND_OF[struct].key}.yaml", [_manifest(o) for _, o in sorted(named.items())]
 
 

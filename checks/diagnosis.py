@@ -59,6 +59,8 @@ FAMILIES = (
     "siblings",
     "ambient",
 )
+BY_PERMISSION = frozenset({"gw-tls-secret"})
+"""Checks that need more than meshwhy asks for (DESIGN §2, Secrets): that they are skipped makes no verdict unknown."""
 
 
 class Verdict(StrEnum):
@@ -246,7 +248,7 @@ def _verdict(host: str, mesh: Mesh, looked: _Looked, failing: float) -> Verdict:
     if failing > 0:
         return Verdict.DEGRADED
     namespace = host.split(".")[1] if host.endswith(f".svc.{names.DOMAIN}") else ""
-    blind = any(c.unreadable or not c.synced for c in mesh.clusters) or looked.skipped
+    blind = any(c.unreadable or not c.synced for c in mesh.clusters) or any(k.check not in BY_PERMISSION for k in looked.skipped)
     if blind or any(f" {namespace}/" in m.ref for c in mesh.clusters for m in c.malformed if namespace):
         return Verdict.UNKNOWN
     if any(f.severity is Severity.WARNING for f in looked.findings):

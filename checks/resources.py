@@ -1170,6 +1170,46 @@ class ReferenceGrant(Resource, frozen=True):
     spec: _ReferenceGrantSpec = _ReferenceGrantSpec()
 
 
+class _PolicyTarget(_Object, frozen=True):
+    group: str = ""
+    kind: str = ""
+    name: str = ""
+    section_name: str | None = None
+
+
+class _BackendValidation(_Object, frozen=True):
+    ca_certificate_refs: tuple[TargetReference, ...] | None = field(default=None, name="caCertificateRefs")
+    well_known_ca_certificates: str | None = field(default=None, name="wellKnownCACertificates")
+    hostname: str = ""
+
+
+class _BackendTLSPolicySpec(_Object, frozen=True):
+    target_refs: tuple[_PolicyTarget, ...] | None = None
+    validation: _BackendValidation = _BackendValidation()
+
+
+class _AncestorStatus(_Object, frozen=True):
+    ancestor_ref: ParentReference = ParentReference()
+    conditions: tuple[Condition, ...] | None = None
+
+
+class _PolicyStatus(_Object, frozen=True):
+    ancestors: tuple[_AncestorStatus, ...] | None = None
+
+
+class BackendTLSPolicy(Resource, frozen=True):
+    """gateway.networking.k8s.io BackendTLSPolicy."""
+
+    spec: _BackendTLSPolicySpec = _BackendTLSPolicySpec()
+    status: _PolicyStatus = _PolicyStatus()
+
+
+class Secret(Resource, frozen=True):
+    """v1 Secret: that it is there, and nothing of what it holds, neither data nor annotations."""
+
+    type: str = ""
+
+
 # --- the registry of kinds -------------------------------------------------------------------------------------------------
 
 
@@ -1220,9 +1260,12 @@ KINDS: tuple[Kind, ...] = (
     Kind(APITLSRoute, "TLSRoute", _API, ("v1", "v1alpha3", "v1alpha2"), "tlsroutes"),
     Kind(APITCPRoute, "TCPRoute", _API, ("v1alpha2",), "tcproutes"),
     Kind(ReferenceGrant, "ReferenceGrant", _API, ("v1", "v1beta1"), "referencegrants"),
+    Kind(BackendTLSPolicy, "BackendTLSPolicy", _API, ("v1", "v1alpha3"), "backendtlspolicies"),
 )
-KIND_OF: Mapping[type[Resource], Kind] = {k.struct: k for k in KINDS}
-_BY_API: Mapping[tuple[str, str], Kind] = {(k.group, k.kind): k for k in KINDS}
+OPTIONAL: tuple[Kind, ...] = (Kind(Secret, "Secret", "", ("v1",), "secrets", metadata_only=True),)
+"""Kinds that are understood where somebody shows them, and never asked for by default."""
+KIND_OF: Mapping[type[Resource], Kind] = {k.struct: k for k in (*KINDS, *OPTIONAL)}
+_BY_API: Mapping[tuple[str, str], Kind] = {(k.group, k.kind): k for k in KIND_OF.values()}
 
 
 class Malformed(NamedTuple):
@@ -1245,7 +1288,7 @@ class _Name(Struct):
 
 
 _head = msgspec.json.Decoder(_Head)
-_decoders = {k.struct: msgspec.json.Decoder(k.struct) for k in KINDS}
+_decoders = {k.struct: msgspec.json.Decoder(k.struct) for k in KIND_OF.values()}
 
 
 def kind_of(api_version: str, kind: str) -> Kind | None:
@@ -1256,7 +1299,10 @@ def kind_of(api_version: str, kind: str) -> Kind | None:
 
 def decode(kind: Kind, data: bytes | msgspec.Raw) -> Resource:
     """One object of a known kind from its JSON; raises msgspec.DecodeError (ValidationError for a wrong type)."""
-    return _decoders[kind.struct].decode(data)
+    found: Resource = _decoders[kind.struct].decode(data)
+    if isinstance(found, Secret):  # kubectl keeps a copy of the data in an annotation
+        return Secret(metadata=Metadata(name=found.name, namespace=found.namespace), type=found.type)
+    return found
 
 
 def parse(manifest: bytes | Mapping[str, Any]) -> Iterator[Resource | Malformed]:

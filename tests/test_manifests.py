@@ -23,10 +23,12 @@ from checks.resources import (
     ConfigMap,
     EndpointSlice,
     Malformed,
+    Metadata,
     Namespace,
     PeerAuthentication,
     Pod,
     Resource,
+    Secret,
     Service,
     VirtualService,
     parse,
@@ -603,3 +605,18 @@ def test_a_virtual_service_in_json_and_in_yaml_is_the_same(tmp_path: Path) -> No
     path = write(tmp_path / "a.json", json.dumps(yaml.safe_load(VIRTUAL_SERVICE)))
     other = write(tmp_path / "a.yaml", VIRTUAL_SERVICE)
     assert read(path).objects[VirtualService] == read(other).objects[VirtualService]
+
+
+def test_of_a_secret_nothing_is_kept_but_that_it_is_there(tmp_path: Path) -> None:
+    text = """\
+apiVersion: v1
+kind: Secret
+metadata:
+  name: a
+  namespace: shop
+  annotations: {kubectl.kubernetes.io/last-applied-configuration: aHVzaA==}
+type: kubernetes.io/tls
+data: {tls.key: aHVzaA==}
+"""
+    (found,) = read(write(tmp_path / "live.yaml", text)).objects[Secret]["shop"].values()
+    assert found == Secret(metadata=Metadata(name="a", namespace="shop"), type="kubernetes.io/tls")
