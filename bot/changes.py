@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from bot import manifests
 from checks import diagnosis
 from checks.finding import Finding, Origin
-from checks.mesh import Change
-from checks.resources import KIND_OF, ConfigMap, Namespace, Resource, Service
+from checks.mesh import RUNTIME, Change
+from checks.resources import KIND_OF, Namespace, Resource, Service
 from templates import refusals
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _R = TypeVar("_R", bound=Resource)
 
 _CONFIG = ("networking.istio.io", "security.istio.io", "gateway.networking.k8s.io")
-_CORE = (Namespace, Service, ConfigMap)
 
 
 class BadChange(Exception):
@@ -100,7 +99,8 @@ def _reached(planned: Planned, meshes: Sequence[Mesh]) -> list[tuple[Mesh, Clust
         raise BadChange(refusals.nothing_to_delete(planned.ref, [c.name for _, c in everywhere], unread))
     if change.cluster or len(everywhere) == 1:
         return everywhere
-    if change.kind not in _CORE and KIND_OF[change.kind].group not in _CONFIG:
+    group = KIND_OF[change.kind].group
+    if group not in _CONFIG and (group or change.kind in RUNTIME):
         raise BadChange(refusals.which_cluster(planned.ref, [c.name for _, c in everywhere]))
     return [(m, c) for m in meshes for c in m.primaries]
 

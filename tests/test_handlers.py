@@ -187,7 +187,7 @@ async def test_what_is_chosen_in_the_dialog_decides_where_and_how(slack: LocalSl
             "VirtualService mynamespace/destination cannot be understood",
         ),
         ({messages.PASTED: RULE.replace("name: d", "name: un"), messages.DELETE: [messages.DELETE]}, messages.PASTED, "cannot be deleted"),
-        ({messages.FILE: {"s.yaml": "kind: Secret\napiVersion: v1\n"}}, messages.FILE, "s.yaml holds manifests, but none of a kind"),
+        ({messages.FILE: {"s.yaml": "kind: Job\napiVersion: batch/v1\n"}}, messages.FILE, "s.yaml holds manifests, but none of a kind"),
         ({messages.FILE: {"big.yaml": "#" * (5 << 20)}}, messages.FILE, "big.yaml is larger than 4 MiB"),
     ],
 )

@@ -237,7 +237,7 @@ def test_other_commands_have_no_form_for_github(ask: Callable[..., Answer]):
     [
         ("", "holds no manifests"),
         ("a: b", "holds no Kubernetes manifests"),
-        ("apiVersion: v1\nkind: Secret\nmetadata: {name: a}", "none of a kind that meshwhy reads (it has Secret)"),
+        ("apiVersion: batch/v1\nkind: Job\nmetadata: {name: a}", "none of a kind that meshwhy reads (it has Job)"),
         ("apiVersion: v1\nkind: List\nitems: []", "holds no object of a kind that meshwhy reads"),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}", "holds no object of a kind that meshwhy reads"),
         ("kind: [", "x.yaml:2: it is not YAML"),
