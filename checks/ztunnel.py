@@ -39,6 +39,11 @@ def enrolled(cluster: Cluster, pod: Pod) -> bool:
 
 def callers(mesh: Mesh) -> list[Viewpoint]:
     """The namespaces with pods in the ambient mesh, of every cluster: what ztunnel does is the same for all pods of one."""
+    made_of = tuple(c.objects.get(kind) for c in mesh.clusters for kind in (Pod, Namespace))
+    return mesh.once(("ztunnel callers",), made_of, lambda: _callers(mesh))
+
+
+def _callers(mesh: Mesh) -> list[Viewpoint]:
     found: list[Viewpoint] = []
     for c in mesh.clusters:
         namespaces = c.objects.get(Namespace)

@@ -29,7 +29,9 @@ def planes(case: Case) -> Iterator[tuple[Cluster, Istiod]]:
 
 
 def services(case: Case) -> Iterator[tuple[Cluster, Istiod, HostService]]:
-    """The host as each control plane's ambient registry has it: an ExternalName is unknown there."""
+    """The host as each control plane's ambient registry has it, if anybody calls through ztunnel: an ExternalName is unknown there."""
+    if not ztunnel.callers(case.mesh):
+        return
     for c, istiod in planes(case):
         for s in istiod.by_host.get(case.host, ()):
             if s.resolution != "alias":
@@ -45,6 +47,11 @@ def calling(case: Case, service: HostService, cluster: Cluster | None = None) ->
         if v.namespace != service.namespace or _others(case, service, v.cluster):
             out.append(v)
     return tuple(out)
+
+
+def served(case: Case, service: HostService, istiod: Istiod) -> tuple[Viewpoint, ...]:
+    """The callers through ztunnel that a control plane configures."""
+    return tuple(v for v in calling(case, service) if case.mesh.istiod(v.cluster) is istiod)
 
 
 def _others(case: Case, service: HostService, cluster: str) -> bool:
@@ -79,4 +86,4 @@ def waypoint_service(cluster: Cluster, waypoint: APIGateway) -> Service | None:
 
 def explained(case: Case) -> bool:
     """Whether some caller with a proxy fails at the host itself for a cause that has a name: then that is what must be mended."""
-    return any(b.upstream.host == case.host and case.why(b) for b in case.failing())
+    return any(b.upstream.host == case.host and b.upstream.defined and case.why(b) for b in case.failing())

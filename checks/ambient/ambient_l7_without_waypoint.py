@@ -33,7 +33,7 @@ def ambient_l7_without_waypoint(case: Case) -> Iterator[Finding]:
     """
     for cluster, istiod, service in ambient.services(case):
         behind = ambient.backends(case, service)
-        callers = ambient.calling(case, service)
+        callers = ambient.served(case, service, istiod)
         if not behind or not callers or ambient.attachment(istiod, service) is not None:
             continue
         yield from _policies(case, cluster, service, callers)
@@ -108,7 +108,7 @@ def _rules(case: Case, cluster: Cluster, istiod: Istiod, service: HostService, c
             share=0.0,
             viewpoints=callers,
             evidence=(
-                f"{len(ambient.backends(case, service))} pods of {short(case.host)} are in the ambient mesh",
+                f"pods of {short(case.host)} in the ambient mesh: {len(ambient.backends(case, service))}",
                 f"neither {service.sources[0][1]} nor namespace {service.namespace} has label istio.io/use-waypoint",
             ),
             fix=f"Give {short(case.host)} a waypoint: istioctl waypoint apply -n {service.namespace}, and label {service.sources[0][1]} with istio.io/use-waypoint.",

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from checks import ambient, ztunnel
 from checks.case import Case, short
 from checks.finding import Finding, check
-from checks.resources import Namespace
+from checks.resources import Namespace, Pod
 from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checks.mesh import Cluster
-    from checks.resources import Pod
+    from checks.mesh import Cluster, Mesh
+    from checks.registry import HostService
 
 
 @check("sidecar-and-ambient")
@@ -29,7 +29,7 @@ def sidecar_and_ambient(case: Case) -> Iterator[Finding]:
     How to fix it: choose one: label the pods or the namespace with istio.io/dataplane-mode=none, or take injection away and restart them.
     """
     done: set[str] = set()
-    for _, _, service in ambient.services(case):
+    for service in _services(case):
         groups: dict[tuple[str, str], list[tuple[Cluster, Pod, str]]] = {}
         for cluster, pod in case.pods(service):
             if said := _both(cluster, pod):
@@ -56,6 +56,20 @@ def sidecar_and_ambient(case: Case) -> Iterator[Finding]:
                     f"kubectl -n {service.namespace} get pod {pod.name} -o yaml",
                 ),
             )
+
+
+def _services(case: Case) -> Iterator[HostService]:
+    """The host's Services in namespaces where some pod is asked into both; ztunnel may carry nobody yet."""
+    for _, istiod in ambient.planes(case):
+        for s in istiod.by_host.get(case.host, ()):
+            if s.selector and any(_somebody(case.mesh, c, s.namespace) for c in case.mesh.clusters):
+                yield s
+
+
+def _somebody(mesh: Mesh, cluster: Cluster, namespace: str) -> bool:
+    space = cluster.within(Pod, namespace)
+    made_of = space, cluster.objects.get(Namespace)
+    return mesh.once(("sidecar and ambient", cluster.name, namespace), made_of, lambda: any(_both(cluster, p) for p in space.values()))
 
 
 def _both(cluster: Cluster, pod: Pod) -> str:

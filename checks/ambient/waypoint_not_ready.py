@@ -32,7 +32,7 @@ def waypoint_not_ready(case: Case) -> Iterator[Finding]:
     """
     for cluster, istiod, service in ambient.services(case):
         found = ambient.attachment(istiod, service)
-        callers = ambient.calling(case, service)
+        callers = ambient.served(case, service, istiod)
         if found is None or not callers:
             continue
         namespace, _, name = found.wanted.partition("/")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+from msgspec.structs import replace
+
 from checks import ambient
 from checks.attachment import USE, WAYPOINT_FOR
 from checks.case import Case, short
 from checks.finding import Finding, check
+from checks.mesh import Change
 from checks.names import nearest
-from checks.resources import APIGateway, Namespace
+from checks.resources import APIGateway, Namespace, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +35,7 @@ def waypoint_ref_invalid(case: Case) -> Iterator[Finding]:
     """
     for cluster, istiod, service in ambient.services(case):
         found = ambient.attachment(istiod, service)
-        callers = ambient.calling(case, service)
+        callers = ambient.served(case, service, istiod)
         if found is None or found.refused is None or found.labelled is None or not callers:
             continue
         why = _why(cluster, found)
@@ -53,6 +57,7 @@ def waypoint_ref_invalid(case: Case) -> Iterator[Finding]:
                 *((f"waypoints of namespace {namespace}: {', '.join(known)}",) if known else (f"namespace {namespace} has no waypoint",)),
             ),
             fix=f"Correct label {USE} of {found.labelled.ref}{f' (did you mean {near[0]}?)' if near and near[0] != name else ''}, or change Gateway {found.wanted} so that it serves {short(service.hostname)}.",
+            patch=_patch(case, cluster, found, near[0]) if near and near[0] != name else None,
             commands=(f"kubectl -n {service.namespace} get service {service.name} -o yaml", f"istioctl waypoint list -n {namespace}"),
         )
 
@@ -68,3 +73,18 @@ def _why(cluster: Cluster, found: Attachment) -> str:
     if found.refused == "traffic type" and not isinstance(found.labelled, Namespace):
         return f"Gateway {found.wanted} is for {gateway.labels.get(WAYPOINT_FOR, 'other traffic')} ({WAYPOINT_FOR}), not for services"
     return ""
+
+
+def _patch(case: Case, cluster: Cluster, found: Attachment, name: str) -> str | None:
+    """Spells the waypoint's name as its Gateway does, when istiod would then grant it."""
+    service = found.labelled
+    if not isinstance(service, Service):
+        return None
+    labels = {**service.labels, USE: name}
+    changed = replace(service, metadata=replace(service.metadata, labels=labels))
+    after = case.mesh.apply([Change(cluster.name, Service, service.namespace, service.name, changed)])
+    granted = after.istiod(cluster.name).attachments.of.get((case.host, service.namespace))
+    if granted is None or granted.refused is not None:
+        return None
+    change = f'[{{"op":"add","path":"/metadata/labels","value":{msgspec.json.encode(labels).decode()}}}]'
+    return f"kubectl -n {service.namespace} patch service {service.name} --type=json -p '{change}'"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 
-from checks import names
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check
 from checks.resources import Pod, Service
@@ -22,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def _families(addresses: Iterable[str]) -> frozenset[int]:
-    return frozenset(ipaddress.ip_address(a).version for a in addresses if names.is_ip(a))
+    """4 and 6, for addresses that are IP addresses."""
+    return frozenset(6 if ":" in a else 4 for a in addresses if a)
 
 
 @check("endpoints-ipfamily")
@@ -40,7 +39,7 @@ def endpoints_ipfamily(case: Case) -> Iterator[Finding]:
     for b in case.branches:
         u = b.upstream
         healthy = [e.address for e in u.endpoints if e.health == "healthy"]
-        if b.share <= 0 or u.service is None or u.unseen or not healthy or not all(map(names.is_ip, healthy)):
+        if b.share <= 0 or u.service is None or u.unseen or u.service.dns or not healthy:
             continue
         lost = _unreached(case.mesh, b.view.callers.viewpoints, _families(healthy))
         if lost and not _dual(case, u.service):
@@ -78,16 +77,23 @@ def _ips(pod: Pod) -> list[str]:
 
 def _unreached(mesh: Mesh, viewpoints: Iterable[Viewpoint], theirs: frozenset[int]) -> dict[Viewpoint, Pod]:
     """The callers that have no address of these families, each with the pod that stands for it."""
-    known = mesh.once(("families",), tuple(c.objects.get(Pod) for c in mesh.clusters), lambda: _known(mesh))
-    return {v: known[v][0] for v in viewpoints if v in known and known[v][1] and not known[v][1] & theirs}
+    if len(theirs) != 1:
+        return {}
+    without = mesh.once(("families",), tuple(c.objects.get(Pod) for c in mesh.clusters), lambda: _without(mesh))
+    lost = without[next(iter(theirs))]
+    return {v: lost[v] for v in viewpoints if v in lost} if lost else {}
 
 
-def _known(mesh: Mesh) -> dict[Viewpoint, tuple[Pod, frozenset[int]]]:
-    out = {}
+def _without(mesh: Mesh) -> dict[int, dict[Viewpoint, Pod]]:
+    """For each family the callers that have no address of it, each with the pod that stands for it."""
+    out: dict[int, dict[Viewpoint, Pod]] = {4: {}, 6: {}}
     for caller in callers(mesh):
         pod = mesh.cluster(caller.proxy.cluster).get(Pod, caller.proxy.namespace, caller.proxy.pod)
-        if pod is not None:
-            out[caller.viewpoint] = pod, _families(_ips(pod))
+        have = _families(_ips(pod)) if pod is not None else frozenset()
+        if pod is None or not have:
+            continue
+        for family in out.keys() - have:
+            out[family][caller.viewpoint] = pod
     return out
 
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from checks import names
 from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
+from checks.resources import Service
 from checks.routes import upstreams
-from checks.subsets import percent
+from checks.subsets import percent, reweigh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.istiod import Istiod
+    from checks.mesh import Mesh
     from checks.registry import HostService
     from checks.viewpoints import Class
 
@@ -96,6 +98,7 @@ def externalname_alias(case: Case) -> Iterator[Finding]:
                 f"no cluster {first.upstream.name} is pushed",
             ),
             fix="Lead the rule to the host and port that are meant; define a name outside of the mesh by a ServiceEntry.",
+            patch=reweigh(case, branches),
             commands=(
                 f"kubectl -n {alias.namespace} get service {alias.name} -o yaml",
                 f"istioctl proxy-config cluster <pod> --fqdn {target}",
@@ -118,7 +121,7 @@ def _called_itself(case: Case) -> Iterator[Finding]:
     for callers in case.blind:
         ups = upstreams(case.mesh, callers.proxy)
         alias = ups.scope.services.get(case.host) if callers.proxy.kind == "sidecar" else None
-        if alias is not None and alias.resolution == "alias" and (nowhere := _nowhere(ups.istiod, alias)):
+        if alias is not None and alias.resolution == "alias" and (nowhere := _nowhere(case.mesh, ups.istiod, alias)):
             seeing.append((callers, alias, nowhere))
     if not seeing:
         return
@@ -137,7 +140,7 @@ def _called_itself(case: Case) -> Iterator[Finding]:
     )
 
 
-def _nowhere(istiod: Istiod, alias: HostService) -> str:
+def _nowhere(mesh: Mesh, istiod: Istiod, alias: HostService) -> str:
     """Why DNS leads a call of the alias to nobody; empty when it does not, or when only DNS knows."""
     target, seen = alias.external_name.rstrip("."), {alias.hostname}
     while (found := istiod.by_host.get(target)) and found[0].resolution == "alias":
@@ -146,7 +149,7 @@ def _nowhere(istiod: Istiod, alias: HostService) -> str:
         seen.add(target)
         target = found[0].external_name.rstrip(".")
     if not found:
-        return f"it stands for {target}, and there is no such Service" if target.endswith(f".svc.{names.DOMAIN}") else ""
+        return f"it stands for {target}, and there is no such Service" if _missing(mesh, target) else ""
     service = found[0]
     if not service.kubernetes or service.resolution != "static" or not service.ports:
         return ""
@@ -154,6 +157,17 @@ def _nowhere(istiod: Istiod, alias: HostService) -> str:
     if lost and len(lost) == len(alias.ports):
         return f"it stands for {short(target)}, which has ports {_ports(service)} and not {', '.join(map(str, lost))}"
     return ""
+
+
+def _missing(mesh: Mesh, target: str) -> bool:
+    """Whether a name is one of the clusters' own, and no Service has it, not even one that istiod does not look at."""
+    name, _, rest = target.partition(".")
+    namespace = rest.partition(".")[0]
+    if target != names.service_host(name, namespace):
+        return False
+    for c in mesh.clusters:
+        mesh.require(c, Service)
+    return all(c.get(Service, namespace, name) is None for c in mesh.clusters)
 
 
 def _ports(service: HostService) -> str:

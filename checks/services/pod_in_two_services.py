@@ -77,11 +77,12 @@ def _clashes(case: Case) -> Iterator[_Clash]:
         own = c.get(Service, namespace, name) if case.host == names.service_host(name, namespace) else None
         if own is None or not own.spec.selector:
             continue
-        pods = [p for p in c.within(Pod, namespace).values() if _selects(own, p) and proxy_kind(p) == "sidecar"]
+        rivals = [s for s in c.within(Service, namespace).values() if s is not own and _order(s) < _order(own) and _overlap(s, own)]
+        pods = [p for p in c.within(Pod, namespace).values() if _selects(own, p) and proxy_kind(p) == "sidecar"] if rivals else []
         if not pods:
             continue
         pod = min(pods, key=lambda p: p.name)
-        older = [s for s in c.within(Service, namespace).values() if s is not own and _order(s) < _order(own) and _selects(s, pod)]
+        older = [s for s in rivals if _selects(s, pod)]
         for i, port in enumerate(own.spec.ports):
             target = _target(port, pod)
             for other in sorted(older, key=_order):
@@ -96,6 +97,12 @@ def _clashes(case: Case) -> Iterator[_Clash]:
 
 def _order(service: Service) -> tuple[str, str]:
     return service.created, service.name
+
+
+def _overlap(a: Service, b: Service) -> bool:
+    """Whether the selectors of two Services do not exclude each other."""
+    mine, theirs = a.spec.selector or {}, b.spec.selector or {}
+    return bool(mine and theirs) and all(theirs.get(k, v) == v for k, v in mine.items())
 
 
 def _selects(service: Service, pod: Pod) -> bool:

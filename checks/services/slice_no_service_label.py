@@ -63,7 +63,10 @@ def slice_no_service_label(case: Case) -> Iterator[Finding]:
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
-                *(f"{s.ref} in {c.name}: {len(s.endpoints or ())} endpoints, no label {_LABEL}" for c, s in found),
+                *(
+                    f"{s.ref} in {c.name}: {len(s.endpoints or ())} endpoint{'s'[: len(s.endpoints or ()) != 1]}, no label {_LABEL}"
+                    for c, s in found
+                ),
                 *case.slices_evidence(service),
             ),
             fix=f"Label {first.ref} with {_LABEL}={service.name}.",

@@ -47,7 +47,7 @@ def svc_port_not_exposed(case: Case) -> Iterator[Finding]:
     service = _service(case)
     if service is None:
         return
-    have = {p.number for p in service.ports}
+    have = {p.number for c in case.mesh.clusters for s in case.mesh.istiod(c.name).by_host.get(case.host, ()) for p in s.ports}
     found: dict[tuple[str, str, int], list[_Dials]] = {}
     for d in [*_dialled(case.mesh).get(case.host, ()), *_sidecars(case)]:
         if d.port not in have:
@@ -97,14 +97,21 @@ def _viewpoints(case: Case, dials: _Dials) -> tuple[Viewpoint, ...]:
 def _sidecars(case: Case) -> Iterator[_Dials]:
     """Egress listeners on one port for exactly this host."""
     for c in case.mesh.primaries:
-        for s in c.all(Sidecar):
-            for i, e in enumerate(s.spec.egress or ()):
-                if e.port is None or not e.port.number or e.port.protocol.upper() == "HTTP_PROXY":
-                    continue
-                if any(h.rpartition("/")[2] == case.host for h in e.hosts or ()):
-                    yield _Dials(
-                        c.name, s, f"spec.egress[{i}].port", f"egress listener on port {e.port.number} for {case.host}", e.port.number
-                    )
+        named = case.mesh.once(("egress ports", c.name), (c.objects.get(Sidecar),), lambda c=c: _egress(c))  # type: ignore[misc]
+        yield from named.get(case.host, ())
+
+
+def _egress(cluster: Cluster) -> dict[str, list[_Dials]]:
+    out: dict[str, list[_Dials]] = {}
+    for s in cluster.all(Sidecar):
+        for i, e in enumerate(s.spec.egress or ()):
+            if e.port is None or not e.port.number or e.port.protocol.upper() == "HTTP_PROXY":
+                continue
+            for h in e.hosts or ():
+                host = h.rpartition("/")[2]
+                said = f"egress listener on port {e.port.number} for {host}"
+                out.setdefault(host, []).append(_Dials(cluster.name, s, f"spec.egress[{i}].port", said, e.port.number))
+    return out
 
 
 def _dialled(mesh: Mesh) -> dict[str, list[_Dials]]:

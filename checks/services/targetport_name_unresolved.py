@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
+from checks.mesh import Change
 from checks.names import nearest
-from checks.resources import Service
+from checks.resources import EndpointSlice, Service, SlicePort
 from checks.services import by_service, container_ports, home, known, kubernetes, port_name, slices_command
 from checks.subsets import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from checks.mesh import Cluster
     from checks.registry import HostService
@@ -84,5 +87,26 @@ def targetport_name_unresolved(case: Case) -> Iterator[Finding]:
                 *case.slices_evidence(service),
             ),
             fix=f"Set targetPort to {near[0] if near else 'the number of the port on which the app listens'}, or call the container's port {wanted}.",
+            patch=_patch(case, service, branches, near[0]) if near else None,
             commands=(slices_command(service), endpoints_command(first.upstream)),
         )
+
+
+def _patch(case: Case, service: HostService, branches: Sequence[Branch], name: str) -> str | None:
+    """Takes a name that the containers declare; proved with the EndpointSlices that Kubernetes would then make."""
+    where = [c for c in case.mesh.clusters if c.get(Service, service.namespace, service.name) is not None]
+    own = where[0].get(Service, service.namespace, service.name) if len(where) == 1 else None
+    wanted = port_name(branches[0])
+    number = next((container_ports(p).get(name, 0) for _, p in _pods(case, branches[0], service)), 0)
+    if own is None or not number:
+        return None
+    ports = tuple(replace(p, target_port=name) if p.name == wanted else p for p in own.spec.ports)
+    changes = [Change(where[0].name, Service, own.namespace, own.name, replace(own, spec=replace(own.spec, ports=ports)))]
+    for s in case.mesh.slices(where[0], service.namespace, service.name):
+        made = replace(s, ports=(*(s.ports or ()), SlicePort(wanted, number, "TCP")))
+        changes.append(Change(where[0].name, EndpointSlice, s.namespace, s.name, made))
+    if not case.heals(changes, branches):
+        return None
+    index = next(i for i, p in enumerate(own.spec.ports) if p.name == wanted)
+    change = f'[{{"op":"replace","path":"/spec/ports/{index}/targetPort","value":"{name}"}}]'
+    return f"kubectl -n {own.namespace} patch service {own.name} --type=json -p '{change}'"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks import sidecar
 from checks.case import Case, short
 from checks.finding import Finding, check
+from checks.resources import Pod
 from checks.routes import upstreams
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def tcp_listener_conflict(case: Case) -> Iterator[Finding]:
     lost: dict[tuple[int, str], list[tuple[Class, HostService, HostPort, HostService]]] = {}
     seeing = [(v.callers, v.ups) for v in case.views] + [(c, upstreams(case.mesh, c.proxy)) for c in case.blind]
     for callers, ups in seeing:
-        if callers.proxy.kind != "sidecar":
+        if callers.proxy.kind != "sidecar" or _captures(case, callers):
             continue
         for service, port, winner in sidecar.displaced(ups, case.host):
             lost.setdefault((port.number, winner.hostname), []).append((callers, service, port, winner))
@@ -53,3 +54,13 @@ def tcp_listener_conflict(case: Case) -> Iterator[Finding]:
             fix=f"Give {service.sources[0][1]} and {winner.sources[0][1]} addresses of their own, or different ports.",
             commands=(f"istioctl proxy-config listener <pod> --address 0.0.0.0 --port {number} -o json",),
         )
+
+
+def _captures(case: Case, callers: Class) -> bool:
+    """Whether the callers' proxies answer DNS themselves: istiod then gives them an address for each ServiceEntry without one."""
+    pod = case.mesh.cluster(callers.proxy.cluster).get(Pod, callers.proxy.namespace, callers.proxy.pod)
+    if pod is None:
+        return False
+    containers = [*pod.spec.containers, *(pod.spec.init_containers or ())]
+    env = [e for c in containers if c.name == "istio-proxy" for e in c.env or ()]
+    return any(e.name == "ISTIO_META_DNS_CAPTURE" and e.value.lower() == "true" for e in env)
