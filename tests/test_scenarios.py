@@ -173,7 +173,7 @@ def patched(name: str, patch: str, directory: Path) -> Mesh:
 def carry_out(operations: list[dict[str, Any]], document: Any) -> None:
     """RFC 6902's add, replace and remove."""
     for step in operations:
-        *path, last = step["path"].removeprefix("/").split("/")
+        *path, last = (w.replace("~1", "/") for w in step["path"].removeprefix("/").split("/"))
         target = document
         for word in path:
             target = target[int(word) if isinstance(target, list) else word]
@@ -182,8 +182,11 @@ def carry_out(operations: list[dict[str, Any]], document: Any) -> None:
             del target[key]
         else:
             assert step["op"] in {"add", "replace"}
-            assert step["op"] == "add" or last in target
-            target[key] = step["value"]
+            assert step["op"] == "add" or isinstance(target, list) or last in target
+            if step["op"] == "add" and isinstance(target, list):
+                target.insert(key, step["value"])
+            else:
+                target[key] = step["value"]
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.entries import describe, holder, together
+from msgspec.structs import replace
+
+from checks.entries import describe, holder, patch, together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
 
@@ -54,6 +56,13 @@ def se_none_via_gateway(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(describe(entry), f"{first.resource} leads the gateway to it ({first.path})"),
             fix=f"Say resolution DNS in {entry.ref}.",
+            patch=patch(
+                case,
+                holder(case, first.view.ups.istiod),
+                replace(entry, spec=replace(entry.spec, resolution="DNS")),
+                [{"op": "add", "path": "/spec/resolution", "value": "DNS"}],
+                branches,
+            ),
             commands=(
                 f"kubectl -n {entry.namespace} get serviceentry {entry.name} -o yaml",
                 f"istioctl proxy-config endpoints <gateway pod> --cluster '{first.upstream.name}'",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.entries import describe, holder
+from msgspec.structs import replace
+
+from checks.entries import describe, holder, patch
 from checks.finding import Finding, check, explains
+from checks.resources import EntryPort
 from checks.routing import no_port, written
 from checks.subsets import percent
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Branch, Case
+    from checks.resources import ServiceEntry
 
 
 @explains("se-port-missing", before=("vs-dest-port-unknown",))
@@ -48,8 +52,20 @@ def se_port_missing(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(*map(describe, found), f"{first.resource} leads there ({first.path})"),
             fix=f"Add port {u.port} to {found[0].ref}, or correct the port in {first.resource}.",
+            patch=_with_port(case, found[0], branches),
             commands=(
                 f"istioctl proxy-config cluster <pod> --fqdn {u.host}",
                 f"kubectl -n {found[0].namespace} get serviceentry {found[0].name} -o yaml",
             ),
         )
+
+
+def _with_port(case: Case, entry: ServiceEntry, branches: list[Branch]) -> str | None:
+    """The command that adds the port, with the protocol of the rule that leads there."""
+    first = branches[0]
+    protocol, number = first.step.protocol, first.upstream.port
+    port = EntryPort(number=number, name=f"{protocol}-{number}", protocol=protocol.upper())
+    new = replace(entry, spec=replace(entry.spec, ports=(*(entry.spec.ports or ()), port)))
+    value = {"number": number, "name": port.name, "protocol": port.protocol}
+    place = len(entry.spec.ports or ())
+    return patch(case, holder(case, first.view.ups.istiod), new, [{"op": "add", "path": f"/spec/ports/{place}", "value": value}], branches)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from checks.case import short
+from checks.entries import command
 from checks.finding import Finding, check
-from checks.visibility import effect, hidden, spaces
+from checks.visibility import Hidden, effect, hidden, sees, spaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.resources import Sidecar
 
 
 @check("sidecar-egress-missing")
@@ -46,8 +50,23 @@ def sidecar_egress_missing(case: Case) -> Iterator[Finding]:
                 f"{service.sources[0][1]} is exported to them",
             ),
             fix=f"Add {service.namespace}/{case.host} to spec.egress.hosts of {sidecar.ref}.",
+            patch=_importing(case, sidecar, f"{service.namespace}/{case.host}", group),
             commands=(
                 f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {case.host}",
                 f"kubectl -n {sidecar.namespace} get sidecar {sidecar.name} -o yaml",
             ),
         )
+
+
+def _importing(case: Case, sidecar: Sidecar, line: str, group: list[Hidden]) -> str | None:
+    """The command that adds a line to the first listener for every port, when these callers then see the host."""
+    egress = sidecar.spec.egress or ()
+    place = next((i for i, e in enumerate(egress) if e.port is None and e.hosts), None)
+    if place is None:
+        return None
+    hosts = egress[place].hosts or ()
+    changed = replace(egress[place], hosts=(*hosts, line))
+    new = replace(sidecar, spec=replace(sidecar.spec, egress=(*egress[:place], changed, *egress[place + 1 :])))
+    if not sees(case, case.mesh.cluster(group[0].istiod.cluster), new, group):
+        return None
+    return command(new, [{"op": "add", "path": f"/spec/egress/{place}/hosts/{len(hosts)}", "value": line}])

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from checks import names
 from checks.case import short
+from checks.entries import command
 from checks.finding import Finding, check
-from checks.visibility import effect, hidden, spaces
+from checks.visibility import Hidden, effect, hidden, sees, spaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.resources import Sidecar
 
 
 @check("sidecar-exclusion")
@@ -43,8 +48,23 @@ def sidecar_exclusion(case: Case) -> Iterator[Finding]:
             viewpoints=viewpoints,
             evidence=(f"{sidecar.ref} says {', '.join(lines)}", *dict.fromkeys(a for h in group for a in h.asks)),
             fix=f"Remove {excluding} from spec.egress.hosts of {sidecar.ref}, or make it narrower.",
+            patch=_without(case, sidecar, group),
             commands=(
                 f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {case.host}",
                 f"kubectl -n {sidecar.namespace} get sidecar {sidecar.name} -o yaml",
             ),
         )
+
+
+def _without(case: Case, sidecar: Sidecar, group: list[Hidden]) -> str | None:
+    """The command that removes the exclusions of the host, when these callers then see it."""
+    egress, operations = list(sidecar.spec.egress or ()), []
+    for i, e in enumerate(egress):
+        hosts = e.hosts or ()
+        out = [j for j, h in enumerate(hosts) if h.startswith("~") and names.subset_of(case.host, h.rpartition("/")[2])]
+        operations += [{"op": "remove", "path": f"/spec/egress/{i}/hosts/{j}"} for j in reversed(out)]
+        egress[i] = replace(e, hosts=tuple(h for j, h in enumerate(hosts) if j not in out))
+    new = replace(sidecar, spec=replace(sidecar.spec, egress=tuple(egress)))
+    if not operations or not sees(case, case.mesh.cluster(group[0].istiod.cluster), new, group):
+        return None
+    return command(new, operations)
