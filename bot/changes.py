@@ -145,16 +145,17 @@ def _placed(finding: Finding, written: Mapping[tuple[str, str], Origin]) -> Find
     return finding if origin is None else replace(finding, origin=origin)
 
 
-def gaps(meshes: Sequence[Mesh]) -> list[str]:
-    """What of the clusters could not be read, and why, each once."""
+def gaps(meshes: Sequence[Mesh], aimed: Iterable[Planned] = ()) -> list[str]:
+    """What of the clusters could not be read, and why, each once; an object that is replaced need not be understood as it was."""
     told: dict[str, None] = {}
+    mended = {(p.change.cluster, p.ref) for p in aimed}
     for c in (c for m in meshes for c in m.clusters):
         told.update(
             {f"{c.name}: {reason}" if kind == "*" else f"{c.name}: {kind}: {reason}": None for kind, reason in c.unreadable.items()}
         )
         if not c.synced and not c.unreadable:
             told[f"{c.name}: not everything has been read yet"] = None
-        told.update({f"{c.name}: {m.ref} cannot be understood: {m.reason}": None for m in c.malformed})
+        told.update({f"{c.name}: {m.ref} cannot be understood: {m.reason}": None for m in c.malformed if (c.name, m.ref) not in mended})
     return list(told)
 
 
@@ -165,5 +166,5 @@ def told(found: Whatif, aimed: Sequence[Planned], meshes: Sequence[Mesh]) -> dic
         "resolved": found.resolved,
         "changes": [{"object": p.ref, "cluster": p.change.cluster, "does": p.does, "origin": p.origin} for p in aimed],
         "clusters": [c.name for m in meshes for c in m.clusters],
-        "unread": gaps(meshes),
+        "unread": gaps(meshes, aimed),
     }

@@ -49,6 +49,7 @@ TREES = 3
 _PAGE = 2_400
 
 _STEP_MARKS = {"fired": "✗", "changed": "→", "unknown": "?", "resolved": "✓"}
+_SEVERITY_MARKS = {"error": "✗", "warning": "!", "info": "·"}
 _USER = re.compile(r"[UW][A-Z0-9]{2,24}")
 
 
@@ -204,7 +205,9 @@ def whatif(whatif: Json, *, most: int = 6) -> Message:
     for f in introduced[:most]:
         share = percent(f["failing_share"]) if f["failing_share"] > 0 else f["severity"]
         said = Rich().words(
-            f"{short(f['host'])}{_where(f, several=several)}: {clean(f['message'])}", label=f"✗ {share}", tail=words.cause_name(f)
+            f"{short(f['host'])}{_where(f, several=several)}: {clean(f['message'])}",
+            label=f"{_SEVERITY_MARKS[f['severity']]} {share}",
+            tail=words.cause_name(f),
         )
         blocks += said.words(f["fix"], label="Fix").blocks()
     if len(introduced) > most:

@@ -300,6 +300,18 @@ def test_what_could_not_be_read_is_said_and_leaves_the_question_open(ask: Callab
     )
 
 
+def test_an_object_that_nobody_could_understand_can_be_mended(ask: Callable[..., Answer], file: Callable[..., str], tmp_path: Path):
+    shutil.copytree(EAST, tmp_path / "east")
+    broken = document("Sidecar", "default", "mynamespace", {"egress": 7})
+    (tmp_path / "east" / "sidecar.yaml").write_text(yaml.safe_dump(broken))
+    source = ("--from", str(tmp_path / "east"))
+    assert "Sidecar mynamespace/default cannot be understood" in ask("whatif", file(to("v2")), *source).err
+    mended = file(document("Sidecar", "default", "mynamespace", {"egress": [{"hosts": ["*/*"]}]}), name="mended.yaml")
+    answer = ask("whatif", mended, *source)
+    assert (answer.status, answer.err) == (0, "")
+    assert "Sidecar mynamespace/default: created" in answer.out
+
+
 # --- live --------------------------------------------------------------------------------------------------------------------
 
 

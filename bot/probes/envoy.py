@@ -63,7 +63,7 @@ class Request(StrEnum):
     )
 
 
-class NotRead(Exception):  # noqa: N818 - a fact about an Envoy, not a programming error
+class NotRead(Exception):
     """Why an Envoy could not be read: what comes after the colon of a sentence that says so."""
 
 
