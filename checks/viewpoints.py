@@ -11,7 +11,7 @@ from checks.answers import Viewpoint, ViewpointKind
 from checks.istiod import Istiod, Proxy
 from checks.planes import REVISION
 from checks.registry import REGION, ZONE, split_locality
-from checks.resources import DestinationRule, Namespace, Pod, ReplicaSet, Sidecar
+from checks.resources import ConfigMap, DestinationRule, Namespace, Pod, ReplicaSet, Sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -203,13 +203,18 @@ class Outsider:
 
 def outsiders(mesh: Mesh) -> list[Outsider]:
     """The workloads of every namespace that run without a proxy and outside of the ambient mesh. Jobs are left out: they come and go."""
-    found: list[Outsider] = []
-    for cluster in mesh.clusters:
-        root = mesh.istiod(cluster.name).config.root_namespace
-        for namespace in sorted(set(cluster.objects.get(Pod, {})) - _NEVER - {root}):
-            made_of = cluster.within(Pod, namespace), cluster.objects.get(Namespace), cluster.objects.get(ReplicaSet, {}).get(namespace)
-            found += mesh.once(("outsiders", cluster.name, namespace), made_of, partial(_outsiders, mesh, cluster, namespace))
-    return found
+    made_of = tuple(c.objects.get(kind) for c in mesh.clusters for kind in (Pod, Namespace, ReplicaSet, ConfigMap))
+
+    def find() -> list[Outsider]:
+        found: list[Outsider] = []
+        for cluster in mesh.clusters:
+            root = mesh.istiod(cluster.name).config.root_namespace
+            for namespace in sorted(set(cluster.objects.get(Pod, {})) - _NEVER - {root}):
+                parts = cluster.within(Pod, namespace), cluster.objects.get(Namespace), cluster.objects.get(ReplicaSet, {}).get(namespace)
+                found += mesh.once(("outsiders", cluster.name, namespace), parts, partial(_outsiders, mesh, cluster, namespace))
+        return found
+
+    return mesh.once(("outsiders",), made_of, find)
 
 
 def _outsiders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Outsider, ...]:

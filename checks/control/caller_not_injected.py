@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.finding import Finding, check
-from checks.security import around, wants
+from checks.security import around, guarded_somewhere, somewhere
 from checks.security.authz_principal_without_mtls import closed
 from checks.security.mtls_plain_to_strict import strict
 from checks.subsets import percent
@@ -33,14 +33,15 @@ def caller_not_injected(case: Case) -> Iterator[Finding]:
     meant = [o for o in outsiders(case.mesh) if o.meant]
     if not meant:
         return
-    reset, shut = strict(case)
+    owners = {s.namespace for c in case.mesh.clusters for s in case.mesh.istiod(c.name).by_host.get(case.host, ())}
+    reset, shut = strict(case) if somewhere(case.mesh, "STRICT") else (0.0, [])
     behind = {(s.cluster.name, s.endpoint.namespace, s.endpoint.workload) for _, _, servers in around(case) for s in servers}
     for o in meant:
         v = o.viewpoint
         kind, _, name = o.workload.partition(" ")
         if (v.cluster, v.namespace, f"{kind} {name.partition('/')[2]}") in behind:
             continue
-        refused, policies = closed(case, v.namespace)
+        refused, policies = closed(case, v.namespace) if guarded_somewhere(case.mesh) else (0.0, [])
         if shut:
             mode = "which accepts mutual TLS only"
             yield _finding(case, o, max(reset, refused), f"{percent(reset)} of its calls to {short(case.host)}, {mode}, are reset")
@@ -49,7 +50,7 @@ def caller_not_injected(case: Case) -> Iterator[Finding]:
             yield _finding(
                 case, o, refused, f"{percent(refused)} of its calls to {short(case.host)} are refused, since {ref} asks who calls"
             )
-        elif (why := wants(case, o)) and (rules := _rules(case)):
+        elif v.namespace not in owners and (why := case.wants(v)) and (rules := _rules(case)):
             yield _finding(
                 case, o, 0.0, f"{rules} does not apply to its calls to {short(case.host)}", f"{v.namespace} means to call it: {why}"
             )

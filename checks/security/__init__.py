@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from checks.resources import AuthorizationPolicy, PeerAuthentication, Pod
-from checks.viewpoints import proxy_kind
+from checks.names import fqdn as host_of
+from checks.resources import AuthorizationPolicy, DestinationRule, PeerAuthentication, Pod, Sidecar
+from checks.viewpoints import outsiders, proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod, MergedRule
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostPort, HostService, IstioEndpoint
-    from checks.resources import PolicyRule, PolicySource, TrafficPolicy
+    from checks.resources import PolicyRule, PolicySource, Resource, TrafficPolicy
     from checks.viewpoints import Outsider
 
 Speech = Literal["plain", "mutual", "tls"]
@@ -81,6 +82,21 @@ def servers(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> list[Server]:
     return out
 
 
+def odd(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> bool:
+    """Whether any endpoint is a pod that takes something else than what sidecars take: without one, or with a port kept from it."""
+    for e in endpoints:
+        cluster = mesh.cluster(e.cluster)
+        space = cluster.within(Pod, e.namespace)
+        if e.address in mesh.once(("odd pods", cluster.name, e.namespace), (space,), partial(_odd, space)):
+            return True
+    return False
+
+
+def _odd(space: Mapping[str, Pod]) -> frozenset[str]:
+    kept = ("traffic.sidecar.istio.io/includeInboundPorts", "traffic.sidecar.istio.io/excludeInboundPorts")
+    return frozenset(p.status.pod_ip for p in space.values() if proxy_kind(p) == "none" or any(k in p.annotations for k in kept))
+
+
 def _by_ip(space: Mapping[str, Pod]) -> dict[str, Pod]:
     return {p.status.pod_ip: p for _, p in sorted(space.items()) if p.status.pod_ip}
 
@@ -108,6 +124,28 @@ def peer(mesh: Mesh, istiod: Istiod, namespace: str, labels: Mapping[str, str], 
     return found
 
 
+def somewhere(mesh: Mesh, mode: str) -> bool:
+    """Whether a PeerAuthentication says this mode for any server."""
+
+    def says(istiod: Istiod) -> bool:
+        found = [p for space in istiod.once("peer authentications", lambda: _peers(istiod)).values() for p in space]
+        return any(m is not None and m.mode == mode for p in found for m in (p.spec.mtls, *(p.spec.port_level_mtls or {}).values()))
+
+    return any(i.once(f"peers {mode}", partial(says, i)) for i in _istiods(mesh, PeerAuthentication))
+
+
+def guarded_somewhere(mesh: Mesh) -> bool:
+    """Whether any AuthorizationPolicy is enforced by a workload's own proxy."""
+    return any(i.once("authorization policies", partial(_policies, i)) for i in _istiods(mesh, AuthorizationPolicy))
+
+
+def _istiods(mesh: Mesh, kind: type[Resource]) -> list[Istiod]:
+    found = list(dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters))
+    for i in found:
+        mesh.require(mesh.cluster(i.cluster), kind)
+    return found
+
+
 def _selects(policy: PeerAuthentication) -> bool:
     return policy.spec.selector is not None and bool(policy.spec.selector.wanted)
 
@@ -129,7 +167,7 @@ def reached(case: Case, branch: Branch) -> list[Server]:
     if branch.view.callers.proxy.kind == "waypoint" or u.service is None or not u.defined or u.name.startswith("outbound_."):
         return []
     if not u.unseen:
-        return servers(case.mesh, u.endpoints)
+        return case.once(f"servers {id(u)}", lambda: servers(case.mesh, u.endpoints))
     port = u.service.port(u.port)
     shard = case.endpoints(branch.view.ups.istiod, u.service)
     return servers(case.mesh, [e for e in shard if port is not None and e.port_name == port.name])
@@ -202,11 +240,60 @@ def tls_at(branch: Branch) -> tuple[str, str] | None:
 # --- callers without a proxy -----------------------------------------------------------------------------------------------------
 
 
-def wants(case: Case, outsider: Outsider) -> str:
-    """What says that a workload without proxy means to call the host, beyond what the host's own namespace says; empty when nothing does."""
-    if outsider.viewpoint.namespace in {s.namespace for s in case.mesh.istiod(outsider.viewpoint.cluster).by_host.get(case.host, ())}:
-        return ""
-    return case.wants(outsider.viewpoint)
+def strangers(case: Case) -> Iterator[tuple[Outsider, str]]:
+    """The workloads that are outside of the mesh on purpose and mean to call the host, with what says so beyond the host's own namespace."""
+    for cluster in case.mesh.clusters:
+        istiod = case.mesh.istiod(cluster.name)
+        owners = {s.namespace for s in istiod.by_host.get(case.host, ())}
+        named = istiod.once("named by", lambda i=istiod: _named_by(i)).get(case.host, set())  # type: ignore[misc]
+        let_in = {ns for owner in owners for ns in istiod.once("let in", lambda i=istiod: _let_in(i)).get(owner, ())}  # type: ignore[misc]
+        for namespace in sorted((named | let_in) - owners):
+            for o in outside(case.mesh).get((cluster.name, namespace), ()):
+                if not o.meant and (why := case.wants(o.viewpoint)):
+                    yield o, why
+
+
+def outside(mesh: Mesh) -> Mapping[tuple[str, str], list[Outsider]]:
+    """The workloads without a proxy by cluster and namespace."""
+    found = outsiders(mesh)
+
+    def index() -> dict[tuple[str, str], list[Outsider]]:
+        out: dict[tuple[str, str], list[Outsider]] = {}
+        for o in found:
+            out.setdefault((o.viewpoint.cluster, o.viewpoint.namespace), []).append(o)
+        return out
+
+    return mesh.once(("outside",), (found,), index)
+
+
+def _named_by(istiod: Istiod) -> dict[str, set[str]]:
+    """For each host the namespaces whose rules name it: where it is worth asking who means to call it."""
+    out: dict[str, set[str]] = {}
+    for r in istiod.rulesets:
+        for host in (*r.hosts, *r.destinations(r.namespace)):
+            out.setdefault(host, set()).add(r.namespace)
+    for rule in istiod.all(DestinationRule):
+        if isinstance(rule, DestinationRule):
+            out.setdefault(host_of(rule.spec.host, rule.namespace), set()).add(rule.namespace)
+    for s in istiod.all(Sidecar):
+        for e in (s.spec.egress or ()) if isinstance(s, Sidecar) else ():
+            for h in e.hosts or ():
+                out.setdefault(h.rpartition("/")[2], set()).add(s.namespace)
+    return out
+
+
+def _let_in(istiod: Istiod) -> dict[str, set[str]]:
+    """For each namespace those that its AuthorizationPolicies name as callers."""
+    out: dict[str, set[str]] = {}
+    for p in istiod.all(AuthorizationPolicy):
+        for rule in (p.spec.rules or ()) if isinstance(p, AuthorizationPolicy) else ():
+            for f in rule.from_ or ():
+                named = {
+                    *(f.source.namespaces or ()),
+                    *(i.split("/ns/")[1].partition("/")[0] for i in f.source.principals or () if "/ns/" in i),
+                }
+                out.setdefault(p.namespace, set()).update(named)
+    return out
 
 
 def around(case: Case) -> Iterator[tuple[HostService, HostPort, list[Server]]]:

@@ -14,6 +14,7 @@ from checks.security import (
     accepts,
     around,
     by_object,
+    guarded_somewhere,
     holder,
     policies,
     reached,
@@ -21,17 +22,17 @@ from checks.security import (
     seen,
     share,
     speaks,
+    strangers,
     tls_at,
     viewpoints,
-    wants,
 )
 from checks.subsets import percent
-from checks.viewpoints import Outsider, outsiders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.viewpoints import Outsider
 
 
 @check("authz-principal-without-mtls")
@@ -47,6 +48,8 @@ def authz_principal_without_mtls(case: Case) -> Iterator[Finding]:
 
     How to fix it: let the caller speak mutual TLS (a sidecar, no tls mode DISABLE), or let it in by something else, such as ipBlocks.
     """
+    if not guarded_somewhere(case.mesh):
+        return
     missed: list[Miss] = []
     for b in case.branches:
         if b.share <= 0 or not b.upstream.usable:
@@ -61,9 +64,8 @@ def authz_principal_without_mtls(case: Case) -> Iterator[Finding]:
             missed += [Miss(b, s, 1 / len(servers), r.policy.ref, r.path, (ns,)) for ns, r in refusals if r is not None]
     for group in by_object(missed):
         yield _of_callers(case, group)
-    for outsider in outsiders(case.mesh):
-        if not outsider.meant and (why := wants(case, outsider)):
-            yield from _of_outsider(case, outsider, why)
+    for outsider, why in strangers(case):
+        yield from _of_outsider(case, outsider, why)
 
 
 def anonymous(case: Case, server: Server, namespace: str, *, tcp: bool) -> Refusal | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from checks.case import short
 from checks.finding import Finding, check
 from checks.routes import upstreams
-from checks.security import Miss, Peer, by_object, holder, matched, policies, reached, seen, share, viewpoints
+from checks.security import Miss, Peer, by_object, guarded_somewhere, holder, matched, policies, reached, seen, share, viewpoints
 from checks.subsets import percent
 from checks.viewpoints import proxy_kind
 
@@ -40,6 +40,8 @@ def extauthz_unavailable(case: Case) -> Iterator[Finding]:
 
     How to fix it: correct the provider's name or service, or bring its endpoints up.
     """
+    if not guarded_somewhere(case.mesh):
+        return
     missed: list[Miss] = []
     asked: dict[str, _Asked] = {}
     for b in case.branches:
@@ -90,7 +92,7 @@ def _silent(case: Case, cluster: Cluster, pod: Pod, policy: AuthorizationPolicy)
         return f"provider {name} leads to {to.service}, which istiod cannot tell", f"{several} (MeshConfig.extensionProviders, {name})"
     if to.fail_open or not str(to.port).isdigit():
         return None
-    case.read |= {(host, ns) for ns in spaces}
+    case.also.update((host, ns) for ns in spaces)
     upstream = upstreams(mesh, mesh.proxy(cluster, pod, proxy_kind(pod))).of(host, int(to.port))
     if upstream.usable:
         return None

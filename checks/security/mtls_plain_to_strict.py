@@ -16,19 +16,20 @@ from checks.security import (
     reached,
     seen,
     share,
+    somewhere,
     speaks,
+    strangers,
     tls_at,
     viewpoints,
-    wants,
 )
 from checks.security.dr_tls_lost_by_override import lost
 from checks.subsets import percent
-from checks.viewpoints import Outsider, outsiders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.viewpoints import Outsider
 
 
 @check("mtls-plain-to-strict")
@@ -44,6 +45,8 @@ def mtls_plain_to_strict(case: Case) -> Iterator[Finding]:
     How to fix it: let the DestinationRule say ISTIO_MUTUAL or nothing about TLS, give the caller a sidecar, or let the server accept both
     (PERMISSIVE).
     """
+    if not somewhere(case.mesh, "STRICT"):
+        return
     missed: list[Miss] = []
     for b in case.branches:
         if b.share <= 0 or not b.upstream.usable:
@@ -55,9 +58,8 @@ def mtls_plain_to_strict(case: Case) -> Iterator[Finding]:
                 missed.append(Miss(b, s, 1 / len(servers), *at))
     for group in by_object(missed):
         yield _of_callers(case, group)
-    for outsider in outsiders(case.mesh):
-        if not outsider.meant and (why := wants(case, outsider)):
-            yield from _of_outsider(case, outsider, why)
+    for outsider, why in strangers(case):
+        yield from _of_outsider(case, outsider, why)
 
 
 def _of_callers(case: Case, missed: list[Miss]) -> Finding:

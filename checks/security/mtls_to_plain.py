@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.finding import Finding, check
-from checks.security import Miss, Server, accepts, by_object, holder, reached, seen, share, speaks, tls_at, viewpoints
+from checks.security import Miss, Server, accepts, by_object, holder, odd, reached, seen, share, somewhere, speaks, tls_at, viewpoints
 from checks.subsets import percent
 from checks.viewpoints import proxy_kind
 
@@ -29,8 +29,9 @@ def mtls_to_plain(case: Case) -> Iterator[Finding]:
     How to fix it: leave tls out of the DestinationRule, so that Istio decides for each endpoint, or give the server a sidecar.
     """
     missed: list[Miss] = []
+    disabled = somewhere(case.mesh, "DISABLE")
     for b in case.branches:
-        if b.share <= 0 or not b.upstream.usable:
+        if b.share <= 0 or not b.upstream.usable or not (disabled or b.upstream.unseen or odd(case.mesh, b.upstream.endpoints)):
             continue
         servers = reached(case, b)
         for s in servers:
