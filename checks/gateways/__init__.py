@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from checks.gatewayapi import GROUP, granted
+from checks.mesh import Change
 from checks.resources import APIGateway, APIGRPCRoute, APIHTTPRoute, APIRoute, APITCPRoute, APITLSRoute, BackendRef, ReferenceGrant
 
 if TYPE_CHECKING:
-    from checks.case import Branch
+    from collections.abc import Sequence
+
+    from checks.case import Branch, Case
     from checks.istiod import Istiod
 
 _BACKEND = re.compile(r"spec\.rules\[(\d+)\]\.backendRefs\[(\d+)\]")
@@ -78,3 +83,25 @@ def attached(istiod: Istiod) -> dict[str, set[str]]:
         return out
 
     return istiod.once("attached", index)
+
+
+def drop(case: Case, branches: Sequence[Branch]) -> str | None:
+    """A kubectl command that takes a dead backend out of its rule, where the others are proved to serve all of it."""
+    first = branches[0]
+    place = _BACKEND.fullmatch(first.path)
+    istiod = first.view.ups.istiod
+    route = routes(istiod).get(first.resource)
+    if place is None or route is None:
+        return None
+    i, k = int(place[1]), int(place[2])
+    rules = list(route.spec.rules or ())
+    kept = tuple(b for n, b in enumerate(rules[i].backend_refs or ()) if n != k)
+    if not any(b.weight is None or b.weight for b in kept):
+        return None
+    rules[i] = replace(rules[i], backend_refs=kept)
+    changed = replace(route, spec=replace(route.spec, rules=tuple(rules)))
+    where = case.mesh.cluster(istiod.cluster).name
+    if not case.heals([Change(where, type(route), route.namespace, route.name, changed)], branches):
+        return None
+    value = f'[{{"op":"remove","path":"/spec/rules/{i}/backendRefs/{k}"}}]'
+    return f"kubectl -n {route.namespace} patch {route.ref.partition(' ')[0].lower()} {route.name} --type=json -p '{value}'"

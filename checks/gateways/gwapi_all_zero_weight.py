@@ -66,6 +66,7 @@ def _patch(case: Case, istiod: Istiod, route: APIRoute, path: str) -> str | None
     changed = replace(route, spec=replace(route.spec, rules=tuple(rules)))
     where = case.mesh.cluster(istiod.cluster).name
     after = case.of(case.host, case.mesh.apply([Change(where, type(route), route.namespace, route.name, changed)]))
+    case.also |= after.read
     if any(r.failing_share for v in after.views for r in v.routes):
         return None
     ops = ",".join(f'{{"op":"replace","path":"/spec/rules/{number}/backendRefs/{i}/weight","value":1}}' for i in range(len(backends)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, by_nearness, check, explains
-from checks.gateways import backend, said
+from checks.gateways import backend, drop, said
 from checks.subsets import percent
 
 if TYPE_CHECKING:
@@ -51,5 +51,6 @@ def gwapi_backend_empty(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(*dict.fromkeys(case.slices_evidence(service)), *dict.fromkeys(owners)),
             fix=f"Bring up pods behind {short(service.hostname)}, or take the weight from {first.path} of {first.resource}.",
+            patch=drop(case, branches),
             commands=(endpoints_command(first.upstream), f"kubectl -n {service.namespace} get events"),
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.finding import Finding, check, explains
-from checks.gateways import backend, foreign, said
+from checks.gateways import backend, drop, foreign, said
 from checks.resources import Service
 from checks.subsets import percent
 
@@ -69,6 +69,7 @@ def gwapi_backend_notfound(case: Case) -> Iterator[Finding]:
                 *((f"its ports: {ports}",) if ports else (f"near: {', '.join(near)}",) if near else ()),
             ),
             fix=f"Correct {first.path} of {first.resource}, or create {said(b, namespace)}.",
+            patch=drop(case, branches),
             commands=(
                 f"kubectl -n {namespace} get {first.resource.partition(' ')[0].lower()} {first.resource.rpartition('/')[2]} -o yaml",
             ),

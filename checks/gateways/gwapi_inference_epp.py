@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
-from checks.gateways import backend, foreign, said
+from checks.gateways import backend, drop, foreign, said
 from checks.resources import Pod
 from checks.subsets import percent
 
@@ -51,7 +51,7 @@ def gwapi_inference_epp(case: Case) -> Iterator[Finding]:
             cluster=cluster.name,
             resource=first.resource,
             path=f"{first.path}.kind",
-            message=f"{percent(share)} of the requests of a rule fail: {said(b, namespace)} is an InferencePool, and istiod does not serve those.",
+            message=f"{percent(share)} of the requests of a rule fail: istiod does not serve {said(b, namespace)}, since InferencePools are not switched on.",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
@@ -59,5 +59,6 @@ def gwapi_inference_epp(case: Case) -> Iterator[Finding]:
                 f"{SWITCH} of istiod is {', '.join(sorted(values)) or 'not set, which means false'}",
             ),
             fix=f"Set {SWITCH}=true on istiod and deploy the pool's endpoint picker, or lead {first.path} to a Service.",
+            patch=drop(case, branches),
             commands=("kubectl get deployments -A -l app=istiod -o yaml",),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
-from checks.gateways import backend, foreign, said
+from checks.gateways import backend, drop, foreign, said
 from checks.resources import ReferenceGrant
 from checks.subsets import percent
 
@@ -52,5 +52,6 @@ def gwapi_refnotpermitted(case: Case) -> Iterator[Finding]:
                 f"ReferenceGrants in {b.namespace}: {', '.join(grants) or 'none'}; none lets a {kind} of {namespace} refer to {b.kind} {b.name}",
             ),
             fix=f"Create a ReferenceGrant in {b.namespace} from {kind} of namespace {namespace} to {b.kind} {b.name}.",
+            patch=drop(case, branches),
             commands=(f"kubectl -n {b.namespace} get referencegrants -o yaml",),
         )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.binding import DeadEnd, dead_ends
+from msgspec.structs import replace
+
+from checks.binding import DeadEnd, dead_ends, virtual_service
 from checks.case import short
 from checks.finding import Finding, check
+from checks.mesh import Change
+from checks.resources import VirtualService
 from checks.subsets import percent
 
 if TYPE_CHECKING:
@@ -50,5 +54,27 @@ def vs_authority_rewrite(case: Case) -> Iterator[Finding]:
                 f"the gateway in {first.gate.namespace} serves Gateways {', '.join(b.name for b in first.gate.bound) or 'none'}, none with a rule for it",
             ),
             fix=f"Remove the rewrite from {path} of {resource}, or bind a VirtualService for {first.rewritten} to that gateway.",
+            patch=_patch(case, first),
             commands=(f"istioctl proxy-config routes <gateway pod> -n {first.gate.namespace}",),
         )
+
+
+def _patch(case: Case, end: DeadEnd) -> str | None:
+    """Without the rewrite, where the gateway then knows the host and nothing fails."""
+    istiod = end.branch.view.ups.istiod
+    vs = virtual_service(istiod, end.branch.resource)
+    number = end.branch.step.path.removeprefix("spec.http[").removesuffix("]")
+    if vs is None or not number.isdigit():
+        return None
+    http = list(vs.spec.http or ())
+    rewrite = http[int(number)].rewrite
+    if rewrite is None or not rewrite.authority or rewrite.uri:
+        return None
+    http[int(number)] = replace(http[int(number)], rewrite=None)
+    changed = replace(vs, spec=replace(vs.spec, http=tuple(http)))
+    where = case.mesh.cluster(istiod.cluster).name
+    after = case.of(case.host, case.mesh.apply([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
+    if dead_ends(after) or any(r.failing_share for v in after.views for r in v.routes):
+        return None
+    value = f'[{{"op":"remove","path":"/spec/http/{number}/rewrite"}}]'
+    return f"kubectl -n {vs.namespace} patch virtualservice {vs.name} --type=json -p '{value}'"

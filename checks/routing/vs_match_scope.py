@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.binding import bindings, described, holes
+from msgspec.structs import replace
+
+from checks.binding import bindings, described, holes, mends, virtual_service
 from checks.case import short
 from checks.finding import Finding, check
+from checks.mesh import Change
+from checks.resources import VirtualService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.istiod import Istiod
+    from checks.rulesets import Rule
 
 
 @check("vs-match-scope")
@@ -46,6 +52,7 @@ def vs_match_scope(case: Case) -> Iterator[Finding]:
             viewpoints=b.viewpoints,
             evidence=(*dict.fromkeys(conditions), f"Gateway {b.name} listens on port {number}"),
             fix=f"Widen the match for Gateway {b.name}, or add a rule for it.",
+            patch=_patch(case, b.istiod, rule, i),
             commands=("istioctl proxy-config routes <gateway pod> -o json",),
         )
     for group in holes(case, "vs-match-scope"):
@@ -69,5 +76,29 @@ def vs_match_scope(case: Case) -> Iterator[Finding]:
             viewpoints=tuple(dict.fromkeys(v for h in group for v in h.view.callers.viewpoints)),
             evidence=(f"{path} of {only.leaf} asks for {asked}", f"these callers use port {', '.join(str(h.port) for h in group)}"),
             fix=f"Remove {asked} from {path} of {only.leaf}, or add a last rule without match.",
+            patch=_patch(case, first_hole.view.ups.istiod, only, first_hole.match),
             commands=(f"istioctl proxy-config routes <pod> --name {first_hole.port} -o json",),
         )
+
+
+def _patch(case: Case, istiod: Istiod, rule: Rule, match: int) -> str | None:
+    """The match without its port, or without what it asks of the caller; only when every request then has a rule and none fails."""
+    vs = virtual_service(istiod, rule.leaf)
+    number = rule.path.removeprefix("spec.http[").removesuffix("]")
+    if vs is None or not number.isdigit():
+        return None
+    http = list(vs.spec.http or ())
+    matches = list(http[int(number)].match or ())
+    if match >= len(matches):
+        return None  # a delegate's match stands with the root's
+    own = matches[match]
+    wide = replace(own, port=0) if own.port else replace(own, source_labels=None, source_namespace="")
+    asked = ["port"] if own.port else [k for k, v in (("sourceLabels", own.source_labels), ("sourceNamespace", own.source_namespace)) if v]
+    matches[match] = wide
+    http[int(number)] = replace(http[int(number)], match=tuple(matches))
+    changed = replace(vs, spec=replace(vs.spec, http=tuple(http)))
+    where = case.mesh.cluster(istiod.cluster).name
+    if not asked or not mends(case, [Change(where, VirtualService, vs.namespace, vs.name, changed)], "vs-match-scope"):
+        return None
+    ops = ",".join(f'{{"op":"remove","path":"/spec/http/{number}/match/{match}/{k}"}}' for k in asked)
+    return f"kubectl -n {vs.namespace} patch virtualservice {vs.name} --type=json -p '[{ops}]'"
