@@ -187,26 +187,15 @@ class Case:
         """What says that a caller means to call the host: the object, and what it says of it; empty when nothing does."""
         istiod = self.mesh.istiod(viewpoint.cluster)
         ns = viewpoint.namespace
-        for r in istiod.rulesets:
-            meant = any(g != "mesh" for g in r.gateways) if viewpoint.kind == "gateway" else "mesh" in r.gateways
-            if r.namespace == ns and meant and (self.host in r.hosts or self.host in r.destinations(ns)):
-                return r.ref, "names it"
-        for rule in istiod.all(DestinationRule):
-            if isinstance(rule, DestinationRule) and rule.namespace == ns and names.fqdn(rule.spec.host, ns) == self.host:
-                return rule.ref, "names it"
-        for s in istiod.all(Sidecar):
-            if (
-                isinstance(s, Sidecar)
-                and s.namespace == ns
-                and any(_imports(h, self.host) for e in s.spec.egress or () for h in e.hosts or ())
-            ):
-                return s.ref, "names it"
-        owners = {s.namespace for s in istiod.by_host.get(self.host, ())}
-        for policy in istiod.all(AuthorizationPolicy):
-            if isinstance(policy, AuthorizationPolicy) and policy.namespace in owners and policy.spec.action == "ALLOW":
-                sources = [f.source for rule in policy.spec.rules or () for f in rule.from_ or ()]
-                if any(ns in (s.namespaces or ()) or any(f"/ns/{ns}/" in p for p in s.principals or ()) for s in sources):
-                    return policy.ref, f"lets namespace {ns} in"
+        by_rule = istiod.once("asks by rule", lambda: _asks_by_rule(istiod))
+        ref = by_rule.get((viewpoint.kind == "gateway", ns, self.host)) or istiod.once("asks", lambda: _asks(istiod)).get((ns, self.host))
+        if ref:
+            return ref, "names it"
+        allowing = istiod.once("asks by policy", lambda: _asks_by_policy(istiod))
+        for owner in dict.fromkeys(s.namespace for s in istiod.by_host.get(self.host, ())):
+            for policy, namespaces, principals in allowing.get(owner, ()):
+                if ns in namespaces or any(f"/ns/{ns}/" in p for p in principals):
+                    return policy, f"lets namespace {ns} in"
         return ()
 
     # --- why there is nobody ------------------------------------------------------------------------------------------------
@@ -271,8 +260,17 @@ class Case:
 
     def entries(self, istiod: Istiod, host: str) -> list[ServiceEntry]:
         """The ServiceEntries of a host, oldest first."""
-        found = [e for e in istiod.all(ServiceEntry) if isinstance(e, ServiceEntry) and host in (e.spec.hosts or ())]
-        return sorted(found, key=lambda e: (e.created, host, e.namespace, e.name))
+
+        def index() -> dict[str, list[ServiceEntry]]:
+            out: dict[str, list[ServiceEntry]] = {}
+            for e in sorted(
+                (e for e in istiod.all(ServiceEntry) if isinstance(e, ServiceEntry)), key=lambda e: (e.created, e.namespace, e.name)
+            ):
+                for h in dict.fromkeys(e.spec.hosts or ()):
+                    out.setdefault(h, []).append(e)
+            return out
+
+        return list(istiod.once("entries by host", index).get(host, ()))
 
     def lost_ports(self, istiod: Istiod, host: str) -> dict[int, tuple[ServiceEntry, ServiceEntry]]:
         """Ports that a ServiceEntry defines and istiod drops, since an older one of its namespace cannot be merged with it: (kept, dropped)."""
@@ -386,10 +384,42 @@ def waits(pod: Pod) -> str:
     return pod.status.reason or f"phase {pod.status.phase or 'unknown'}"
 
 
-def _imports(egress: str, host: str) -> bool:
-    """Whether an egress host of a Sidecar names exactly a host, and not to keep it out."""
-    namespace, _, name = egress.rpartition("/")
-    return name == host and not namespace.startswith("~")
+def _asks_by_rule(istiod: Istiod) -> dict[tuple[bool, str, str], str]:
+    """The first ruleset of a namespace that names a host or leads there, for gateways and for everybody else."""
+    out: dict[tuple[bool, str, str], str] = {}
+    for r in istiod.rulesets:
+        kinds = {g != "mesh" for g in r.gateways}
+        for host in {*r.hosts, *r.destinations(r.namespace)}:
+            for at_gateway in kinds:
+                out.setdefault((at_gateway, r.namespace, host), r.ref)
+    return out
+
+
+def _asks(istiod: Istiod) -> dict[tuple[str, str], str]:
+    """The first DestinationRule, else Sidecar, of a namespace that names exactly a host, and not to keep it out."""
+    out: dict[tuple[str, str], str] = {}
+    for rule in istiod.all(DestinationRule):
+        if isinstance(rule, DestinationRule):
+            out.setdefault((rule.namespace, names.fqdn(rule.spec.host, rule.namespace)), rule.ref)
+    for s in istiod.all(Sidecar):
+        if isinstance(s, Sidecar):
+            for space, _, name in (h.rpartition("/") for e in s.spec.egress or () for h in e.hosts or ()):
+                if not space.startswith("~"):
+                    out.setdefault((s.namespace, name), s.ref)
+    return out
+
+
+def _asks_by_policy(istiod: Istiod) -> dict[str, list[tuple[str, frozenset[str], tuple[str, ...]]]]:
+    """Of each namespace the policies that let somebody in: (ref, namespaces, principals)."""
+    out: dict[str, list[tuple[str, frozenset[str], tuple[str, ...]]]] = {}
+    for policy in istiod.all(AuthorizationPolicy):
+        if not isinstance(policy, AuthorizationPolicy) or policy.spec.action != "ALLOW":
+            continue
+        sources = [f.source for rule in policy.spec.rules or () for f in rule.from_ or ()]
+        said = frozenset(n for s in sources for n in s.namespaces or ()), tuple(p for s in sources for p in s.principals or ())
+        if any(said):
+            out.setdefault(policy.namespace, []).append((policy.ref, *said))
+    return out
 
 
 def going(endpoints: Iterable[IstioEndpoint]) -> bool:

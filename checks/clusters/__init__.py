@@ -63,11 +63,17 @@ def lost(case: Case, which: Callable[[Branch, Way], object]) -> dict[object, lis
     out: dict[object, list[Lost]] = {}
     if len(case.mesh.clusters) < 2 or any(_entry(s) for _, s in services(case)):
         return out  # nobody calls a network's gateway by the name of its Service
+    gateways = case.mesh.network_gateways()
+    for g in gateways:
+        entries = tunnels(case.mesh, case.mesh.cluster(g.cluster), g.network)
+        case.also.update((names.service_host(s.name, s.namespace), s.namespace) for s in entries)
     for b in case.branches:
         if b.share <= 0 or not b.upstream.usable or b.upstream.unseen:
             continue
+        if not b.view.ups.proxy.network and not gateways:
+            continue
         mine: dict[object, list[Way]] = {}
-        for w in ways(b):
+        for w in case.once(f"ways {id(b.view)} {b.upstream.name}", lambda b=b: ways(b)):  # type: ignore[misc]
             key = which(b, w)
             if key is not None:
                 mine.setdefault(key, []).append(w)
@@ -111,17 +117,20 @@ def raw(branch: Branch, way: Way) -> bool:
     return way.reach == "direct" and not proxy.in_network(way.endpoint.network) and way.endpoint.cluster != proxy.cluster
 
 
-def tunnels(cluster: Cluster, network: str) -> list[Service]:
+def tunnels(mesh: Mesh, cluster: Cluster, network: str) -> list[Service]:
     """The Services of a cluster that are to be gateways of its network: labelled, else with the port of such gateways."""
-    found = sorted(cluster.all(Service), key=lambda s: s.ref)
-    labelled = [s for s in found if s.labels.get(NETWORK) == network]
-    return labelled or [s for s in found if _entry(s)]
+
+    def find() -> list[Service]:
+        return sorted((s for s in cluster.all(Service) if _entry(s)), key=lambda s: s.ref)
+
+    found = mesh.once(("tunnels", cluster.name), (cluster.objects.get(Service),), find)
+    return [s for s in found if s.labels.get(NETWORK) == network] or found
 
 
 def behind(mesh: Mesh, g: NetworkGateway) -> tuple[Cluster, Service, Upstreams] | None:
     """The Service of a network's gateway and what one of its pods holds; None where no pod is there, or Gateway API manages them."""
     cluster = mesh.cluster(g.cluster)
-    for s in tunnels(cluster, g.network):
+    for s in tunnels(mesh, cluster, g.network):
         own = {i.ip or i.hostname for i in s.status.load_balancer.ingress} | set(s.spec.external_ips)
         selector = s.spec.selector
         if g.address not in own or not selector or MANAGED in s.labels:

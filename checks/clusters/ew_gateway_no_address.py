@@ -43,7 +43,7 @@ def ew_gateway_no_address(case: Case) -> Iterator[Finding]:
     for key, found in lost(case, _unentered).items():
         name, network = key if isinstance(key, tuple) else ("", "")
         cluster = case.mesh.cluster(name)
-        services = tunnels(cluster, network)
+        services = tunnels(case.mesh, cluster, network)
         part = share(found)
         ref = services[0].ref if services else system(case.mesh, cluster)
         yield case.finding(

@@ -68,13 +68,8 @@ def se_workloadselector_empty(case: Case) -> Iterator[Finding]:
 def _near(case: Case, cluster: Cluster, entry: ServiceEntry, wanted: Mapping[str, str]) -> Iterator[str]:
     for p in selected_pods(case, entry.namespace, wanted):
         yield f"Pod {p.namespace}/{p.name} carries the labels and is not ready: {waits(p)}"
-    others: dict[str, dict[str, str]] = {
-        w.ref: {**(w.spec.labels or {}), **w.labels} for w in sorted(cluster.all(WorkloadEntry), key=lambda w: w.ref)
-    }
-    for ref, labels in others.items():
-        if all(labels.get(k) == v for k, v in wanted.items()):
-            yield f"{ref} carries the labels and is in another namespace"
-        else:
-            near = [f"{k}={labels[k]}" for k, v in wanted.items() if k in labels and names.nearest(v, [labels[k]])]
-            if near:
-                yield f"{ref} carries {','.join(near)}"
+    for w in cluster.ordered(WorkloadEntry, entry.namespace):
+        labels = {**(w.spec.labels or {}), **w.labels}
+        near = [f"{k}={labels[k]}" for k, v in wanted.items() if k in labels and names.nearest(v, [labels[k]])]
+        if near:
+            yield f"{w.ref} carries {','.join(near)}"

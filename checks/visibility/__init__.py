@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from checks.istiod import Scope
 from checks.mesh import Change
-from checks.resources import ConfigMap, Service, ServiceEntry
+from checks.resources import ConfigMap, Service, ServiceEntry, Sidecar
 from checks.routes import answer, steps, upstreams
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod
     from checks.mesh import Cluster
     from checks.registry import HostService
-    from checks.resources import Resource, Sidecar
+    from checks.resources import Resource
     from checks.viewpoints import Class
 
 EXPORT = "networking.istio.io/exportTo"
@@ -48,7 +48,7 @@ def hidden(case: Case, cause: str) -> list[list[Hidden]]:
     Of these only those who lose most: calls of some may be refused while those of others pass through.
     """
     groups: dict[tuple[str, str], list[Hidden]] = {}
-    for h in _hidden(case):
+    for h in case.once("hidden", lambda: list(_hidden(case))):
         if h.cause == cause:
             sidecar = (h.loser or h.scope.sidecar) if cause.startswith(("sidecar", "two")) else None
             groups.setdefault((h.istiod.cluster, sidecar.ref if sidecar else ""), []).append(h)
@@ -59,16 +59,25 @@ def _hidden(case: Case) -> Iterator[Hidden]:
     for callers in case.blind:
         if callers.proxy.kind != "sidecar":
             continue
+        istiod = case.mesh.istiod(case.mesh.cluster(callers.proxy.cluster).name)
+        wanting = [v for v in callers.viewpoints if case.asks(v)]
+        if not wanting and callers.proxy.namespace not in istiod.once("crowded", lambda i=istiod: _crowded(i)):  # type: ignore[misc]
+            continue
         ups = upstreams(case.mesh, callers.proxy)
         cause, loser = _why(case, ups.istiod, ups.scope, callers)
         if not cause:
             continue
-        wanting = [v for v in callers.viewpoints if case.asks(v)]
         asks = tuple(dict.fromkeys(case.wants(v) for v in wanting))
         if loser is not None and not wanting and _named(loser, ups.istiod.by_host[case.host]):
             wanting, asks = list(callers.viewpoints), (f"{loser.ref} names its namespace",)
         if wanting:
             yield Hidden(cause, callers, ups.istiod, ups.scope, tuple(wanting), asks, loser)
+
+
+def _crowded(istiod: Istiod) -> frozenset[str]:
+    """The namespaces with several Sidecars."""
+    found = [s.namespace for s in istiod.all(Sidecar)]
+    return frozenset(n for n in found if found.count(n) > 1)
 
 
 def _why(case: Case, istiod: Istiod, scope: Scope, callers: Class) -> tuple[str, Sidecar | None]:
@@ -139,7 +148,9 @@ def sees(case: Case, cluster: Cluster, new: Resource, group: Iterable[Hidden]) -
     """Whether these callers would hold the host, and nothing of it would fail, once an object is changed into a new one."""
     after = case.mesh.apply([Change(cluster.name, type(new), new.namespace, new.name, new)])
     for h in group:
-        found = list(steps(upstreams(after, h.callers.proxy), [case.host]))
+        ups = upstreams(after, h.callers.proxy)
+        found = list(steps(ups, [case.host]))
+        case.also |= ups.read
         if not found or any(answer(h.viewpoints[0], s).failing_share for s in found):
             return False
     return True
