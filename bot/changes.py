@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R", bound=Resource)
 
-_CONFIG = ("networking.istio.io", "security.istio.io", "gateway.networking.k8s.io")
+_API = "gateway.networking.k8s.io"
+_CONFIG = ("networking.istio.io", "security.istio.io", _API)
 
 
 class BadChange(Exception):
@@ -116,9 +117,19 @@ def _as_stored(new: _R, old: _R | None, now: float) -> _R:
         return made
     if (status := getattr(old, "status", None)) is not None and made.status == type(made)().status:  # type: ignore[attr-defined] # as `old`
         made = replace(made, status=status)
+    if KIND_OF[type(made)].group == _API and getattr(made, "spec", None) != getattr(old, "spec", None):
+        made = _unjudged(made)
     if isinstance(made, Service) and isinstance(old, Service) and not made.spec.cluster_ip and made.spec.type != "ExternalName":
         made = replace(made, spec=replace(made.spec, cluster_ip=old.spec.cluster_ip, cluster_ips=old.spec.cluster_ips))
     return made
+
+
+def _unjudged(resource: _R) -> _R:
+    """The object without what controllers said of its earlier spec; the addresses that it was given stay."""
+    if (status := getattr(resource, "status", None)) is None:
+        return resource
+    said = {name: None for name in ("conditions", "parents", "ancestors") if hasattr(status, name)}
+    return replace(resource, status=replace(status, **said))
 
 
 # --- what would be -----------------------------------------------------------------------------------------------------------

@@ -573,7 +573,7 @@ def sweep(
 
 @app.command(help=usage.WHATIF)
 def whatif(
-    change: Annotated[list[str] | None, typer.Argument(metavar="CHANGE...", help=usage.CHANGE, show_default=False)] = None,
+    change: Annotated[list[str] | None, typer.Argument(metavar="CHANGE", help=usage.CHANGE, show_default=False)] = None,
     *,
     delete: Annotated[list[str] | None, typer.Option("--delete", metavar="FILE", help=usage.DELETE, show_default=False)] = None,
     context: Contexts = None,

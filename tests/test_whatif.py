@@ -180,6 +180,23 @@ def test_address_status_and_the_namespaces_own_label_are_not_lost(file: Callable
     assert shop.labels == {"team": "a", "kubernetes.io/metadata.name": "shop"}
 
 
+def test_what_a_controller_said_of_an_earlier_spec_is_not_taken_over(file: Callable[..., str], tmp_path: Path):
+    said = {"addresses": [{"value": "192.0.2.1"}], "conditions": [{"type": "Programmed", "status": "False"}]}
+
+    def gateway(port: int) -> dict[str, Any]:
+        listeners = [{"name": "http", "port": port, "protocol": "HTTP"}]
+        return document(
+            "Gateway", "public", "edge", {"gatewayClassName": "istio", "listeners": listeners}, group="gateway.networking.k8s.io/v1"
+        )
+
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({**gateway(80), "status": said}))
+    meshes = [mesh(str(tmp_path / "cluster.yaml"), "c")]
+    (same,), (other,) = aimed(file(gateway(80)), meshes), aimed(file(gateway(81), name="other.yaml"), meshes)
+    assert [c.status for c in same.status.conditions] == ["False"]
+    assert other.status.conditions is None
+    assert [a.value for a in same.status.addresses] == [a.value for a in other.status.addresses] == ["192.0.2.1"]
+
+
 # --- forms -------------------------------------------------------------------------------------------------------------------
 
 
