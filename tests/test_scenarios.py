@@ -150,12 +150,13 @@ def patched(name: str, patch: str, directory: Path) -> Mesh:
     words = shlex.split(patch)
     assert words[:2] == ["kubectl", "-n"]
     namespace, verb, kind, object_ = words[2:6]
+    kind, _, group = kind.partition(".")  # two groups have a Gateway
     touched = 0
     for file in sorted((SCENARIOS / name).glob("*.yaml")):
         document = yaml.load(file.read_text(), yaml.CSafeLoader)
         for item in document.get("items", ()):
             meta = item["metadata"]
-            if (item["kind"].lower(), meta.get("namespace"), meta["name"]) == (kind, namespace, object_):
+            if (item["kind"].lower(), meta.get("namespace"), meta["name"]) == (kind, namespace, object_) and group in item["apiVersion"]:
                 touched += 1
                 if verb == "scale":
                     assert item["kind"] in {"Deployment", "StatefulSet", "ReplicaSet"}, "kubectl scales nothing else"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.binding import Gate, bindings, gates
+from msgspec.structs import replace
+
+from checks.binding import Gate, bindings, gates, mends
 from checks.finding import Finding, check
+from checks.mesh import Change
+from checks.resources import Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from checks.binding import Binding
     from checks.case import Case
 
 
@@ -44,6 +49,7 @@ def gw_selector_no_pod(case: Case) -> Iterator[Finding]:
                 *(("no gateway runs in this mesh",) if not around else ()),
             ),
             fix=f"Make spec.selector of {found.ref} and the labels of the gateway's pods agree, or deploy the gateway.",
+            patch=_patch(case, b, around),
             commands=(f"kubectl get pods -A -l '{selector}'",),
         )
 
@@ -51,3 +57,22 @@ def gw_selector_no_pod(case: Case) -> Iterator[Finding]:
 def _labels(gate: Gate) -> str:
     shown = {k: v for k, v in gate.ups.proxy.labels.items() if k in {"app", "istio", "gateway.networking.k8s.io/gateway-name"}}
     return ",".join(f"{k}={v}" for k, v in sorted(shown.items())) or "neither label app nor label istio"
+
+
+def _patch(case: Case, b: Binding, around: list[Gate]) -> str | None:
+    """The value that the pods of the only gateway that carries the label have; only when the host is then served and nothing fails."""
+    found = b.gateway
+    selector = dict(found.spec.selector or {}) if found else {}
+    if found is None or len(selector) != 1:
+        return None
+    (key,) = selector
+    values = {g.ups.proxy.labels[key] for g in around if key in g.ups.proxy.labels}
+    if len(values) != 1:
+        return None
+    (value,) = values
+    changed = replace(found, spec=replace(found.spec, selector={key: value}))
+    where = case.mesh.cluster(b.istiod.cluster).name
+    if not mends(case, [Change(where, Gateway, found.namespace, found.name, changed)], "gw-selector-no-pod"):
+        return None
+    ops = f'[{{"op":"replace","path":"/spec/selector","value":{{"{key}":"{value}"}}}}]'
+    return f"kubectl -n {found.namespace} patch gateway.networking.istio.io {found.name} --type=json -p '{ops}'"

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from checks.binding import rulesets
+from checks.binding import rulesets, virtual_service
 from checks.case import short
 from checks.finding import Finding, Severity, check
+from checks.mesh import Change
+from checks.resources import VirtualService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.istiod import Istiod
     from checks.rulesets import RuleSet
 
 
@@ -51,6 +54,7 @@ def vs_gateway_only(case: Case) -> Iterator[Finding]:
             viewpoints=tuple(dict.fromkeys(x for v in plain for x in v.callers.viewpoints)),
             evidence=(f"spec.gateways of {r.ref}: {', '.join(r.gateways)}", f"these callers use the default route of {case.host}"),
             fix=f"Add mesh to spec.gateways of {r.ref} if callers in the mesh should get its rules.",
+            patch=_patch(case, istiod, r),
             commands=("istioctl proxy-config routes <pod> -o json",),
         )
         yield replace(found, severity=Severity.INFO)
@@ -61,3 +65,19 @@ def _matters(r: RuleSet, host: str) -> bool:
     return any(rule.action != "route" or rule.abort or any(t.subset or t.host != host for t in rule.targets) for rule in r.http) or bool(
         r.tcp or r.tls
     )
+
+
+def _patch(case: Case, istiod: Istiod, r: RuleSet) -> str | None:
+    """The VirtualService bound to the mesh as well; only when callers then get its rules and nothing fails."""
+    vs = virtual_service(istiod, r.ref)
+    if vs is None:
+        return None
+    gateways = (*(vs.spec.gateways or ()), "mesh")
+    changed = replace(vs, spec=replace(vs.spec, gateways=gateways))
+    where = case.mesh.cluster(istiod.cluster).name
+    after = case.of(case.host, case.mesh.apply([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
+    if any(x.failing_share for v in after.views for x in v.routes):
+        return None
+    said = "[" + ",".join(f'"{g}"' for g in gateways) + "]"
+    value = f'[{{"op":"replace","path":"/spec/gateways","value":{said}}}]'
+    return f"kubectl -n {vs.namespace} patch virtualservice {vs.name} --type=json -p '{value}'"
