@@ -376,7 +376,10 @@ class Case:
         """Whether these changes bring the failing share of every rule of these callers to 0: a patch that does not is never shown."""
         after = self.mesh.apply(changes)
         for callers in {id(b.view): b.view.callers for b in branches}.values():
-            if any(s.abort or answer(callers.viewpoints[0], s).failing_share for s in steps(upstreams(after, callers.proxy), [self.host])):
+            ups = upstreams(after, callers.proxy)
+            found = list(steps(ups, [self.host]))
+            self.also |= ups.read
+            if any(s.abort or answer(callers.viewpoints[0], s).failing_share for s in found):
                 return False
         return True
 

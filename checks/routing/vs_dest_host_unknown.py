@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.finding import Finding, check, explains
+from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import unknown_host
-from checks.subsets import percent, reweigh
+from checks.subsets import percent, reweigh, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,3 +49,4 @@ def vs_dest_host_unknown(case: Case) -> Iterator[Finding]:
             patch=reweigh(case, branches),
             commands=(f"istioctl proxy-config cluster <pod> --fqdn {host}",),
         )
+    shown(case, VirtualService, Service, ServiceEntry)

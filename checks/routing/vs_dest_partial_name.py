@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.finding import Finding, check, explains
+from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, unknown_host, with_host, written
-from checks.subsets import percent
+from checks.subsets import percent, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +52,7 @@ def vs_dest_partial_name(case: Case) -> Iterator[Finding]:
             patch=mend(case, branches, with_host(whole)),
             commands=(f"istioctl proxy-config cluster <pod> --fqdn {whole}",),
         )
+    shown(case, VirtualService, Service, ServiceEntry)
 
 
 def _whole(branch: Branch) -> str:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.finding import Finding, check, explains
+from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, no_port, ports, registered, with_port, written
-from checks.subsets import percent
+from checks.subsets import percent, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,7 @@ def vs_dest_port_unknown(case: Case) -> Iterator[Finding]:
             patch=mend(case, branches, with_port(meant.number)) if meant else None,
             commands=(f"istioctl proxy-config cluster <pod> --fqdn {u.host}",),
         )
+    shown(case, VirtualService, Service, ServiceEntry)
 
 
 def _seen(service: HostService, number: int) -> Iterator[str]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from checks import names
 from checks.case import short
 from checks.finding import Finding, check, explains
+from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, unknown_host, with_host, written
-from checks.subsets import percent
+from checks.subsets import percent, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,7 @@ def vs_dest_shortname_ns(case: Case) -> Iterator[Finding]:
             patch=mend(case, branches, with_host(meant)) if meant else None,
             commands=(f"kubectl get services -A --field-selector metadata.name={said.host}",),
         )
+    shown(case, VirtualService, Service, ServiceEntry)
 
 
 def _namesakes(branch: Branch) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
+from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import no_port, omitted, registered, written
+from checks.subsets import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,3 +34,4 @@ def vs_port_omitted_multiport(case: Case) -> Iterator[Finding]:
     """
     for branches in case.caused("vs-port-omitted-multiport"):
         yield omitted(case, "vs-port-omitted-multiport", branches)
+    shown(case, VirtualService, Service, ServiceEntry)

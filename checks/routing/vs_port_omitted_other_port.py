@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
+from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import no_port, omitted, registered, written
+from checks.subsets import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,3 +35,4 @@ def vs_port_omitted_other_port(case: Case) -> Iterator[Finding]:
     """
     for branches in case.caused("vs-port-omitted-other-port"):
         yield omitted(case, "vs-port-omitted-other-port", branches)
+    shown(case, VirtualService, Service, ServiceEntry)

@@ -8,7 +8,9 @@ from msgspec.structs import replace
 
 from checks.case import short
 from checks.finding import Finding, Severity, check
+from checks.resources import VirtualService
 from checks.routing import by_rule
+from checks.subsets import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,3 +48,4 @@ def vs_single_weight_ignored(case: Case) -> Iterator[Finding]:
             commands=("istioctl proxy-config routes <pod> -o json",),
         )
         yield replace(found, severity=Severity.INFO)
+    shown(case, VirtualService)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check
+from checks.resources import VirtualService
 from checks.routing import by_rule
+from checks.subsets import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,3 +48,4 @@ def vs_weights_all_zero(case: Case) -> Iterator[Finding]:
             fix="Give at least one destination of the rule a weight above 0.",
             commands=("istioctl proxy-status", f"istioctl proxy-config routes <pod> --name {first.step.port}"),
         )
+    shown(case, VirtualService)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from checks import names
 from checks.case import Branch, Case, endpoints_command, short
 from checks.mesh import Change
-from checks.resources import DestinationRule, Subset, VirtualService
+from checks.resources import DestinationRule, Resource, Subset, VirtualService
 from checks.upstream import Upstream, shares
 
 if TYPE_CHECKING:
@@ -213,6 +213,17 @@ def _lost(istiod: Istiod, proxy: Proxy, service: HostService, subset: str, winne
 def control_planes(case: Case) -> list[Istiod]:
     """Every control plane of the mesh, once."""
     return list(dict.fromkeys(case.mesh.istiod(c.name) for c in case.mesh.clusters))
+
+
+def shown(case: Case, *kinds: type[Resource], everywhere: bool = False) -> None:
+    """Raise Unreadable where a control plane's cluster (or any) does not show what a check concludes from; called last, when all else is told.
+
+    A cluster that is lost as a whole is said once, for all checks.
+    """
+    clusters = case.mesh.clusters if everywhere else [case.mesh.cluster(i.cluster) for i in control_planes(case)]
+    for c in clusters:
+        if "*" not in c.unreadable:
+            case.mesh.require(c, *kinds)
 
 
 def destination_rules(istiod: Istiod) -> list[DestinationRule]:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
-from checks.subsets import carriers, labels, nobody, percent, words
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import carriers, labels, nobody, percent, shown, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from checks.resources import DestinationRule
 
 
 @explains(
@@ -69,6 +68,7 @@ def dr_duplicate_subset_name(case: Case) -> Iterator[Finding]:
             fix=f"Keep one definition of subset {u.subset}: in {kept.ref}, with the labels that the pods carry.",
             commands=(f"kubectl -n {kept.namespace} get destinationrule {kept.name} {dropped.name} -o yaml", endpoints_command(u)),
         )
+    shown(case, VirtualService, DestinationRule)
 
 
 def _others(case: Case, branch: Branch) -> list[tuple[DestinationRule, dict[str, str]]]:

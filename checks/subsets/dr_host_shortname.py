@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from checks.finding import Finding, check, explains
-from checks.subsets import by_rule, control_planes, destination_rules, edit_rule, lost, meant_host, unseen
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import by_rule, control_planes, destination_rules, edit_rule, lost, meant_host, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from checks.case import Branch, Case
-    from checks.resources import DestinationRule
 
 
 @explains("dr-host-shortname", before=("subset-undefined",))
@@ -70,6 +70,7 @@ def dr_host_shortname(case: Case) -> Iterator[Finding]:
                     patch=_in_full(case, case.branches, rule, case.host),
                     commands=(f"istioctl proxy-config cluster <pod> --fqdn {case.host}",),
                 )
+    shown(case, VirtualService, DestinationRule)
 
 
 def _in_full(case: Case, branches: Sequence[Branch], rule: DestinationRule, host: str) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
-from checks.subsets import add_subsets, by_rule, lost, unseen
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import add_subsets, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,3 +47,4 @@ def dr_in_wrong_namespace(case: Case) -> Iterator[Finding]:
             fix=f"Define the subset in {winner.ref}, which these callers get." if winner else f"Move {rule.ref} to namespace {owner}.",
             patch=add_subsets(case, branches, winner, rule) if winner else None,
         )
+    shown(case, VirtualService, DestinationRule)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
-from checks.subsets import by_rule, export, lost, unseen
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import by_rule, export, lost, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,3 +56,4 @@ def dr_not_exported(case: Case) -> Iterator[Finding]:
             else f"Export {rule.ref} to {' and '.join(spaces)}.",
             patch=export(case, branches, rule, to),
         )
+    shown(case, VirtualService, DestinationRule)

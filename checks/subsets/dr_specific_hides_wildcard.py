@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
-from checks.subsets import add_subsets, by_rule, lost, unseen
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import add_subsets, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,3 +45,4 @@ def dr_specific_hides_wildcard(case: Case) -> Iterator[Finding]:
             fix=f"Copy the subset from {found.rule.ref} into {winner.ref}.",
             patch=add_subsets(case, branches, winner, found.rule),
         )
+    shown(case, VirtualService, DestinationRule)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.finding import Finding, check, explains
-from checks.subsets import by_rule, destination_rules, export, lost, unseen
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import by_rule, destination_rules, export, lost, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Branch, Case, View
-    from checks.resources import DestinationRule
 
 
 @explains("dr-split-exportto", before=("subset-undefined",))
@@ -72,6 +72,7 @@ def dr_split_exportto(case: Case) -> Iterator[Finding]:
             patch=export(case, [b for b in case.branches if b.view in views], older, newest.spec.export_to),
             commands=(f"kubectl -n {older.namespace} get destinationrule {older.name} {newest.name} -o yaml",),
         )
+    shown(case, VirtualService, DestinationRule)
 
 
 def _same(view: View, rule: DestinationRule) -> str:

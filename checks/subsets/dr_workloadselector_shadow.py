@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
-from checks.subsets import add_subsets, by_rule, lost, unseen
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import add_subsets, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,3 +50,4 @@ def dr_workloadselector_shadow(case: Case) -> Iterator[Finding]:
             else f"Add a DestinationRule without workloadSelector to namespace {selecting.namespace} that defines the subset.",
             patch=add_subsets(case, branches, selecting, found.rule) if chosen else None,
         )
+    shown(case, VirtualService, DestinationRule)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short, waits
 from checks.finding import Finding, check, explains
-from checks.subsets import labels, percent, proof, reweigh
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import labels, percent, proof, reweigh, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,3 +53,4 @@ def subset_all_notready(case: Case) -> Iterator[Finding]:
             patch=reweigh(case, branches),
             commands=(f"kubectl -n {u.service.namespace if u.service else ''} get pods -l '{labels(u)}'", endpoints_command(u)),
         )
+    shown(case, VirtualService, DestinationRule)

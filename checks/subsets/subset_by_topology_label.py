@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.registry import CLUSTER, NETWORK, NODE, REGION, SUBZONE, ZONE
-from checks.resources import Node
-from checks.subsets import carriers, definition, edit_rule, labels, nobody, percent, proof, wanted_labels, words
+from checks.resources import DestinationRule, Node, VirtualService
+from checks.subsets import carriers, definition, edit_rule, labels, nobody, percent, proof, shown, wanted_labels, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +72,8 @@ def subset_by_topology_label(case: Case) -> Iterator[Finding]:
             patch=edit_rule(case, branches, rule, new, [{"op": "replace", "path": f"/spec/subsets/{index}/labels", "value": right}]),
             commands=(endpoints_command(u), "kubectl get nodes --show-labels"),
         )
+    shown(case, VirtualService, DestinationRule)
+    shown(case, Node, everywhere=True)
 
 
 def _endpoints(case: Case, branch: Branch) -> list[IstioEndpoint]:
@@ -89,6 +91,8 @@ def _exists(case: Case, branch: Branch, key: str, value: str) -> bool:
     if any(e.labels.get(key) == value for e in _endpoints(case, branch)):
         return True
     mesh = case.mesh
+    if any(mesh.unread(c, Node) for c in mesh.clusters):
+        return True
     if key == CLUSTER:
         return value in {mesh.cluster_id(c) for c in mesh.clusters}
     if key == NETWORK:

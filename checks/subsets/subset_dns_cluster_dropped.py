@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from checks.finding import Finding, check, explains
+from checks.resources import DestinationRule, ServiceEntry, VirtualService, WorkloadEntry
 from checks.routing import mend
-from checks.subsets import labels, of_port, percent, proof, words
+from checks.subsets import labels, of_port, percent, proof, shown, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +62,7 @@ def subset_dns_cluster_dropped(case: Case) -> Iterator[Finding]:
             patch=mend(case, branches, _whole),
             commands=(f"istioctl proxy-config cluster <pod> --fqdn {u.host}",),
         )
+    shown(case, VirtualService, DestinationRule, ServiceEntry, WorkloadEntry)
 
 
 def _whole(destination: RouteDestination) -> RouteDestination:

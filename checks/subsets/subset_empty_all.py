@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
-from checks.subsets import empty, nobody
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import empty, nobody, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,3 +32,4 @@ def subset_empty_all(case: Case) -> Iterator[Finding]:
     """
     for branches in case.caused("subset-empty-all"):
         yield empty(case, "subset-empty-all", branches)
+    shown(case, VirtualService, DestinationRule)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
-from checks.subsets import empty, nobody
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import empty, nobody, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,3 +34,4 @@ def subset_empty_weighted(case: Case) -> Iterator[Finding]:
     """
     for branches in case.caused("subset-empty-weighted"):
         yield empty(case, "subset-empty-weighted", branches)
+    shown(case, VirtualService, DestinationRule)

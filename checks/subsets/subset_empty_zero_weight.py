@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check
-from checks.subsets import labels, proof
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import labels, proof, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,3 +44,4 @@ def subset_empty_zero_weight(case: Case) -> Iterator[Finding]:
             fix=f"Bring up pods with {labels(u)} before the subset gets weight, or remove the destination.",
             commands=(endpoints_command(u),),
         )
+    shown(case, VirtualService, DestinationRule)

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.mesh import Change
-from checks.resources import Pod
-from checks.subsets import definition, edit_rule, labels, nobody, percent, proof, wanted_labels, words
+from checks.resources import Deployment, DestinationRule, Pod, VirtualService
+from checks.subsets import definition, edit_rule, labels, nobody, percent, proof, shown, wanted_labels, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +55,8 @@ def subset_label_not_on_pods(case: Case) -> Iterator[Finding]:
             yield _template(case, branches, workloads)
         else:
             yield _spelling(case, branches)
+    shown(case, VirtualService, DestinationRule)
+    shown(case, Deployment, Pod, everywhere=True)
 
 
 def _template(case: Case, branches: Sequence[Branch], workloads: Sequence[tuple[Cluster, Workload]]) -> Finding:

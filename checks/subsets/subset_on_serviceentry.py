@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command
 from checks.finding import Finding, check, explains
-from checks.subsets import labels, nobody, of_port, percent, proof, reweigh, words
+from checks.resources import DestinationRule, ServiceEntry, VirtualService, WorkloadEntry
+from checks.subsets import labels, nobody, of_port, percent, proof, reweigh, shown, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,3 +57,4 @@ def subset_on_serviceentry(case: Case) -> Iterator[Finding]:
                 endpoints_command(u),
             ),
         )
+    shown(case, VirtualService, DestinationRule, ServiceEntry, WorkloadEntry)

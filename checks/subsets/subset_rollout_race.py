@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
-from checks.resources import ReplicaSet
-from checks.subsets import labels, percent, proof, reweigh, wanted_labels
+from checks.resources import DestinationRule, ReplicaSet, VirtualService
+from checks.subsets import labels, percent, proof, reweigh, shown, wanted_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,10 @@ def subset_rollout_race(case: Case) -> Iterator[Finding]:
         wanted = wanted_labels(u)
         key, value = next((k, wanted[k]) for k in HASHES if k in wanted)
         sets = [r for c in case.mesh.clusters for r in c.ordered(ReplicaSet, u.service.namespace) if r.labels.get(key) == value]
-        there = f"{sets[0].ref} has no usable endpoint" if sets else f"no ReplicaSet of namespace {u.service.namespace} has this hash"
+        known = not any(case.mesh.unread(c, ReplicaSet) for c in case.mesh.clusters)
+        there = f"{sets[0].ref} has no usable endpoint" if sets else "it has no usable endpoint"
+        if known and not sets:
+            there = f"no ReplicaSet of namespace {u.service.namespace} has this hash"
         yield case.finding(
             "subset-rollout-race",
             cluster=case.cluster_of(first),
@@ -67,3 +70,4 @@ def subset_rollout_race(case: Case) -> Iterator[Finding]:
             patch=reweigh(case, branches),
             commands=(f"kubectl -n {u.service.namespace} get replicasets -l '{key}={value}'", endpoints_command(u)),
         )
+    shown(case, VirtualService, DestinationRule)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, going, short
 from checks.finding import Finding, check, explains
-from checks.subsets import labels, percent, proof, reweigh
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import labels, percent, proof, reweigh, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,3 +61,4 @@ def subset_scaled_to_zero(case: Case) -> Iterator[Finding]:
                 endpoints_command(u),
             ),
         )
+    shown(case, VirtualService, DestinationRule)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
-from checks.subsets import percent, reweigh, undefined
+from checks.resources import DestinationRule, VirtualService
+from checks.subsets import percent, reweigh, shown, undefined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +49,7 @@ def subset_undefined(case: Case) -> Iterator[Finding]:
                 f"kubectl get destinationrule -A -o wide | grep {host.split('.')[0]}",
             ),
         )
+    shown(case, VirtualService, DestinationRule)
 
 
 def _by(branch: Branch) -> str:
