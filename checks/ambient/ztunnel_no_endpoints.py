@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import ambient
+from checks.attachment import MANAGED
 from checks.case import Case, short, waits
 from checks.finding import Finding, check
 from checks.resources import Pod, Service
@@ -31,7 +32,8 @@ def ztunnel_no_endpoints(case: Case) -> Iterator[Finding]:
         return
     for cluster, istiod, service in ambient.services(case):
         own = cluster.get(Service, service.namespace, service.name) if service.kubernetes else None
-        if own is None or not own.spec.selector or own.spec.publish_not_ready_addresses or not own.spec.ports:
+        # a waypoint's own Service is no destination: what it serves is told of it
+        if own is None or MANAGED in own.labels or not own.spec.selector or own.spec.publish_not_ready_addresses or not own.spec.ports:
             continue
         callers = ambient.calling(case, service, cluster)
         attached = ambient.attachment(istiod, service)
@@ -53,7 +55,15 @@ def _elsewhere(case: Case, cluster: Cluster, service: HostService) -> bool:
 def _finding(case: Case, cluster: Cluster, service: HostService, pods: list[Pod], *, callers: tuple[object, ...]) -> Finding:
     owners = [w for c, w in case.owners(service) if c is cluster]
     off = bool(owners) and all(w.wanted == 0 for w in owners)
-    what = f"{owners[0].ref} stands at 0 replicas" if off else f"none of its {len(pods)} pods is ready" if pods else "it selects no pod"
+    what = (
+        f"{owners[0].ref} stands at 0 replicas"
+        if off
+        else f"none of its {len(pods)} pods is ready"
+        if len(pods) > 1
+        else "its only pod is not ready"
+        if pods
+        else "it selects no pod"
+    )
     wanted = ",".join(f"{k}={v}" for k, v in (service.selector or {}).items())
     return case.finding(
         "ztunnel-no-endpoints",

@@ -11,7 +11,7 @@ from checks.case import Branch, Case, endpoints_command
 from checks.finding import Finding, check, explains
 from checks.mesh import Change
 from checks.resources import EndpointSlice
-from checks.services import by_service, known, kubernetes, orphans
+from checks.services import by_service, home, known, kubernetes, orphans, slices
 from checks.subsets import percent
 
 if TYPE_CHECKING:
@@ -36,7 +36,14 @@ _LABEL = "kubernetes.io/service-name"
 )
 def _explains(case: Case, branch: Branch) -> bool:
     service = kubernetes(branch)
-    return service is not None and not known(case, branch, service) and bool(orphans(case, service))
+    if service is None or known(case, branch, service):
+        return False
+    return bool(orphans(case, service)) or _unlisted(case, service)
+
+
+def _unlisted(case: Case, service: HostService) -> bool:
+    """Whether a Service selects ready pods and no EndpointSlice is made for it, as where their controller stands still."""
+    return not any(slices(case, service)) and any(p.ready and p.status.pod_ip for _, p in case.pods(service))
 
 
 @check("slice-no-service-label")
@@ -52,8 +59,11 @@ def slice_no_service_label(case: Case) -> Iterator[Finding]:
     """
     for service, branches in by_service(case, "slice-no-service-label"):
         found = orphans(case, service)
-        cluster, first = found[0]
         share = case.share(branches)
+        if not found:
+            yield _none(case, service, branches)
+            continue
+        cluster, first = found[0]
         yield case.finding(
             "slice-no-service-label",
             cluster=cluster.name,
@@ -73,6 +83,26 @@ def slice_no_service_label(case: Case) -> Iterator[Finding]:
             patch=_patch(case, found, service, branches),
             commands=(f"kubectl -n {service.namespace} get endpointslices --show-labels", endpoints_command(branches[0].upstream)),
         )
+
+
+def _none(case: Case, service: HostService, branches: Sequence[Branch]) -> Finding:
+    ready = [p for _, p in case.pods(service) if p.ready and p.status.pod_ip]
+    share = case.share(branches)
+    return case.finding(
+        "slice-no-service-label",
+        cluster=home(case, service, branches[0]),
+        resource=service.sources[0][1],
+        path="",
+        message=f"{percent(share)} of the requests fail: no EndpointSlice has label {_LABEL}={service.name}, although {service.sources[0][1]} selects ready pods.",
+        share=share,
+        viewpoints=case.viewpoints(branches),
+        evidence=(
+            f"ready pods that {service.sources[0][1]} selects: {', '.join(p.name for p in ready[:5])}",
+            *case.slices_evidence(service),
+        ),
+        fix=f"Find out why Kubernetes makes no EndpointSlice for {service.sources[0][1]} (kube-controller-manager), or label the one that is meant for it.",
+        commands=(f"kubectl -n {service.namespace} get endpointslices --show-labels", endpoints_command(branches[0].upstream)),
+    )
 
 
 def _patch(case: Case, found: list[tuple[Cluster, EndpointSlice]], service: HostService, branches: Sequence[Branch]) -> str | None:
