@@ -23,7 +23,7 @@ def _sick(case: Case, branch: Branch) -> list[WorkloadEntry]:
     if u.service is None:
         return []
     if u.service.kubernetes:
-        if not u.service.selector or selected_pods(case, u.service.namespace, u.service.selector):
+        if not u.service.selector or any(not p.ready for p in selected_pods(case, u.service.namespace, u.service.selector)):
             return []
         found = workload_entries(case, branch.view.ups.istiod, u.service.namespace, u.service.selector)
     else:
