@@ -154,8 +154,7 @@ class Case:
     @staticmethod
     def of(host: str, mesh: Mesh) -> Case:
         """The host as every class of callers has it. A host that is only led to is seen through the rules that lead there."""
-        parts = host.split(".")
-        made = [_view(mesh, c, host) for c in classes(mesh, parts[1] if len(parts) > 1 else "")]
+        made = [_view(mesh, c, host) for c in classes(mesh, host)]
         read = frozenset().union(*(v.ups.read for v in made))
         return Case(host, mesh, [v for v in made if v.steps], [v.callers for v in made if not v.steps], read)
 
@@ -454,20 +453,7 @@ def _view(mesh: Mesh, callers: Class, host: str) -> View:
     ups = upstreams(mesh, callers.proxy)
     found = list(steps(ups, [host]))
     if not found and not ups.istiod.by_host.get(host):
-        through = _leading(ups.istiod, host)
+        through = ups.istiod.leading(host)
         found = [s for s in steps(ups, through) if any(u.host == host for u, _, _ in s.targets)] if through else []
     viewpoint = callers.viewpoints[0]
     return View(callers, ups, found, [answer(viewpoint, s) for s in found])
-
-
-def _leading(istiod: Istiod, host: str) -> list[str]:
-    """The hosts whose rules lead to a host."""
-
-    def index() -> dict[str, list[str]]:
-        out: dict[str, list[str]] = {}
-        for r in istiod.rulesets:
-            for to in r.destinations():
-                out.setdefault(to, []).extend(h for h in r.hosts if h != to)
-        return out
-
-    return istiod.once("leading", index).get(host, [])

@@ -16,7 +16,7 @@ from checks.rulesets import L4Rule, Rule, RuleSet, describe, is_catch_all, rules
 from checks.sidecar import Step, l4_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from checks.istiod import Proxy
     from checks.mesh import Mesh
@@ -220,7 +220,7 @@ def routes(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
     wanted = None if hosts is None else set(hosts)
     merged = merge(ups.mesh, ups)
     for servers in merged.by_route.values():
-        vhosts = _http(ups, servers)
+        vhosts = _http(ups, servers, wanted)
         shown = _folded(vhosts) if wanted is None else {h: h for h in vhosts if h in wanted}
         for host, title in shown.items():
             for step in vhosts[host].steps():
@@ -263,16 +263,30 @@ def _folded(vhosts: dict[str, _VirtualHost]) -> dict[str, str]:
     return {host: f"also for {', '.join(others)}" if others else host for host, others in also.items()}
 
 
-def _http(ups: Upstreams, servers: list[Bound]) -> dict[str, _VirtualHost]:
+def _fitting(ups: Upstreams, one: Bound) -> dict[str, list[RuleSet]]:
+    """The rulesets of each virtual host of a server, in istiod's order."""
+
+    def find() -> dict[str, list[RuleSet]]:
+        out: dict[str, list[RuleSet]] = {}
+        for ruleset in ups.istiod.rulesets_for(ups.proxy.namespace, one.gateway.name):
+            fitting = names.intersection(_names(one.hosts, ruleset.namespace), ruleset.hosts)
+            for host in dict.fromkeys(h.lower() for h in fitting):
+                out.setdefault(host, []).append(ruleset)
+        return out
+
+    return ups.istiod.once(f"fitting {ups.proxy.namespace} {one.gateway.name} {' '.join(one.hosts)}", find)
+
+
+def _http(ups: Upstreams, servers: list[Bound], wanted: Collection[str] | None) -> dict[str, _VirtualHost]:
     vhosts: dict[str, _VirtualHost] = {}
     for one in servers:
         number = one.server.port.number
-        for ruleset in ups.istiod.rulesets_for(ups.proxy.namespace, one.gateway.name):
-            fitting = names.intersection(_names(one.hosts, ruleset.namespace), ruleset.hosts)
-            if not fitting:
-                continue
-            pairs = rules_for(ruleset, number, ups.proxy.labels, frozenset({one.gateway.name}), ups.proxy.namespace)
-            for host in dict.fromkeys(h.lower() for h in fitting) if pairs else ():
+        known = _fitting(ups, one)
+        for host in known if wanted is None else [h for h in wanted if h in known]:
+            for ruleset in known[host]:
+                pairs = rules_for(ruleset, number, ups.proxy.labels, frozenset({one.gateway.name}), ups.proxy.namespace)
+                if not pairs:
+                    continue
                 mine = vhosts.setdefault(host, _VirtualHost())
                 mine.redirect = mine.redirect or bool(one.server.tls and one.server.tls.https_redirect)
                 port = mine.rules[0][0].port if mine.rules else number

@@ -186,14 +186,76 @@ class Istiod:
         return cast("_T", self._memo[key])
 
     def special(self, namespace: str) -> bool:
-        """Whether a namespace's sidecars may get something that those of a plain namespace do not."""
+        """Whether a namespace's sidecars may get something that those of a plain namespace do not, DestinationRules aside."""
         return namespace in self._special or self.sidecar(Proxy("sidecar", self.cluster, namespace, "", {})) is not None
+
+    def ruled(self, host: str) -> frozenset[str]:
+        """The namespaces for whose callers a host, or any host that its rules may lead to, has DestinationRules of their own: in them, or exported to them."""
+        exact, wild = self._rulers
+        return frozenset(
+            ns
+            for h in self.reached(host)
+            for ns in (*exact.get(h, ()), *(ns for w, spaces in wild.items() if names.matches(w, h) for ns in spaces))
+        )
+
+    @cached_property
+    def _rulers(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+        local, exported, _ = self._destination_rules
+        exact: dict[str, set[str]] = {}
+        wild: dict[str, set[str]] = {}
+        for own, part in ((True, local), (False, exported)):
+            for ns, index in part.items():
+                for of, found in ((exact, index.exact), (wild, index.wild)):
+                    for h, merged in found.items():
+                        shown = {ns} if own else {to for m in merged for to in m.export_to} - {"*", "."}
+                        if shown:
+                            of.setdefault(h, set()).update(shown)
+        return exact, wild
+
+    def reached(self, host: str) -> frozenset[str]:
+        """A host, and every host that rules of it may lead to for whatever caller; of a host that is only led to, what its leaders reach."""
+        names_of = {host, *(() if host in self.by_host else self.leading(host))}
+        rules = [r for h in names_of for r in self._claiming(h)]
+        found = {to for r in rules for to in r.destinations()} | names_of
+        found.update(s.external_name for h in tuple(found) for s in self.by_host.get(h, ()) if s.external_name)
+        return frozenset(found)
+
+    def leading(self, host: str) -> list[str]:
+        """The hosts whose rules lead to a host."""
+
+        def index() -> dict[str, list[str]]:
+            out: dict[str, list[str]] = {}
+            for r in self.rulesets:
+                for to in r.destinations():
+                    out.setdefault(to, []).extend(h for h in r.hosts if h != to)
+            return out
+
+        return self.once("leading", index).get(host, [])
+
+    def _claiming(self, host: str) -> list[RuleSet]:
+        """Every ruleset whose hosts could mean this one."""
+
+        def index() -> tuple[dict[str, list[RuleSet]], list[tuple[str, RuleSet]]]:
+            exact: dict[str, list[RuleSet]] = {}
+            wild: list[tuple[str, RuleSet]] = []
+            for r in self.rulesets:
+                for h in r.hosts:
+                    if names.is_wildcard(h):
+                        wild.append((h.lower(), r))
+                    else:
+                        exact.setdefault(h.lower(), []).append(r)
+            return exact, wild
+
+        exact, wild = self.once("claiming", index)
+        if names.is_wildcard(host):
+            return [r for h, found in exact.items() if names.matches(host, h) for r in found] + [
+                r for w, r in wild if names.matches(w, host)
+            ]
+        return [*exact.get(host.lower(), ()), *(r for w, r in wild if names.matches(w, host.lower()))]
 
     @cached_property
     def _special(self) -> frozenset[str]:
         found = {self.config.root_namespace}
-        local, _, _ = self._destination_rules
-        found.update(local)
         private, exported, _ = self._by_gateway
         found.update(ns for ns, _ in (*private, *exported))
         for s in self.services:

@@ -164,6 +164,8 @@ class Mesh:
         self._by_name = {c.name: c for c in self.clusters}
         self._istiods: dict[str, Istiod] = {}
         self._memo: dict[Any, tuple[Any, Any]] = {}
+        self._ids: dict[str, str] = {}
+        self._shards: dict[tuple[str, str, str], tuple[IstioEndpoint, ...]] = {}
 
     @staticmethod
     def of(clusters: Iterable[Cluster], read_at: float) -> tuple[Mesh, ...]:
@@ -232,14 +234,17 @@ class Mesh:
 
     def cluster_id(self, cluster: Cluster) -> str:
         """Istiod's CLUSTER_ID in this cluster, else the registered name. Its Deployment comes first: that stays while pods come and go."""
+        if cluster.name in self._ids:
+            return self._ids[cluster.name]
         spaces = sorted({c.namespace for c in cluster.all(ConfigMap)} | {"istio-system"})
         made_of = tuple(cluster.objects.get(kind, {}).get(ns) for kind in (Deployment, Pod) for ns in spaces)
 
         def find() -> str:
-            found = (i for kind in (Deployment, Pod) for ns in spaces for i in _cluster_ids(cluster.within(kind, ns)))
-            return next((i for i in found if i), cluster.name)
+            said = (i for kind in (Deployment, Pod) for ns in spaces for i in _cluster_ids(cluster.within(kind, ns)))
+            return next((i for i in said if i), cluster.name)
 
-        return self.once(("cluster_id", cluster.name), made_of, find)
+        found = self._ids[cluster.name] = self.once(("cluster_id", cluster.name), made_of, find)
+        return found
 
     @property
     def primaries(self) -> list[Cluster]:
@@ -447,6 +452,9 @@ class Mesh:
 
     def endpoints(self, istiod: Istiod, hostname: str, namespace: str) -> tuple[IstioEndpoint, ...]:
         """Every endpoint that istiod keeps for a host in a namespace, of every cluster and registry (EndpointIndex.ShardsForService)."""
+        key = istiod.cluster, hostname, namespace
+        if key in self._shards:
+            return self._shards[key]
         name = hostname.partition(".")[0]
         kube = hostname == names.service_host(name, namespace)
         parts: list[tuple[IstioEndpoint, ...]] = []
@@ -454,7 +462,8 @@ class Mesh:
             parts += [self._kubernetes_shard(c, namespace, name) for c in self._by_cluster_id]
         if hostname in self._entries_by_host(istiod):
             parts.append(self._entry_shard(istiod, hostname, namespace))
-        return tuple(e for p in parts for e in p)
+        found = self._shards[key] = tuple(e for p in parts for e in p)
+        return found
 
     @property
     def _by_cluster_id(self) -> list[Cluster]:

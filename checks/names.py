@@ -6,6 +6,7 @@ Rules: semantics.md 3.1; pkg/config/host/name.go, names.go and pilot/pkg/model/c
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ _T = TypeVar("_T")
 DOMAIN = "cluster.local"
 
 
+@lru_cache(maxsize=1 << 17)
 def is_ip(text: str) -> bool:
     """Whether `text` is an IP address (no prefix length)."""
     if not text or (text[0] not in "0123456789:" and ":" not in text):

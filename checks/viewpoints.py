@@ -36,11 +36,15 @@ def proxy_kind(pod: Pod) -> ViewpointKind:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A population of proxies that see the same, and one proxy of it that stands for all; `ports` are those that a gateway's pod names."""
+    """A population of proxies that see the same, and one proxy of it that stands for all.
+
+    `ports` are those that a gateway's pod names; `told` what of the configuration's label predicates fits a sidecar's pods.
+    """
 
     viewpoint: Viewpoint
     proxy: Proxy
     ports: tuple[tuple[str, int], ...] = ()
+    told: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +102,8 @@ def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], select
         if kind == "none" or pod.metadata.deletion_timestamp:
             continue
         if kind == "sidecar":
-            own = [(ns, s) for ns, s in selectors if ns in ("", pod.namespace)]
-            chosen = frozenset(i for i, (_, s) in enumerate(own) if all(pod.labels.get(k) == v for k, v in s.items()))
+            own = [(i, s) for i, (ns, s) in enumerate(selectors) if ns in ("", pod.namespace)]
+            chosen = frozenset(i for i, s in own if all(pod.labels.get(k) == v for k, v in s.items()))
             key: object = chosen, mesh.revision(cluster, pod), mesh.locality(cluster, pod) if zoned else ""
         else:
             key = _workload(pod)
@@ -119,7 +123,7 @@ def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], select
         ports = (
             () if kind == "sidecar" else tuple((p.name, p.container_port) for c in first.spec.containers for p in c.ports or () if p.name)
         )
-        out.append(Caller(viewpoint, mesh.proxy(cluster, first, kind), ports))
+        out.append(Caller(viewpoint, mesh.proxy(cluster, first, kind), ports, key if kind == "sidecar" else None))
     return out
 
 
@@ -143,11 +147,15 @@ def _imagined(mesh: Mesh) -> Iterator[Caller]:
             yield Caller(Viewpoint(cluster.name, "sidecar", ns), proxy)
 
 
-def classes(mesh: Mesh, namespace: str = "") -> list[Class]:
-    """The callers of the mesh grouped by what istiod makes for them; `namespace` is whose caller should stand for a group if it can."""
+def classes(mesh: Mesh, host: str) -> list[Class]:
+    """The callers of the mesh grouped by what istiod makes of a host for them; one of the host's own namespace stands for its group."""
     groups: dict[object, list[Caller]] = {}
-    for c in callers(mesh):
-        groups.setdefault(_class(mesh, c), []).append(c)
+    around = _classed(mesh)
+    ruled = {istiod: istiod.ruled(host) for istiod in {i for _, i, _, _ in around}}
+    for c, istiod, key, plain in around:
+        own = plain and c.viewpoint.namespace in ruled[istiod]
+        groups.setdefault((key, c.viewpoint) if own else key, []).append(c)
+    namespace = host.split(".")[1] if "." in host else ""
     out: list[Class] = []
     for members in groups.values():
         first = next((c for c in members if c.viewpoint.namespace == namespace), members[0])
@@ -156,15 +164,23 @@ def classes(mesh: Mesh, namespace: str = "") -> list[Class]:
     return out
 
 
-def _class(mesh: Mesh, caller: Caller) -> object:
-    """Two callers with the same key get the same from istiod."""
+def _classed(mesh: Mesh) -> list[tuple[Caller, Istiod, object, bool]]:
+    """Each caller with its control plane and its class as far as no host matters, and whether it shares that with others."""
+    around = callers(mesh)
+    planes = {(mesh.cluster(c.proxy.cluster).name, c.proxy.revision) for c in around}
+    made_of = (*around, *(mesh.istiod(*plane) for plane in sorted(planes)))
+    return mesh.once("classed", made_of, lambda: [_class(mesh, c) for c in around])
+
+
+def _class(mesh: Mesh, caller: Caller) -> tuple[Caller, Istiod, object, bool]:
+    """Two callers with the same key get the same from istiod, but for what DestinationRules of their own namespaces say."""
     p = caller.proxy
     cluster = mesh.cluster(p.cluster)
     istiod = mesh.istiod(cluster.name, p.revision)
     placed = (p.locality, p.node) if istiod.once("placed", lambda: _placed(istiod)) else ()
     if p.kind != "sidecar" or caller.viewpoint.selector or istiod.special(p.namespace):
-        return caller.viewpoint, placed
-    return cluster.name, p.revision, p.network, placed
+        return caller, istiod, (caller.viewpoint, placed), False
+    return caller, istiod, (cluster.name, p.revision, p.network, placed, caller.told), True
 
 
 def _placed(istiod: Istiod) -> bool:

@@ -20,10 +20,14 @@ from checks.case import Branch, Case
 from checks.finding import Severity
 from checks.mesh import Cluster, Mesh
 from checks.resources import APIGRPCRoute, objects, parse
+from checks.viewpoints import callers, classes
 from tests.oracle.compare import differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from checks.answers import Route, Viewpoint
+    from checks.istiod import Proxy
 
 Json = dict[str, Any]
 ORACLE = Path(__file__).parent / "oracle"
@@ -101,6 +105,24 @@ def test_a_listed_viewpoint_differs_for_the_reason_that_is_written_and_for_no_ot
 def content(found: list[Json], key: tuple[str, int]) -> list[Json]:
     """The rules of a host and port, without the host's name."""
     return [{k: v for k, v in r.items() if k != "host"} for r in found if (r["host"], r["port"]) == key]
+
+
+def test_callers_of_one_class_hold_the_same(meshes: list[Recorded]) -> None:
+    grouped = 0
+    for name, mesh, _ in meshes:
+        proxies = {c.viewpoint: c.proxy for c in callers(mesh)}
+        for host in diagnosis.hosts(mesh):
+            for group in classes(mesh, host):
+                first, *rest = group.viewpoints
+                for other in rest:
+                    grouped += 1
+                    assert held(mesh, proxies[other], host, first) == held(mesh, proxies[first], host, first), (name, host, other)
+    assert grouped > 1000
+
+
+def held(mesh: Mesh, proxy: Proxy, host: str, viewpoint: Viewpoint) -> list[Route]:
+    """What a proxy holds for a host, said as if another were asked."""
+    return [routes.answer(viewpoint, s) for s in routes.steps(routes.upstreams(mesh, proxy), [host])]
 
 
 def likely(branch: Branch) -> str:

@@ -148,16 +148,33 @@ def reweigh(case: Case, branches: Sequence[Branch]) -> str | None:
         return None
     parts = iter(_hundredths([w.weight for w in kept], total or 100))
     weights = [next(parts) if ok and w.weight else None for w, ok in zip(rule.route or (), alive, strict=True)]
-    route = tuple(replace(w, weight=p) for w, p in zip(rule.route or (), weights, strict=True) if p is not None)
-    http = tuple(replace(h, route=route) if i == int(head) else h for i, h in enumerate(vs.spec.http or ()))
-    changed = replace(vs, spec=replace(vs.spec, http=http))
-    if not case.heals([Change(cluster.name, VirtualService, namespace, name, changed)], branches):
+    if not _enough(branches, f"spec.http[{head}].route", [p is not None for p in weights]):
         return None
     # weight by weight, so that what else a destination says (headers) stays; removals from the end, so that positions hold
     at = f"/spec/http/{head}/route"
     steps = [f'{{"op":"add","path":"{at}/{i}/weight","value":{p}}}' for i, p in enumerate(weights) if p is not None]
     steps += [f'{{"op":"remove","path":"{at}/{i}"}}' for i, p in reversed(list(enumerate(weights))) if p is None]
     return f"kubectl -n {namespace} patch virtualservice {name} --type=json -p '[{','.join(steps)}]'"
+
+
+def _enough(branches: Sequence[Branch], route: str, kept: Sequence[bool]) -> bool:
+    """Whether nothing of the host fails for these callers once a rule leads only to the destinations that are kept.
+
+    Fewer destinations of one rule change no other rule and no other cluster, so no mesh has to be built to see it.
+    """
+    for view in {id(b.view): b.view for b in branches}.values():
+        for step, answer in zip(view.steps, view.routes, strict=True):
+            mine = step.action == "route" and (step.leaf or step.source) == branches[0].resource
+            same = mine and all(path.startswith(route) for _, _, path in step.targets)
+            healed = same and all(u.usable or not kept[_index(path)] for u, _, path in step.targets)
+            if step.abort or (answer.failing_share and not healed):
+                return False
+    return True
+
+
+def _index(path: str) -> int:
+    """The position that a path such as `spec.http[0].route[1]` ends with."""
+    return int(path.rpartition("[")[2].rstrip("]"))
 
 
 def _branch_at(first: Branch, index: int) -> Upstream | None:
