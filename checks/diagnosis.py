@@ -293,7 +293,8 @@ def _look(host: str, mesh: Mesh) -> _Looked:
         try:
             findings += check(case)
         except Unreadable as error:
-            skipped.append(Skipped(cause, error.cluster, f"{error.kind} cannot be read: {error.reason}"))
+            if "*" not in mesh.cluster(error.cluster).unreadable:  # a cluster that is lost as a whole is said once, for all checks
+                skipped.append(Skipped(cause, error.cluster, f"{error.kind} cannot be read: {error.reason}"))
         except Exception as error:  # noqa: BLE001 - DESIGN §6: one broken check never stops the rest
             skipped.append(Skipped(cause, mesh.clusters[0].name, f"the check itself failed: {type(error).__name__}: {error}"))
     services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}

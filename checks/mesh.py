@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from operator import is_
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -246,11 +247,15 @@ class Mesh:
         found = self._ids[cluster.name] = self.once(("cluster_id", cluster.name), made_of, find)
         return found
 
-    @property
+    @cached_property
     def primaries(self) -> list[Cluster]:
         """Clusters with a control plane of their own: an istiod, else (partial manifests) configuration of Istio or Gateway API; else the first."""
-        running = [c for c in self.clusters if any(d.labels.get("app") == "istiod" for kind in (Deployment, Pod) for d in c.all(kind))]
+        running = [c for c in self.clusters if self._runs_istiod(c)]
         return running or [c for c in self.clusters if _configured(c)] or list(self.clusters[:1])
+
+    def _runs_istiod(self, cluster: Cluster) -> bool:
+        spaces = ((kind, ns, space) for kind in (Deployment, Pod) for ns, space in cluster.objects.get(kind, {}).items())
+        return any(self.once(("istiod", cluster.name, kind, ns), (space,), partial(_any_istiod, space)) for kind, ns, space in spaces)
 
     def planes(self, cluster: Cluster) -> tuple[Plane, ...]:
         """The control planes that run in a cluster, by revision."""
@@ -707,6 +712,10 @@ def _locality(node: Node) -> str:
     zone = node.labels.get(ZONE) or node.labels.get("failure-domain.beta.kubernetes.io/zone", "")
     subzone = node.labels.get(SUBZONE, "")
     return f"{region}/{zone}/{subzone}" if region or zone or subzone else ""
+
+
+def _any_istiod(space: Mapping[str, Resource]) -> bool:
+    return any(o.labels.get("app") == "istiod" for o in space.values())
 
 
 def _configured(cluster: Cluster) -> bool:

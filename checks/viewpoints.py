@@ -80,8 +80,13 @@ def _workload(pod: Pod) -> str:
 
 def callers(mesh: Mesh) -> list[Caller]:
     """Every population of proxies of the mesh; of a mesh without any pod that has a proxy, the namespaces that could have one."""
-    found = [c for cluster in mesh.clusters for c in _callers(mesh, cluster)]
-    return found or list(_imagined(mesh))
+    made_of = (*mesh.clusters, *(mesh.istiod(c.name) for c in mesh.clusters))
+
+    def find() -> list[Caller]:
+        found = [c for cluster in mesh.clusters for c in _callers(mesh, cluster)]
+        return found or list(_imagined(mesh))
+
+    return mesh.once(("callers",), made_of, find)
 
 
 def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:

@@ -233,20 +233,33 @@ def control_planes(case: Case) -> list[Istiod]:
 
 
 def shown(case: Case, *kinds: type[Resource], everywhere: bool = False) -> None:
-    """Raise Unreadable where a control plane's cluster (or any) does not show what a check concludes from; called last, when all else is told.
-
-    A cluster that is lost as a whole is said once, for all checks.
-    """
+    """Raise Unreadable where a control plane's cluster (or any) does not show what a check concludes from; called last, when all else is told."""
     clusters = case.mesh.clusters if everywhere else [case.mesh.cluster(i.cluster) for i in control_planes(case)]
     for c in clusters:
-        if "*" not in c.unreadable:
-            case.mesh.require(c, *kinds)
+        case.mesh.require(c, *kinds)
 
 
 def destination_rules(istiod: Istiod) -> list[DestinationRule]:
     """Every DestinationRule, oldest first."""
-    found = [r for r in istiod.all(DestinationRule) if isinstance(r, DestinationRule)]
-    return sorted(found, key=lambda r: (r.created, r.name, r.namespace))
+
+    def find() -> list[DestinationRule]:
+        found = [r for r in istiod.all(DestinationRule) if isinstance(r, DestinationRule)]
+        return sorted(found, key=lambda r: (r.created, r.name, r.namespace))
+
+    return istiod.once("destination rules", find)
+
+
+def literal(istiod: Istiod, host: str) -> list[DestinationRule]:
+    """The DestinationRules whose partial host was meant to be this one and is taken literally, oldest first."""
+    return istiod.once("literal hosts", lambda: _literal(istiod)).get(host, [])
+
+
+def _literal(istiod: Istiod) -> dict[str, list[DestinationRule]]:
+    out: dict[str, list[DestinationRule]] = {}
+    for rule in destination_rules(istiod):
+        for host in meant_host(istiod, rule) if "." in rule.spec.host else ():
+            out.setdefault(host, []).append(rule)
+    return out
 
 
 def _reason(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRule | None, rule: DestinationRule) -> Lost | None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
-from checks.subsets import by_rule, control_planes, destination_rules, edit_rule, lost, meant_host, shown, unseen
+from checks.subsets import by_rule, control_planes, edit_rule, literal, lost, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,8 +51,8 @@ def dr_host_shortname(case: Case) -> Iterator[Finding]:
         )
         told.add(rule.ref)
     for istiod in control_planes(case):
-        for rule in destination_rules(istiod):
-            if rule.ref not in told and "." in rule.spec.host and case.host in meant_host(istiod, rule):
+        for rule in literal(istiod, case.host):
+            if rule.ref not in told:
                 told.add(rule.ref)
                 yield case.finding(
                     "dr-host-shortname",
