@@ -180,18 +180,20 @@ class Case:
 
     def failing(self) -> list[Branch]:
         """Destinations that get requests and cannot serve them."""
-        return [b for b in self.branches if b.share > 0 and b.upstream.fails]
+        return self.once("failing", lambda: [b for b in self.branches if b.share > 0 and b.upstream.fails])
 
     def caused(self, cause: str) -> list[list[Branch]]:
         """Failing destinations that a cause explains, those of one object that lead to one host and subset together.
 
         Objects of one name in two clusters with control planes of their own are two, which may say different things.
         """
-        groups: dict[object, list[Branch]] = {}
+        return [list(g) for g in self.once("caused", self._causes).get(cause, {}).values()]
+
+    def _causes(self) -> dict[str, dict[object, list[Branch]]]:
+        out: dict[str, dict[object, list[Branch]]] = {}
         for b in self.failing():
-            if self.why(b) == cause:
-                groups.setdefault((b.place, b.aim), []).append(b)
-        return list(groups.values())
+            out.setdefault(self.why(b), {}).setdefault((b.place, b.aim), []).append(b)
+        return out
 
     def wants(self, viewpoint: Viewpoint) -> str:
         """What says that a caller means to call the host, for people; empty when nothing does (DESIGN §2, who means to call)."""
@@ -242,12 +244,12 @@ class Case:
     def pods(self, service: HostService) -> list[tuple[Cluster, Pod]]:
         """The pods that a Service selects."""
         selector = service.selector or {}
-        return [
-            (c, p)
-            for c in self.mesh.clusters
-            for p in c.ordered(Pod, service.namespace)
-            if selector and all(p.labels.get(k) == v for k, v in selector.items())
-        ]
+
+        def find() -> list[tuple[Cluster, Pod]]:
+            spaces = [(c, p) for c in self.mesh.clusters for p in c.ordered(Pod, service.namespace)]
+            return [(c, p) for c, p in spaces if all(p.labels.get(k) == v for k, v in selector.items())]
+
+        return list(self.once(f"pods {service.namespace} {sorted(selector.items())}", find)) if selector else []
 
     def unready(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Pod]]:
         """The pods that a Service selects and that are not ready, without those that go; with an upstream, only those of its subset."""

@@ -341,7 +341,7 @@ class _Touched(NamedTuple):
 
     def spares(self, looked: _Looked) -> bool:
         """Whether nothing differs that a host was looked at through."""
-        return self.services.isdisjoint(looked.services) and self.namespaces.isdisjoint(looked.namespaces)
+        return self.services.isdisjoint(looked.services) and (not looked.namespaces or self.namespaces.isdisjoint(looked.namespaces))
 
 
 def _touched(old: Mesh, new: Mesh) -> _Touched | None:
@@ -364,7 +364,10 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
                 continue
             spaces = [ns for ns in {*was, *now} if was.get(ns) is not now.get(ns)]
             if kind is EndpointSlice:
-                out.services.update(_of_slices(a, b, spaces))
+                of = set(_of_slices(a, b, spaces))
+                out.services.update(of)
+                # a slice of no Service may be why another one of its namespace has no endpoint
+                spaces = sorted({ns for host, ns in of if not any(host in i.by_host for i in _istiods(new))})
             elif kind in _OF_NAMESPACE:
                 out.services.update((s.hostname, s.namespace) for i in _istiods(new) for s in i.services if s.namespace in spaces)
             elif spaces:

@@ -99,8 +99,9 @@ def _claim(ups: Upstreams, listener: Listener, service: HostService, number: int
 
 def _taken(ups: Upstreams, listener: Listener, domain: str, number: int, ruleset: RuleSet) -> bool:
     """Whether a service's virtual host, made before this ruleset's, already answers to a domain as its short name or alias (dedupeDomains)."""
+    shortened = domain.count(".") < 2 or domain.endswith(".svc")  # no other domain is a short name, and there may be thousands of services
     for service in listener.by_port.get(number, {}).values():
-        short = _short_names(service.hostname, ups.proxy.namespace)
+        short = _short_names(service.hostname, ups.proxy.namespace) if shortened else ()
         if service.hostname == domain or not (domain in service.aliases or domain in short):
             continue
         first = _claim(ups, listener, service, number)
@@ -166,12 +167,11 @@ def _unregistered(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]
                 continue
             if names.is_wildcard(host) and any(names.matches(s, host) for s in listener.by_port.get(number, {})):
                 continue
-            shared = any(
+            if number != 80 and not any(
                 claims(ups, listener, ruleset, s)
                 for s in listener.by_port.get(number, {}).values()
                 if (p := s.port(number)) and p.http_or_auto
-            )
-            if number != 80 and not shared:
+            ):
                 continue
             steps = list(_ruled(ups, listener, ruleset, host, number))
             if steps:

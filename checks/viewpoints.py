@@ -80,7 +80,8 @@ def _workload(pod: Pod) -> str:
 
 def callers(mesh: Mesh) -> list[Caller]:
     """Every population of proxies of the mesh; of a mesh without any pod that has a proxy, the namespaces that could have one."""
-    made_of = (*mesh.clusters, *(mesh.istiod(c.name) for c in mesh.clusters))
+    parts = ((c.objects.get(Pod), *_placing(mesh, c)) for c in mesh.clusters)
+    made_of = tuple(p for part in parts for p in part)
 
     def find() -> list[Caller]:
         found = [c for cluster in mesh.clusters for c in _callers(mesh, cluster)]
@@ -95,8 +96,13 @@ def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
     spaces = cluster.objects.get(Pod, {})
     for namespace in sorted(spaces):
         space = cluster.within(Pod, namespace)
-        made_of = space, istiod, cluster.objects.get(Namespace), mesh.localities(cluster), mesh.planes(cluster)
+        made_of = space, *_placing(mesh, cluster)
         yield from mesh.once(("callers", cluster.name, namespace), made_of, partial(_of_namespace, mesh, cluster, space, selectors))
+
+
+def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
+    """What of a cluster, besides its pods, decides who its callers are: control plane, namespaces, localities, revisions."""
+    return mesh.istiod(cluster.name), cluster.objects.get(Namespace), mesh.localities(cluster), mesh.planes(cluster)
 
 
 def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], selectors: list[tuple[str, Mapping[str, str]]]) -> list[Caller]:
