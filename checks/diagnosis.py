@@ -114,6 +114,8 @@ class _Ground:
     mesh: Mesh
     by_host: dict[str, _Looked]
     callers: list[Caller | Outsider | Viewpoint]
+    through: dict[object, set[str]]
+    """The hosts that were ever looked at through a service, or a namespace: some of them may not be any more. Sweeps that follow share it."""
 
 
 class Whatif(Struct, frozen=True):
@@ -320,13 +322,21 @@ def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
     stale = _touched(ground.mesh, mesh) if ground is not None and ground.callers == around else None
     if ground is None or stale is None:
-        by_host = {host: _look(host, mesh) for host in hosts(mesh)}
+        through: dict[object, set[str]] = {}
+        looked = {host: _look(host, mesh) for host in hosts(mesh)}
+        by_host = looked
     else:
-        by_host = {host: looked if stale.spares(looked) else _look(host, mesh) for host, looked in ground.by_host.items()}
-    findings = _ordered(f for looked in by_host.values() for f in looked.findings)
-    skipped = (*_unread(mesh), *dict.fromkeys(s for looked in by_host.values() for s in looked.skipped))
+        through = ground.through
+        near = set().union(*(through.get(what, ()) for what in (*stale.services, *stale.namespaces)))
+        looked = {host: _look(host, mesh) for host in near if not stale.spares(ground.by_host[host])}
+        by_host = ground.by_host | looked
+    for host, at in looked.items():
+        for what in (*at.services, *at.namespaces):
+            through.setdefault(what, set()).add(host)
+    findings = _ordered(f for at in by_host.values() for f in at.findings)
+    skipped = (*_unread(mesh), *dict.fromkeys(s for at in by_host.values() for s in at.skipped))
     made = Sweep(len(by_host), findings, skipped, _ages(mesh))
-    made.__dict__["ground"] = _Ground(mesh, by_host, around)
+    made.__dict__["ground"] = _Ground(mesh, by_host, around, through)
     return made
 
 
