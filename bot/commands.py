@@ -303,10 +303,10 @@ def _status(*, fails: bool, unknown: bool) -> int:
 
 
 @contextmanager
-def _patience(doing: str) -> Iterator[Progress]:
+def _patience(doing: str, color: Colour = Colour.AUTO) -> Iterator[Progress]:
     """A progress bar on stderr, when that is a terminal, once this takes longer than PATIENCE_S.
 
-    The callback is told a cluster's name and how many of its objects have been read.
+    The callback is told a cluster's name and how many of its objects have been read. Without colours it still moves the cursor.
     """
     if not sys.stderr.isatty():
         yield lambda _name, _count: None
@@ -319,7 +319,8 @@ def _patience(doing: str) -> Iterator[Progress]:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        plain = True if color is Colour.NEVER else None  # None: as the terminal and NO_COLOR say
+        with Progress(*columns, console=Console(stderr=True, no_color=plain), transient=True) as bar:
             task = bar.add_task(doing, total=None)
             while not over.wait(0.1):
                 so_far = ", ".join(f"{name} {count:,}" if count else name for name, count in tuple(told.items()))
@@ -468,7 +469,7 @@ def why(
     color: Colours = Colour.AUTO,
 ) -> int:
     """The diagnosis of one host."""
-    with _patience("Reading") as progress:
+    with _patience("Reading", color) as progress:
         from checks import diagnosis
 
         meshes = _meshes(_asked(context, from_, config), progress)
@@ -525,7 +526,7 @@ def routes(
             raise Refused(_refusals().bad_viewpoint(word))
     if output is Output.SLACK and host is None:
         raise Refused(_refusals().no_slack_form("routes without HOST"))
-    with _patience("Reading") as progress:
+    with _patience("Reading", color) as progress:
         from checks import diagnosis
 
         meshes = _meshes(_asked(context, from_, config), progress)
@@ -550,7 +551,7 @@ def sweep(
     color: Colours = Colour.AUTO,
 ) -> int:
     """Every finding of every host."""
-    with _patience("Reading") as progress:
+    with _patience("Reading", color) as progress:
         from checks import diagnosis
 
         meshes = _meshes(_asked(context, from_, config), progress)
@@ -586,7 +587,7 @@ def whatif(
     wanted = [(*_change(word), False) for word in change or ()] + [(*_change(word), True) for word in delete or ()]
     if not wanted:
         raise Refused(_refusals().no_change())
-    with _patience("Weighing") as progress:
+    with _patience("Weighing", color) as progress:
         from bot import changes
 
         asked = _asked(context, from_, config)
@@ -748,7 +749,7 @@ def doctor(config: SettingsFile, output: For = Output.TEXT, color: Colours = Col
 
     if output is Output.SLACK:
         raise Refused(_refusals().no_slack_form("doctor"))
-    with _patience("Trying what the bot needs"):
+    with _patience("Trying what the bot needs", color):
         rows = asyncio.run(doctors.examine(settings.load(config, os.environ)))
     _show({"doctor": rows}, output, color, text=lambda terminal, plain, look: terminal.doctor(plain["doctor"], **look), slack=None)
     return _status(fails=any(r["state"] == "bad" for r in rows), unknown=False)
