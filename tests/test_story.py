@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from bot.clusters import ClusterSource
 from bot.demo.runner import East
 from bot.demo.slack import LocalSlack, Message
 from bot.sweep import WHY
+from tests.apiserver import ApiServer
 from tests.bots import RECORDED, alerts, running
 
 if TYPE_CHECKING:
@@ -54,6 +56,12 @@ async def headline(slack: LocalSlack, start: str, timeout_s: float = 3.0) -> Mes
     return message
 
 
+def items(recorded: Path) -> list[dict[str, Any]]:
+    """The objects of a file, or of all files of a folder."""
+    files = sorted(recorded.iterdir()) if recorded.is_dir() else [recorded]
+    return [item for file in files for item in yaml.safe_load(file.read_text())["items"]]
+
+
 def thread(slack: LocalSlack, root: Message) -> list[str]:
     return [m.words for m in slack.thread(root.channel, root.ts)[1:]]
 
@@ -92,6 +100,22 @@ async def test_the_alert_is_posted_resolved_by_deploying_v1_and_never_posted_twi
     await headline(slack, TOLD)
     assert [m for m, a in slack.calls if m == "chat.postMessage" and "thread_ts" not in a] == ["chat.postMessage"]
     assert sum("fired" in line for line in thread(slack, root)) == 2
+
+
+async def test_the_watch_events_of_an_api_server_resolve_the_alert_within_three_seconds(slack: LocalSlack, redis_url: str, tmp_path: Path):
+    async with ApiServer(tls=True, token="s3cret") as server:
+        server.put(*items(RECORDED / "east"))
+        live = ClusterSource("east", mesh="east", context="east", kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
+        async with running(slack, redis_url, [live]):
+            root = await headline(slack, TOLD, 5)
+            lists = len(server.asked(verb="list"))
+            began = time.monotonic()
+            server.put(*items(RECORDED / "destination-v1.yaml"))
+            await headline(slack, "Resolved after")
+            assert time.monotonic() - began < 3
+            assert "3 of 3 endpoints of Service mynamespace/destination ready" in root.words
+            assert len(server.asked(verb="list")) == lists, "the watches told it"
+        assert {r.verb for r in server.requests} == {"discovery", "list", "watch"}
 
 
 async def test_a_cluster_that_cannot_be_read_makes_the_alert_unknown_and_never_resolved(slack: LocalSlack, redis_url: str, folder: Path):
