@@ -369,6 +369,18 @@ class Gone:
     viewpoints: tuple[Viewpoint, ...]
     share: float
 
+    @property
+    def delegate_namespace(self) -> str:
+        """Where the delegate is, or should be."""
+        return self.lost.delegate.partition(" ")[2].partition("/")[0]
+
+    @property
+    def outcome(self) -> str:
+        """What becomes of the entry's requests, for people."""
+        if self.share:
+            return "requests that it should take match no rule and get 404"
+        return "requests that it should take go to another rule, or to the default route"
+
 
 def gone(case: Case, *, conflict: bool) -> Iterator[Gone]:
     """The host's rules that istiod drops since the delegate cannot be had, or since its match and the root's exclude each other."""

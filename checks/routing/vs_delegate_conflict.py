@@ -36,22 +36,14 @@ def vs_delegate_conflict(case: Case) -> Iterator[Finding]:
             viewpoints=g.viewpoints,
             evidence=_evidence(g),
             fix=_fix(g),
-            commands=(f"kubectl get virtualservice -n {_namespace(g)} -o yaml", "istioctl proxy-config routes <pod> -o json"),
+            commands=(f"kubectl get virtualservice -n {g.delegate_namespace} -o yaml", "istioctl proxy-config routes <pod> -o json"),
         )
 
 
-def _namespace(g: Gone) -> str:
-    return g.lost.delegate.partition(" ")[2].partition("/")[0]
-
-
-def _outcome(g: Gone) -> str:
-    if g.share:
-        return "requests that it should take match no rule and get 404"
-    return "requests that it should take go to another rule, or to the default route"
-
-
 def _message(g: Gone) -> str:
-    return f"{g.lost.leaf_path} of {g.lost.delegate} is dropped, since its match is no part of {g.lost.path} of {g.ruleset.ref}: {_outcome(g)}."
+    return (
+        f"{g.lost.leaf_path} of {g.lost.delegate} is dropped, since its match is no part of {g.lost.path} of {g.ruleset.ref}: {g.outcome}."
+    )
 
 
 def _evidence(g: Gone) -> tuple[str, ...]:

@@ -40,25 +40,15 @@ def vs_delegate_missing(case: Case) -> Iterator[Finding]:
             evidence=_evidence(g),
             fix=_fix(g),
             patch=_patch(case, g),
-            commands=(f"kubectl get virtualservice -n {_namespace(g)} -o yaml", "istioctl proxy-config routes <pod> -o json"),
+            commands=(f"kubectl get virtualservice -n {g.delegate_namespace} -o yaml", "istioctl proxy-config routes <pod> -o json"),
         )
-
-
-def _namespace(g: Gone) -> str:
-    return g.lost.delegate.partition(" ")[2].partition("/")[0]
-
-
-def _outcome(g: Gone) -> str:
-    if g.share:
-        return "requests that it should take match no rule and get 404"
-    return "requests that it should take go to another rule, or to the default route"
 
 
 def _message(g: Gone) -> str:
     why = {"absent": "does not exist", "has hosts": "has hosts of its own, so it is no delegate"}.get(
         g.lost.reason, f"is not exported to namespace {g.ruleset.namespace}"
     )
-    return f"{g.lost.path} of {g.ruleset.ref} is dropped, since its delegate {g.lost.delegate} {why}: {_outcome(g)}."
+    return f"{g.lost.path} of {g.ruleset.ref} is dropped, since its delegate {g.lost.delegate} {why}: {g.outcome}."
 
 
 def _evidence(g: Gone) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import gc
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -73,15 +74,15 @@ def main() -> None:
         asyncio.run(serve(int(sys.argv[2]), sys.argv[3]))
         return
     services = int(sys.argv[1]) if sys.argv[1:] else 1000
-    kubeconfig = Path(f"/tmp/meshwhy-bench-{time.time_ns()}")  # noqa: S108 - named by the clock, removed below
-    with subprocess.Popen([sys.executable, __file__, "serve", str(services), str(kubeconfig)], stdout=subprocess.PIPE) as server:
-        try:
-            assert server.stdout is not None
-            server.stdout.readline()
-            asyncio.run(measure(services, str(kubeconfig)))
-        finally:
-            server.terminate()
-            kubeconfig.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        kubeconfig = str(Path(folder) / "kubeconfig")
+        with subprocess.Popen([sys.executable, __file__, "serve", str(services), kubeconfig], stdout=subprocess.PIPE) as server:
+            try:
+                assert server.stdout is not None
+                server.stdout.readline()
+                asyncio.run(measure(services, kubeconfig))
+            finally:
+                server.terminate()
 
 
 if __name__ == "__main__":
