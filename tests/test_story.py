@@ -103,7 +103,7 @@ async def test_the_alert_is_posted_resolved_by_deploying_v1_and_never_posted_twi
 
 
 async def test_the_watch_events_of_an_api_server_resolve_the_alert_within_three_seconds(slack: LocalSlack, redis_url: str, tmp_path: Path):
-    async with ApiServer(tls=True, token="s3cret") as server:
+    async with ApiServer(tls=True, token="s3cret") as server:  # noqa: S106 - a server of this test
         server.put(*items(RECORDED / "east"))
         live = ClusterSource("east", mesh="east", context="east", kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
         async with running(slack, redis_url, [live]):
