@@ -140,7 +140,8 @@ class Outbox:
                 except (RedisError, OSError) as error:
                     self._say_once(f"The store cannot be read: {type(error).__name__}.")
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._store.committed.wait(), max(wait, 0.05))
+                    async with asyncio.timeout(max(wait, 0.05)):
+                        await self._store.committed.wait()
 
     async def _send(self, message: str) -> None:
         """Bring one message to where it should be, or leave it for later."""

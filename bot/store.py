@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from bot.alerts import Alert, State
 from templates.blocks import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
 SCHEMA = 1
 DAY_S = 24 * 3600
 RESOLVED_S = 7 * DAY_S  # how long a resolved alert, its message and its place in Slack are remembered
 ANSWER_S = DAY_S  # how long an answer can be shared
 ONCE_S = 3600  # Slack repeats an event for five minutes
+
+_ANSWERS_S = 10  # how long Redis may take for one exchange
 
 # One hash tag, so that one transaction can hold them all in a cluster as well.
 _ALL = "{meshwhy}:"
@@ -127,12 +131,24 @@ def _text(value: object) -> str:
     return _encode(value).decode()
 
 
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    """Bounds one exchange with Redis; raises redis.TimeoutError."""
+    try:
+        async with asyncio.timeout(_ANSWERS_S):
+            yield
+    except TimeoutError:
+        raise RedisTimeout(f"no answer within {_ANSWERS_S} s") from None
+
+
 class Store:
     """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work."""
 
     def __init__(self, url: str) -> None:
-        self._redis: Any = Redis.from_url(  # redis-py types its commands as if they might not be asyncio
-            url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5, health_check_interval=30
+        # redis-py types its commands as if they might not be asyncio. Its own socket_timeout would wait by asyncio.wait_for, which
+        # before Python 3.12 loses a cancellation that comes together with the result: `_in_time` bounds every call instead.
+        self._redis: Any = Redis.from_url(
+            url, decode_responses=True, socket_timeout=None, socket_connect_timeout=5, health_check_interval=30
         )
         self.committed = asyncio.Event()
 
@@ -145,7 +161,8 @@ class Store:
 
     async def _do(self, *command: str | float) -> Any:
         """One command and its answer."""
-        return await self._redis.execute_command(*command)
+        async with _in_time():
+            return await self._redis.execute_command(*command)
 
     async def close(self) -> None:
         """Close the connections; what is stored stays."""
@@ -204,7 +221,7 @@ class Store:
 
     async def work(self, message: str) -> Work | None:
         """What is to be done about one message; None if nothing is known of it (then it is also taken out of the outbox)."""
-        async with self._redis.pipeline(transaction=True) as pipe:
+        async with _in_time(), self._redis.pipeline(transaction=True) as pipe:
             pipe.execute_command("HGETALL", _DRAFT + message)
             pipe.execute_command("LRANGE", _STEPS + message, 0, -1)
             pipe.execute_command("GET", _DELIVERY + message)
@@ -221,7 +238,7 @@ class Store:
 
     async def record(self, draft: Draft, delivery: Delivery, *, said: int = 0) -> None:
         """Remember what Slack has now, and that the first `said` waiting lines of the thread are said, as one transaction."""
-        async with self._redis.pipeline(transaction=True) as pipe:
+        async with _in_time(), self._redis.pipeline(transaction=True) as pipe:
             pipe.set(_DELIVERY + draft.id, _text(delivery), ex=RESOLVED_S if draft.resolved else None)
             if delivery.ts:
                 pipe.set(f"{_PLACE}{delivery.channel}:{delivery.ts}", draft.alert, ex=30 * DAY_S)

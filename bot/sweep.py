@@ -171,7 +171,8 @@ class Sweeper:
         away = False
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _AGAIN_S if away else self._until_due())
+                async with asyncio.timeout(_AGAIN_S if away else self._until_due()):
+                    await self._wake.wait()
             self._wake.clear()
             changes, self._changes = self._changes, []
             try:

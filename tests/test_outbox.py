@@ -87,6 +87,18 @@ async def running(store: Store, slack: LocalSlack, **more: Any) -> AsyncIterator
             raise error
 
 
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_cancellation_that_comes_together_with_a_commit_is_not_lost(store: Store, slack: LocalSlack, steps: int):
+    outbox = asyncio.create_task(Outbox(store, AsyncWebClient(token=slack.bot_token, base_url=slack.base_url), "#mesh").run())
+    await asyncio.sleep(0.2)  # it waits for a commit now
+    store.committed.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    outbox.cancel()
+    done, _ = await asyncio.wait([outbox], timeout=2)
+    assert done
+
+
 async def commit(store: Store, *drafts: Draft, steps: dict[str, list[Step]] | None = None) -> None:
     await store.commit({"a1": ALERT}, drafts, steps, now=time.time())
 

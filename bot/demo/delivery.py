@@ -171,11 +171,13 @@ class Delivery:
         frame: Json = {"envelope_id": envelope, "type": kind, "payload": payload, "accepts_response_payload": kind != "events_api"}
         if kind == "events_api":
             frame |= {"retry_attempt": retry, "retry_reason": reason}
-        waiting = self._waiting[envelope] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Json | None] = asyncio.get_running_loop().create_future()
+        self._waiting[envelope] = waiting
         try:
             if not connection.half_open:
                 await connection.socket.send_json(frame)
-            return await asyncio.wait_for(waiting, self.ack_seconds)
+            async with asyncio.timeout(self.ack_seconds):
+                return await waiting
         except (TimeoutError, ConnectionError):
             raise NotAcknowledged("timeout" if kind == "events_api" else "operation_timeout") from None
         finally:

@@ -196,7 +196,8 @@ class LocalSlack:
         async with asyncio.timeout(timeout_s):
             while not (found := predicate()):
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._change.wait(), 0.01)
+                    async with asyncio.timeout(0.01):
+                        await self._change.wait()
         return found
 
     # What people do.
