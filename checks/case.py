@@ -288,19 +288,29 @@ class Case:
 
         return list(istiod.once("entries by host", index).get(host, ()))
 
-    def lost_ports(self, istiod: Istiod, host: str) -> dict[int, tuple[ServiceEntry, ServiceEntry]]:
-        """Ports that a ServiceEntry defines and istiod drops, since an older one of its namespace cannot be merged with it: (kept, dropped)."""
+    def seen(self, istiod: Istiod, host: str, namespace: str) -> dict[str, list[ServiceEntry]]:
+        """The ServiceEntries of a host that callers of a namespace see, by their own namespace; first the one that istiod keeps there.
+
+        Namespaces where a Kubernetes Service has the host are left out: there the Service is kept.
+        """
+        refs = {e.ref: e for e in self.entries(istiod, host)}
+        out: dict[str, dict[str, ServiceEntry]] = {}
+        if len(refs) < 2:
+            return {e.namespace: [e] for e in refs.values()}
+        services = istiod.by_host.get(host, ())
+        kubernetes = {s.namespace for s in services if s.kubernetes}
+        for s in istiod.in_order([s for s in services if not s.kubernetes and s.namespace not in kubernetes], namespace):
+            entry = refs[s.sources[0][1]]
+            out.setdefault(s.namespace, {}).setdefault(entry.ref, entry)
+        return {ns: list(group.values()) for ns, group in out.items()}
+
+    def lost_ports(self, istiod: Istiod, host: str, namespace: str) -> dict[int, tuple[ServiceEntry, ServiceEntry]]:
+        """Ports of ServiceEntries that istiod drops for callers of a namespace: (kept, dropped), two that it cannot merge, of one namespace."""
         out: dict[int, tuple[ServiceEntry, ServiceEntry]] = {}
-        by_namespace: dict[str, list[ServiceEntry]] = {}
-        for e in self.entries(istiod, host):
-            by_namespace.setdefault(e.namespace, []).append(e)
-        for group in by_namespace.values():
-            if any(s.kubernetes and s.namespace == group[0].namespace for s in istiod.by_host.get(host, ())):
-                continue
-            kept = group[0]
+        for kept, *others in self.seen(istiod, host, namespace).values():
             first = next(s for s in from_entry(kept, istiod.cluster, {}) if s.hostname == host)
             have = {p.number for p in kept.spec.ports or ()}
-            for other in group[1:]:
+            for other in others:
                 second = next(s for s in from_entry(other, istiod.cluster, {}) if s.hostname == host)
                 if can_merge(first, second):
                     have |= {p.number for p in other.spec.ports or ()}

@@ -349,8 +349,15 @@ class Istiod:
 
     def exported_to(self, namespace: str) -> list[HostService]:
         """Services that a namespace sees: those exported to it by name first, then the public ones, each oldest first."""
-        named = [s for s in self.services if "*" not in (to := self.exported(s)) and "~" not in to and self.visible(s, namespace)]
-        return named + self._public
+        return self._named(self.services, namespace) + self._public
+
+    def in_order(self, services: Iterable[HostService], namespace: str) -> list[HostService]:
+        """Those of some services that a namespace sees, in the order in which istiod meets them for it (exported_to)."""
+        known = list(services)
+        return self._named(known, namespace) + [s for s in known if "*" in self.exported(s)]
+
+    def _named(self, services: Iterable[HostService], namespace: str) -> list[HostService]:
+        return [s for s in services if "*" not in (to := self.exported(s)) and "~" not in to and self.visible(s, namespace)]
 
     @cached_property
     def _public(self) -> list[HostService]:

@@ -173,5 +173,4 @@ def test_every_check_looks_at_every_mesh_and_an_error_always_has_a_failing_share
         print(f"\nfailing destinations without a named cause: {unnamed.total()}")  # noqa: T201 - the figure is what this test is read for
         for reason, count in unnamed.most_common():
             print(f"{count:6} {reason}")  # noqa: T201 - as above
-    grown = {r: n for r, n in unnamed.items() if n > LISTED["unnamed"].get(r, 0)}
-    assert not grown, f"more failing destinations without a cause than differences.yaml allows: {grown}"
+    assert not unnamed

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from checks.istiod import Istiod, can_merge
 from checks.mesh import Change
 from checks.registry import HostService, from_entry
 from checks.resources import KIND_OF, Pod, WorkloadEntry
@@ -14,7 +13,8 @@ from checks.resources import KIND_OF, Pod, WorkloadEntry
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from checks.case import Branch, Case
+    from checks.case import Branch, Case, View
+    from checks.istiod import Istiod
     from checks.mesh import Cluster
     from checks.resources import Resource, ServiceEntry
 
@@ -24,25 +24,49 @@ def control_planes(case: Case) -> list[Istiod]:
     return list(dict.fromkeys(case.mesh.istiod(c.name) for c in case.mesh.clusters))
 
 
-def by_namespace(case: Case, istiod: Istiod) -> Iterator[tuple[str, list[ServiceEntry]]]:
-    """The ServiceEntries of the host, oldest first, by namespace; namespaces where a Kubernetes Service has the host are left out."""
-    groups: dict[str, list[ServiceEntry]] = {}
-    for e in case.entries(istiod, case.host):
-        groups.setdefault(e.namespace, []).append(e)
-    kubernetes = {s.namespace for s in istiod.by_host.get(case.host, ()) if s.kubernetes}
-    for namespace, group in groups.items():
-        if namespace not in kubernetes:
-            yield namespace, group
+class Pair(NamedTuple):
+    """Two ServiceEntries of one namespace that define the host, as the callers of some views have them: the one that istiod keeps, and another.
+
+    `lost` are the ports of the other one that istiod drops for these callers.
+    """
+
+    istiod: Istiod
+    kept: ServiceEntry
+    other: ServiceEntry
+    lost: tuple[int, ...]
+    views: list[View]
+
+    @property
+    def why(self) -> str:
+        """Why the one is kept, for people."""
+        older = (self.kept.created, self.kept.name) <= (self.other.created, self.other.name)
+        return "older, kept" if older else "exported to these callers by name, kept"
+
+
+def pairs(case: Case) -> list[Pair]:
+    """The pairs of ServiceEntries of one namespace that define the host; which of them is kept depends on what the caller sees.
+
+    Namespaces where a Kubernetes Service has the host are left out.
+    """
+    return case.once("pairs", lambda: list(_pairs(case)))
+
+
+def _pairs(case: Case) -> Iterator[Pair]:
+    found: dict[tuple[Istiod, str, str, tuple[int, ...]], Pair] = {}
+    for view in case.views:
+        istiod = view.ups.istiod
+        for group in case.seen(istiod, case.host, view.ups.proxy.namespace).values():
+            lost = case.lost_ports(istiod, case.host, view.ups.proxy.namespace)
+            for other in group[1:]:
+                gone = tuple(n for n, (_, e) in lost.items() if e is other)
+                key = istiod, group[0].ref, other.ref, gone
+                found.setdefault(key, Pair(istiod, group[0], other, gone, [])).views.append(view)
+    yield from found.values()
 
 
 def service(istiod: Istiod, entry: ServiceEntry, host: str) -> HostService:
     """What istiod makes of one host of a ServiceEntry."""
     return next(s for s in from_entry(entry, istiod.cluster, {}) if s.hostname == host)
-
-
-def mergeable(istiod: Istiod, kept: ServiceEntry, other: ServiceEntry, host: str) -> bool:
-    """Whether istiod would unite the ports of two ServiceEntries of one namespace."""
-    return can_merge(service(istiod, kept, host), service(istiod, other, host))
 
 
 def disputed(kept: ServiceEntry, other: ServiceEntry) -> list[int]:

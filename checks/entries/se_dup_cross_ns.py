@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.entries import control_planes, describe
 from checks.finding import Finding, check, explains
+from checks.subsets import callers, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,15 +26,16 @@ def _explains(_: Case, branch: Branch) -> bool:
     known = istiod.by_host.get(u.host, ())
     if any(s.port(u.port) for s in known if s.namespace == u.service.namespace):
         return False
-    return any(s.port(u.port) and not s.kubernetes and istiod.visible(s, namespace) for s in known)
+    return any(s.port(u.port) and istiod.visible(s, namespace) for s in known)
 
 
 @check("se-dup-cross-ns")
 def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
-    """ServiceEntries of different namespaces define the same host for the same callers.
+    """ServiceEntries of different namespaces, or one and a Kubernetes Service, define the same host for the same callers.
 
-    For each caller istiod chooses one namespace (the caller's own, else the one whose entry it meets first, the oldest) and the entries of
-    all others disappear for this caller, with their ports and endpoints. Callers in different namespaces may get different ones.
+    For each caller istiod chooses one namespace (the caller's own, else a Kubernetes Service's, else the one whose entry it meets first, the
+    oldest) and what all others say disappears for this caller, with ports and endpoints. Callers in different namespaces may get different
+    ones: a ServiceEntry with the host of a Kubernetes Service hides the Service in the entry's own namespace, and is ignored elsewhere.
 
     How to see it: `kubectl get serviceentries -A` shows the host twice; `istioctl proxy-config endpoints` differs from namespace to namespace.
 
@@ -41,7 +43,9 @@ def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
     """
     for istiod in control_planes(case):
         entries = case.entries(istiod, case.host)
-        if len({e.namespace for e in entries}) < 2 or any(s.kubernetes for s in istiod.by_host.get(case.host, ())):
+        if any(s.kubernetes for s in istiod.by_host.get(case.host, ())):
+            continue
+        if len({e.namespace for e in entries}) < 2:
             continue
         hidden: dict[str, list[tuple[View, str]]] = {}
         for view in case.views:
@@ -55,6 +59,46 @@ def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
                 hidden.setdefault(namespace, []).append((view, chosen.namespace))
         for namespace, views in hidden.items():
             yield _finding(case, istiod, entries, namespace, views)
+    yield from _before_kubernetes(case)
+
+
+def _before_kubernetes(case: Case) -> Iterator[Finding]:
+    """Entries that come before a Kubernetes Service in their own namespace, where rules need what only the Service has."""
+    groups: dict[tuple[Istiod, str], list[Branch]] = {}
+    for b in case.failing():
+        service, istiod = b.upstream.service, b.view.ups.istiod
+        if service is not None and any(s.kubernetes for s in istiod.by_host.get(b.upstream.host, ())) and case.why(b) == "se-dup-cross-ns":
+            groups.setdefault((istiod, service.sources[0][1]), []).append(b)
+    for (istiod, ref), branches in groups.items():
+        u = branches[0].upstream
+        entry = next(e for e in case.entries(istiod, u.host) if e.ref == ref)
+        hidden = next(s for s in istiod.by_host[u.host] if s.kubernetes).sources[0][1]
+        said = (
+            f"port{'s'[: len({b.upstream.port for b in branches}) != 1]} {', '.join(map(str, sorted({b.upstream.port for b in branches})))}"
+        )
+        share = case.share(branches)
+        yield case.finding(
+            "se-dup-cross-ns",
+            cluster=case.mesh.cluster(istiod.cluster).name,
+            resource=ref,
+            path="spec.hosts",
+            message=(
+                f"{percent(share)} of the requests of a rule fail for {callers(branches)}: {ref} (kept for them) and {hidden} define {u.host}, "
+                f"and in its own namespace a ServiceEntry comes first, so {said} of {hidden} {'is' if said.startswith('port ') else 'are'} not there for them."
+            ),
+            share=share,
+            viewpoints=case.viewpoints(branches),
+            evidence=(
+                describe(entry),
+                f"{hidden} has {said}",
+                *dict.fromkeys(f"{b.resource} leads there ({b.path})" for b in branches if b.step.source),
+            ),
+            fix=f"Give {ref} another host, delete it, or add {said} to it.",
+            commands=(
+                f"kubectl -n {entry.namespace} get serviceentry {entry.name} -o yaml",
+                f"istioctl proxy-config cluster <pod>.{entry.namespace} --fqdn {u.host}",
+            ),
+        )
 
 
 def _finding(case: Case, istiod: Istiod, entries: list[ServiceEntry], namespace: str, views: list[tuple[View, str]]) -> Finding:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
-from checks.entries import by_namespace, control_planes, describe, differs, disputed, mergeable
+from checks.entries import Pair, describe, differs, disputed, pairs
 from checks.finding import Finding, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checks.case import Case
+    from checks.case import Case, View
     from checks.istiod import Istiod
     from checks.resources import ServiceEntry
 
@@ -26,32 +27,50 @@ def se_dup_same_ns(case: Case) -> Iterator[Finding]:
 
     How to fix it: one ServiceEntry for each host.
     """
-    for istiod in control_planes(case):
-        for _, group in by_namespace(case, istiod):
-            kept = group[0]
-            have = {p.number for p in kept.spec.ports or ()}
-            for other in group[1:]:
-                numbers = {p.number for p in other.spec.ports or ()}
-                if mergeable(istiod, kept, other, case.host):
-                    have |= numbers
-                elif numbers - have:
-                    continue  # ports are lost: se-dup-unmergeable-ports says it
-                if disputed(kept, other):
-                    continue  # one port with two protocols: se-protocol-conflict says it
-                yield _finding(case, istiod, kept, other)
+    told: set[tuple[str, str]] = set()
+    for pair in pairs(case):
+        told.add((pair.kept.ref, pair.other.ref))
+        # ports that are lost are se-dup-unmergeable-ports, one port with two protocols is se-protocol-conflict
+        if not pair.lost and not disputed(pair.kept, pair.other):
+            why = differs(pair.istiod, pair.kept, pair.other, case.host)
+            effect = (
+                f"its {why} ha{'ve' if ' and ' in why else 's'} no effect" if why else "its ports and endpoints are merged into the first"
+            )
+            first = f"{pair.kept.ref} ({pair.why}) and {pair.other.ref} define {case.host}"
+            yield _finding(case, pair, f"{first}: istiod keeps the first one's settings; of {pair.other.name}, {effect}.")
+    for pair in _apart(case, told):
+        yield _finding(
+            case,
+            pair,
+            f"{pair.kept.ref} and {pair.other.ref} define {case.host} for different callers, and their endpoints are not kept apart: "
+            f"each gets the endpoints of both, since istiod collects them by host and namespace.",
+        )
 
 
-def _finding(case: Case, istiod: Istiod, kept: ServiceEntry, other: ServiceEntry) -> Finding:
-    why = differs(istiod, kept, other, case.host)
-    effect = f"its {why} ha{'ve' if ' and ' in why else 's'} no effect" if why else "its ports and endpoints are merged into the older one"
+def _apart(case: Case, told: set[tuple[str, str]]) -> Iterator[Pair]:
+    """Entries that no caller sees together, and whose endpoints are put together all the same, under port names that both have."""
+    seeing: dict[tuple[Istiod, str], dict[str, tuple[ServiceEntry, list[View]]]] = {}
+    for view in case.views:
+        for ns, group in case.seen(view.ups.istiod, case.host, view.ups.proxy.namespace).items():
+            for e in group:
+                seeing.setdefault((view.ups.istiod, ns), {}).setdefault(e.ref, (e, []))[1].append(view)
+    for (istiod, _), found in seeing.items():
+        for (a, mine), (b, theirs) in combinations(sorted(found.values(), key=lambda f: (f[0].created, f[0].name)), 2):
+            shared = {p.name for p in a.spec.ports or ()} & {p.name for p in b.spec.ports or ()}
+            if not told & {(a.ref, b.ref), (b.ref, a.ref)} and shared and (a.spec.endpoints or b.spec.endpoints):
+                yield Pair(istiod, a, b, (), [*mine, *theirs])
+
+
+def _finding(case: Case, pair: Pair, message: str) -> Finding:
+    istiod, kept, other, _, views = pair
     return case.finding(
         "se-dup-same-ns",
         cluster=case.mesh.cluster(istiod.cluster).name,
         resource=other.ref,
         path="spec.hosts",
-        message=f"{kept.ref} (older, kept) and {other.ref} define {case.host}: istiod keeps the older one's settings; of the younger, {effect}.",
+        message=message,
         share=0.0,
-        viewpoints=case.viewpoints(case.branches),
+        viewpoints=case.viewpoints(b for b in case.branches if b.view in views),
         evidence=(describe(kept), describe(other)),
         fix=f"Keep one ServiceEntry for {case.host}: move what is missing into {kept.ref} and delete {other.ref}.",
         commands=(f"kubectl -n {kept.namespace} get serviceentry {kept.name} {other.name} -o yaml",),

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.entries import by_namespace, control_planes, describe, differs, mergeable, ports
+from checks.entries import Pair, describe, differs, pairs, ports
 from checks.finding import Finding, check, explains
+from checks.subsets import callers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Branch, Case
-    from checks.istiod import Istiod
-    from checks.resources import ServiceEntry
 
 
 @explains("se-dup-unmergeable-ports", before=("vs-dest-port-unknown", "se-port-missing"))
 def _explains(case: Case, branch: Branch) -> bool:
     u = branch.upstream
-    return u.service is not None and u.service.port(u.port) is None and u.port in case.lost_ports(branch.view.ups.istiod, u.host)
+    if u.service is None or u.service.port(u.port) is not None:
+        return False
+    kept, _ = case.lost_ports(branch.view.ups.istiod, u.host, branch.view.ups.proxy.namespace).get(u.port, (None, None))
+    return kept is not None and kept.namespace == u.service.namespace
 
 
 @check("se-dup-unmergeable-ports")
@@ -26,32 +28,27 @@ def se_dup_unmergeable_ports(case: Case) -> Iterator[Finding]:
     """Two ServiceEntries of one namespace define the same host and cannot be merged, so ports of the younger one are lost.
 
     istiod unites the ports of two ServiceEntries of a host only when namespace, resolution, exportTo, labels and workloadSelector are
-    equal. Otherwise it keeps the older one and drops the ports of the other: their clusters are never pushed, and calls to such a port get
-    503 (flag NC) where a listener for it exists, or leave the mesh unseen where none does. The endpoints of both stay together under equal
-    port names.
+    equal. Otherwise it keeps one, the one that is exported to the caller's namespace by name before a public one and of those the older, and
+    drops the ports of the other: their clusters are never pushed, and calls to such a port get 503 (flag NC) where a listener for it exists,
+    or leave the mesh unseen where none does. Callers of different namespaces may lose different ports. The endpoints of both stay together
+    under equal port names.
 
     How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` lacks the port.
 
     How to fix it: one ServiceEntry with all ports, or equal resolution, exportTo and labels on both.
     """
-    for istiod in control_planes(case):
-        for _, group in by_namespace(case, istiod):
-            kept = group[0]
-            have = {p.number for p in kept.spec.ports or ()}
-            for other in group[1:]:
-                if mergeable(istiod, kept, other, case.host):
-                    have |= {p.number for p in other.spec.ports or ()}
-                    continue
-                lost = [p.number for p in other.spec.ports or () if p.number not in have]
-                if lost:
-                    yield _finding(case, istiod, kept, other, lost)
+    for pair in pairs(case):
+        if pair.lost:
+            yield _finding(case, pair)
 
 
-def _finding(case: Case, istiod: Istiod, kept: ServiceEntry, other: ServiceEntry, lost: list[int]) -> Finding:
-    branches = [b for b in case.failing() if b.upstream.host == case.host and b.upstream.port in lost and b.view.ups.istiod is istiod]
+def _finding(case: Case, pair: Pair) -> Finding:
+    istiod, kept, other, lost, views = pair
+    mine = [b for b in case.branches if b.view in views]
+    failing = [b for b in case.failing() if b.view in views and b.upstream.host == case.host and b.upstream.port in lost]
     said = f"port{'s'[: len(lost) != 1]} {', '.join(map(str, lost))}"
     why = differs(istiod, kept, other, case.host)
-    share = case.share(branches)
+    share = case.share(failing)
     outcome = "Calls there get 503 (no such cluster)." if share else "Nothing routes it in the mesh."
     wanted = ", ".join(dict.fromkeys(", ".join(ports(e) for e in (kept, other)).split(", ")))
     return case.finding(
@@ -60,15 +57,15 @@ def _finding(case: Case, istiod: Istiod, kept: ServiceEntry, other: ServiceEntry
         resource=other.ref,
         path="spec.ports",
         message=(
-            f"{kept.ref} (older, kept) and {other.ref} define {case.host} and differ in {why}: "
-            f"istiod cannot merge them and drops {said} of {other.ref}. {outcome}"
+            f"{kept.ref} ({pair.why}) and {other.ref} define {case.host} for "
+            f"{callers(failing or mine)} and differ in {why}: istiod cannot merge them and drops {said} of {other.ref}. {outcome}"
         ),
         share=share,
-        viewpoints=case.viewpoints(branches) or case.viewpoints(case.branches),
+        viewpoints=case.viewpoints(failing or mine),
         evidence=(
             describe(kept),
             describe(other),
-            "istiod keeps the older of two entries of a namespace that differ in resolution, exportTo, labels or selector",
+            "of two entries of a namespace that differ in resolution, exportTo, labels or selector istiod keeps the one exported by name, else the older",
         ),
         fix=f"Put all ports ({wanted}) into one ServiceEntry, or give both the same {why.replace(' and ', ', ')}, and delete the other.",
         commands=(

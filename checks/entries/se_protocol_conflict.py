@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.entries import by_namespace, control_planes, describe, disputed, holder, ports
+from checks.entries import Pair, describe, disputed, holder, pairs, ports
 from checks.finding import Finding, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
-    from checks.istiod import Istiod
-    from checks.resources import ServiceEntry
 
 
 @check("se-protocol-conflict")
@@ -26,15 +24,13 @@ def se_protocol_conflict(case: Case) -> Iterator[Finding]:
 
     How to fix it: one ServiceEntry for the host, with the protocol that the server speaks.
     """
-    for istiod in control_planes(case):
-        for _, group in by_namespace(case, istiod):
-            for other in group[1:]:
-                numbers = disputed(group[0], other)
-                if numbers and case.branches:
-                    yield _finding(case, istiod, group[0], other, numbers)
+    for pair in pairs(case):
+        if numbers := disputed(pair.kept, pair.other):
+            yield _finding(case, pair, numbers)
 
 
-def _finding(case: Case, istiod: Istiod, kept: ServiceEntry, other: ServiceEntry, numbers: list[int]) -> Finding:
+def _finding(case: Case, pair: Pair, numbers: list[int]) -> Finding:
+    istiod, kept, other, _, views = pair
     said = {p.number: p.protocol for p in kept.spec.ports or ()}
     mine = {p.number: p.protocol for p in other.spec.ports or ()}
     what = ", ".join(f"port {n} {said[n]} and {mine[n]}" for n in numbers)
@@ -45,10 +41,10 @@ def _finding(case: Case, istiod: Istiod, kept: ServiceEntry, other: ServiceEntry
         path="spec.ports",
         message=(
             f"Whoever speaks {', '.join(sorted({mine[n] for n in numbers}))} to {case.host} is not understood: "
-            f"{kept.ref} (older, kept) and {other.ref} call {what}, and istiod keeps the older one's."
+            f"{kept.ref} ({pair.why}) and {other.ref} call {what}, and istiod keeps the first one's."
         ),
         share=0.0,
-        viewpoints=case.viewpoints(case.branches),
+        viewpoints=case.viewpoints(b for b in case.branches if b.view in views),
         evidence=(describe(kept), describe(other)),
         fix=f"Keep one ServiceEntry for {case.host} with the protocol that the server speaks ({kept.ref}: {ports(kept)}).",
         commands=(

@@ -74,7 +74,9 @@ def se_shadowed_by_k8s(case: Case) -> Iterator[Finding]:
 
 
 def _wins(istiod: Istiod, entry: ServiceEntry, service: HostService, namespace: str) -> bool:
-    """Whether callers of a namespace see both."""
+    """Whether callers of a namespace see both, and get the Service: in its own namespace a ServiceEntry of another one comes first."""
+    if namespace == entry.namespace != service.namespace:
+        return False
     own = next((s for s in istiod.by_host.get(service.hostname, ()) if not s.kubernetes and s.namespace == entry.namespace), None)
     return own is not None and istiod.visible(own, namespace) and istiod.visible(service, namespace)
 

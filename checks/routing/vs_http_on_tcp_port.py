@@ -50,9 +50,10 @@ def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
     for istiod, r in rulesets(case):
         if r.gateway_api or "mesh" not in r.gateways or not r.http or r.tcp or r.tls or case.host not in {h.lower() for h in r.hosts}:
             continue
-        felt = [(v, s) for v in case.views if v.ups.istiod is istiod and (s := _opaque(v, case.host, r)) is not None]
-        if not felt:
-            continue
+        mine = [v for v in case.views if v.ups.istiod is istiod]
+        felt = [(v, s) for v in mine if (s := _opaque(v, case.host, r)) is not None]
+        if not felt or any(s.source == r.ref for v in mine for s in v.steps):
+            continue  # another namespace may know another service by the same name
         service = felt[0][1]
         ports = ", ".join(f"{p.number} ({p.name or 'unnamed'}: {p.protocol})" for p in service.ports)
         yield case.finding(

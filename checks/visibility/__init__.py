@@ -117,16 +117,20 @@ def by_export(known: Iterable[HostService]) -> str:
 
 
 def unexported(branch: Branch) -> list[HostService]:
-    """The services of a destination that exist and are not exported to its caller; none when one is, or when there is none."""
+    """The services of a destination that exist and are not exported to its caller; none when one is, or when there is none.
+
+    A waypoint serves a service of its namespace that it may not see either: then it has the cluster and none of its endpoints.
+    """
     u = branch.upstream
     istiod, namespace = branch.view.ups.istiod, branch.view.callers.proxy.namespace
-    known = istiod.by_host.get(u.host, []) if u.service is None else []
+    known = istiod.by_host.get(u.host, []) if u.service is None or branch.view.ups.proxy.kind == "waypoint" else []
     return [] if any(istiod.visible(s, namespace) for s in known) else known
 
 
 def foreign(branch: Branch) -> bool:
-    """Whether the rule of a destination stands in another namespace than its caller."""
-    return (branch.step.source or "").partition(" ")[2].partition("/")[0] != branch.view.callers.proxy.namespace
+    """Whether a destination's rule stands in another namespace than its caller; a default route is nobody's."""
+    source = branch.step.source
+    return source is not None and source.partition(" ")[2].partition("/")[0] != branch.view.callers.proxy.namespace
 
 
 def export_path(service: HostService) -> str:

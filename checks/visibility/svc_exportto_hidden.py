@@ -29,7 +29,8 @@ def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
 
     The annotation `networking.istio.io/exportTo` (on a ServiceEntry the field `exportTo`) says which namespaces know a host. A caller
     elsewhere gets no cluster for it: a rule of its own that leads there answers with 503 (flag NC), plain calls pass through unseen
-    (ALLOW_ANY) or get 502 (REGISTRY_ONLY).
+    (ALLOW_ANY) or get 502 (REGISTRY_ONLY). A waypoint that serves a host which is not exported to its namespace has the cluster and none of
+    its endpoints: 503 (flag UH).
 
     How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` prints nothing for this caller, and something for one of its namespaces.
 
@@ -48,12 +49,12 @@ def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
             resource=service.sources[0][1],
             path=export_path(service),
             message=(
-                f"{percent(share)} of the requests of a rule fail for {spaces(viewpoints)}: {first.resource} leads to "
+                f"{percent(share)} of the requests of a rule fail for {spaces(viewpoints)}: {_leads(first)} "
                 f"{short(first.upstream.host)}, and {exported_to(service)} alone."
             ),
             share=share,
             viewpoints=viewpoints,
-            evidence=(exported_to(service), f"{first.resource} leads there ({first.path})"),
+            evidence=(exported_to(service), f"{_leads(first)} {short(first.upstream.host)}{f' ({first.path})' if first.path else ''}"),
             fix=f"Add {', '.join(dict.fromkeys(v.namespace for v in viewpoints))} to exportTo of {service.sources[0][1]}.",
             patch=patch(case, *exported, branches) if exported else None,
             commands=(f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {first.upstream.host}",),
@@ -78,3 +79,9 @@ def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
             patch=command(*exported[1:]) if exported and sees(case, exported[0], exported[1], group) else None,
             commands=(f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {case.host}",),
         )
+
+
+def _leads(branch: Branch) -> str:
+    """Who needs the service: a rule, or the waypoint that serves it by its default route."""
+    proxy = branch.view.callers.proxy
+    return f"{branch.resource} leads to" if branch.step.source else f"the waypoint in {proxy.namespace} (pod {proxy.pod}) serves"
