@@ -112,7 +112,9 @@ def _as_stored(new: _R, old: _R | None, now: float) -> _R:
     labels = new.metadata.labels
     if isinstance(new, Namespace):
         labels = {**(labels or {}), "kubernetes.io/metadata.name": new.name}
-    made = replace(new, metadata=replace(new.metadata, creation_timestamp=created, labels=labels))
+    made = replace(
+        new, metadata=replace(new.metadata, uid=old.metadata.uid if old is not None else "", creation_timestamp=created, labels=labels)
+    )
     if old is None:
         return made
     if (status := getattr(old, "status", None)) is not None and made.status == type(made)().status:  # type: ignore[attr-defined] # as `old`
@@ -125,11 +127,11 @@ def _as_stored(new: _R, old: _R | None, now: float) -> _R:
 
 
 def _unjudged(resource: _R) -> _R:
-    """The object without what controllers said of its earlier spec; the addresses that it was given stay."""
+    """The object without what controllers said of its earlier spec, and without the uid of one that they have seen; its addresses stay."""
     if (status := getattr(resource, "status", None)) is None:
         return resource
     said = {name: None for name in ("conditions", "parents", "ancestors") if hasattr(status, name)}
-    return replace(resource, status=replace(status, **said))
+    return replace(resource, metadata=replace(resource.metadata, uid=""), status=replace(status, **said))
 
 
 # --- what would be -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Rules: pilot/pkg/config/kube/gateway/{conversion,route_collections,gateway_colle
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -12,6 +13,7 @@ from msgspec.structs import replace as struct_replace
 
 from checks import names
 from checks.resources import (
+    KIND_OF,
     APIGateway,
     APIGRPCRoute,
     APIHTTPRoute,
@@ -21,6 +23,7 @@ from checks.resources import (
     APITCPRoute,
     APITLSRoute,
     BackendRef,
+    CustomResourceDefinition,
     EntryPort,
     GatewayClass,
     HTTPMatch,
@@ -39,7 +42,7 @@ from checks.resources import (
 from checks.rulesets import L4Rule, Rule, RuleSet, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from checks.istiod import Istiod
 
@@ -59,6 +62,12 @@ _DEFAULT_KINDS = {
     "TCP": ("TCPRoute",),
     "TLS": ("TLSRoute", "TCPRoute"),
 }
+
+
+_BUNDLE = "gateway.networking.k8s.io/bundle-version"
+_OLDEST: Mapping[type[Resource], tuple[int, int, int]] = {APIGRPCRoute: (1, 1, 0), APITLSRoute: (1, 5, 0), APITCPRoute: (1, 6, 0)}
+"""The release of the Gateway API from which istiod reads a kind (pkg/config/schema/gatewayapi/minimumversions.go)."""
+_RELEASE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +112,17 @@ class Converted:
     rulesets: tuple[RuleSet, ...]
     gateways: tuple[BoundGateway, ...]
     denied: tuple[Denied, ...]
+    unread: Mapping[type[APIRoute], str]
+    """The kinds of routes that istiod does not read, each with the reason."""
 
 
 class _Invalid(Exception):
     """A rule that cannot be converted: the whole route gives nothing."""
+
+
+def _has_said(route: APIRoute) -> bool:
+    """Whether a controller of Istio's has written the status of a route."""
+    return any(p.controller_name.startswith(("istio.io/", "openshift.io/")) for p in route.status.parents or ())
 
 
 def convert(istiod: Istiod) -> Converted:
@@ -130,12 +146,14 @@ class _Converter:
         self.grants = self._all(ReferenceGrant)
         self.parents: dict[tuple[str, str], list[_Parent]] = {}
         self.denied: list[Denied] = []
+        self.unread: dict[type[APIRoute], str] = {}
 
     def _all(self, kind: type[_R]) -> list[_R]:
         return cast("list[_R]", self.istiod.all(kind))
 
     def run(self) -> Converted:
         gateways = [g for gw in self._all(APIGateway) for g in self._gateway(gw)]
+        self.unread = {kind: why for kind in (APIGRPCRoute, APITLSRoute, APITCPRoute) if (why := self._unread(kind))}
         keyed: dict[str, list[RuleSet]] = {}
         for kind in (APIHTTPRoute, APIGRPCRoute):
             for route in self._all(kind):
@@ -146,7 +164,7 @@ class _Converter:
             rulesets += self._tcp_route(route)
         for route in self._all(APITLSRoute):
             rulesets += self._tls_route(route)
-        return Converted(tuple(rulesets), tuple(gateways), tuple(self.denied))
+        return Converted(tuple(rulesets), tuple(gateways), tuple(self.denied), self.unread)
 
     # --- gateways -----------------------------------------------------------------------------------------------------------
 
@@ -201,8 +219,42 @@ class _Converter:
 
     # --- parents ------------------------------------------------------------------------------------------------------------
 
+    def _unread(self, kind: type[APIRoute]) -> str:
+        """Why istiod does not read a kind of routes, for people; empty when it does.
+
+        It passes over a CRD of a release that is too old for it, or that does not say its release (pkg/kube/kclient/crdwatcher.go,
+        minimumVersionFilter). Where the CRD is not shown, the routes tell: istiod writes the status of each that it reads, so of a kind
+        whose routes an API server keeps without any word of istiod's, it reads none.
+        """
+        oldest = _OLDEST[kind]
+        written = ".".join(map(str, oldest))
+        of = KIND_OF[kind]
+        crd = next((c for c in self._all(CustomResourceDefinition) if c.name == of.key), None)
+        if crd is not None and (kind is APIGRPCRoute or self.istiod.plane.newest):
+            bundle = crd.annotations.get(_BUNDLE, "")
+            release = _RELEASE.match(bundle)
+            if release is not None and tuple(map(int, release.groups())) >= oldest:
+                return ""
+            said = f"is of Gateway API {bundle}" if bundle else f"does not say {_BUNDLE}"
+            return f"istiod reads no {of.kind}: CRD {crd.name} {said}, and istiod wants {written} or newer"
+        mine = [r for r in self._all(kind) if r.metadata.uid and any(self._known(r, ref) for ref in r.spec.parent_refs or ())]
+        if not mine or not self.istiod.plane.writes_status or any(_has_said(r) for r in mine):
+            return ""
+        return f"istiod has written no status on any {of.kind}, so it reads none: their CRD may be older than Gateway API {written}"
+
+    def _known(self, route: APIRoute, ref: ParentReference) -> bool:
+        """Whether istiod knows the parent that a route names: a Gateway of its own, a Service, a ServiceEntry."""
+        key = ref.namespace or route.namespace, ref.name
+        if (ref.group, ref.kind) == (GROUP, "Gateway"):
+            return key in self.parents
+        return key in self.entries if ref.kind == "ServiceEntry" else key in self.services
+
     def _attached(self, route: APIRoute, kind: str) -> list[tuple[_Parent, ParentReference, list[_Parent]]]:
         """The parents that a route gets, in istiod's order (extractParentReferenceInfo, filteredReferences)."""
+        if reason := self.unread.get(type(route)):
+            refused = [r for r in route.spec.parent_refs or () if self._known(route, r)]
+            self.denied += [Denied(route.ref, f"{r.kind} {r.namespace or route.namespace}/{r.name}", reason) for r in refused]
+            return []
         out: list[tuple[_Parent, ParentReference, list[_Parent]]] = []
         for ref in route.spec.parent_refs or ():
             ns = ref.namespace or route.namespace

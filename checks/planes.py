@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 REVISION = "istio.io/rev"
 _TAG = re.compile(r":v?(\d+)\.(\d+)(?:[.\-_]|$)")
 _SWITCHES = frozenset(
-    {"PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS", "PILOT_SEND_UNHEALTHY_ENDPOINTS", "PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE"}
+    {
+        "PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS",
+        "PILOT_ENABLE_GATEWAY_API_STATUS",
+        "PILOT_SEND_UNHEALTHY_ENDPOINTS",
+        "PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE",
+    }
 )
 
 
@@ -56,6 +61,16 @@ class Plane(NamedTuple):
     def best_namespace(self) -> bool:
         """Whether a host that stands in several namespaces is taken from Kubernetes' own Service or the oldest entry, not from the first name."""
         return self._does("PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE", Version(1, 30))
+
+    @property
+    def writes_status(self) -> bool:
+        """Whether this is an istiod that was seen running and that writes the status of the Gateway API objects that it reads."""
+        return self is not NEWEST and self._does("PILOT_ENABLE_GATEWAY_API_STATUS", Version(1, 0))
+
+    @property
+    def newest(self) -> bool:
+        """Whether it is of the release that semantics.md describes, or of none that is known."""
+        return self.version is None or self.version >= Version(1, 32)
 
 
 NEWEST = Plane("", None)

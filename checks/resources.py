@@ -1210,6 +1210,10 @@ class Secret(Resource, frozen=True):
     type: str = ""
 
 
+class CustomResourceDefinition(Resource, frozen=True):
+    """apiextensions.k8s.io CustomResourceDefinition: its annotations say which release of the Gateway API it is from."""
+
+
 # --- the registry of kinds -------------------------------------------------------------------------------------------------
 
 
@@ -1262,7 +1266,18 @@ KINDS: tuple[Kind, ...] = (
     Kind(ReferenceGrant, "ReferenceGrant", _API, ("v1", "v1beta1"), "referencegrants"),
     Kind(BackendTLSPolicy, "BackendTLSPolicy", _API, ("v1", "v1alpha3"), "backendtlspolicies"),
 )
-OPTIONAL: tuple[Kind, ...] = (Kind(Secret, "Secret", "", ("v1",), "secrets", metadata_only=True),)
+OPTIONAL: tuple[Kind, ...] = (
+    Kind(Secret, "Secret", "", ("v1",), "secrets", metadata_only=True),
+    Kind(
+        CustomResourceDefinition,
+        "CustomResourceDefinition",
+        "apiextensions.k8s.io",
+        ("v1",),
+        "customresourcedefinitions",
+        namespaced=False,
+        metadata_only=True,
+    ),
+)
 """Kinds that are understood where somebody shows them, and never asked for by default."""
 KIND_OF: Mapping[type[Resource], Kind] = {k.struct: k for k in (*KINDS, *OPTIONAL)}
 _BY_API: Mapping[tuple[str, str], Kind] = {(k.group, k.kind): k for k in KIND_OF.values()}

@@ -1,24 +1,23 @@
 """What a real istiod pushed for the generated meshes of oracle/, and what the resolver says; every check over each of them.
 
-differences.yaml holds each viewpoint that may still differ, with the reason; the list may only shrink.
+The resolver agrees with all of it, and each destination that fails has a named cause: there is no list of exceptions.
 """
 
 from __future__ import annotations
 
 import tarfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pytest
-import yaml
+from msgspec.structs import replace as struct_replace
 
 from checks import diagnosis, routes
 from checks.case import Branch, Case
 from checks.finding import Severity
-from checks.mesh import Cluster, Mesh
+from checks.mesh import Change, Cluster, Mesh
 from checks.resources import APIGRPCRoute, objects, parse
 from checks.viewpoints import callers, classes
 from tests.oracle.compare import differences
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 ORACLE = Path(__file__).parent / "oracle"
-LISTED: Json = yaml.safe_load((ORACLE / "differences.yaml").read_text())
 
 
 class Recorded(NamedTuple):
@@ -61,7 +59,7 @@ def meshes() -> list[Recorded]:
     return list(recorded())
 
 
-def test_the_resolver_says_what_istiod_pushed_except_where_differences_yaml_says_why(meshes: list[Recorded]) -> None:
+def test_the_resolver_says_what_istiod_pushed(meshes: list[Recorded]) -> None:
     differ: dict[str, list[str]] = {}
     views = 0
     for name, mesh, truth in meshes:
@@ -70,41 +68,25 @@ def test_the_resolver_says_what_istiod_pushed_except_where_differences_yaml_says
             found = msgspec.to_builtins(routes.for_pod(mesh, view["cluster"], view["as"]))
             if lines := differences(view["routes"], found):
                 differ[f"{name} {view['cluster']}:{view['as']}"] = lines
-    listed = {v for reason in LISTED["reasons"] for v in reason["viewpoints"]}
-    new = {v: differ[v] for v in differ.keys() - listed}
-    assert not new, f"{len(new)} viewpoints differ and are not listed: {new}"
-    healed = sorted(listed - differ.keys())
-    assert not healed, f"these agree by now, strike them from the list: {healed}"
+    assert not differ
     assert (len(meshes), views) == (598, 1755)
-    assert views - len(differ) >= 0.95 * views
 
 
-def test_a_listed_viewpoint_differs_for_the_reason_that_is_written_and_for_no_other(meshes: list[Recorded]) -> None:
-    by_name = {m.name: m for m in meshes}
-    for reason in LISTED["reasons"]:
-        for viewpoint in reason["viewpoints"]:
-            name, _, viewer = viewpoint.partition(" ")
-            cluster, _, pod = viewer.partition(":")
-            _, mesh, views = by_name[name]
-            (truth,) = [v["routes"] for v in views if (v["cluster"], v["as"]) == (cluster, pod)]
-            if reason["id"] == "grpc-routes":
-                mesh = mesh.replace(
-                    replace(c, objects={k: v for k, v in c.objects.items() if k is not APIGRPCRoute}) for c in mesh.clusters
-                )
-            found = msgspec.to_builtins(routes.for_pod(mesh, cluster, pod))
-            if reason["id"] == "folded-hosts":
-                named = {(r["host"], r["port"]) for r in truth}
-                everything = {(r["host"], r["port"]) for r in found}
-                kept = [content(found, key) for key in named]
-                assert everything - named, viewpoint
-                assert all(content(found, key) in kept for key in everything - named), viewpoint
-                found = [r for r in found if (r["host"], r["port"]) in named]
-            assert differences(truth, found) == [], viewpoint
-
-
-def content(found: list[Json], key: tuple[str, int]) -> list[Json]:
-    """The rules of a host and port, without the host's name."""
-    return [{k: v for k, v in r.items() if k != "host"} for r in found if (r["host"], r["port"]) == key]
+def test_a_kind_without_a_word_of_istiod_is_not_read_and_one_with_it_is(meshes: list[Recorded]) -> None:
+    heard = msgspec.convert({"status": {"parents": [{"controllerName": "istio.io/gateway-controller"}]}}, APIGRPCRoute).status
+    read = 0
+    for _, mesh, _ in meshes:
+        for c in mesh.clusters:
+            kept = list(c.all(APIGRPCRoute))
+            if not kept:
+                continue
+            assert mesh.istiod(c.name).api.unread
+            assert not [r for r in mesh.istiod(c.name).rulesets for rule in r.http if rule.leaf.startswith("GRPCRoute")]
+            changes = [Change(c.name, APIGRPCRoute, r.namespace, r.name, struct_replace(r, status=heard)) for r in kept]
+            after = mesh.apply(changes).istiod(c.name)
+            assert not after.api.unread
+            read += any(rule.leaf.startswith("GRPCRoute") for r in after.rulesets for rule in r.http)
+    assert read > 10
 
 
 def test_callers_of_one_class_hold_the_same(meshes: list[Recorded]) -> None:

@@ -63,13 +63,13 @@ def api_gateway(istiod: Istiod, name: str) -> APIGateway | None:
     return every.get(name)
 
 
-def gateway_refs(route: APIRoute) -> list[tuple[int, str]]:
-    """The Gateways that a route names as parents, once each, with the place of the first parentRef."""
-    out: dict[str, int] = {}
+def parents(route: APIRoute) -> list[tuple[int, str, str]]:
+    """The parents that a route names, once each: the place of the first parentRef, the kind, and `namespace/name`."""
+    out: dict[tuple[str, str], int] = {}
     for i, p in enumerate(route.spec.parent_refs or ()):
-        if (p.group, p.kind) == (GROUP, "Gateway"):
-            out.setdefault(f"{p.namespace or route.namespace}/{p.name}", i)
-    return [(i, name) for name, i in out.items()]
+        if (p.group, p.kind) == (GROUP, "Gateway") or p.kind in {"Service", "ServiceEntry"}:
+            out.setdefault((p.kind, f"{p.namespace or route.namespace}/{p.name}"), i)
+    return [(i, kind, name) for (kind, name), i in out.items()]
 
 
 def attached(istiod: Istiod) -> dict[str, set[str]]:

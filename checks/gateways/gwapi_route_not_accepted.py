@@ -8,8 +8,8 @@ from checks import names
 from checks.answers import Viewpoint
 from checks.binding import gates, istiods
 from checks.finding import Finding, check
-from checks.gateways import api_gateway, attached, gateway_refs, routes
-from checks.resources import APIGateway
+from checks.gateways import api_gateway, attached, parents, routes
+from checks.resources import KIND_OF, APIGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,66 +21,89 @@ if TYPE_CHECKING:
 
 @check("gwapi-route-not-accepted")
 def gwapi_route_not_accepted(case: Case) -> Iterator[Finding]:
-    """A route names a Gateway as its parent, and no listener of that Gateway takes it.
+    """A route names a parent that does not take it.
 
     The Gateway does not exist, or each of its listeners refuses: another port or sectionName, a hostname that does not meet the route's,
-    `allowedRoutes` without the route's namespace or kind. The gateway has no such route and answers 404 (flag NR).
+    `allowedRoutes` without the route's namespace or kind. The gateway has no such route and answers 404 (flag NR). Or istiod reads no route
+    of this kind, since its CRD is of a release of the Gateway API that is too old: then it has no effect on a Service's calls either.
 
     How to see it: the route's status has Accepted False for this parent (NoMatchingParent, NoMatchingListenerHostname, NotAllowedByListeners).
+    Of a kind that istiod does not read there is no status at all, and istiod's log names the CRD.
 
-    How to fix it: make the route's parentRef and hostnames agree with a listener, or let the listener take the route.
+    How to fix it: make the route's parentRef and hostnames agree with a listener, or let the listener take the route; upgrade the CRDs.
     """
     for istiod in istiods(case.mesh):
-        for route in _about(istiod, case.host):
-            for i, gateway in gateway_refs(route):
-                why = _refused(case, istiod, route, gateway)
-                if not why:
-                    continue
-                served = any(v.steps for v in case.views if v.callers.proxy.kind == "gateway")
-                at = tuple(g.viewpoint for g in gates(case.mesh) if any(b.ref == f"Gateway {gateway}" for b in g.bound))
-                yield case.finding(
-                    "gwapi-route-not-accepted",
-                    cluster=case.mesh.cluster(istiod.cluster).name,
-                    resource=route.ref,
-                    path=f"spec.parentRefs[{i}]",
-                    message=_message(case.host, route, gateway, why[0], served=served),
-                    share=0.0 if served else 1.0,
-                    viewpoints=at or (Viewpoint(istiod.cluster, "gateway", gateway.partition("/")[0]),),
-                    evidence=(
-                        f"spec.parentRefs[{i}] of {route.ref} names Gateway {gateway}",
-                        *_listeners(istiod, gateway),
-                        *_status(route),
-                    ),
-                    fix=f"Make spec.parentRefs[{i}] and the hostnames of {route.ref} agree with a listener of Gateway {gateway}, or let the listener take it.",
-                    commands=(f"kubectl -n {route.namespace} get {route.ref.partition(' ')[0].lower()} {route.name} -o yaml",),
-                )
+        for route, i, kind, name in _about(istiod, case.host):
+            why = _refused(case, istiod, route, kind, name)
+            if not why:
+                continue
+            at, served = _felt(case, istiod, kind, name)
+            unread = type(route) in istiod.api.unread
+            yield case.finding(
+                "gwapi-route-not-accepted",
+                cluster=case.mesh.cluster(istiod.cluster).name,
+                resource=route.ref,
+                path=f"spec.parentRefs[{i}]",
+                message=_message(case.host, route, f"{kind} {name}", why[0], served=served),
+                share=0.0 if served else 1.0,
+                viewpoints=at,
+                evidence=(
+                    f"spec.parentRefs[{i}] of {route.ref} names {kind} {name}",
+                    *(_listeners(istiod, name) if kind == "Gateway" else ()),
+                    *_status(route),
+                ),
+                fix="Install the CRDs of a newer release of the Gateway API; istiod then reads the route by itself."
+                if unread
+                else f"Make spec.parentRefs[{i}] and the hostnames of {route.ref} agree with a listener of Gateway {name}, or let the listener take it.",
+                commands=(
+                    f"kubectl -n {route.namespace} get {route.ref.partition(' ')[0].lower()} {route.name} -o yaml",
+                    *((f"kubectl get crd {KIND_OF[type(route)].key} -o yaml | grep bundle-version",) if unread else ()),
+                ),
+            )
 
 
-def _about(istiod: Istiod, host: str) -> list[APIRoute]:
-    """The routes that name a host; of those without hostnames, the ones whose backends have it."""
+def _about(istiod: Istiod, host: str) -> list[tuple[APIRoute, int, str, str]]:
+    """The routes about a host, each with the place, the kind and the name of a parent.
 
-    def index() -> dict[str, list[APIRoute]]:
-        out: dict[str, list[APIRoute]] = {}
+    Of a route with a Service for its parent the host is that Service's; else those that it names, or its backends' where it names none.
+    """
+
+    def index() -> dict[str, list[tuple[APIRoute, int, str, str]]]:
+        out: dict[str, list[tuple[APIRoute, int, str, str]]] = {}
         for r in routes(istiod).values():
             found = [h.lower() for h in r.spec.hostnames or ()]
             if not found:
                 refs = [b for rule in r.spec.rules or () for b in rule.backend_refs or ()]
                 found = [names.service_host(b.name, b.namespace or r.namespace) for b in refs if b.kind == "Service"]
-            for h in dict.fromkeys(found):
-                out.setdefault(h, []).append(r)
+            for i, kind, name in parents(r):
+                namespace, _, own = name.partition("/")
+                hosts = found if kind == "Gateway" else [names.service_host(own, namespace)] if kind == "Service" else []
+                for h in dict.fromkeys(hosts):
+                    out.setdefault(h, []).append((r, i, kind, name))
         return out
 
     return istiod.once("routes by host", index).get(host, [])
 
 
-def _refused(case: Case, istiod: Istiod, route: APIRoute, gateway: str) -> list[str]:
-    """Why no listener takes a route, in words; empty when one does, or when the Gateway is not Istio's."""
-    if not route.spec.rules or gateway in attached(istiod).get(route.ref, ()):
+def _refused(case: Case, istiod: Istiod, route: APIRoute, kind: str, name: str) -> list[str]:
+    """Why a parent does not take a route, in words; empty when one of its listeners does, or when the Gateway is not Istio's."""
+    if not route.spec.rules or (name if kind == "Gateway" else "mesh") in attached(istiod).get(route.ref, ()):
         return []
-    if api_gateway(istiod, gateway) is None:
+    if kind == "Gateway" and api_gateway(istiod, name) is None:
         case.mesh.require(case.mesh.cluster(istiod.cluster), APIGateway)
-        return [f"Gateway {gateway} does not exist"]
-    return list(dict.fromkeys(d.reason for d in istiod.api.denied if d.route == route.ref and d.parent in {"", f"Gateway {gateway}"}))
+        return [f"Gateway {name} does not exist"]
+    return list(dict.fromkeys(d.reason for d in istiod.api.denied if d.route == route.ref and d.parent in {"", f"{kind} {name}"}))
+
+
+def _felt(case: Case, istiod: Istiod, kind: str, name: str) -> tuple[tuple[Viewpoint, ...], bool]:
+    """Who would use the route at this parent, and whether they are served all the same."""
+    if kind != "Gateway":
+        return tuple(p for v in case.views if v.callers.proxy.kind == "sidecar" for p in v.callers.viewpoints) or (
+            Viewpoint(istiod.cluster, "sidecar", name.partition("/")[0]),
+        ), True
+    at = tuple(g.viewpoint for g in gates(case.mesh) if any(b.ref == f"Gateway {name}" for b in g.bound))
+    served = any(v.steps for v in case.views if v.callers.proxy.kind == "gateway")
+    return at or (Viewpoint(istiod.cluster, "gateway", name.partition("/")[0]),), served
 
 
 def _status(route: APIRoute) -> Iterator[str]:
@@ -90,9 +113,9 @@ def _status(route: APIRoute) -> Iterator[str]:
                 yield f"status of {route.ref}: Accepted False, {c.reason}"
 
 
-def _message(host: str, route: APIRoute, gateway: str, why: str, *, served: bool) -> str:
+def _message(host: str, route: APIRoute, parent: str, why: str, *, served: bool) -> str:
     effect = f"its rules for {host} have no effect there" if served else f"nobody serves {host} there"
-    return f"Gateway {gateway} does not take {route.ref}, so {effect}: {why}."
+    return f"{parent} does not take {route.ref}, so {effect}: {why}."
 
 
 def _listeners(istiod: Istiod, gateway: str) -> Iterator[str]:
