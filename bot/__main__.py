@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from bot import commands
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 
     from pydantic import SecretStr
     from slack_bolt.app.async_app import AsyncApp
 
+    from bot.clusters import Clusters
     from bot.settings import Settings, Slack
+    from bot.store import Store
 
 
 def main() -> None:
@@ -40,6 +42,7 @@ async def serve(settings: Settings) -> None:
     from slack_sdk.web.async_client import AsyncWebClient
 
     import handlers
+    from bot import health
     from bot.clusters import Clusters, ClusterSource
     from bot.outbox import Outbox
     from bot.store import Store
@@ -61,16 +64,19 @@ async def serve(settings: Settings) -> None:
         slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
         app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
         handlers.register(app, sweeper, store)
-        await stack.enter_async_context(_listening(app, settings.slack))
+        connected = await stack.enter_async_context(_listening(app, settings.slack))
         outbox = Outbox(store, slack, settings.alerts.default_channel)
+        if settings.health.port is not None:
+            pulses = {"the sweep": sweeper.pulse, "the outbox": outbox.pulse}
+            await stack.enter_async_context(health.listening(settings.health.port, pulses, lambda: _unready(clusters, store, connected)))
         async with asyncio.TaskGroup() as group:
             for part in (clusters.run(), sweeper.run(), outbox.run()):
                 group.create_task(part)
 
 
 @asynccontextmanager
-async def _listening(app: AsyncApp, slack: Slack) -> AsyncIterator[None]:
-    """Taking what people do in Slack, over Socket Mode or by HTTP. Raises OSError when the port is taken."""
+async def _listening(app: AsyncApp, slack: Slack) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """Taking what people do in Slack, over Socket Mode or by HTTP; yields how to ask whether Slack can reach us. Raises OSError when the port is taken."""
     import asyncio
 
     if slack.mode == "http":
@@ -80,7 +86,7 @@ async def _listening(app: AsyncApp, slack: Slack) -> AsyncIterator[None]:
         await runner.setup()
         try:
             await web.TCPSite(runner, "0.0.0.0", slack.port).start()
-            yield
+            yield _always
         finally:
             await runner.cleanup()
         return
@@ -91,10 +97,28 @@ async def _listening(app: AsyncApp, slack: Slack) -> AsyncIterator[None]:
     # Tries until Slack lets it in, however long that takes; afterwards it mends its connection by itself.
     connecting = asyncio.create_task(handler.connect_async())
     try:
-        yield
+        yield handler.client.is_connected
     finally:
         connecting.cancel()
         await handler.close_async()
+
+
+async def _always() -> bool:
+    return True
+
+
+async def _unready(clusters: Clusters, store: Store, connected: Callable[[], Awaitable[bool]]) -> list[str]:
+    """A sentence for each thing without which the bot cannot do its work; a cluster that is down is not one, the others are still served."""
+    from redis.exceptions import RedisError
+
+    wrong = [f"cluster {name} has not been read yet" for name in clusters.unsettled()]
+    try:
+        await store.ping()
+    except (RedisError, OSError) as error:
+        wrong.append(f"the store does not answer: {type(error).__name__}")
+    if not await connected():
+        wrong.append("Slack is not connected")
+    return wrong
 
 
 def _value(secret: SecretStr | None) -> str | None:

@@ -570,6 +570,10 @@ class Clusters:
         """What is known now of each cluster; one that was never read has `synced` False and the reason under `unreadable["*"]`."""
         return tuple(member.cluster() for member in self._members)
 
+    def unsettled(self) -> list[str]:
+        """The clusters of which nobody knows yet whether they can be read."""
+        return [member.source.name for member in self._members if not member.settled]
+
     def seen(self) -> Mapping[str, int]:
         """How many objects of each cluster have been read so far, for a progress bar."""
         return {member.source.name: member.seen for member in self._members}

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bot.health import Pulse
 from bot.store import Delivery, Draft, Step
 from templates import blocks, picture
 from templates.blocks import Message
@@ -120,6 +121,7 @@ class Outbox:
         self._edits = Pace(*_EDITS)
         self._ids: dict[str, str] = {}  # channel names as Slack answered them
         self._sending: set[str] = set()
+        self.pulse = Pulse()
         self._silenced = ""  # the error that was logged last, so that an outage is one line
 
     async def run(self) -> None:
@@ -127,6 +129,7 @@ class Outbox:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._store.committed.clear()
+                self.pulse.beat()
                 wait = 5.0
                 try:
                     for message, due in await self._store.waiting():

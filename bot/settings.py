@@ -255,6 +255,12 @@ class Alerts(_Section):
     routes: tuple[AlertRoute, ...] = ()
 
 
+class Health(_Section):
+    """Where `/livez` and `/readyz` are answered; without a port nowhere."""
+
+    port: int | None = Field(default=None, ge=0, le=65535)
+
+
 class Settings(_Section):
     """Everything that `meshwhy run` and `meshwhy doctor` are told."""
 
@@ -263,6 +269,7 @@ class Settings(_Section):
     state_dir: LocalPath
     clusters: RegisteredClusters
     alerts: Alerts
+    health: Health = Health()
 
 
 class _OnlyClusters(BaseModel):

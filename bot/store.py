@@ -164,6 +164,10 @@ class Store:
         async with _in_time():
             return await self._redis.execute_command(*command)
 
+    async def ping(self) -> None:
+        """Raises redis.RedisError or OSError when the store does not answer."""
+        await self._do("PING")
+
     async def close(self) -> None:
         """Close the connections; what is stored stays."""
         await self._redis.aclose()

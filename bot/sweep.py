@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from bot import alerts
 from bot.alerts import QUIET, Alert, Event, Gone, Reason, Seen, State, Unseen
+from bot.health import Pulse
 from bot.store import Draft, Picture, Step
 from checks import diagnosis
 from checks.diagnosis import Sweep, UnknownHost
@@ -110,6 +111,7 @@ class Sweeper:
         self._recent: deque[_Happened] = deque(maxlen=500)
         self._changes: list[Change] = []
         self._wake = asyncio.Event()
+        self.pulse = Pulse()
         self._started = time.time()
         self._read: set[str] = set()  # the clusters that this process has read completely at least once
 
@@ -174,6 +176,7 @@ class Sweeper:
                 async with asyncio.timeout(_AGAIN_S if away else self._until_due()):
                     await self._wake.wait()
             self._wake.clear()
+            self.pulse.beat()
             changes, self._changes = self._changes, []
             try:
                 await self.look(changes)

@@ -259,12 +259,19 @@ def test_another_config_or_token_starts_another_pod(chart: Chart):
     assert checksum(FULL) != checksum(other_token)
 
 
-def test_only_http_mode_listens(chart: Chart):
+@pytest.mark.parametrize("values", [INSTALL, FULL], ids=["socket", "http"])
+def test_the_probes_ask_where_the_bot_answers(chart: Chart, values: dict[str, Any], tmp_path: Path):
+    objects = rendered(chart, values)
+    ports = {p["name"]: p["containerPort"] for p in container(objects)["ports"]}
+    asked = {probe: container(objects)[probe]["httpGet"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
+    assert {at["port"] for at in asked.values()} == {"health"}
+    assert ports["health"] == loaded(objects, tmp_path).health.port
+    assert [at["path"] for at in asked.values()] == ["/livez", "/readyz", "/livez"]
+
+
+def test_only_http_mode_takes_what_slack_sends(chart: Chart):
     socket, http = rendered(chart, INSTALL), rendered(chart, FULL)
-    assert "ports" not in container(socket)
-    assert not any("Probe" in key for key in container(socket)), "nothing listens that a probe could ask"
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container(http)[probe]["tcpSocket"]["port"] in {p["name"] for p in container(http)["ports"]}
+    assert [p["name"] for p in container(socket)["ports"]] == ["health"]
     assert of_kind(socket, "Service") == []
     (service,) = of_kind(http, "Service")
     assert service["spec"]["ports"][0]["targetPort"] in {p["name"] for p in container(http)["ports"]}

@@ -56,6 +56,7 @@ redis:
   url: {env: REDIS_URL}
 {{- end }}
 state_dir: /var/lib/meshwhy
+health: {port: 8080}
 clusters:
 {{- range .Values.clusters }}
   {{- $cluster := omit . "kubeconfigSecret" }}
