@@ -95,13 +95,16 @@ async def test_a_store_that_is_gone_makes_the_bot_unready_and_not_dead(tmp_path:
     slack = LocalSlack()
     await slack.start()
     try:
-        with tempfile.TemporaryDirectory(prefix="mw-") as state, suppress(ValkeyServerNotStartedError):  # it is stopped twice
-            with ValkeyServer(port=0, data_dir=Path(state), unix_socket_path=Path(state) / "v") as valkey:
-                async with bot(slack, f"unix://{state}/v", tmp_path, unused_tcp_port):
-                    await told(unused_tcp_port, "/readyz", OK)
-                    await asyncio.to_thread(valkey.terminate)
-                    await told(unused_tcp_port, "/readyz", Told(503, "the store does not answer: ConnectionError\n"), 30)
-                    assert await ask(unused_tcp_port, "/livez") == OK
+        with (
+            tempfile.TemporaryDirectory(prefix="mw-") as state,
+            suppress(ValkeyServerNotStartedError),  # it is stopped twice
+            ValkeyServer(port=0, data_dir=Path(state), unix_socket_path=Path(state) / "v") as valkey,
+        ):
+            async with bot(slack, f"unix://{state}/v", tmp_path, unused_tcp_port):
+                await told(unused_tcp_port, "/readyz", OK)
+                await asyncio.to_thread(valkey.terminate)
+                await told(unused_tcp_port, "/readyz", Told(503, "the store does not answer: ConnectionError\n"), 30)
+                assert await ask(unused_tcp_port, "/livez") == OK
     finally:
         await slack.stop()
 
