@@ -27,7 +27,7 @@ import yaml
 from bot import manifests
 from bot.informers import Access, Informer, NoAccess, Pace, Server, patched
 from checks.mesh import Change, Cluster, Objects
-from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind, Pod, Resource
+from checks.resources import KIND_OF, KINDS, OPTIONAL, ConfigMap, Deployment, Kind, Pod, Resource, Secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
@@ -48,7 +48,8 @@ class NoSuchContext(Exception):
 class ClusterSource:
     """Where a registered cluster is read: a kubeconfig context (the current one when None), in-cluster, or the manifests at `path`.
 
-    `namespaces` limits what is asked of an API server; kinds without namespaces are still read.
+    `namespaces` limits what is asked of an API server; kinds without namespaces are still read. `secrets` are the namespaces in which the
+    names of Secrets are read, and nothing of what they hold; elsewhere no Secret is asked for.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ClusterSource:
     in_cluster: bool = False
     path: str | None = None
     namespaces: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
     @staticmethod
     def registered(cluster: RegisteredCluster) -> ClusterSource:
@@ -70,6 +72,7 @@ class ClusterSource:
             in_cluster=cluster.in_cluster,
             path=None if cluster.path is None else str(cluster.path),
             namespaces=cluster.namespaces or (),
+            secrets=cluster.secrets or (),
         )
 
 
@@ -325,9 +328,14 @@ class _Live:
                 if kind.struct is not ConfigMap:
                     for namespace in (self.source.namespaces if kind.namespaced else ()) or ("",):
                         follow(kind, namespace)
+            for namespace in self.source.secrets:
+                follow(KIND_OF[Secret], namespace)
 
     def _gather(self, kind: Kind) -> None:
-        parts = [i.objects for i in self._informers.values() if i.kind is kind]
+        informers = [i for i in self._informers.values() if i.kind is kind]
+        parts = [i.objects for i in informers]
+        if kind in OPTIONAL:  # a namespace that was read and has none is another thing than one that nobody reads
+            parts += [{i.namespace: {}} for i in informers if i.settled and not i.unreadable]
         whole: Mapping[str, Mapping[str, Resource]] = parts[0] if len(parts) == 1 else {}
         if len(parts) > 1:
             merged: dict[str, Mapping[str, Resource]] = {}

@@ -24,7 +24,7 @@ from bot import manifests
 from bot.clusters import ClusterSource, server
 from bot.informers import NoAccess, Pace, Refused, why
 from bot.valkey import NoState, embedded
-from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind
+from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -439,6 +439,7 @@ async def _rights(what: str, source: ClusterSource, api: Server) -> list[Row]:
     deployments = await _istiods(api, source.namespaces or ("",))
     maps = {(d.namespace, name) for d in deployments for name in ("istio", *_revised(d))} or {("istio-system", "istio")}
     looks = [look(k, ns, "") for k in KINDS if k.struct is not ConfigMap for ns in (source.namespaces if k.namespaced else ()) or ("",)]
+    looks += [look(KIND_OF[Secret], ns, "") for ns in source.secrets]
     await asyncio.gather(*looks, *(look(KIND_OF[ConfigMap], ns, name) for ns, name in sorted(maps)))
     kinds = f"{what} kinds"
     missing = {d.kind for d in denied}
@@ -549,8 +550,7 @@ def _grant(source: ClusterSource, denied: list[_Denied]) -> str:
     kubectl = f"kubectl --context={source.context}" if source.context else "kubectl"
     groups: dict[tuple[str, str], set[str]] = {}
     for d in denied:
-        within = d.namespace if d.name or (source.namespaces and d.kind.namespaced) else ""
-        groups.setdefault((within, d.name), set()).add(d.kind.key)
+        groups.setdefault((d.namespace, d.name), set()).add(d.kind.key)
     lines = ["helm upgrade with this chart grants all that is read. Or exactly what is missing:"]
     for (namespace, name), keys in sorted(groups.items()):
         role, binding = ("role", "rolebinding") if namespace else ("clusterrole", "clusterrolebinding")

@@ -208,6 +208,7 @@ class RegisteredCluster(_Section):
     in_cluster: bool = False
     path: LocalPath | None = None
     namespaces: Words | None = None
+    secrets: Words | None = None
     prometheus: Prometheus | None = None
     deep: bool = False
 

@@ -23,6 +23,7 @@ from checks.evidence import Agreement
 from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
 from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.resources import (
+    OPTIONAL,
     APIGRPCRoute,
     APIHTTPRoute,
     APITLSRoute,
@@ -59,6 +60,7 @@ FAMILIES = (
     "siblings",
     "ambient",
 )
+_OPTIONAL = {k.key for k in OPTIONAL}
 BY_PERMISSION = frozenset({"gw-tls-secret"})
 """Checks that need more than meshwhy asks for (DESIGN §2, Secrets): that they are skipped makes no verdict unknown."""
 
@@ -250,7 +252,8 @@ def _verdict(host: str, mesh: Mesh, looked: _Looked, failing: float) -> Verdict:
     if failing > 0:
         return Verdict.DEGRADED
     namespace = host.split(".")[1] if host.endswith(f".svc.{names.DOMAIN}") else ""
-    blind = any(c.unreadable or not c.synced for c in mesh.clusters) or any(k.check not in BY_PERMISSION for k in looked.skipped)
+    blind = any(c.unreadable.keys() - _OPTIONAL or not c.synced for c in mesh.clusters)
+    blind = blind or any(k.check not in BY_PERMISSION for k in looked.skipped)
     if blind or any(f" {namespace}/" in m.ref for c in mesh.clusters for m in c.malformed if namespace):
         return Verdict.UNKNOWN
     if any(f.severity is Severity.WARNING for f in looked.findings):

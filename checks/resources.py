@@ -1204,9 +1204,16 @@ class BackendTLSPolicy(Resource, frozen=True):
     status: _PolicyStatus = _PolicyStatus()
 
 
+class _Unannotated(Metadata, frozen=True):
+    """Metadata whose annotations are never decoded: kubectl keeps a copy of a Secret's data in one of them."""
+
+    annotations: dict[str, str] | None = field(default=None, name="(never read)")
+
+
 class Secret(Resource, frozen=True):
     """v1 Secret: that it is there, and nothing of what it holds, neither data nor annotations."""
 
+    metadata: _Unannotated = _Unannotated()
     type: str = ""
 
 
@@ -1278,7 +1285,7 @@ OPTIONAL: tuple[Kind, ...] = (
         metadata_only=True,
     ),
 )
-"""Kinds that are understood where somebody shows them, and never asked for by default."""
+"""Kinds that are understood where somebody shows them, and never asked for by default: what cannot be seen of them makes nothing unknown."""
 KIND_OF: Mapping[type[Resource], Kind] = {k.struct: k for k in (*KINDS, *OPTIONAL)}
 _BY_API: Mapping[tuple[str, str], Kind] = {(k.group, k.kind): k for k in KIND_OF.values()}
 
@@ -1314,10 +1321,7 @@ def kind_of(api_version: str, kind: str) -> Kind | None:
 
 def decode(kind: Kind, data: bytes | msgspec.Raw) -> Resource:
     """One object of a known kind from its JSON; raises msgspec.DecodeError (ValidationError for a wrong type)."""
-    found: Resource = _decoders[kind.struct].decode(data)
-    if isinstance(found, Secret):  # kubectl keeps a copy of the data in an annotation
-        return Secret(metadata=Metadata(name=found.name, namespace=found.namespace), type=found.type)
-    return found
+    return _decoders[kind.struct].decode(data)
 
 
 def parse(manifest: bytes | Mapping[str, Any]) -> Iterator[Resource | Malformed]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import yaml
 from aiohttp import web
 
-from checks.resources import KINDS, Kind, kind_of
+from checks.resources import KINDS, OPTIONAL, Kind, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 PEM = Path(__file__).with_name("apiserver.pem")
 AUTHORITY = PEM.read_text(encoding="ascii").rpartition("-----BEGIN CERTIFICATE-----")
 AUTHORITY_PEM = "".join(AUTHORITY[1:])
-BY_KEY = {kind.key: kind for kind in KINDS}
+SERVED = (*KINDS, *OPTIONAL)
+BY_KEY = {kind.key: kind for kind in SERVED}
 
 
 class Request(NamedTuple):
@@ -267,12 +268,12 @@ class ApiServer:
         return await self._watch(http, request, kind) if request.verb == "watch" else self._list(request, kind, http)
 
     def _versions(self, group: str) -> set[str]:
-        return set(self.served.get(group) or {v for k in KINDS if k.group == group for v in k.versions})
+        return set(self.served.get(group) or {v for k in SERVED if k.group == group for v in k.versions})
 
     def _kinds(self, group: str, version: str) -> list[Kind]:
         if version not in self._versions(group):
             return []
-        return [k for k in KINDS if k.group == group and version in k.versions and k.key not in self.absent]
+        return [k for k in SERVED if k.group == group and version in k.versions and k.key not in self.absent]
 
     def _kind(self, request: Request) -> Kind | None:
         return next((k for k in self._kinds(request.group, request.version) if k.plural == request.resource), None)

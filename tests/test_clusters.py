@@ -21,8 +21,9 @@ from bot import clusters as rooms
 from bot.clusters import Clusters, ClusterSource, NoSuchContext, contexts, snapshot
 from bot.informers import Pace
 from bot.manifests import BadSource
-from checks.mesh import Change, Cluster
-from checks.resources import KINDS, ConfigMap, Namespace, Pod, Service, VirtualService
+from checks import diagnosis
+from checks.mesh import Change, Cluster, Mesh
+from checks.resources import KINDS, ConfigMap, Namespace, Pod, Secret, Service, VirtualService
 from tests.apiserver import AUTHORITY_PEM, PEM, ApiServer, until
 
 if TYPE_CHECKING:
@@ -258,6 +259,45 @@ async def test_without_an_istiod_the_usual_place_is_looked_at(east: ApiServer, s
     async with running(source) as clusters:
         assert await clusters.synced(5)
         assert names(clusters.clusters()[0], ConfigMap) == {"istio-system/istio"}
+
+
+def secret(name: str, namespace: str) -> dict[str, Any]:
+    kept = {"kubectl.kubernetes.io/last-applied-configuration": "aHVzaA=="}
+    metadata = {"name": name, "namespace": namespace, "annotations": kept}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"tls.key": "aHVzaA=="}}
+
+
+async def test_secrets_are_asked_for_by_name_only_and_only_where_the_source_says(east: ApiServer, source: ClusterSource) -> None:
+    east.put(secret("cert", "edge"), secret("other", "shop"))
+    async with running(dataclasses.replace(source, secrets=("edge", "empty"))) as clusters:
+        assert await clusters.synced(5)
+        found = clusters.clusters()[0]
+        assert names(found, Secret) == {"edge/cert"}
+        assert found.objects[Secret]["empty"] == {}, "read, and none is there"
+        assert "aHVzaA==" not in str(found.objects[Secret])
+        await until(lambda: len(east.watching("secrets")) == 2)
+        east.put(secret("more", "edge"))
+        await until(lambda: "edge/more" in names(clusters.clusters()[0], Secret))
+        assert "aHVzaA==" not in str(clusters.clusters()[0].objects[Secret])
+    assert {r.path for r in east.asked("secrets")} == {f"/api/v1/namespaces/{n}/secrets" for n in ("edge", "empty")}
+    assert all("PartialObjectMetadata" in r.accept for r in east.asked("secrets"))
+
+
+async def test_secrets_that_may_not_be_read_are_said_and_make_nothing_unknown(east: ApiServer, source: ClusterSource) -> None:
+    east.put(config_map("istio"))
+    east.forbidden["secrets"] = {"list", "watch"}
+    async with running(dataclasses.replace(source, secrets=("edge",))) as clusters:
+        assert await clusters.synced(5)
+        found = clusters.clusters()
+        assert "forbidden" in found[0].unreadable["secrets"]
+        assert Secret not in found[0].objects
+        assert diagnosis.why("cart", [Mesh("", found, 0.0)]).verdict is not diagnosis.Verdict.UNKNOWN
+
+
+async def test_without_being_told_so_no_secret_is_asked_for(east: ApiServer, source: ClusterSource) -> None:
+    async with running(source) as clusters:
+        assert await clusters.synced(5)
+    assert east.asked("secrets") == []
 
 
 async def test_a_source_with_namespaces_asks_for_them_only(east: ApiServer, source: ClusterSource) -> None:

@@ -159,6 +159,14 @@ def test_secrets_are_readable_only_by_the_switch_and_only_in_the_named_namespace
     assert all(granted(r["rules"]) == {"secrets"} for r in roles)
 
 
+def test_the_switch_for_secrets_tells_the_bot_as_well(chart: Chart, tmp_path: Path):
+    assert loaded(rendered(chart, INSTALL), tmp_path).clusters[0].secrets is None
+    on = {**FULL, "secrets": {"enabled": True, "namespaces": ["istio-system", "edge"]}}
+    local, west, _ = loaded(rendered(chart, on), tmp_path).clusters
+    assert local.secrets == ("istio-system", "edge")
+    assert west.secrets is None, "another cluster has a role of its own"
+
+
 def test_bindings_lead_from_the_pods_account_to_the_roles(chart: Chart):
     objects = rendered(chart, FULL)
     (deployment,) = of_kind(objects, "Deployment")

@@ -60,6 +60,7 @@ health: {port: 8080}
 clusters:
 {{- range .Values.clusters }}
   {{- $cluster := omit . "kubeconfigSecret" }}
+  {{- if and $.Values.secrets.enabled .in_cluster (not .secrets) }}{{ $_ := set $cluster "secrets" $.Values.secrets.namespaces }}{{ end }}
   {{- with .kubeconfigSecret }}{{ $_ := set $cluster "kubeconfig" (printf "/etc/meshwhy/kubeconfigs/%s/kubeconfig" .) }}{{ end }}
   - {{ toYaml $cluster | nindent 4 | trim }}
 {{- end }}
