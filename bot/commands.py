@@ -558,8 +558,8 @@ def sweep(
         parts = [diagnosis.sweep(mesh) for mesh in meshes]
     answer = diagnosis.Sweep(
         hosts=sum(part.hosts for part in parts),
-        findings=tuple(f for part in parts for f in part.findings),
-        skipped=tuple(s for part in parts for s in part.skipped),
+        findings=diagnosis.once(f for part in parts for f in part.findings),
+        skipped=tuple(dict.fromkeys(s for part in parts for s in part.skipped)),
         clusters=tuple(c for part in parts for c in part.clusters),
     )
     _show(

@@ -123,11 +123,10 @@ class Sweeper:
         groups: dict[str, list[Cluster]] = {}
         for cluster in self._clusters.clusters():
             groups.setdefault(cluster.mesh, []).append(cluster)
-        self._meshes = {
-            name: self._meshes[name].replace(group, now) if name in self._meshes else Mesh(name, group, now)
-            for name, group in groups.items()
-        }
-        return tuple(self._meshes.values())
+        known = self._meshes
+        made = Mesh.beside(known[name].replace(group, now) if name in known else Mesh(name, group, now) for name, group in groups.items())
+        self._meshes = {mesh.name: mesh for mesh in made}
+        return made
 
     async def sweep(self) -> Sweep:
         """Every finding of every mesh."""
@@ -135,8 +134,8 @@ class Sweeper:
         sweeps = looked.values()
         return Sweep(
             hosts=sum(s.hosts for s in sweeps),
-            findings=tuple(f for s in sweeps for f in s.findings),
-            skipped=tuple(k for s in sweeps for k in s.skipped),
+            findings=diagnosis.once(f for s in sweeps for f in s.findings),
+            skipped=tuple(dict.fromkeys(k for s in sweeps for k in s.skipped)),
             clusters=tuple(c for s in sweeps for c in s.clusters),
         )
 
@@ -251,6 +250,9 @@ class Sweeper:
     def _why_unseen(self, finding: Finding, seen: _Seen) -> _Blind | None:
         """Why the absence of a finding says nothing: where it was found or felt, something could not be looked at."""
         concerned = [c for name in dict.fromkeys((finding.cluster, *_felt(finding))) if (c := seen.cluster(name)) is not None]
+        if any(e.startswith("leg ") for e in finding.evidence):  # where calls go on may be decided in any other mesh
+            named = {c.name for c in concerned}
+            concerned += [c for m in seen.meshes.values() for c in m.clusters if c.name not in named]
         if seen.cluster(finding.cluster) is None:
             return _Blind(f"{finding.cluster} is not registered any more", early=True)
         for cluster in concerned:
@@ -284,7 +286,8 @@ class Sweeper:
 
     def _tell(self, before: Alert | None, after: Alert, reason: Reason, seen: _Seen) -> tuple[Draft, list[Step]]:
         """The message of an alert as it should stand now, and the lines that its thread gets."""
-        place = seen.cluster(after.finding.cluster)
+        felt = (seen.cluster(name) for name in (*sorted(_felt(after.finding)), after.finding.cluster))
+        place = next((c for c in felt if c is not None), None)
         mesh = None if place is None else seen.meshes.get(place.mesh)
         routes: Any = []
         others = 0
@@ -357,9 +360,9 @@ def _resource(mesh: Mesh, finding: Finding) -> Resource | None:
     named = _RESOURCE.match(finding.resource)
     if named is None:
         return None
-    try:
-        cluster = mesh.cluster(finding.cluster)
-    except KeyError:
+    known = (c for m in (mesh, *mesh.neighbours) for c in m.clusters if finding.cluster in (c.name, m.cluster_id(c)))
+    cluster = next(known, None)
+    if cluster is None:
         return None
     kind, namespace, name = named.groups()
     spaces = (cluster.objects.get(struct, {}).get(namespace or "", {}) for struct, k in KIND_OF.items() if k.kind == kind)

@@ -19,7 +19,7 @@ from checks.viewpoints import callers
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from checks.case import Branch, Case, View
+    from checks.case import Case, View
     from checks.gateway import Bound, Merged, Port
     from checks.gatewayapi import BoundGateway
     from checks.istiod import Istiod, Listener
@@ -522,73 +522,3 @@ def _has_rules(
     else:
         mine = sidecar.claims(view.ups, listener, ruleset, service)
     return mine and bool(rules_for(ruleset, number, proxy.labels, MESH, proxy.namespace))
-
-
-# --- from one proxy to the next --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DeadEnd:
-    """A destination that is a gateway's Service, where the gateway has nothing for the host that it is asked for. `rewritten`: the rule changed it."""
-
-    branch: Branch
-    gate: Gate
-    host: str
-    listens: bool
-    rewritten: str = ""
-
-
-def rule_of(istiod: Istiod, step: Step) -> Rule | None:
-    """The http rule behind a step; None for other protocols and default routes."""
-    every = istiod.once("rules", lambda: {(r.source(rule), rule.leaf, rule.path): rule for r in istiod.rulesets for rule in r.http})
-    return every.get((step.source or "", step.leaf or "", step.path))
-
-
-def dead_ends(case: Case) -> list[DeadEnd]:
-    """Destinations of the host's rules that lead callers in the mesh to a gateway which does not know what to do with them."""
-    return case.once("dead ends", lambda: list(_dead_ends(case)))
-
-
-def _dead_ends(case: Case) -> Iterator[DeadEnd]:
-    around = gates(case.mesh)
-    for b in case.branches if around else ():
-        service = b.upstream.service
-        if b.view.callers.proxy.kind == "gateway" or not b.step.source or not b.share or not b.upstream.usable or service is None:
-            continue
-        behind = [g for g in around if service.selector and g.namespace == service.namespace and g.selected(dict(service.selector))]
-        ends = [_dead_end(b, g) for g in behind]
-        if ends and all(ends):
-            yield from (e for e in ends[:1] if e is not None)
-
-
-def _dead_end(branch: Branch, gate: Gate) -> DeadEnd | None:
-    target = next((p.target for p in gate.ports if (p.service, p.number) == (branch.upstream.host, branch.upstream.port)), None)
-    if target is None:
-        return None
-    rule = rule_of(branch.view.ups.istiod, branch.step)
-    rewritten = _rewritten(rule) if rule is not None else ""
-    host = (rewritten or branch.step.host).partition(":")[0].lower()
-    numbers = {b.server.port.number for b in gate.servers(target)}
-    if any(b.passthrough and b.tls == "AUTO_PASSTHROUGH" for b in gate.servers(target)):
-        return None
-    sni = branch.step.match.removeprefix("SNI ").split(", ") if branch.step.match.startswith("SNI ") else []
-    asked = {name for h in (sni or [host]) for name in _spellings(h)}
-    if names.is_wildcard(host) or any(s.port in numbers for s in gateway.routes(gate.ups, asked)):
-        return None
-    return DeadEnd(branch, gate, sni[0] if sni else host, bool(numbers), rewritten)
-
-
-def _spellings(host: str) -> list[str]:
-    """A host and the wildcards that mean it."""
-    parts = host.split(".")
-    return [host, *(f"*.{'.'.join(parts[i:])}" for i in range(1, len(parts))), "*"]
-
-
-def _rewritten(rule: Rule) -> str:
-    raw = rule.raw
-    if raw is None:
-        return ""
-    if raw.rewrite is not None and raw.rewrite.authority:
-        return raw.rewrite.authority
-    found = raw.headers.request.set_ if raw.headers and raw.headers.request else None
-    return next((v for k, v in (found or {}).items() if k.lower() in {"host", ":authority"}), "")

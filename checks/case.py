@@ -148,6 +148,8 @@ class Case:
     """Whose endpoints decide what the callers hold: (host, namespace)."""
     also: set[tuple[str, str]] = field(default_factory=set)
     """(host, namespace) of other services whose pods and endpoints a check looked at, for a sweep that looks only at what changed."""
+    named: set[int] = field(default_factory=set)
+    """The hops (by id) behind which a fault was found that has a name of its own."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _known: dict[str, Any] = field(default_factory=dict, repr=False)
 

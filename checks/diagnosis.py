@@ -8,17 +8,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from msgspec import Struct
+from msgspec.structs import replace as structs_replace
 
-from checks import names, ztunnel
+from checks import legs, names, ztunnel
 from checks import routes as resolver
 from checks.answers import Route, Viewpoint
-from checks.case import Case
+from checks.case import Case, short
 from checks.evidence import Agreement
 from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
 from checks.mesh import Change, Cluster, Mesh, Unreadable
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from checks.istiod import Istiod
+    from checks.legs import Hop
     from checks.resources import APIRoute
 
 FAMILIES = (
@@ -118,6 +120,8 @@ class _Ground:
     callers: list[Caller | Outsider | Viewpoint]
     through: dict[object, set[str]]
     """The hosts that were ever looked at through a service, or a namespace: some of them may not be any more. Sweeps that follow share it."""
+    doors: Mapping[str, object]
+    """How each mesh beside this one is entered: the addresses, and the gateways."""
 
 
 class Whatif(Struct, frozen=True):
@@ -222,7 +226,7 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
         verdict=worst.verdict,
         failing_share=max(d.failing_share for d in parts),
         routes=tuple(r for d in parts for r in d.routes),
-        findings=_ordered(f for d in parts for f in d.findings),
+        findings=once(f for d in parts for f in d.findings),
         skipped=tuple(dict.fromkeys(s for d in parts for s in d.skipped)),
         clean=min(d.clean for d in parts),
         clusters=tuple(dict.fromkeys(c for d in parts for c in d.clusters)),
@@ -232,29 +236,31 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
 def diagnose(host: str, mesh: Mesh) -> Diagnosis:
     """What callers of one host get, and why."""
     looked = _look(host, mesh)
-    skipped = (*_unread(mesh), *looked.skipped)
-    failing = max([r.failing_share for r in looked.routes] + [f.failing_share for f in looked.findings], default=0.0)
+    around = [mesh, *(m for m in mesh.neighbours if m.name in looked.abroad)]
+    skipped = (*(s for m in around for s in _unread(m)), *looked.skipped)
+    failing = max(looked.failing)
     return Diagnosis(
         host=host,
-        verdict=_verdict(host, mesh, looked, failing),
+        verdict=_verdict(host, around, looked, failing),
         failing_share=failing,
-        routes=looked.routes,
+        routes=(*looked.routes, *(r for r in looked.onward if r not in looked.routes)),
         findings=looked.findings,
         skipped=skipped,
         clean=len(registry()) - len({f.cause for f in looked.findings} | {s.check for s in looked.skipped}),
-        clusters=_ages(mesh),
+        clusters=tuple(a for m in around for a in _ages(m)),
     )
 
 
-def _verdict(host: str, mesh: Mesh, looked: _Looked, failing: float) -> Verdict:
+def _verdict(host: str, meshes: Sequence[Mesh], looked: _Looked, failing: float) -> Verdict:
     if failing >= 1 - 1e-9:
         return Verdict.BROKEN
     if failing > 0:
         return Verdict.DEGRADED
     namespace = host.split(".")[1] if host.endswith(f".svc.{names.DOMAIN}") else ""
-    blind = any(c.unreadable.keys() - _OPTIONAL or not c.synced for c in mesh.clusters)
+    clusters = [c for m in meshes for c in m.clusters]
+    blind = any(c.unreadable.keys() - _OPTIONAL or not c.synced for c in clusters)
     blind = blind or any(k.check not in BY_PERMISSION for k in looked.skipped)
-    if blind or any(f" {namespace}/" in m.ref for c in mesh.clusters for m in c.malformed if namespace):
+    if blind or any(f" {namespace}/" in m.ref for c in clusters for m in c.malformed if namespace):
         return Verdict.UNKNOWN
     if any(f.severity is Severity.WARNING for f in looked.findings):
         return Verdict.AT_RISK
@@ -288,26 +294,130 @@ class _Looked:
     skipped: tuple[Skipped, ...]
     services: frozenset[tuple[str, str]]
     namespaces: frozenset[str]
+    beyond: float = 0.0
+    """The part of a rule's requests that fails behind a gateway that it leads to, of the rule where it is largest."""
+    abroad: Mapping[str, tuple[frozenset[tuple[str, str]], frozenset[str]]] = field(default_factory=dict)
+    """The other meshes that calls go on into: their services and namespaces that were looked at."""
+    onward: tuple[Route, ...] = ()
+    """The rules of the gateways that calls go on to."""
+
+    @property
+    def failing(self) -> tuple[float, ...]:
+        """What fails, each by itself; 0 at least."""
+        return 0.0, self.beyond, *(r.failing_share for r in self.routes), *(f.failing_share for f in self.findings)
+
+
+_THROUGH = " Calls of "
+_FAR = 6
+"""Gateways that a call is followed through: more of them are a circle."""
 
 
 def _look(host: str, mesh: Mesh) -> _Looked:
-    case = Case.of(host, mesh)
+    return _look_at(Case.of(host, mesh))
+
+
+def _look_at(case: Case, depth: int = 0) -> _Looked:
+    mesh = case.mesh
     findings: list[Finding] = []
     skipped: list[Skipped] = []
+    far: list[tuple[Hop, _Looked]] = []
+    try:
+        far = list(_further(case, depth))
+    except Unreadable as error:
+        skipped.append(Skipped("egress-chain-broken", error.cluster, f"{error.kind} cannot be read: {error.reason}"))
     for cause, check in registry().items():
         try:
             findings += check(case)
         except Unreadable as error:
-            if "*" not in mesh.cluster(error.cluster).unreadable:  # a cluster that is lost as a whole is said once, for all checks
+            if "*" not in _cluster(mesh, error.cluster).unreadable:  # a cluster that is lost as a whole is said once, for all checks
                 skipped.append(Skipped(cause, error.cluster, f"{error.kind} cannot be read: {error.reason}"))
         except Exception as error:  # noqa: BLE001 - DESIGN §6: one broken check never stops the rest
             skipped.append(Skipped(cause, mesh.clusters[0].name, f"the check itself failed: {type(error).__name__}: {error}"))
     services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
-    services.update((s.hostname, s.namespace) for i in _istiods(mesh) for s in i.by_host.get(host, ()))
+    services.update((s.hostname, s.namespace) for i in _istiods(mesh) for s in i.by_host.get(case.host, ()))
     found = tuple(r for v in case.views for r in v.routes)
     services |= case.read | case.also
-    ill = findings or any(r.failing_share for r in found)
-    return _Looked(found, _ordered(findings), tuple(skipped), frozenset(services), frozenset({ns for _, ns in services} if ill else ()))
+    namespaces: set[str] = set()
+    abroad: dict[str, tuple[frozenset[tuple[str, str]], frozenset[str]]] = {}
+    for hop, looked in far:
+        skipped += looked.skipped
+        entered = looked.services | {(names.service_host(hop.service.name, hop.service.namespace), hop.service.namespace)}
+        for name, (theirs, spaces) in ((hop.mesh.name, (entered, looked.namespaces)), *looked.abroad.items()):
+            if name == mesh.name:
+                services |= theirs
+                namespaces |= spaces
+            else:
+                known = abroad.get(name, (frozenset[tuple[str, str]](), frozenset[str]()))
+                abroad[name] = known[0] | theirs, known[1] | spaces
+    told = list(_told(case, far))
+    findings = list(once([*findings, *told]))
+    if findings or any(r.failing_share for r in found):
+        namespaces.update(ns for _, ns in services)
+    beyond = legs.share((h, max(looked.failing)) for h, looked in far)
+    onward = tuple(dict.fromkeys(r for _, looked in far for r in (*looked.routes, *looked.onward)))
+    return _Looked(
+        found, _ordered(findings), tuple(dict.fromkeys(skipped)), frozenset(services), frozenset(namespaces), beyond, abroad, onward
+    )
+
+
+def _cluster(mesh: Mesh, name: str) -> Cluster:
+    """A cluster of a mesh or of those beside it."""
+    return next(c for m in (mesh, *mesh.neighbours) for c in m.clusters if name in (c.name, m.cluster_id(c)))
+
+
+def _further(case: Case, depth: int) -> Iterator[tuple[Hop, _Looked]]:
+    """What is found behind each gateway that the host's rules lead to, as far as it is about these calls."""
+    for hop in legs.hops(case) if depth < _FAR else ():
+        beyond = legs.further(hop)
+        if beyond is None:
+            continue
+        looked = _look_at(beyond, depth + 1)
+        mine = tuple(f for f in looked.findings if f.failing_share and legs.concerns(hop, f.viewpoints, f.resource, f.path))
+        if mine:
+            case.named.add(id(hop))
+        yield hop, replace(looked, findings=mine)
+
+
+def _told(case: Case, far: Iterable[tuple[Hop, _Looked]]) -> Iterator[Finding]:
+    """The faults behind gateways as faults of the host that leads there: each under its own name, with the legs as evidence."""
+    groups: dict[tuple[str, str, str, str], list[tuple[Hop, Finding]]] = {}
+    for hop, looked in far:
+        for f in looked.findings:
+            groups.setdefault((f.cluster, f.cause, f.resource, f.path), []).append((hop, f))
+    for group in groups.values():
+        hop, f = max(group, key=lambda g: g[1].failing_share)
+        share = legs.share((h, x.failing_share) for h, x in group)
+        branches = [h.branch for h, _ in group]
+        message, _, on = f.message.partition(_THROUGH)
+        way = f"{hop.way}, then {on.partition(' come to it through ')[2]}" if on else f"{hop.way}."
+        said = f"{_THROUGH}{short(case.host)} in {case.cluster_of(hop.branch)} come to it through {way}"
+        yield structs_replace(
+            f,
+            host=case.host,
+            viewpoints=case.viewpoints(branches),
+            failing_share=share,
+            message=message + said,
+            evidence=legs.numbered(hop, f.evidence),
+        )
+
+
+def once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings of one cause in one place about one host as one: for all of their callers, with the largest share and what each has seen."""
+    groups: dict[tuple[str, str, str, str, str], list[Finding]] = {}
+    for f in findings:
+        groups.setdefault((f.cluster, f.cause, f.resource, f.path, f.host), []).append(f)
+    made = []
+    for first, *rest in groups.values():
+        if not rest:
+            made.append(first)
+            continue
+        farthest = max((first, *rest), key=lambda f: sum(e.startswith("leg ") for e in f.evidence))
+        evidence = dict.fromkeys((*farthest.evidence, *(e for f in (first, *rest) for e in f.evidence if not e.startswith("leg "))))
+        viewpoints = tuple(dict.fromkeys(v for f in (first, *rest) for v in f.viewpoints))
+        share = max(f.failing_share for f in (first, *rest))
+        worst = structs_replace(farthest, failing_share=share, evidence=tuple(evidence), viewpoints=viewpoints)
+        made.append(structs_replace(worst, severity=Severity.ERROR if share > 0 else first.severity))
+    return _ordered(made)
 
 
 def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -322,25 +432,47 @@ def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     """Every finding of every host; with an earlier sweep, only what changed since is looked at again."""
     around: list[Caller | Outsider | Viewpoint] = [*callers(mesh), *outsiders(mesh), *ztunnel.callers(mesh)]
+    doors = {m.name: (legs.doors(m), [c for c in callers(m) if c.viewpoint.kind == "gateway"]) for m in mesh.neighbours}
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
-    stale = _touched(ground.mesh, mesh) if ground is not None and ground.callers == around else None
+    same = ground is not None and ground.callers == around and ground.doors == doors
+    stale = _touched(ground.mesh, mesh) if ground is not None and same else None
     if ground is None or stale is None:
         through: dict[object, set[str]] = {}
         looked = {host: _look(host, mesh) for host in hosts(mesh)}
         by_host = looked
     else:
         through = ground.through
-        near = set().union(*(through.get(what, ()) for what in (*stale.services, *stale.namespaces)))
-        looked = {host: _look(host, mesh) for host in near if not stale.spares(ground.by_host[host])}
+        away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
+        near = set().union(*(through.get(what, ()) for what in (*stale.services, *stale.namespaces, *_keys(away))))
+        looked = {host: _look(host, mesh) for host in near if not _spared(ground.by_host[host], stale, away)}
         by_host = ground.by_host | looked
     for host, at in looked.items():
-        for what in (*at.services, *at.namespaces):
+        abroad = (key for name, (theirs, spaces) in at.abroad.items() for key in _keys({name: _Touched({*theirs}, {*spaces})}, whole=True))
+        for what in (*at.services, *at.namespaces, *abroad):
             through.setdefault(what, set()).add(host)
     findings = _ordered(f for at in by_host.values() for f in at.findings)
     skipped = (*_unread(mesh), *dict.fromkeys(s for at in by_host.values() for s in at.skipped))
     made = Sweep(len(by_host), findings, skipped, _ages(mesh))
-    made.__dict__["ground"] = _Ground(mesh, by_host, around, through)
+    made.__dict__["ground"] = _Ground(mesh, by_host, around, through, doors)
     return made
+
+
+def _keys(away: Mapping[str, _Touched | None], *, whole: bool = False) -> Iterator[object]:
+    """Under what the hosts are kept that lead into other meshes: a mesh as a whole, a service or a namespace of it."""
+    for name, touched in away.items():
+        if touched is None or whole:
+            yield name, None
+        for what in (*touched.services, *touched.namespaces) if touched is not None else ():
+            yield name, what
+
+
+def _spared(looked: _Looked, stale: _Touched, away: Mapping[str, _Touched | None]) -> bool:
+    """Whether nothing differs that a host was looked at through, in its own mesh and in those that its calls go on into."""
+    for name, (services, namespaces) in looked.abroad.items():
+        touched = away[name]
+        if touched is None or not (touched.services.isdisjoint(services) and touched.namespaces.isdisjoint(namespaces)):
+            return False
+    return stale.spares(looked)
 
 
 _OF_NAMESPACE: tuple[type[Resource], ...] = (Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, WorkloadEntry)
@@ -408,13 +540,13 @@ def whatif(meshes: Sequence[Mesh], changes: Iterable[Change]) -> Whatif:
     made = list(changes)
     introduced: list[Finding] = []
     resolved: list[Finding] = []
-    for mesh in meshes:
-        mine = [c for c in made if c.cluster in {x.name for x in mesh.clusters}]
-        if not mine:
+    mine = {m.name: [c for c in made if c.cluster in {x.name for x in m.clusters}] for m in meshes}
+    for mesh, then in zip(meshes, Mesh.beside(m.apply(mine[m.name]) for m in meshes), strict=True):
+        if not mine[mesh.name] and not (any(mine[m.name] for m in mesh.neighbours) and legs.leads_out(mesh)):
             continue
         ground = sweep(mesh)
         before = {_identity(f): f for f in ground.findings}
-        after = {_identity(f): f for f in sweep(mesh.apply(mine), ground).findings}
+        after = {_identity(f): f for f in sweep(then, ground).findings}
         introduced += [f for key, f in after.items() if key not in before or _badness(f) > _badness(before[key])]
         resolved += [f for key, f in before.items() if key not in after or _badness(f) > _badness(after[key])]
     return Whatif(_ordered(introduced), _ordered(resolved))

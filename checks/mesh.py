@@ -156,12 +156,16 @@ class NetworkGateway(NamedTuple):
 
 
 class Mesh:
-    """All clusters of one mesh at one instant. `read_at` is that instant, in seconds since the epoch."""
+    """All clusters of one mesh at one instant. `read_at` is that instant, in seconds since the epoch.
+
+    `neighbours` are the other meshes of the same instant, which calls can enter by their gateways.
+    """
 
     def __init__(self, name: str, clusters: Iterable[Cluster], read_at: float) -> None:
         self.name = name
         self.clusters = tuple(clusters)
         self.read_at = read_at
+        self.neighbours: tuple[Mesh, ...] = ()
         self._by_name = {c.name: c for c in self.clusters}
         self._istiods: dict[str, Istiod] = {}
         self._memo: dict[Any, tuple[Any, Any]] = {}
@@ -174,7 +178,15 @@ class Mesh:
         groups: dict[str, list[Cluster]] = {}
         for c in clusters:
             groups.setdefault(c.mesh, []).append(c)
-        return tuple(Mesh(name, group, read_at) for name, group in groups.items())
+        return Mesh.beside(Mesh(name, group, read_at) for name, group in groups.items())
+
+    @staticmethod
+    def beside(meshes: Iterable[Mesh]) -> tuple[Mesh, ...]:
+        """Meshes that were just made, each knowing the others."""
+        made = tuple(meshes)
+        for mesh in made:
+            mesh.neighbours = tuple(m for m in made if m is not mesh)
+        return made
 
     def apply(self, changes: Iterable[Change], read_at: float | None = None) -> Mesh:
         """This mesh after some changes. Kinds in RUNTIME leave the control planes' view as it is."""
@@ -187,6 +199,7 @@ class Mesh:
         """The mesh of these newer states of its clusters; everything that was worked out of unchanged parts is kept."""
         new = Mesh(self.name, clusters, self.read_at if read_at is None else read_at)
         new._memo = self._memo
+        new.neighbours = self.neighbours
         if [c.name for c in self.clusters] == [c.name for c in new.clusters] and all(map(_same_plane, self.clusters, new.clusters)):
             new._istiods = self._istiods
         return new

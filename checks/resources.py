@@ -1086,11 +1086,16 @@ class _RequestMirror(_Object, frozen=True):
     backend_ref: BackendRef = BackendRef()
 
 
+class _URLRewrite(_Object, frozen=True):
+    hostname: str = ""
+
+
 class RouteFilter(_Object, frozen=True):
     """One filter of a rule or a backend."""
 
     type: str = ""
     request_redirect: _RequestRedirect | None = None
+    url_rewrite: _URLRewrite | None = field(default=None, name="urlRewrite")
     request_mirror: _RequestMirror | None = None
     extension_ref: TargetReference | None = None
 

@@ -1,6 +1,7 @@
 """Every check over every scenario: a folder of manifests as kubectl prints them, and what a person should be told (DESIGN §4).
 
-`infos` in expect.yaml are the causes at severity info, which harm nobody; where it is left out they are not compared.
+`infos` in expect.yaml are the causes at severity info, which harm nobody; where it is left out they are not compared. `meshes` says which clusters
+make a mesh of their own, where they are not all of one.
 A broken scenario and its healthy twin differ in the one thing that the cause names.
 """
 
@@ -40,16 +41,32 @@ def expected(name: str) -> dict[str, Any]:
     return found
 
 
+def gathered(name: str, directory: Path) -> tuple[Mesh, ...]:
+    """The manifests of a directory as the meshes that a scenario's clusters belong to."""
+    owner = {c: m for m, theirs in expected(name).get("meshes", {}).items() for c in theirs}
+    files = [p for p in sorted(directory.iterdir()) if p.name != "expect.yaml"]
+    assert not owner or {p.stem for p in files} == set(owner)
+    return Mesh.of([manifests.read(str(p), p.stem, mesh=owner.get(p.stem, ""), read_at=0.0) for p in files], 0.0)
+
+
 @cache
-def mesh(name: str) -> Mesh:
-    clusters = [manifests.read(str(p), p.stem, read_at=0.0) for p in sorted((SCENARIOS / name).iterdir()) if p.name != "expect.yaml"]
-    assert not [m for c in clusters for m in c.malformed]
-    return Mesh("", clusters, 0.0)
+def meshes(name: str) -> tuple[Mesh, ...]:
+    found = gathered(name, SCENARIOS / name)
+    assert not [m for mesh in found for c in mesh.clusters for m in c.malformed]
+    return found
+
+
+def sweep(name: str) -> diagnosis.Sweep:
+    """What is found in all meshes of a scenario."""
+    parts = [diagnosis.sweep(m) for m in meshes(name)]
+    return diagnosis.Sweep(
+        sum(p.hosts for p in parts), diagnosis.once(f for p in parts for f in p.findings), tuple(s for p in parts for s in p.skipped), ()
+    )
 
 
 @cache
 def diagnosed(name: str) -> diagnosis.Diagnosis:
-    return diagnosis.why(expected(name)["host"], [mesh(name)])
+    return diagnosis.why(expected(name)["host"], meshes(name))
 
 
 def told(found: diagnosis.Diagnosis) -> dict[str, Any]:
@@ -68,7 +85,7 @@ def told(found: diagnosis.Diagnosis) -> dict[str, Any]:
 def test_a_person_is_told_what_is_expected(name: str) -> None:
     wanted = expected(name)
     said = told(diagnosed(name))
-    assert {k: said[k] for k in said if k in wanted} == {k: v for k, v in wanted.items() if k != "host"}
+    assert {k: said[k] for k in said if k in wanted} == {k: v for k, v in wanted.items() if k not in {"host", "meshes"}}
     assert diagnosed(name).skipped == ()
 
 
@@ -78,7 +95,7 @@ def test_a_scenario_and_its_twin_ask_the_same_of_the_same_clusters(name: str) ->
     assert twin in TWINS
     assert expected(twin)["host"] == expected(name)["host"]
     assert expected(twin)["causes"] == []
-    assert [c.name for c in mesh(twin).clusters] == [c.name for c in mesh(name).clusters]
+    assert [(m.name, c.name) for m in meshes(twin) for c in m.clusters] == [(m.name, c.name) for m in meshes(name) for c in m.clusters]
 
 
 def test_every_twin_belongs_to_a_scenario() -> None:
@@ -88,11 +105,11 @@ def test_every_twin_belongs_to_a_scenario() -> None:
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_sweep_of_a_healthy_twin_is_empty(name: str) -> None:
-    swept = diagnosis.sweep(mesh(name))
+    swept = sweep(name)
     assert swept.hosts > 1
     assert [(f.host, f.cause) for f in swept.findings if f.severity is not Severity.INFO] == []
     assert swept.skipped == ()
-    assert [r for r in diagnosis.routes([mesh(name)], None) if r.failing_share] == []
+    assert [r for r in diagnosis.routes(meshes(name), None) if r.failing_share] == []
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +132,7 @@ def by_check() -> dict[str, list[tuple[str, Finding]]]:
         patch.setattr(diagnosis, "registry", lambda: tagged)
         for name in NAMES:
             current.clear()
-            diagnosis.why(expected(name)["host"], [mesh(name)])
+            diagnosis.why(expected(name)["host"], meshes(name))
             made[name] = list(current)
     return made
 
@@ -136,7 +153,7 @@ def test_without_a_check_exactly_its_own_scenarios_fail(cause: str, by_check: di
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_cause_in_one_object_about_one_host_is_one_finding(name: str) -> None:
-    swept = diagnosis.sweep(mesh(name)).findings
+    swept = sweep(name).findings
     said = [(f.cluster, f.cause, f.resource, f.path, f.host) for f in swept]
     assert len(said) == len(set(said))
 
@@ -144,12 +161,12 @@ def test_one_cause_in_one_object_about_one_host_is_one_finding(name: str) -> Non
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_sweep_finds_what_the_question_about_the_host_finds(name: str) -> None:
     wanted = diagnosed(name)
-    assert tuple(f for f in diagnosis.sweep(mesh(name)).findings if f.host == wanted.host) == wanted.findings
+    assert tuple(f for f in sweep(name).findings if f.host == wanted.host) == wanted.findings
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_every_finding_says_where_what_why_and_what_to_do(name: str) -> None:
-    for f in diagnosis.sweep(mesh(name)).findings:
+    for f in sweep(name).findings:
         assert f.message.endswith(".")
         assert f.fix.endswith(".")
         assert f.evidence
@@ -168,15 +185,15 @@ def said_once(f: Finding) -> bool:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_every_failing_route_is_explained_by_a_finding(name: str) -> None:
-    findings = diagnosis.sweep(mesh(name)).findings
-    for route in diagnosis.routes([mesh(name)], None):
+    findings = sweep(name).findings
+    for route in diagnosis.routes(meshes(name), None):
         if route.failing_share:
             about = [f for f in findings if f.host == route.host and route.viewpoint in f.viewpoints and f.failing_share]
             assert about, route
             assert sum(f.failing_share for f in about) >= route.failing_share - 1e-6, (route, about)
 
 
-def patched(name: str, patch: str, directory: Path) -> Mesh:
+def patched(name: str, patch: str, directory: Path) -> tuple[Mesh, ...]:
     """The scenario after `kubectl patch --type=json` or `kubectl scale`, carried out on its manifests."""
     words = shlex.split(patch)
     assert words[:2] == ["kubectl", "-n"]
@@ -199,7 +216,7 @@ def patched(name: str, patch: str, directory: Path) -> Mesh:
         if file.name != "expect.yaml":
             (directory / file.name).write_text(json.dumps(document))
     assert touched, patch
-    return Mesh("", [manifests.read(str(p), p.stem, read_at=0.0) for p in sorted(directory.iterdir())], 0.0)
+    return gathered(name, directory)
 
 
 def carry_out(operations: list[dict[str, Any]], document: Any) -> None:
@@ -223,14 +240,14 @@ def carry_out(operations: list[dict[str, Any]], document: Any) -> None:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_patch_that_is_offered_can_be_carried_out_and_a_change_of_rules_heals(name: str, tmp_path: Path) -> None:
-    for i, f in enumerate(diagnosis.sweep(mesh(name)).findings):
+    for i, f in enumerate(sweep(name).findings):
         if f.patch is None:
             continue
         directory = tmp_path / str(i)
         directory.mkdir()
         after = patched(name, f.patch, directory)
         if " patch virtualservice " in f.patch or " patch destinationrule " in f.patch:
-            assert diagnosis.diagnose(f.host, after).failing_share == 0
+            assert [diagnosis.diagnose(f.host, m).failing_share for m in after] == [0.0] * len(after)
 
 
 def test_the_verdicts_of_the_scenarios_are_all_but_unknown() -> None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from checks.binding import DeadEnd, dead_ends, virtual_service
+from checks.binding import virtual_service
 from checks.case import short
 from checks.finding import Finding, check
+from checks.legs import Hop, dead_ends, knows
 from checks.mesh import Change
 from checks.resources import VirtualService
 from checks.subsets import percent
@@ -30,9 +31,9 @@ def vs_authority_rewrite(case: Case) -> Iterator[Finding]:
 
     How to fix it: remove the rewrite, or give the gateway a VirtualService for the host that it makes.
     """
-    groups: dict[tuple[str, str], list[DeadEnd]] = {}
+    groups: dict[tuple[str, str], list[Hop]] = {}
     for end in dead_ends(case):
-        if end.rewritten:
+        if end.rewritten and id(end) not in case.named and (not end.abroad or knows(end, end.branch.step.host)):
             groups.setdefault((end.branch.resource, end.branch.step.path), []).append(end)
     for (resource, path), ends in groups.items():
         first = ends[0]
@@ -51,15 +52,16 @@ def vs_authority_rewrite(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(
                 f"{path} of {resource} sets the host to {first.rewritten}",
-                f"the gateway in {first.gate.namespace} serves Gateways {', '.join(b.name for b in first.gate.bound) or 'none'}, none with a rule for it",
+                first.told,
+                f"the gateway in {first.service.namespace} serves Gateways {', '.join(sorted(b.name for g in first.gates for b in g.bound)) or 'none'}, none with a rule for it",
             ),
             fix=f"Remove the rewrite from {path} of {resource}, or bind a VirtualService for {first.rewritten} to that gateway.",
             patch=_patch(case, first),
-            commands=(f"istioctl proxy-config routes <gateway pod> -n {first.gate.namespace}",),
+            commands=(f"istioctl proxy-config routes <gateway pod> -n {first.service.namespace}",),
         )
 
 
-def _patch(case: Case, end: DeadEnd) -> str | None:
+def _patch(case: Case, end: Hop) -> str | None:
     """Without the rewrite, where the gateway then knows the host and nothing fails."""
     istiod = end.branch.view.ups.istiod
     vs = virtual_service(istiod, end.branch.resource)

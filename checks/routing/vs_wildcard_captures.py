@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.binding import claims, gates, rule_of
+from checks.binding import claims, gates
 from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
+from checks.legs import rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
