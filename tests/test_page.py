@@ -153,6 +153,32 @@ async def test_a_command_is_completed_by_keyboard_and_answered_only_to_its_perso
     await expect(page.locator("#app")).to_have_text("○ meshwhy is not connected")
 
 
+async def test_the_end_of_a_channel_stays_in_view_while_pictures_grow_it_and_an_answer_is_always_shown(
+    slack: LocalSlack, app: AsyncApp, page: Page
+):
+    @app.command("/mesh")
+    async def mesh(ack: Any, respond: Any) -> None:
+        await ack()
+        await respond(text="here it is")
+
+    tall = '<svg xmlns="http://www.w3.org/2000/svg" width="400" height="300"><rect width="400" height="300" fill="teal"/></svg>'
+    for n in range(4):
+        file = (await web(slack).files_upload_v2(content=bytes(resvg_py.svg_to_bytes(svg_string=tall)), filename=f"{n}.png"))["file"]
+        image = {"type": "image", "alt_text": f"picture {n}", "image_url": file["url_private"]}
+        await web(slack).chat_postMessage(channel="#mesh", text=f"t{n}", blocks=[section(f"message {n}"), image])
+    await page.reload()
+    await expect(page.get_by_alt_text("picture 3")).to_be_in_viewport(ratio=0.9)
+    await page.locator("#messages").evaluate("box => { box.scrollTop = 0; }")
+    await expect(page.get_by_text("message 0")).to_be_in_viewport()
+    await web(slack).chat_postMessage(channel="#mesh", text="who reads above is left there")
+    await expect(page.locator("#messages article")).to_have_count(5)
+    await expect(page.get_by_text("message 0")).to_be_in_viewport()
+    async with connected(slack, app):
+        await page.locator("#composer").fill("/mesh why payments")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("article.ephemeral")).to_be_in_viewport()
+
+
 async def test_a_hostile_name_is_text_everywhere_and_pings_nobody(slack: LocalSlack, page: Page):
     escaped = HOSTILE.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     cell = {"type": "raw_text", "text": HOSTILE}

@@ -147,7 +147,7 @@ function drawMessage(message, { threaded = false, joined = false } = {}) {
   const top = joined ? null : el("header", {}, el("strong", {}, user.name), user.is_bot ? el("span.badge", {}, "APP") : null, time,
     message.broadcast && !threaded ? el("button.replied", { type: "button", on: { click: () => openThread(message.channel, root) } }, "replied to a thread") : null);
   return el(`article.message${message.only ? ".ephemeral" : ""}${pinged ? ".pinged" : ""}${joined ? ".joined" : ""}`, { data: { ts: message.ts }, aria: { label: `${user.name}, ${clock(message.ts)}` } },
-    message.only ? el("p.only", {}, "👁 Only visible to you") : null, joined ? el("span.gutter", {}, time) : avatar(user), el("div.column", {}, top, body), tools);
+    message.only ? el("p.only", {}, "◉ Only visible to you") : null, joined ? el("span.gutter", {}, time) : avatar(user), el("div.column", {}, top, body), tools);
 }
 
 /** Puts `wanted`, a list of [key, print, make], into a box; what looks as before stays untouched, with its focus and open menus. */
@@ -180,7 +180,7 @@ function arrange(box, wanted) {
 
 /** Draws a list of messages into `box` and keeps the reader at the end when they were there. */
 function drawList(box, messages, options) {
-  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80 || box.dataset.of !== options.of;
+  const atEnd = box.atEnd || box.dataset.of !== options.of;
   if (box.dataset.of !== options.of) box.replaceChildren();
   box.dataset.of = options.of;
   const wanted = [];
@@ -196,14 +196,24 @@ function drawList(box, messages, options) {
     if (options.threaded && message.ts === options.root) wanted.push(divider(`${messages.length - 1} ${messages.length === 2 ? "reply" : "replies"}`));
   }
   arrange(box, wanted);
-  box.atEnd = atEnd;
-  if (atEnd) box.scrollTop = box.scrollHeight;
+  if (atEnd) toEnd(box);
+}
+
+/** Shows the end of a list, and keeps to it while the list grows, until the reader scrolls up. */
+function toEnd(box) {
+  box.atEnd = true;
+  box.scrollTop = box.scrollHeight;
 }
 
 for (const box of [$("messages"), $("replies")]) {
-  box.addEventListener("scroll", () => { box.atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80; });
-  box.addEventListener("load", () => { if (box.atEnd) box.scrollTop = box.scrollHeight; }, true); // a picture grew the list
-  new ResizeObserver(() => { if (box.atEnd) box.scrollTop = box.scrollHeight; }).observe(box);
+  let top = 0;
+  box.addEventListener("scroll", () => { // a list that grew under the reader is no reader who went up
+    if (box.scrollHeight - box.scrollTop - box.clientHeight < 80) box.atEnd = true;
+    else if (box.scrollTop < top) box.atEnd = false;
+    top = box.scrollTop;
+  });
+  box.addEventListener("load", () => { if (box.atEnd) toEnd(box); }, true); // a picture grew the list
+  new ResizeObserver(() => { if (box.atEnd) toEnd(box); }).observe(box);
 }
 
 // Places.
@@ -374,6 +384,7 @@ function composer(place, id, where) {
     const target = where();
     if (text.startsWith("/") && target.thread_ts) { note("Slash commands do not exist in threads. Write @meshwhy and the same words."); return; }
     act(text.startsWith("/") ? "command" : "say", { text, ...target });
+    toEnd($(target.thread_ts ? "replies" : "messages")); // the answer comes there
     box.value = "";
     here.drafts.delete(draft());
     at = -1;
