@@ -9,7 +9,7 @@ from msgspec import Struct
 ViewpointKind = Literal["sidecar", "gateway", "waypoint", "none", "ztunnel"]
 
 
-class Viewpoint(Struct, frozen=True):
+class Viewpoint(Struct, frozen=True, gc=False):
     """Who calls: a sidecar of a namespace, a gateway or waypoint workload, or a pod without proxy.
 
     `pod` is set when exactly one pod was asked about (`--as NS/POD`); `selector` tells populations of a namespace apart that see
@@ -23,7 +23,7 @@ class Viewpoint(Struct, frozen=True):
     selector: str | None = None
 
 
-class Endpoint(Struct, frozen=True):
+class Endpoint(Struct, frozen=True, gc=False):
     """One endpoint of a destination. `address` is `ip:port` or a DNS name with port; `reason` says why it is not healthy."""
 
     address: str
@@ -33,7 +33,7 @@ class Endpoint(Struct, frozen=True):
     reason: str = ""
 
 
-class Destination(Struct, frozen=True):
+class Destination(Struct, frozen=True, gc=False):
     """One branch of a rule: the Envoy cluster, its weight as written and share (0 to 1), and what stands behind it.
 
     `defined` False: the route names a cluster that is not pushed (503 NC). `usable` False with `defined`: no endpoint that Envoy would
@@ -49,7 +49,7 @@ class Destination(Struct, frozen=True):
     endpoints: tuple[Endpoint, ...] = ()
 
 
-class Route(Struct, frozen=True):
+class Route(Struct, frozen=True, gc=False):
     """One rule of a host as a viewpoint's Envoy holds it, as DESIGN's ROUTE: field names and order are the JSON contract."""
 
     viewpoint: Viewpoint

@@ -456,7 +456,7 @@ def _wider(a: StringMatch | None, b: StringMatch | None) -> bool:
 
 def mends(case: Case, changes: Iterable[Change], fault: str) -> bool:
     """Whether these changes leave the host without this fault and without any rule that fails: the proof of a patch."""
-    after = case.of(case.host, case.mesh.apply(changes))
+    after = case.of(case.host, case.mesh.imagine(changes))
     case.also |= after.read
     if any(r.failing_share for v in after.views for r in v.routes):
         return False

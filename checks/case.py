@@ -15,7 +15,7 @@ from checks.finding import Finding, Origin, Severity, by_nearness
 from checks.istiod import Istiod, can_merge
 from checks.registry import HostService, IstioEndpoint, from_entry
 from checks.resources import AuthorizationPolicy, DestinationRule, Pod, Service, ServiceEntry, Sidecar, Workload
-from checks.routes import answer, steps, upstreams
+from checks.routes import answer, failing, steps, upstreams
 from checks.upstream import Upstream, Upstreams, shares
 from checks.viewpoints import Class, classes
 
@@ -88,14 +88,18 @@ SAME_AS: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class View:
     """A class of callers and what its Envoys hold for the host."""
 
     callers: Class
     ups: Upstreams
     steps: list[Step]
-    routes: list[Route]
+
+    @cached_property
+    def routes(self) -> list[Route]:
+        """The steps as answers show them."""
+        return [answer(self.callers.viewpoints[0], s) for s in self.steps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,6 @@ class Branch:
 
     view: View
     step: Step
-    route: Route
     index: int
     upstream: Upstream
     weight: int
@@ -156,9 +159,28 @@ class Case:
     @staticmethod
     def of(host: str, mesh: Mesh) -> Case:
         """The host as every class of callers has it. A host that is only led to is seen through the rules that lead there."""
-        made = [_view(mesh, c, host) for c in classes(mesh, host)]
-        read = frozenset().union(*(v.ups.read for v in made))
-        return Case(host, mesh, [v for v in made if v.steps], [v.callers for v in made if not v.steps], read)
+        case = Case._among(classes(mesh, host), host, mesh)
+        if any(u.fails for v in case.views for s in v.steps for u, _, _ in s.targets):  # why may differ where what is got does not
+            case = Case._among(classes(mesh, host, apart=True), host, mesh)
+        return case
+
+    @staticmethod
+    def _among(around: list[Class], host: str, mesh: Mesh) -> Case:
+        views: list[View] = []
+        blind: list[Class] = []
+        read: set[tuple[str, str]] = set()
+        shared: dict[object, Upstream] = {}
+        for c in around:
+            if c.proxy.kind == "sidecar" and not c.scope.holds(host) and host in c.istiod.by_host:
+                blind.append(c)
+                continue
+            ups = Upstreams(mesh, c.istiod, c.proxy, c.scope, read, shared)
+            found = _steps(ups, host)
+            if found:
+                views.append(View(c, ups, found))
+            else:
+                blind.append(c)
+        return Case(host, mesh, views, blind, frozenset(read))
 
     # --- what it consists of ------------------------------------------------------------------------------------------------
 
@@ -173,12 +195,17 @@ class Case:
         """Every destination of every rule, of all callers."""
         out: list[Branch] = []
         for v in self.views:
-            for step, route in zip(v.steps, v.routes, strict=True):
+            for step in v.steps:
                 if step.action != "route":
                     continue
                 parts = shares([w for _, w, _ in step.targets])
-                out += [Branch(v, step, route, i, u, w, s) for i, ((u, w, _), s) in enumerate(zip(step.targets, parts, strict=True))]
+                out += [Branch(v, step, i, u, w, s) for i, ((u, w, _), s) in enumerate(zip(step.targets, parts, strict=True))]
         return out
+
+    @cached_property
+    def failing_share(self) -> float:
+        """The failing share of its worst rule, as far as clusters and endpoints decide."""
+        return max((failing(s) for v in self.views for s in v.steps), default=0.0)
 
     def failing(self) -> list[Branch]:
         """Destinations that get requests and cannot serve them."""
@@ -387,12 +414,12 @@ class Case:
 
     def heals(self, changes: Iterable[Change], branches: Iterable[Branch]) -> bool:
         """Whether these changes bring the failing share of every rule of these callers to 0: a patch that does not is never shown."""
-        after = self.mesh.apply(changes)
+        after = self.mesh.imagine(changes)
         for callers in {id(b.view): b.view.callers for b in branches}.values():
             ups = upstreams(after, callers.proxy)
             found = list(steps(ups, [self.host]))
             self.also |= ups.read
-            if any(s.abort or answer(callers.viewpoints[0], s).failing_share for s in found):
+            if any(s.abort or failing(s) for s in found):
                 return False
         return True
 
@@ -463,11 +490,9 @@ def endpoints_command(u: Upstream) -> str:
     return f"istioctl proxy-config endpoints <pod> --cluster '{u.name}'"
 
 
-def _view(mesh: Mesh, callers: Class, host: str) -> View:
-    ups = upstreams(mesh, callers.proxy)
+def _steps(ups: Upstreams, host: str) -> list[Step]:
     found = list(steps(ups, [host]))
     if not found and not ups.istiod.by_host.get(host):
         through = ups.istiod.leading(host)
         found = [s for s in steps(ups, through) if any(u.host == host for u, _, _ in s.targets)] if through else []
-    viewpoint = callers.viewpoints[0]
-    return View(callers, ups, found, [answer(viewpoint, s) for s in found])
+    return found

@@ -235,15 +235,17 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
 
 def diagnose(host: str, mesh: Mesh) -> Diagnosis:
     """What callers of one host get, and why."""
-    looked = _look(host, mesh)
+    case = Case.of(host, mesh)
+    looked = _look_at(case)
     around = [mesh, *(m for m in mesh.neighbours if m.name in looked.abroad)]
     skipped = (*(s for m in around for s in _unread(m)), *looked.skipped)
-    failing = max(looked.failing)
+    failing = looked.failing
+    routes = tuple(r for v in case.views for r in v.routes)
     return Diagnosis(
         host=host,
         verdict=_verdict(host, around, looked, failing),
         failing_share=failing,
-        routes=(*looked.routes, *(r for r in looked.onward if r not in looked.routes)),
+        routes=(*routes, *dict.fromkeys(r for c in looked.onward for v in c.views for r in v.routes if r not in routes)),
         findings=looked.findings,
         skipped=skipped,
         clean=len(registry()) - len({f.cause for f in looked.findings} | {s.check for s in looked.skipped}),
@@ -289,22 +291,21 @@ class _Looked:
     `services` are those whose endpoints decide what callers hold. Why a host is ill may stand anywhere in their `namespaces`.
     """
 
-    routes: tuple[Route, ...]
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
     services: frozenset[tuple[str, str]]
     namespaces: frozenset[str]
-    beyond: float = 0.0
-    """The part of a rule's requests that fails behind a gateway that it leads to, of the rule where it is largest."""
+    lost: float = 0.0
+    """The part of a rule's requests that clusters and endpoints lose, here or behind a gateway that it leads to, of the rule where it is largest."""
     abroad: Mapping[str, tuple[frozenset[tuple[str, str]], frozenset[str]]] = field(default_factory=dict)
     """The other meshes that calls go on into: their services and namespaces that were looked at."""
-    onward: tuple[Route, ...] = ()
-    """The rules of the gateways that calls go on to."""
+    onward: tuple[Case, ...] = ()
+    """The gateways that calls go on to, as they have the host."""
 
     @property
-    def failing(self) -> tuple[float, ...]:
-        """What fails, each by itself; 0 at least."""
-        return 0.0, self.beyond, *(r.failing_share for r in self.routes), *(f.failing_share for f in self.findings)
+    def failing(self) -> float:
+        """The part of the requests that fails, of the worst rule or finding."""
+        return max([self.lost, *(f.failing_share for f in self.findings)])
 
 
 _THROUGH = " Calls of "
@@ -313,7 +314,8 @@ _FAR = 6
 
 
 def _look(host: str, mesh: Mesh) -> _Looked:
-    return _look_at(Case.of(host, mesh))
+    """A host looked at for a sweep, which keeps nothing of it but what the next one needs."""
+    return replace(_look_at(Case.of(host, mesh)), onward=())
 
 
 def _look_at(case: Case, depth: int = 0) -> _Looked:
@@ -335,7 +337,6 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
             skipped.append(Skipped(cause, mesh.clusters[0].name, f"the check itself failed: {type(error).__name__}: {error}"))
     services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
     services.update((s.hostname, s.namespace) for i in _istiods(mesh) for s in i.by_host.get(case.host, ()))
-    found = tuple(r for v in case.views for r in v.routes)
     services |= case.read | case.also
     namespaces: set[str] = set()
     abroad: dict[str, tuple[frozenset[tuple[str, str]], frozenset[str]]] = {}
@@ -351,12 +352,17 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
                 abroad[name] = known[0] | theirs, known[1] | spaces
     told = list(_told(case, far))
     findings = list(once([*findings, *told]))
-    if findings or any(r.failing_share for r in found):
+    if findings or case.failing_share:
         namespaces.update(ns for _, ns in services)
-    beyond = legs.share((h, max(looked.failing)) for h, looked in far)
-    onward = tuple(dict.fromkeys(r for _, looked in far for r in (*looked.routes, *looked.onward)))
+    beyond = legs.share((h, looked.failing) for h, looked in far)
     return _Looked(
-        found, _ordered(findings), tuple(dict.fromkeys(skipped)), frozenset(services), frozenset(namespaces), beyond, abroad, onward
+        _ordered(findings),
+        tuple(dict.fromkeys(skipped)),
+        frozenset(services),
+        frozenset(namespaces),
+        max(case.failing_share, beyond),
+        abroad,
+        tuple(c for _, looked in far for c in looked.onward) if depth == 0 else (case, *(c for _, looked in far for c in looked.onward)),
     )
 
 
@@ -541,7 +547,7 @@ def whatif(meshes: Sequence[Mesh], changes: Iterable[Change]) -> Whatif:
     introduced: list[Finding] = []
     resolved: list[Finding] = []
     mine = {m.name: [c for c in made if c.cluster in {x.name for x in m.clusters}] for m in meshes}
-    for mesh, then in zip(meshes, Mesh.beside(m.apply(mine[m.name]) for m in meshes), strict=True):
+    for mesh, then in zip(meshes, Mesh.beside(m.imagine(mine[m.name]) for m in meshes), strict=True):
         if not mine[mesh.name] and not (any(mine[m.name] for m in mesh.neighbours) and legs.leads_out(mesh)):
             continue
         ground = sweep(mesh)

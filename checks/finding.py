@@ -29,14 +29,14 @@ class Severity(StrEnum):
     INFO = "info"
 
 
-class Origin(Struct, frozen=True):
+class Origin(Struct, frozen=True, gc=False):
     """Where an object stands when it was read from a file: path as given, line from 1 (0 when unknown)."""
 
     file: str
     line: int = 0
 
 
-class Finding(Struct, frozen=True, kw_only=True):
+class Finding(Struct, frozen=True, kw_only=True, gc=False):
     """One cause in one place, as DESIGN's FINDING: field names and order are the JSON contract.
 
     `failing_share` is 0 to 1. `evidence` are facts, each with its source. `patch` is a whole command or manifest, or None.
@@ -61,7 +61,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     origin: Origin | None = None
 
 
-class Skipped(Struct, frozen=True):
+class Skipped(Struct, frozen=True, gc=False):
     """A check (cause id, or `*` for every one) that could not look in a cluster, and why."""
 
     check: str

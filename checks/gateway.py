@@ -5,8 +5,10 @@ Rules: semantics.md 3.2; pilot/pkg/model/gateway.go and pilot/pkg/networking/cor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from checks import names
 from checks.gatewayapi import BoundGateway
@@ -113,6 +115,13 @@ def _resolve(gateway: BoundGateway, number: int, known: list[Port]) -> list[int]
 
 def merge(mesh: Mesh, ups: Upstreams) -> Merged:
     """The servers of a gateway workload as istiod merges them (model.mergeGateways)."""
+    proxy = ups.proxy
+    cluster = mesh.cluster(proxy.cluster)
+    made_of = ups.istiod, cluster.objects.get(Service, {}).get(proxy.namespace), cluster.get(Pod, proxy.namespace, proxy.pod), proxy
+    return mesh.once(("merged", cluster.name, proxy.namespace, proxy.pod), made_of, lambda: _merge(mesh, ups))
+
+
+def _merge(mesh: Mesh, ups: Upstreams) -> Merged:
     out = Merged()
     known = ports(mesh, ups.proxy)
     seen: set[int] = set()

@@ -6,10 +6,10 @@ Rules: pilot/pkg/config/kube/gateway/{conversion,route_collections,gateway_colle
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from msgspec.structs import replace as struct_replace
+from msgspec.structs import replace
 
 from checks import names
 from checks.resources import (
@@ -340,7 +340,7 @@ class _Converter:
             key = route.namespace if mesh else parent.name
             hosts = self._mesh_hosts(route, ref) if mesh else route.spec.hostnames or ("*",)
             if mesh and ref.port:
-                mine = [replace(r, matches=tuple(struct_replace(m, port=ref.port) for m in r.matches or (HTTPMatch(),))) for r in mine]
+                mine = [replace(r, matches=tuple(replace(m, port=ref.port) for m in r.matches or (HTTPMatch(),))) for r in mine]
                 key += f"/{ref.port}"
             if not mine:
                 continue

@@ -6,11 +6,12 @@ pilot/pkg/model/{push_context,sidecar,destination_rule,virtualservice}.go in ist
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from msgspec.structs import replace as struct_replace
+from msgspec.structs import replace
 
 from checks import attachment, gatewayapi, names, rulesets
 from checks.planes import NEWEST
@@ -75,7 +76,7 @@ class MergedRule:
         over, port_level = _port_level(own.traffic_policy, port)
         if base is None or over is None:
             return over or base
-        return struct_replace(
+        return replace(
             base,
             load_balancer=over.load_balancer if over.load_balancer is not None or port_level else base.load_balancer,
             outlier_detection=over.outlier_detection if over.outlier_detection is not None or port_level else base.outlier_detection,
@@ -131,6 +132,16 @@ class _RuleIndex:
         if separately:
             subsets = list(rule.spec.subsets or ())
             known.append(MergedRule(host, export_to, [rule], subsets, rule.spec.traffic_policy, selector, {s.name: rule for s in subsets}))
+
+    def share(self, other: _RuleIndex) -> None:
+        """Take over the other's lists that say the same, so that who gets the same rule gets the same object."""
+        for mine, theirs in ((self.exact, other.exact), (self.wild, other.wild)):
+            for host, found in mine.items():
+                known = theirs.get(host, ())
+                if len(known) == len(found) and all(
+                    a.export_to == b.export_to and a.origins == b.origins for a, b in zip(found, known, strict=True)
+                ):
+                    mine[host] = theirs[host]
 
     def find(self, host: str) -> list[MergedRule] | None:
         """The rules of the most specific host string that matches."""
@@ -189,14 +200,25 @@ class Istiod:
         """Whether a namespace's sidecars may get something that those of a plain namespace do not, DestinationRules aside."""
         return namespace in self._special or self.sidecar(Proxy("sidecar", self.cluster, namespace, "", {})) is not None
 
-    def ruled(self, host: str) -> frozenset[str]:
-        """The namespaces for whose callers a host, or any host that its rules may lead to, has DestinationRules of their own: in them, or exported to them."""
+    def ruled(self, host: str, *, apart: bool = False) -> frozenset[str]:
+        """The namespaces for whose callers a host, or any host that its rules may lead to, has DestinationRules of their own: in them, or exported to them.
+
+        Without `apart` only those that get other rules than everybody.
+        """
         exact, wild = self._rulers
         return frozenset(
             ns
             for h in self.reached(host)
             for ns in (*exact.get(h, ()), *(ns for w, spaces in wild.items() if names.matches(w, h) for ns in spaces))
+            if apart or self._differs(h, ns)
         )
+
+    def _differs(self, host: str, namespace: str) -> bool:
+        """Whether callers of a namespace get other DestinationRules for a host than those of a namespace that nothing names."""
+        found = list(self.by_host_and_namespace.get(host, {}).values())
+        if len(found) != 1:
+            return bool(found)
+        return self.destination_rules(namespace, found[0]) != self.destination_rules("", found[0])
 
     @cached_property
     def _rulers(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
@@ -255,21 +277,22 @@ class Istiod:
 
     @cached_property
     def _special(self) -> frozenset[str]:
-        found = {self.config.root_namespace}
+        found = {self.config.root_namespace, *self._sidecars}
         private, exported, _ = self._by_gateway
-        found.update(ns for ns, _ in (*private, *exported))
-        for s in self.services:
-            if not s.kubernetes:
-                found.add(s.namespace)
-            to = self.exported(s)
-            if "*" not in to:
-                found.update(s.namespace if e == "." else e for e in to)
+        found.update(ns for ns, gateway in (*private, *exported) if gateway == "mesh")
+        for host in self.crowded:
+            found.update(self.by_host_and_namespace[host])
+        found.update(self._named)
         for r in self.rulesets:
             if r.gateway_api:
                 found.add(r.namespace)
             found.update(m.source_namespace for m in r.matches if m.source_namespace)
-        found.update(s.namespace for s in self._sidecars)
         return frozenset(found)
+
+    @cached_property
+    def crowded(self) -> frozenset[str]:
+        """Hosts that services of several namespaces have: which one a caller gets depends on its namespace."""
+        return frozenset(h for h, spaces in self.by_host_and_namespace.items() if len(spaces) > 1)
 
     def all(self, kind: type[Resource]) -> list[Resource]:
         """Every object of a configuration kind."""
@@ -300,11 +323,13 @@ class Istiod:
         for entry in self.all(ServiceEntry):
             if isinstance(entry, ServiceEntry):
                 everything += from_entry(entry, self.cluster, self._annotations(entry.namespace))
-        for alias in [s for s in everything if s.resolution == "alias"]:
-            target = self._resolve_alias(alias, merged)
-            for concrete in everything:
-                if concrete.hostname == target and concrete.resolution != "alias":
-                    concrete.aliases = (*concrete.aliases, alias.hostname)
+        aliases: dict[str | None, list[str]] = {}
+        for alias in everything:
+            if alias.resolution == "alias":
+                aliases.setdefault(self._resolve_alias(alias, merged), []).append(alias.hostname)
+        for concrete in everything if aliases else ():
+            if concrete.resolution != "alias" and concrete.hostname in aliases:
+                concrete.aliases = (*concrete.aliases, *aliases[concrete.hostname])
         return oldest_first(everything)
 
     @staticmethod
@@ -336,6 +361,14 @@ class Istiod:
                 spaces[s.namespace] = s
         return out
 
+    def cluster_local(self, host: str) -> bool:
+        """Whether this host's endpoints stay in the caller's cluster."""
+        return bool(names.most_specific(host, *self._cluster_local))
+
+    @cached_property
+    def _cluster_local(self) -> tuple[dict[str, bool], dict[str, bool]]:
+        return self.config.cluster_local
+
     def exported(self, service: HostService) -> frozenset[str]:
         """A service's exportTo, or the mesh's default."""
         return service.export_to or frozenset(self.config.default_service_export_to or ("*",))
@@ -349,15 +382,38 @@ class Istiod:
 
     def exported_to(self, namespace: str) -> list[HostService]:
         """Services that a namespace sees: those exported to it by name first, then the public ones, each oldest first."""
-        return self._named(self.services, namespace) + self._public
+        return [*self._named.get(namespace, ()), *self._public]
+
+    @cached_property
+    def _named(self) -> dict[str, list[HostService]]:
+        """For each namespace the services that are exported to it by name, oldest first."""
+        out: dict[str, list[HostService]] = {}
+        for s in self.services:
+            to = self.exported(s)
+            if "*" not in to and "~" not in to:
+                for ns in dict.fromkeys(s.namespace if e == "." else e for e in to):
+                    out.setdefault(ns, []).append(s)
+        return out
+
+    def exported_from(self, spaces: Iterable[str], namespace: str) -> list[HostService]:
+        """Of the services that a namespace sees those of some namespaces, in the same order."""
+        wanted = set(spaces)
+        index = self._public_by_namespace
+        near = sorted((place for ns in wanted for place in index.get(ns, ())), key=lambda place: place[0])
+        return [*(s for s in self._named.get(namespace, ()) if s.namespace in wanted), *(s for _, s in near)]
+
+    @cached_property
+    def _public_by_namespace(self) -> dict[str, list[tuple[int, HostService]]]:
+        out: dict[str, list[tuple[int, HostService]]] = {}
+        for i, s in enumerate(self._public):
+            out.setdefault(s.namespace, []).append((i, s))
+        return out
 
     def in_order(self, services: Iterable[HostService], namespace: str) -> list[HostService]:
         """Those of some services that a namespace sees, in the order in which istiod meets them for it (exported_to)."""
         known = list(services)
-        return self._named(known, namespace) + [s for s in known if "*" in self.exported(s)]
-
-    def _named(self, services: Iterable[HostService], namespace: str) -> list[HostService]:
-        return [s for s in services if "*" not in (to := self.exported(s)) and "~" not in to and self.visible(s, namespace)]
+        named = [s for s in known if "*" not in (to := self.exported(s)) and "~" not in to and self.visible(s, namespace)]
+        return [*named, *(s for s in known if "*" in self.exported(s))]
 
     @cached_property
     def _public(self) -> list[HostService]:
@@ -405,6 +461,14 @@ class Istiod:
                         (private if to == r.namespace else exported).setdefault((to, g), []).append(r)
         return private, exported, public
 
+    @cached_property
+    def public_rules(self) -> dict[str, list[tuple[int, RuleSet]]]:
+        """The public rulesets of sidecars by the namespace that they stand in, with their place among all of them."""
+        out: dict[str, list[tuple[int, RuleSet]]] = {}
+        for i, r in enumerate(self._by_gateway[2].get("mesh", ())):
+            out.setdefault(r.namespace, []).append((i, r))
+        return out
+
     def rulesets_for(self, namespace: str, gateway: str) -> list[RuleSet]:
         """What a namespace's proxies get for a gateway name: private, exported to it, public; of these its own Gateway API routes first."""
         private, exported, public = self._by_gateway
@@ -431,6 +495,9 @@ class Istiod:
                 exported.setdefault(ns, _RuleIndex()).add(rule, host, to)
             elif ns == self.config.root_namespace:
                 root.add(rule, host, to)
+        for ns, index in local.items():
+            if ns in exported:
+                index.share(exported[ns])
         return local, exported, root
 
     def destination_rules(self, namespace: str, service: HostService) -> list[MergedRule]:
@@ -457,9 +524,12 @@ class Istiod:
         return plain
 
     @cached_property
-    def _sidecars(self) -> list[Sidecar]:
+    def _sidecars(self) -> dict[str, list[Sidecar]]:
+        out: dict[str, list[Sidecar]] = {}
         found = [s for s in self.all(Sidecar) if isinstance(s, Sidecar)]
-        return sorted(found, key=lambda s: (s.spec.workload_selector is None, s.created, s.name, s.namespace))
+        for s in sorted(found, key=lambda s: (s.spec.workload_selector is None, s.created, s.name, s.namespace)):
+            out.setdefault(s.namespace, []).append(s)
+        return out
 
     def sidecar(self, proxy: Proxy) -> Sidecar | None:
         """The Sidecar that scopes a proxy: selecting, the namespace's, the root namespace's, or none. Gateways and waypoints have none."""
@@ -472,15 +542,21 @@ class Istiod:
         root = self.config.root_namespace
         own = [
             s
-            for s in self._sidecars
-            if s.namespace == proxy.namespace and (s.spec.workload_selector is None or s.spec.workload_selector.matches(proxy.labels))
+            for s in self._sidecars.get(proxy.namespace, ())
+            if s.spec.workload_selector is None or s.spec.workload_selector.matches(proxy.labels)
         ]
-        return own + [s for s in self._sidecars if s.namespace == root != proxy.namespace and s.spec.workload_selector is None]
+        shared = self._sidecars.get(root, ()) if root != proxy.namespace else ()
+        return own + [s for s in shared if s.spec.workload_selector is None]
 
     def scope(self, proxy: Proxy) -> Scope:
-        """What a proxy sees; computed once for all that see the same."""
+        """What a proxy sees; computed once for all that see the same, as the sidecars of all namespaces do that nothing sets apart."""
         sidecar = self.sidecar(proxy)
-        key = (proxy.kind if proxy.kind == "sidecar" else "gateway", proxy.namespace, sidecar.ref if sidecar else "")
+        plain = proxy.kind == "sidecar" and sidecar is None and proxy.namespace not in self._special
+        key = (
+            proxy.kind if proxy.kind == "sidecar" else "gateway",
+            "" if plain else proxy.namespace,
+            sidecar.ref if sidecar else "",
+        )
         if key not in self._scopes:
             self._scopes[key] = Scope(self, proxy.namespace, sidecar, gateway=proxy.kind != "sidecar")
         return self._scopes[key]
@@ -542,11 +618,15 @@ class Listener:
                     part.exact.add(name)
                 part.all.append(name)
         self._hosts = hosts
+        self._excluding = any(part.excluded for part in hosts.values())
+        self._everything = not self._excluding and hosts.keys() == {"*"} and "*" in hosts["*"].all
         self.rulesets = self._select_rulesets(istiod, namespace)
         self.services = self._select_services(istiod, namespace)
 
     def excludes(self, namespace: str, host: str) -> bool:
         """Whether an egress host that begins with `~` keeps a host of a namespace out."""
+        if not self._excluding:
+            return False
         return any(part.excludes(host) for part in (self._hosts.get(namespace), self._hosts.get("*")) if part is not None)
 
     def _select_rulesets(self, istiod: Istiod, namespace: str) -> list[RuleSet]:
@@ -561,18 +641,28 @@ class Listener:
                 out.append(r)
                 seen.add(r)
 
-        for source in (private.get((namespace, "mesh"), []), exported.get((namespace, "mesh"), []), public.get("mesh", [])):
-            for own_api in (True, False):
-                for r in source:
-                    if own_api == (r.gateway_api and r.namespace == namespace):
-                        add(r, self._hosts.get(r.namespace))
-                        add(r, self._hosts.get("*"))
+        shown = public.get("mesh", [])
+        if "*" not in self._hosts:
+            shown = [r for _, r in sorted((place for ns in self._hosts for place in istiod.public_rules.get(ns, ())), key=itemgetter(0))]
+        for source in (private.get((namespace, "mesh"), []), exported.get((namespace, "mesh"), []), shown):
+            own = [r for r in source if r.gateway_api and r.namespace == namespace]
+            for r in (*own, *(r for r in source if not (r.gateway_api and r.namespace == namespace))) if own else source:
+                if self._everything:
+                    if r not in seen:
+                        out.append(r)
+                        seen.add(r)
+                    continue
+                add(r, self._hosts.get(r.namespace))
+                add(r, self._hosts.get("*"))
         return out
 
     def _select_services(self, istiod: Istiod, namespace: str) -> list[HostService]:
         imported: list[HostService] = []
         everywhere = self._hosts.get("*")
-        for s in istiod.exported_to(namespace):
+        visible = istiod.exported_to(namespace) if everywhere is not None else istiod.exported_from(self._hosts, namespace)
+        if self._everything and not self.match_port:
+            imported, visible = visible, []
+        for s in visible:
             own = self._hosts.get(s.namespace)
             if self.excludes(s.namespace, s.hostname):
                 continue
@@ -583,6 +673,8 @@ class Listener:
                     imported.append(found if aliases == found.aliases else replace(found, aliases=aliases))
                     break
         chosen: dict[str, tuple[str, bool]] = {}
+        if not istiod.crowded:
+            return imported
         for s in imported:
             known = chosen.get(s.hostname)
             if known is None or s.namespace == namespace or (not known[1] and s.kubernetes and known[0] != namespace):
@@ -650,15 +742,31 @@ class Listener:
             for h in r.hosts:
                 if names.is_wildcard(h):
                     wild.append((h.lower(), i))
-                else:
-                    exact.setdefault(h.lower(), []).append(i)
+                elif i not in (known := exact.setdefault(h.lower(), [])):
+                    known.append(i)
         return exact, wild
+
+    def naming(self, host: str) -> list[RuleSet]:
+        """The rulesets one of whose hosts is a service's, or covers it, in order: those of TCP and TLS, which tell cases apart."""
+        some = self.rulesets if names.is_wildcard(host) else self.candidates(host)
+        return [r for r in some if any(names.matches(h, host) for h in r.hosts)]
+
+    @cached_property
+    def aliased(self) -> dict[str, list[HostService]]:
+        """Its services by each host that is an alias of them."""
+        out: dict[str, list[HostService]] = {}
+        for s in self.services:
+            for a in s.aliases:
+                out.setdefault(a, []).append(s)
+        return out
 
     def candidates(self, host: str) -> list[RuleSet]:
         """The rulesets whose hosts could mean this one, in order."""
         exact, wild = self.rulesets_by_host
-        positions = set(exact.get(host.lower(), ()))
-        positions.update(i for w, i in wild if names.matches(w, host.lower()))
+        host = host.lower()
+        if not wild:
+            return [self.rulesets[i] for i in exact.get(host, ())]
+        positions = {*exact.get(host, ()), *(i for w, i in wild if names.matches(w, host))}
         return [self.rulesets[i] for i in sorted(positions)]
 
 
@@ -687,6 +795,9 @@ class Scope:
             for r in listener.rulesets:
                 for host, ports in r.destinations(self.namespace).items():
                     spaces = self.istiod.by_host_and_namespace.get(host, {})
+                    known = out.get(host)
+                    if known is not None and len(spaces) == 1 and known.namespace in spaces and spaces[known.namespace] is known:
+                        continue  # nothing of it is missing
                     ns = self.namespace if self.namespace in spaces else self.istiod.best_namespace(host, self.namespace)
                     if ns:
                         self._pull(out, listener, spaces[ns], ports)
@@ -703,6 +814,21 @@ class Scope:
             narrowed = service if len(kept) == len(service.ports) else service.with_ports(kept) if kept else None
         if narrowed is not None:
             _append(out, narrowed)
+
+    def holds(self, host: str) -> bool:
+        """Whether a sidecar may have a rule for a host: a service or a ruleset of some listener has it."""
+        exact, wild = self._held
+        host = host.lower()
+        return host in exact or any(names.matches(w, host) for w in wild)
+
+    @cached_property
+    def _held(self) -> tuple[set[str], set[str]]:
+        exact: set[str] = set()
+        wild: set[str] = set()
+        for li in self.listeners:
+            exact.update(li.named, li.rulesets_by_host[0])
+            wild.update(w for w, _ in li.rulesets_by_host[1])
+        return exact, wild
 
     def listener_for(self, port: int) -> Listener | None:
         """The egress listener that a port's routes come from: the first without a port, or with this one."""

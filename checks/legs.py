@@ -15,7 +15,6 @@ from checks import gateway, names
 from checks.binding import covers, gates
 from checks.case import Case, View
 from checks.resources import APIHTTPRoute, DestinationRule, Pod, Service, ServiceEntry
-from checks.routes import answer
 from checks.rulesets import describe
 from checks.viewpoints import Class
 
@@ -377,9 +376,7 @@ def further(hop: Hop) -> Case | None:
     served = hop.lacks and any(True for g in hop.gates for _ in gateway.routes(g.ups, _spellings(hop.host)))
     if not hop.host or served:
         return None  # a gateway that serves the host, and not where it is entered, lacks nothing by itself
-    views = [
-        View(Class(g.ups.proxy, (g.viewpoint,)), g.ups, list(steps), [answer(g.viewpoint, s) for s in steps]) for g, steps in hop.steps
-    ]
+    views = [View(Class(g.ups.proxy, (g.viewpoint,), g.ups.istiod, g.ups.scope), g.ups, list(steps)) for g, steps in hop.steps]
     return Case(hop.title, hop.mesh, views)
 
 

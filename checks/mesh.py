@@ -6,6 +6,8 @@ every change of pods, endpoints and workloads; what was indexed of a namespace s
 
 from __future__ import annotations
 
+import sys
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -169,7 +171,9 @@ class Mesh:
         self._by_name = {c.name: c for c in self.clusters}
         self._istiods: dict[str, Istiod] = {}
         self._memo: dict[Any, tuple[Any, Any]] = {}
+        self._under: ChainMap[Any, tuple[Any, Any]] = ChainMap()
         self._ids: dict[str, str] = {}
+        self._here: dict[tuple[str, ...], Any] = {}
         self._shards: dict[tuple[str, str, str], tuple[IstioEndpoint, ...]] = {}
 
     @staticmethod
@@ -190,15 +194,25 @@ class Mesh:
 
     def apply(self, changes: Iterable[Change], read_at: float | None = None) -> Mesh:
         """This mesh after some changes. Kinds in RUNTIME leave the control planes' view as it is."""
+        return self.replace(self._after(changes), read_at)
+
+    def _after(self, changes: Iterable[Change]) -> Iterator[Cluster]:
         by_cluster: dict[str, list[Change]] = {}
         for c in changes:
             by_cluster.setdefault(c.cluster, []).append(c)
-        return self.replace((c.apply(by_cluster[c.name]) if c.name in by_cluster else c for c in self.clusters), read_at)
+        return (c.apply(by_cluster[c.name]) if c.name in by_cluster else c for c in self.clusters)
 
-    def replace(self, clusters: Iterable[Cluster], read_at: float | None = None) -> Mesh:
+    def imagine(self, changes: Iterable[Change]) -> Mesh:
+        """This mesh after changes that nobody has made: it takes over what is known, and leaves this one's knowledge as it is."""
+        return self.replace(self._after(changes), imagined=True)
+
+    def replace(self, clusters: Iterable[Cluster], read_at: float | None = None, *, imagined: bool = False) -> Mesh:
         """The mesh of these newer states of its clusters; everything that was worked out of unchanged parts is kept."""
         new = Mesh(self.name, clusters, self.read_at if read_at is None else read_at)
-        new._memo = self._memo
+        if imagined:
+            new._under = ChainMap(self._memo, *self._under.maps)
+        else:
+            new._memo, new._under = self._memo, self._under
         new.neighbours = self.neighbours
         if [c.name for c in self.clusters] == [c.name for c in new.clusters] and all(map(_same_plane, self.clusters, new.clusters)):
             new._istiods = self._istiods
@@ -207,6 +221,8 @@ class Mesh:
     def once(self, key: Any, made_of: Any, make: Callable[[], _T]) -> _T:
         """A value worked out once for as long as the things that it is made of are the same objects; the same object while it stays equal."""
         known = self._memo.get(key)
+        if known is None and len(self._under.maps) > 1:
+            known = self._under.get(key)
         if known is not None and len(known[0]) == len(made_of) and all(map(is_, known[0], made_of)):
             return cast("_T", known[1])
         value = make()
@@ -214,6 +230,12 @@ class Mesh:
             value = known[1]
         self._memo[key] = made_of, value
         return value
+
+    def now(self, key: tuple[str, ...], make: Callable[[], _T]) -> _T:
+        """A value worked out once for this instant: what `once` would have to compare each time that it is asked."""
+        if key not in self._here:
+            self._here[key] = make()
+        return cast("_T", self._here[key])
 
     # --- what could not be read ----------------------------------------------------------------------------------------------
 
@@ -272,6 +294,9 @@ class Mesh:
 
     def planes(self, cluster: Cluster) -> tuple[Plane, ...]:
         """The control planes that run in a cluster, by revision."""
+        return self.now(("planes", cluster.name), partial(self._planes, cluster))
+
+    def _planes(self, cluster: Cluster) -> tuple[Plane, ...]:
         spaces = sorted({c.namespace for c in cluster.all(ConfigMap)} | {"istio-system"})
         made_of = tuple(cluster.objects.get(kind, {}).get(ns) for kind in (Deployment, Pod) for ns in spaces)
 
@@ -283,6 +308,9 @@ class Mesh:
 
     def plane(self, cluster: Cluster, revision: str = "") -> Plane:
         """The control plane of a revision in a cluster; of an unknown one, and without any, the default one; what nothing says is the newest."""
+        return self.now(("plane", cluster.name, revision), partial(self._plane, cluster, revision))
+
+    def _plane(self, cluster: Cluster, revision: str) -> Plane:
         known = {p.revision: p for p in self.planes(cluster)}
         return known.get(revision) or known.get("default") or known.get("") or next(iter(known.values()), NEWEST)
 
@@ -294,7 +322,9 @@ class Mesh:
     def revision(self, cluster: Cluster, pod: Pod) -> str:
         """The control plane that a pod's proxy listens to, where there are several to choose from; else empty."""
         known = self.planes(cluster)
-        own = revision_of(pod) if len(known) > 1 else ""
+        if len(known) < 2:
+            return ""
+        own = revision_of(pod)
         return own if own in {p.revision for p in known} and own != self.plane(cluster).revision else ""
 
     def istiod(self, cluster: str, revision: str = "") -> Istiod:
@@ -308,6 +338,10 @@ class Mesh:
         made = self._make_istiod(holder, revision) if holder.name == cluster else self.istiod(holder.name, revision)
         self._istiods[key] = made
         return made
+
+    def istiods(self) -> object:
+        """What is another object whenever any control plane's view of the configuration is."""
+        return self._istiods
 
     def _make_istiod(self, holder: Cluster, revision: str) -> Istiod:
         ordered = [holder, *(c for c in self.clusters if c is not holder)]
@@ -346,6 +380,9 @@ class Mesh:
 
     def config_map(self, cluster: Cluster, revision: str = "") -> ConfigMap | None:
         """Istiod's ConfigMap: that of its revision, else `istio`, else the first `istio-<revision>`, in the namespace where istiod runs."""
+        return self.now(("config map", cluster.name, revision), partial(self._config_map, cluster, revision))
+
+    def _config_map(self, cluster: Cluster, revision: str) -> ConfigMap | None:
         found = [c for c in cluster.all(ConfigMap) if c.name == "istio" or c.name.startswith("istio-")]
         found = [c for c in found if "mesh" in (c.data or {})]
         own = f"istio-{revision or self.plane(cluster).revision}"
@@ -353,6 +390,9 @@ class Mesh:
 
     def config(self, cluster: Cluster, revision: str = "") -> MeshConfig:
         """MeshConfig of a cluster's control plane; istiod's defaults when there is none or it cannot be understood."""
+        return self.now(("config", cluster.name, revision), partial(self._config, cluster, revision))
+
+    def _config(self, cluster: Cluster, revision: str) -> MeshConfig:
         found = self.config_map(cluster, revision)
         text = (found.data or {}).get("mesh", "") if found else ""
 
@@ -369,6 +409,9 @@ class Mesh:
 
     def networks(self, cluster: Cluster) -> MeshNetworks:
         """MeshNetworks of a cluster's control plane."""
+        return self.now(("networks", cluster.name), partial(self._networks, cluster))
+
+    def _networks(self, cluster: Cluster) -> MeshNetworks:
         found = self.config_map(cluster)
         text = (found.data or {}).get("meshNetworks", "") if found else ""
 
@@ -384,16 +427,18 @@ class Mesh:
 
     def network(self, cluster: Cluster, address: str, labels: Mapping[str, str]) -> str:
         """The network of an address: pod label, system namespace's label, meshNetworks (controller.Network)."""
-        if own := labels.get(NETWORK):
-            return own
+        return self._around(cluster).network(address, labels)
+
+    def _system_network(self, cluster: Cluster) -> str:
         config = self.config(cluster)
         system = cluster.get(Namespace, "", config.root_namespace) or cluster.get(Namespace, "", "istio-system")
-        if system is not None and (shared := system.labels.get(NETWORK)):
-            return shared
-        return self.networks(cluster).of(self.cluster_id(cluster), address)
+        return system.labels.get(NETWORK, "") if system is not None else ""
 
     def network_gateways(self) -> list[NetworkGateway]:
         """The gateways to each network, from labelled Services of every cluster (kube/controller/network.go)."""
+        return self.now(("network gateways",), self._network_gateways)
+
+    def _network_gateways(self) -> list[NetworkGateway]:
         made_of = tuple(c.objects.get(Service) for c in self.clusters)
 
         def find() -> list[NetworkGateway]:
@@ -414,15 +459,16 @@ class Mesh:
 
     def localities(self, cluster: Cluster) -> Mapping[str, str]:
         """region/zone/subzone of each node that has one: all that is read of nodes, which report every few seconds."""
-        return self.once(
-            ("localities", cluster.name),
-            (cluster.objects.get(Node),),
-            lambda: {n.name: place for n in cluster.all(Node) if (place := _locality(n))},
-        )
+
+        def find() -> Mapping[str, str]:
+            return {n.name: place for n in cluster.all(Node) if (place := _locality(n))}
+
+        key = "localities", cluster.name
+        return self.now(key, lambda: self.once(key, (cluster.objects.get(Node),), find))
 
     def locality(self, cluster: Cluster, pod: Pod) -> str:
         """region/zone/subzone of a pod: its label istio-locality, else its node's labels (controller.getPodLocality)."""
-        return locality_label(pod.labels) or self.localities(cluster).get(pod.spec.node_name, "")
+        return self._around(cluster).locality(pod)
 
     def proxy(self, cluster: Cluster, pod: Pod, kind: str) -> Proxy:
         """A pod's proxy as istiod knows it."""
@@ -447,19 +493,10 @@ class Mesh:
 
         return self.once(("slices", cluster.name, namespace), (space,), index).get(service, ())
 
-    def workload(self, cluster: Cluster, pod: Pod) -> str:
+    @staticmethod
+    def workload(cluster: Cluster, pod: Pod) -> str:
         """What owns a pod, as `Deployment name`; the pod itself when nothing does."""
-        for owner in pod.metadata.owner_references:
-            if owner.kind == "ReplicaSet":
-                rs = cluster.get(ReplicaSet, pod.namespace, owner.name)
-                above = next((o for o in rs.metadata.owner_references if o.kind), None) if rs else None
-                if above is not None:
-                    return f"{above.kind} {above.name}"
-                template = pod.labels.get("pod-template-hash")
-                if template and owner.name.endswith(f"-{template}"):
-                    return f"Deployment {owner.name[: -len(template) - 1]}"
-            return f"{owner.kind} {owner.name}"
-        return f"Pod {pod.name}"
+        return _workload(cluster, pod)
 
     def workloads(self, namespace: str) -> Iterator[tuple[Cluster, Workload]]:
         """Every Deployment, StatefulSet and DaemonSet of a namespace, in every cluster, by kind and name."""
@@ -508,7 +545,7 @@ class Mesh:
     def _read_slices(self, cluster: Cluster, slices: Iterable[EndpointSlice], service: Service | None) -> Iterator[IstioEndpoint]:
         seen: set[tuple[str, str]] = set()
         draining = bool(service and service.labels.get(PERSISTENT))
-        made: dict[str, IstioEndpoint] = {}
+        around = self._around(cluster)
         for s in sorted(slices, key=lambda s: s.name):
             if s.address_type == "FQDN":
                 continue
@@ -518,57 +555,42 @@ class Mesh:
                     pod, expected = self._pod_of(cluster, s.namespace, address, e)
                     if pod is None and expected:
                         continue
-                    shape = (
-                        self._endpoint(cluster, pod, address, s.namespace)
-                        if pod is not None
-                        else made.setdefault(address, self._endpoint(cluster, None, address, s.namespace))
-                    )
+                    reason = _why(health, pod)
+                    shape: IstioEndpoint | None = None
                     for port in s.ports or ():
                         key = address, port.name or ""
                         if key in seen:
                             continue
                         seen.add(key)
-                        yield shape.copy(
-                            address=address,
-                            port=port.port or 0,
-                            port_name=port.name or "",
-                            health=health,
-                            reason=_why(health, pod),
-                        )
+                        if shape is None:
+                            shape = around.endpoint(pod, address, s.namespace, port.port or 0, port.name or "", health, reason)
+                            yield shape
+                        else:
+                            yield shape.copy(port=port.port or 0, port_name=port.name or "")
         if service is not None:
             yield from self._selected_entries(cluster, service)
 
     def _pod_of(self, cluster: Cluster, namespace: str, address: str, e: SliceEndpoint) -> tuple[Pod | None, bool]:
         ref = e.target_ref
-        if ref is not None and ref.kind == "Pod":
-            return cluster.get(Pod, ref.namespace or namespace, ref.name), True
         space = cluster.within(Pod, namespace)
+        if ref is not None and ref.kind == "Pod":
+            return (space if ref.namespace in ("", namespace) else cluster.within(Pod, ref.namespace)).get(ref.name), True
 
         def index() -> dict[str, Pod]:
             return {p.status.pod_ip: p for _, p in sorted(space.items()) if p.status.pod_ip and p.ready}
 
         return self.once(("pods by address", cluster.name, namespace), (space,), index).get(address), False
 
-    def _endpoint(self, cluster: Cluster, pod: Pod | None, address: str, namespace: str) -> IstioEndpoint:
-        labels = pod.labels if pod else {}
-        locality = self.locality(cluster, pod) if pod else ""
-        node = pod.spec.node_name if pod else ""
-        network = self.network(cluster, pod.status.pod_ip if pod else address, labels)
-        cid = self.cluster_id(cluster)
-        return IstioEndpoint(
-            address=address,
-            port=0,
-            port_name="",
-            labels=augment(labels, cid, locality, node, network),
-            network=network,
-            cluster=cid,
-            locality=locality,
-            health="healthy",
-            tls=labels.get("security.istio.io/tlsMode") == "istio",
-            node=node,
-            workload=self.workload(cluster, pod) if pod else "",
-            namespace=pod.namespace if pod else namespace,
-            tunnel=bool(pod and pod.annotations.get("ambient.istio.io/redirection") == "enabled"),
+    def _around(self, cluster: Cluster) -> _Around:
+        return self.now(
+            ("around", cluster.name),
+            lambda: _Around(
+                cluster,
+                self.cluster_id(cluster),
+                self.localities(cluster),
+                self.now(("system network", cluster.name), partial(self._system_network, cluster)),
+                self.networks(cluster),
+            ),
         )
 
     def _selected_entries(self, cluster: Cluster, service: Service) -> Iterator[IstioEndpoint]:
@@ -668,13 +690,80 @@ class Mesh:
     def _instances(self, cluster: Cluster, namespace: str) -> list[WorkloadInstance]:
         """Pods and WorkloadEntries that a ServiceEntry of a namespace may select, in istiod's order."""
         out = [
-            pod_instance(p, self._endpoint(c, p, p.status.pod_ip, namespace))
+            pod_instance(p, self._around(c).endpoint(p, p.status.pod_ip, namespace))
             for c in self.clusters
             for p in c.within(Pod, namespace).values()
             if p.ready and p.status.pod_ip and not p.spec.host_network
         ]
         out += [wi for we in cluster.within(WorkloadEntry, namespace).values() if (wi := self._entry_instance(cluster, we)) is not None]
         return sorted(out, key=lambda w: (w.kind != "pod", w.namespace, w.name))
+
+
+class _Around(NamedTuple):
+    """What of a cluster every endpoint of it has to do with: its ID, its nodes' localities, the network of its system namespace, meshNetworks."""
+
+    cluster: Cluster
+    cid: str
+    localities: Mapping[str, str]
+    shared: str
+    networks: MeshNetworks
+
+    def locality(self, pod: Pod) -> str:
+        return locality_label(pod.labels) or self.localities.get(pod.spec.node_name, "")
+
+    def network(self, address: str, labels: Mapping[str, str]) -> str:
+        return labels.get(NETWORK) or self.shared or (self.networks.of(self.cid, address) if self.networks.networks else "")
+
+    def endpoint(
+        self,
+        pod: Pod | None,
+        address: str,
+        namespace: str,
+        port: int = 0,
+        port_name: str = "",
+        health: Health = "healthy",
+        reason: str = "",
+    ) -> IstioEndpoint:
+        """An address as istiod keeps it, with what its pod says of it."""
+        cid = self.cid
+        if pod is None:
+            network = self.network(address, {})
+            labels = augment({}, cid, "", "", network)
+            return IstioEndpoint(address, port, port_name, labels, network, cid, "", health, tls=False, namespace=namespace, reason=reason)
+        own, node = pod.labels, pod.spec.node_name
+        locality = self.locality(pod)
+        network = self.network(pod.status.pod_ip, own)
+        return IstioEndpoint(
+            address,
+            port,
+            port_name,
+            augment(own, cid, locality, node, network),
+            network,
+            cid,
+            locality,
+            health,
+            own.get("security.istio.io/tlsMode") == "istio",
+            node,
+            _workload(self.cluster, pod),
+            pod.namespace,
+            0,
+            reason,
+            pod.annotations.get("ambient.istio.io/redirection") == "enabled",
+        )
+
+
+def _workload(cluster: Cluster, pod: Pod) -> str:
+    for owner in pod.metadata.owner_references:
+        if owner.kind == "ReplicaSet":
+            rs = cluster.within(ReplicaSet, pod.namespace).get(owner.name)
+            above = next((o for o in rs.metadata.owner_references if o.kind), None) if rs else None
+            if above is not None:
+                return f"{above.kind} {above.name}"
+            template = pod.labels.get("pod-template-hash")
+            if template and owner.name.endswith(f"-{template}"):
+                return sys.intern(f"Deployment {owner.name[: -len(template) - 1]}")
+        return f"{owner.kind} {owner.name}"
+    return f"Pod {pod.name}"
 
 
 PERSISTENT = "istio.io/persistent-session"

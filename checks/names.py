@@ -6,6 +6,7 @@ Rules: semantics.md 3.1; pkg/config/host/name.go, names.go and pilot/pkg/model/c
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,11 +18,17 @@ _T = TypeVar("_T")
 DOMAIN = "cluster.local"
 
 
-@lru_cache(maxsize=1 << 17)
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_is_v4 = re.compile(rf"{_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE}").fullmatch
+
+
 def is_ip(text: str) -> bool:
     """Whether `text` is an IP address (no prefix length)."""
-    if not text or (text[0] not in "0123456789:" and ":" not in text):
-        return False
+    return _is_v4(text) is not None or (":" in text and _is_v6(text))
+
+
+@lru_cache(maxsize=1 << 12)
+def _is_v6(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -6,11 +6,14 @@ Rules: semantics.md 3.6, 3.7, 3.9; pilot/pkg/serviceregistry/{kube,serviceentry,
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from checks import names
 from checks.resources import (
@@ -26,7 +29,7 @@ from checks.resources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 Resolution = Literal["static", "dns", "dns_round_robin", "none", "dynamic_dns", "alias"]
 Health = Literal["healthy", "unhealthy", "draining", "terminating"]
@@ -104,8 +107,7 @@ class HostPort(Struct, frozen=True, gc=False):
         return (self.number, self.name, self.protocol) == (other.number, other.name, other.protocol)
 
 
-@dataclass(slots=True, eq=False)
-class HostService:
+class HostService(Struct, eq=False, gc=False):
     """What istiod calls a Service: one host in one namespace from one registry. Compared by identity, as istiod does."""
 
     hostname: str
@@ -122,11 +124,11 @@ class HostService:
     address: str
     sources: tuple[tuple[str, str], ...]
     """Who defined it: (cluster, ref)."""
-    vips: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    vips: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     external_name: str = ""
     node_local: bool = False
     traffic_distribution: str = ""
-    target_overrides: Mapping[int, int] = field(default_factory=dict)
+    target_overrides: Mapping[int, int] = msgspec.field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
     def port(self, number: int) -> HostPort | None:
@@ -140,7 +142,7 @@ class HostService:
 
     def with_ports(self, ports: tuple[HostPort, ...]) -> HostService:
         """A copy that has only these ports, as a Sidecar's listener or a VirtualService's destination narrows it."""
-        return HostService(**{f: getattr(self, f) for f in self.__slots__} | {"ports": ports})
+        return replace(self, ports=ports)
 
     @property
     def dns(self) -> bool:
@@ -148,8 +150,7 @@ class HostService:
         return self.resolution in {"dns", "dns_round_robin"}
 
 
-@dataclass(slots=True, eq=False)
-class IstioEndpoint:
+class IstioEndpoint(Struct, eq=False, gc=False):
     """What istiod keeps of one endpoint: address (`ip` or a DNS name), port, the Service port's name, and what filters look at."""
 
     address: str
@@ -170,7 +171,7 @@ class IstioEndpoint:
 
     def copy(self, **changes: object) -> IstioEndpoint:
         """A copy with some fields changed."""
-        return IstioEndpoint(**{f: getattr(self, f) for f in self.__slots__} | changes)
+        return replace(self, **changes)
 
     @property
     def at(self) -> str:
@@ -273,8 +274,9 @@ class MeshConfig(Struct, rename="camel"):
             said.get(k, "").lower() == "true" for k in ("ISTIO_META_DNS_AUTO_ALLOCATE", "PILOT_ENABLE_IP_AUTOALLOCATE")
         )
 
-    def cluster_local(self, host: str) -> bool:
-        """Whether this host's endpoints stay in the caller's cluster (pilot/pkg/model/cluster_local.go)."""
+    @property
+    def cluster_local(self) -> tuple[dict[str, bool], dict[str, bool]]:
+        """The hosts whose endpoints stay in the caller's cluster, and those of them that do not: exact ones and wildcards (pilot/pkg/model/cluster_local.go)."""
         defaults = [
             f"*.kube-system.svc.{names.DOMAIN}",
             f"kubernetes.default.svc.{names.DOMAIN}",
@@ -289,7 +291,7 @@ class MeshConfig(Struct, rename="camel"):
                 (wild if names.is_wildcard(h) else exact)[h] = s.settings.cluster_local
         for d in defaults:
             (wild if names.is_wildcard(d) else exact)[d] = True
-        return bool(names.most_specific(host, exact, wild))
+        return exact, wild
 
 
 class _NetworkEndpoint(Struct, rename="camel"):
@@ -432,12 +434,17 @@ def _address(text: str) -> str:
 
 def augment(labels: Mapping[str, str], cluster: str, locality: str, node: str, network: str) -> dict[str, str]:
     """Endpoint labels with the topology labels that istiod adds (serviceregistry/util/label)."""
-    region, zone, subzone = split_locality(locality)
-    topology = {REGION: region, ZONE: zone, SUBZONE: subzone, CLUSTER: cluster, NODE: node}
-    out = {**labels, **{key: value for key, value in topology.items() if value}}
+    out = {**labels, **_topology(cluster, locality, node)}
     if network and not out.get(NETWORK):
         out[NETWORK] = network
     return out
+
+
+@lru_cache(maxsize=1 << 14)
+def _topology(cluster: str, locality: str, node: str) -> dict[str, str]:
+    region, zone, subzone = split_locality(locality)
+    topology = {REGION: region, ZONE: zone, SUBZONE: subzone, CLUSTER: cluster, NODE: node}
+    return {key: value for key, value in topology.items() if value}
 
 
 def split_locality(locality: str) -> tuple[str, str, str]:
@@ -455,7 +462,9 @@ def locality_match(locality: str, rule: str) -> bool:
 
 def locality_label(labels: Mapping[str, str]) -> str:
     """The locality that label `istio-locality` says, dots for slashes when it has no slash."""
-    text = labels.get("istio-locality", "")
+    text = labels.get("istio-locality")
+    if not text:
+        return ""
     return text if "/" in text else text.replace(".", "/")
 
 

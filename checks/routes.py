@@ -73,11 +73,6 @@ def answer(viewpoint: Viewpoint, step: Step) -> Route:
     """A step with its shares worked out."""
     parts = shares([w for _, w, _ in step.targets])
     destinations = tuple(u.destination(w, s) for (u, w, _), s in zip(step.targets, parts, strict=True))
-    failing = 0.0
-    if step.action == "route":
-        failing = sum(s for (u, _, _), s in zip(step.targets, parts, strict=True) if u.fails)
-    elif step.action.startswith("direct_response ") and int(step.action.split()[1]) >= 500:
-        failing = 1.0
     return Route(
         viewpoint=viewpoint,
         host=step.host,
@@ -87,6 +82,16 @@ def answer(viewpoint: Viewpoint, step: Step) -> Route:
         source=step.source,
         path=step.path,
         match=step.match,
-        failing_share=round(failing, 6),
+        failing_share=failing(step),
         destinations=destinations if step.action == "route" else (),
     )
+
+
+def failing(step: Step) -> float:
+    """The part of a rule's requests that fails, as far as clusters and endpoints decide (DESIGN §2): 0 to 1, to six decimals."""
+    if step.action == "route":
+        if not any(u.fails for u, _, _ in step.targets):
+            return 0.0
+        parts = shares([w for _, w, _ in step.targets])
+        return round(sum(s for (u, _, _), s in zip(step.targets, parts, strict=True) if u.fails), 6)
+    return 1.0 if step.action.startswith("direct_response ") and int(step.action.split()[1]) >= 500 else 0.0

@@ -5,21 +5,21 @@ Rules: semantics.md 3.2; pilot/pkg/model/virtualservice.go and virtualservice_co
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from msgspec.structs import replace as struct_replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checks import names
+from checks.resources import HTTPMatch, HTTPRoute, L4Match
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from checks.resources import HTTPMatch, HTTPRoute, L4Match, L4Route, RouteDestination, StringMatch, VirtualService, WeightedDestination
+    from checks.resources import L4Route, RouteDestination, StringMatch, VirtualService, WeightedDestination
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True, gc=False):
     """One destination of a rule with its name resolved. `port` None means that the rule leaves it out. An empty host is an invalid backend."""
 
     host: str
@@ -29,8 +29,7 @@ class Target:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True, gc=False):
     """One entry of http[]: `action` is `route`, `redirect` or `direct_response CODE`. `path` is where it stands in `leaf` (a delegate, or the root)."""
 
     name: str
@@ -44,8 +43,7 @@ class Rule:
     raw: HTTPRoute | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True, gc=False):
     """An entry of http[] that leads to a delegate and gives no rule: `path` in the root, `delegate` its ref, and why istiod drops it.
 
     A conflict names the delegate's entry whose match fits none of the root's (`leaf_path`).
@@ -58,8 +56,7 @@ class Lost:
     leaf_path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class L4Rule:
+class L4Rule(Struct, frozen=True, gc=False):
     """One entry of tcp[] or tls[]."""
 
     path: str
@@ -67,8 +64,7 @@ class L4Rule:
     targets: tuple[Target, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RuleSet:
+class RuleSet(Struct, frozen=True, eq=False, gc=False):
     """One VirtualService, or one host of a Gateway API route, ready to be matched. `ref` is what a person would edit."""
 
     ref: str
@@ -142,13 +138,13 @@ def _abort(http: HTTPRoute) -> tuple[int, float] | None:
 def _resolve_match(match: HTTPMatch, namespace: str) -> HTTPMatch:
     if not match.gateways:
         return match
-    return struct_replace(match, gateways=tuple(names.gateway_name(g, namespace) for g in match.gateways))
+    return replace(match, gateways=tuple(names.gateway_name(g, namespace) for g in match.gateways))
 
 
 def _resolve_l4(match: L4Match, namespace: str) -> L4Match:
     if not match.gateways:
         return match
-    return struct_replace(match, gateways=tuple(names.gateway_name(g, namespace) for g in match.gateways))
+    return replace(match, gateways=tuple(names.gateway_name(g, namespace) for g in match.gateways))
 
 
 def _rule(http: HTTPRoute, namespace: str, path: str, leaf: str) -> Rule:
@@ -265,7 +261,7 @@ def _combine(root: HTTPMatch, leaf: HTTPMatch) -> HTTPMatch:
     def both(a: Mapping[str, StringMatch] | None, b: Mapping[str, StringMatch] | None) -> dict[str, StringMatch] | None:
         return {**(a or {}), **(b or {})} or None
 
-    return struct_replace(
+    return replace(
         leaf,
         name="-".join(n for n in (root.name, leaf.name) if n),
         uri=leaf.uri or root.uri,

@@ -8,20 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from checks import names
 from checks.istiod import MESH, Listener
 from checks.registry import AUTO, UNSPECIFIED, HostPort, HostService, IstioEndpoint
 from checks.registry import protocol as canonical
 from checks.rulesets import L4Rule, RuleSet, Target, describe, l4_match, rules_for
+from checks.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from checks.upstream import Upstream, Upstreams
+    from checks.upstream import Upstreams
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True, gc=False):
     """One rule before its shares are worked out: where it stands, and (upstream, weight, path) of each destination with weight."""
 
     host: str
@@ -48,6 +50,8 @@ def hosts(ups: Upstreams) -> set[str]:
 
 def routes(ups: Upstreams, host: str) -> Iterator[Step]:
     """The rules of one host, by port, HTTP first."""
+    if not ups.scope.holds(host):
+        return
     ports = sorted({p.number for li in ups.scope.listeners for s in _named(li, host) for p in s.ports})
     for port in ports:
         yield from _http(ups, host, port)
@@ -99,10 +103,11 @@ def _claim(ups: Upstreams, listener: Listener, service: HostService, number: int
 
 def _taken(ups: Upstreams, listener: Listener, domain: str, number: int, ruleset: RuleSet) -> bool:
     """Whether a service's virtual host, made before this ruleset's, already answers to a domain as its short name or alias (dedupeDomains)."""
-    shortened = domain.count(".") < 2 or domain.endswith(".svc")  # no other domain is a short name, and there may be thousands of services
-    for service in listener.by_port.get(number, {}).values():
-        short = _short_names(service.hostname, ups.proxy.namespace) if shortened else ()
-        if service.hostname == domain or not (domain in service.aliases or domain in short):
+    around = listener.by_port.get(number, {})
+    rivals = [s for s in listener.aliased.get(domain, ()) if around.get(s.hostname.lower()) is s]
+    rivals += [s for h in _long_names(domain, ups.proxy.namespace) if (s := around.get(h.lower())) is not None and s.hostname == h]
+    for service in rivals:
+        if service.hostname == domain:
             continue
         first = _claim(ups, listener, service, number)
         if first is not None and first is not ruleset and listener.rulesets.index(first) < listener.rulesets.index(ruleset):
@@ -110,14 +115,13 @@ def _taken(ups: Upstreams, listener: Listener, domain: str, number: int, ruleset
     return False
 
 
-def _short_names(host: str, namespace: str) -> set[str]:
-    """The shorter names by which a proxy of a namespace may call a Kubernetes host (GenerateAltVirtualHosts)."""
-    suffix = f".svc.{names.DOMAIN}"
-    if not host.endswith(suffix):
-        return set()
-    short = host.removesuffix(suffix)
-    name, _, ns = short.partition(".")
-    return {short, f"{short}.svc"} | ({name} if ns == namespace else set())
+def _long_names(domain: str, namespace: str) -> Iterator[str]:
+    """The Kubernetes hosts that a proxy of a namespace may call by this shorter name (GenerateAltVirtualHosts)."""
+    short = domain.removesuffix(".svc")
+    if short != domain or domain.count(".") < 2:
+        yield f"{short}.svc.{names.DOMAIN}"
+    if "." not in domain:
+        yield names.service_host(domain, namespace)
 
 
 def _opened(ups: Upstreams, service: HostService, port: HostPort) -> bool:
@@ -156,8 +160,9 @@ def _unregistered(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]
     istiod makes such a virtual host for a port that a registry host does not have as well; nobody calls it, so it is no rule of that host.
     """
     registry = ups.istiod.by_host.get(host, [])
-    for number in sorted({80, *(p for li in ups.scope.listeners for p in li.by_port)} - set(ports)):
-        if registry and not any(s.port(number) for s in registry):
+    known = {80, *(p for li in ups.scope.listeners for p in li.by_port)} if not registry else {p.number for s in registry for p in s.ports}
+    for number in sorted(known.difference(ports)):
+        if registry and number != 80 and not any(number in li.by_port for li in ups.scope.listeners):
             continue
         listener = ups.scope.listener_for(number)
         if listener is None or not any((port := s.port(number)) and port.http_or_auto for s in listener.by_port.get(number, {}).values()):
@@ -168,9 +173,7 @@ def _unregistered(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]
             if names.is_wildcard(host) and any(names.matches(s, host) for s in listener.by_port.get(number, {})):
                 continue
             if number != 80 and not any(
-                claims(ups, listener, ruleset, s)
-                for s in listener.by_port.get(number, {}).values()
-                if (p := s.port(number)) and p.http_or_auto
+                claims(ups, listener, ruleset, s) for s in _meant(listener, ruleset, number) if (p := s.port(number)) and p.http_or_auto
             ):
                 continue
             steps = list(_ruled(ups, listener, ruleset, host, number))
@@ -178,6 +181,14 @@ def _unregistered(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]
                 if not _taken(ups, listener, host, number, ruleset):
                     yield from steps
                 break
+
+
+def _meant(listener: Listener, ruleset: RuleSet, number: int) -> Iterable[HostService]:
+    """The services of a listener's port that a ruleset's hosts may mean."""
+    around = listener.by_port.get(number, {})
+    if any(names.is_wildcard(h) for h in ruleset.hosts):
+        return around.values()
+    return [around[h.lower()] for h in ruleset.hosts if h.lower() in around]
 
 
 # --- TCP and TLS ---------------------------------------------------------------------------------------------------------------
@@ -313,7 +324,7 @@ def _chains(ups: Upstreams, listener: Listener, service: HostService, port: Host
     """The chains that one service brings to a listener (buildSidecarOutboundTCPListenerOpts)."""
     address = service.address_for(ups.proxy.cluster)
     cidrs = frozenset({address}) if "/" in address else frozenset()
-    rulesets = [r for r in listener.rulesets if any(names.matches(h, service.hostname) for h in r.hosts)]
+    rulesets = listener.naming(service.hostname)
     if port.tls:
         return _tls_chains(ups, rulesets, service, port, bind, cidrs)
     return _tcp_chains(ups, rulesets, service, port, cidrs)

@@ -5,11 +5,15 @@ Rules: semantics.md 3.4, 3.6 to 3.8, 3.10; pilot/pkg/networking/core/cluster*.go
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checks import names
 from checks.answers import Destination, Endpoint
+from checks.istiod import MergedRule
 from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, HostService, IstioEndpoint, locality_match
 from checks.resources import (
     APIGRPCRoute,
@@ -26,7 +30,7 @@ from checks.resources import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from checks.istiod import Istiod, MergedRule, Proxy, Scope
+    from checks.istiod import Istiod, Proxy, Scope
     from checks.mesh import Cluster, Mesh, NetworkGateway
     from checks.resources import LocalityLbSetting, TrafficPolicy
 
@@ -34,8 +38,7 @@ UNKNOWN_SERVICE = "UnknownService"
 Reach = Literal["direct", "gateway", "plain", "cluster-local", "dropped"]
 
 
-@dataclass(slots=True, eq=False)
-class Upstream:
+class Upstream(Struct, eq=False, gc=False):
     """One Envoy cluster as a proxy would hold it. `unseen` says that only Envoy knows its endpoints (ORIGINAL_DST, DYNAMIC_DNS)."""
 
     name: str
@@ -105,6 +108,8 @@ class Upstreams:
     scope: Scope
     read: set[tuple[str, str]] = field(default_factory=set)
     """Whose endpoints were looked at: (host, namespace)."""
+    shared: dict[object, Upstream] = field(default_factory=dict)
+    """Clusters by all that decides them, for the proxies of several viewpoints."""
     _known: dict[tuple[str, int, str, bool], Upstream] = field(default_factory=dict)
     _vips: dict[str, Upstream] = field(default_factory=dict)
 
@@ -117,7 +122,14 @@ class Upstreams:
         """The cluster of a host's port and subset."""
         key = host, port, subset, sni
         if key not in self._known:
-            self._known[key] = self._judge(self._make(host, port, subset, sni=sni))
+            service = self.scope.services.get(host)
+            rule = self.istiod.destination_rule(self.proxy, service) if service else None
+            p = self.proxy
+            where = p.kind == "gateway", p.cluster, p.network, p.locality, p.node if service is not None and service.node_local else ""
+            made_of = key, id(service), id(rule), id(self.istiod), where
+            if made_of not in self.shared:
+                self.shared[made_of] = self._judge(self._make(host, port, subset, service, rule, sni=sni))
+            self._known[key] = self.shared[made_of]
         return self._known[key]
 
     def vip(self, host: str, port: int, wire: str, served: Mapping[str, HostService]) -> Upstream:
@@ -156,10 +168,8 @@ class Upstreams:
         """Where an invalid backend leads: a cluster that nobody pushes."""
         return Upstream(UNKNOWN_SERVICE, "", 0, "", None, None, defined=False)
 
-    def _make(self, host: str, port: int, subset: str, *, sni: bool) -> Upstream:
+    def _make(self, host: str, port: int, subset: str, service: HostService | None, rule: MergedRule | None, *, sni: bool) -> Upstream:
         name = (sni_key if sni else subset_key)(port, subset, host)
-        service = self.scope.services.get(host)
-        rule = self.istiod.destination_rule(self.proxy, service) if service else None
         out = Upstream(name, host, port, subset, service, rule, defined=False)
         found = service.port(port) if service else None
         if service is None or found is None or found.protocol == "UDP" or service.resolution == "alias":
@@ -167,11 +177,12 @@ class Upstreams:
         if service.resolution == "dynamic_dns" and names.is_wildcard(host):
             out.defined = out.unseen = not subset and found.protocol in {"HTTP", "TLS", "GRPC", "HTTP2"}
             return out
-        if subset and (rule is None or rule.subset(subset) is None):
+        inner = rule.subset(subset) if rule is not None and subset else None
+        if subset and inner is None:
             return out
         policy = rule.policy_for(port, subset) if rule else None
         kind = self._kind(service, policy, subset=subset)
-        labels = ((rule.subset(subset).labels if rule and rule.subset(subset) else None) or {}) if subset else {}  # type: ignore[union-attr]
+        labels = (inner.labels if inner is not None else None) or {}
         if kind == "original_dst":
             out.defined = out.unseen = True
             return out
@@ -190,6 +201,8 @@ class Upstreams:
         policy: TrafficPolicy | None,
     ) -> None:
         out.endpoints = tuple(self._by_locality(reached, service, policy))
+        if len(out.endpoints) == len(candidates) == len(reached) and reached == candidates:
+            return  # nothing is dropped, as is usual
         kept = {id(e) for e in out.endpoints}
         out.elsewhere = tuple(e for e in reached if id(e) not in kept)
         out.dropped = tuple(e for e in candidates if id(e) not in kept)
@@ -261,9 +274,15 @@ class Upstreams:
         *,
         sni: bool,
     ) -> list[IstioEndpoint]:
-        local = self.istiod.config.cluster_local(service.hostname)
+        local = self.istiod.cluster_local(service.hostname)
         unhealthy = self._sends_unhealthy(service, policy)
-        kept = [e for e in candidates if not self._drops(e, service, local=local, unhealthy=unhealthy)]
+        plain = not (local or service.node_local)
+        kept = [
+            e
+            for e in candidates
+            if (plain and e.health == "healthy" and e.address and DRAINING not in e.labels)
+            or not self._drops(e, service, local=local, unhealthy=unhealthy)
+        ]
         kept = self._by_network(kept, rule, port, subset)
         return [e for e in kept if self._mtls(e, rule, port, subset)] if sni else kept
 
@@ -324,7 +343,7 @@ class Upstreams:
         if u.service is None:
             return
         policy = u.rule.policy_for(u.port, u.subset) if u.rule else None
-        local = self.istiod.config.cluster_local(u.service.hostname)
+        local = self.istiod.cluster_local(u.service.hostname)
         unhealthy = self._sends_unhealthy(u.service, policy)
         known = {id(e) for e in self.mesh.endpoints(self.istiod, u.service.hostname, u.service.namespace)}
         sent = {id(e) for e in u.endpoints}

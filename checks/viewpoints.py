@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from checks.answers import Viewpoint, ViewpointKind
-from checks.istiod import Istiod, Proxy
+from checks.istiod import Istiod, Proxy, Scope
 from checks.planes import REVISION
 from checks.registry import REGION, ZONE, split_locality
 from checks.resources import ConfigMap, DestinationRule, Namespace, Pod, ReplicaSet, Sidecar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from checks.mesh import Cluster, Mesh
 
@@ -25,13 +26,15 @@ def proxy_kind(pod: Pod) -> ViewpointKind:
     """What kind of proxy runs in a pod: waypoint, gateway, sidecar, or none."""
     if pod.labels.get("gateway.istio.io/managed") == WAYPOINT:
         return "waypoint"
-    containers = [*pod.spec.containers, *(pod.spec.init_containers or ())]
-    proxies = [c for c in containers if c.name == "istio-proxy"]
-    if any("waypoint" in (c.args or ()) for c in proxies):
-        return "waypoint"
-    if any("router" in (c.args or ()) for c in proxies):
-        return "gateway"
-    return "sidecar" if proxies or "sidecar.istio.io/status" in pod.annotations else "none"
+    found: ViewpointKind = "none"
+    for some in (pod.spec.containers, pod.spec.init_containers or ()):
+        for c in some:
+            if c.name == "istio-proxy":
+                args = c.args or ()
+                if "waypoint" in args:
+                    return "waypoint"
+                found = "gateway" if "router" in args or found == "gateway" else "sidecar"
+    return "sidecar" if found == "none" and "sidecar.istio.io/status" in pod.annotations else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +56,22 @@ class Class:
 
     proxy: Proxy
     viewpoints: tuple[Viewpoint, ...]
+    istiod: Istiod
+    scope: Scope
 
 
-def _selectors(istiod: Istiod) -> list[tuple[str, Mapping[str, str]]]:
-    """Every label predicate of the configuration that tells callers apart, with the namespace that it is limited to (empty: all)."""
+def _selectors(istiod: Istiod) -> dict[str, list[tuple[str, Mapping[str, str]]]]:
+    """Every label predicate of the configuration that tells callers apart, by the namespace that it is limited to (empty: all)."""
     selecting = [o for kind in (DestinationRule, Sidecar) for o in istiod.all(kind) if isinstance(o, DestinationRule | Sidecar)]
     found: list[tuple[str, Mapping[str, str]]] = [
         (o.namespace, o.spec.workload_selector.wanted) for o in selecting if o.spec.workload_selector
     ]
     for rules in istiod.rulesets:
         found += [("", m.source_labels) for m in rules.matches if m.source_labels]
-    unique: list[tuple[str, Mapping[str, str]]] = []
-    for f in found:
-        if f not in unique:
-            unique.append(f)
-    return unique
+    out: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
+    for one in {(ns, frozenset(labels.items())): (ns, labels) for ns, labels in found}.values():
+        out.setdefault(one[0], []).append(one)
+    return out
 
 
 def _workload(pod: Pod) -> str:
@@ -97,7 +101,8 @@ def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
     for namespace in sorted(spaces):
         space = cluster.within(Pod, namespace)
         made_of = space, *_placing(mesh, cluster)
-        yield from mesh.once(("callers", cluster.name, namespace), made_of, partial(_of_namespace, mesh, cluster, space, selectors))
+        own = [*selectors.get("", ()), *selectors.get(namespace, ())]
+        yield from mesh.once(("callers", cluster.name, namespace), made_of, partial(_of_namespace, mesh, cluster, space, own))
 
 
 def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
@@ -108,14 +113,18 @@ def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
 def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], selectors: list[tuple[str, Mapping[str, str]]]) -> list[Caller]:
     groups: dict[tuple[ViewpointKind, object], list[Pod]] = {}
     zoned = mesh.istiod(cluster.name).once("zoned", lambda: _zoned(mesh.istiod(cluster.name)))
+    alike = not selectors and not zoned and len(mesh.planes(cluster)) < 2
     for pod in space.values():
         kind = proxy_kind(pod)
         if kind == "none" or pod.metadata.deletion_timestamp:
             continue
         if kind == "sidecar":
-            own = [(i, s) for i, (ns, s) in enumerate(selectors) if ns in ("", pod.namespace)]
-            chosen = frozenset(i for i, s in own if all(pod.labels.get(k) == v for k, v in s.items()))
-            key: object = chosen, mesh.revision(cluster, pod), mesh.locality(cluster, pod) if zoned else ""
+            chosen = (
+                frozenset()
+                if alike
+                else frozenset((ns, *s.items()) for ns, s in selectors if all(pod.labels.get(k) == v for k, v in s.items()))
+            )
+            key: object = chosen, "" if alike else mesh.revision(cluster, pod), mesh.locality(cluster, pod) if zoned else ""
         else:
             key = _workload(pod)
         groups.setdefault((kind, key), []).append(pod)
@@ -158,40 +167,69 @@ def _imagined(mesh: Mesh) -> Iterator[Caller]:
             yield Caller(Viewpoint(cluster.name, "sidecar", ns), proxy)
 
 
-def classes(mesh: Mesh, host: str) -> list[Class]:
-    """The callers of the mesh grouped by what istiod makes of a host for them; one of the host's own namespace stands for its group."""
-    groups: dict[object, list[Caller]] = {}
-    around = _classed(mesh)
-    ruled = {istiod: istiod.ruled(host) for istiod in {i for _, i, _, _ in around}}
-    for c, istiod, key, plain in around:
-        own = plain and c.viewpoint.namespace in ruled[istiod]
-        groups.setdefault((key, c.viewpoint) if own else key, []).append(c)
-    namespace = host.split(".")[1] if "." in host else ""
-    out: list[Class] = []
-    for members in groups.values():
-        first = next((c for c in members if c.viewpoint.namespace == namespace), members[0])
-        ordered = [first, *(c for c in members if c is not first)]
-        out.append(Class(first.proxy, tuple(c.viewpoint for c in ordered)))
-    return out
+def classes(mesh: Mesh, host: str, *, apart: bool = False) -> list[Class]:
+    """The callers of the mesh grouped by what istiod makes of a host for them; one of the host's own namespace stands for its group.
+
+    With `apart` those are told apart, too, who get the same DestinationRules from another place than others.
+    """
+    around = mesh.now(("classed",), lambda: mesh.once("classed", (callers(mesh), mesh.istiods()), lambda: _classed(mesh)))
+    ruled = tuple(istiod.ruled(host, apart=apart) & spaces for istiod, spaces in around.plain.items())
+    return around.classes(host.split(".")[1] if "." in host else "", ruled)
 
 
-def _classed(mesh: Mesh) -> list[tuple[Caller, Istiod, object, bool]]:
-    """Each caller with its control plane and its class as far as no host matters, and whether it shares that with others."""
+@dataclass(slots=True, eq=False)
+class _Classed:
+    """The callers of a mesh by what they get from istiod as far as no host matters."""
+
+    groups: list[list[tuple[int, Caller, Istiod]]]
+    """Callers with their place among all; a group of several gets the same but for what DestinationRules of their own namespaces say."""
+    plain: dict[Istiod, frozenset[str]]
+    """The namespaces of such groups."""
+    _known: dict[tuple[str, tuple[frozenset[str], ...]], list[Class]] = field(default_factory=dict)
+
+    def classes(self, namespace: str, ruled: tuple[frozenset[str], ...]) -> list[Class]:
+        """Whose callers are told apart (of each control plane the namespaces) makes the classes; a caller of `namespace` stands for its own."""
+        if (namespace, ruled) not in self._known:
+            split = {(istiod, ns) for istiod, spaces in zip(self.plain, ruled, strict=True) for ns in spaces}
+            found: list[tuple[int, Class]] = []
+            for group in self.groups:
+                shared = group
+                if split and len(group) > 1:
+                    shared = [m for m in group if (m[2], m[1].viewpoint.namespace) not in split]
+                    found += [(m[0], _class((m,), namespace)) for m in group if (m[2], m[1].viewpoint.namespace) in split]
+                if shared:
+                    found.append((shared[0][0], _class(shared, namespace)))
+            self._known[namespace, ruled] = [c for _, c in sorted(found, key=itemgetter(0))]
+        return self._known[namespace, ruled]
+
+
+def _class(members: Sequence[tuple[int, Caller, Istiod]], namespace: str) -> Class:
+    around = [c for _, c, _ in members]
+    first = next((c for c in around if c.viewpoint.namespace == namespace), around[0])
+    istiod = members[0][2]
+    return Class(first.proxy, (first.viewpoint, *(c.viewpoint for c in around if c is not first)), istiod, istiod.scope(first.proxy))
+
+
+def _classed(mesh: Mesh) -> _Classed:
     around = callers(mesh)
-    planes = {(mesh.cluster(c.proxy.cluster).name, c.proxy.revision) for c in around}
-    made_of = (*around, *(mesh.istiod(*plane) for plane in sorted(planes)))
-    return mesh.once("classed", made_of, lambda: [_class(mesh, c) for c in around])
+    groups: dict[object, list[tuple[int, Caller, Istiod]]] = {}
+    plain: dict[Istiod, set[str]] = {}
+    for i, c in enumerate(around):
+        istiod, key, shared = _placed_in(mesh, c)
+        groups.setdefault(key, []).append((i, c, istiod))
+        plain.setdefault(istiod, set()).update({c.viewpoint.namespace} if shared else ())
+    return _Classed(list(groups.values()), {istiod: frozenset(spaces) for istiod, spaces in plain.items()})
 
 
-def _class(mesh: Mesh, caller: Caller) -> tuple[Caller, Istiod, object, bool]:
-    """Two callers with the same key get the same from istiod, but for what DestinationRules of their own namespaces say."""
+def _placed_in(mesh: Mesh, caller: Caller) -> tuple[Istiod, object, bool]:
+    """A caller's control plane and group, and whether it shares that with others: two of one group get the same from istiod, but for what DestinationRules of their own namespaces say."""
     p = caller.proxy
     cluster = mesh.cluster(p.cluster)
     istiod = mesh.istiod(cluster.name, p.revision)
     placed = (p.locality, p.node) if istiod.once("placed", lambda: _placed(istiod)) else ()
     if p.kind != "sidecar" or caller.viewpoint.selector or istiod.special(p.namespace):
-        return caller, istiod, (caller.viewpoint, placed), False
-    return caller, istiod, (cluster.name, p.revision, p.network, placed, caller.told), True
+        return istiod, (caller.viewpoint, placed), False
+    return istiod, (cluster.name, p.revision, p.network, placed, caller.told), True
 
 
 def _placed(istiod: Istiod) -> bool:

@@ -6,9 +6,10 @@ cluster. Source labels mean nothing here. Rules: pilot/pkg/networking/core/{wayp
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from checks import names
 from checks.istiod import MESH

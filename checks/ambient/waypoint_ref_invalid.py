@@ -82,7 +82,7 @@ def _patch(case: Case, cluster: Cluster, found: Attachment, name: str) -> str | 
         return None
     labels = {**service.labels, USE: name}
     changed = replace(service, metadata=replace(service.metadata, labels=labels))
-    after = case.mesh.apply([Change(cluster.name, Service, service.namespace, service.name, changed)])
+    after = case.mesh.imagine([Change(cluster.name, Service, service.namespace, service.name, changed)])
     granted = after.istiod(cluster.name).attachments.of.get((case.host, service.namespace))
     if granted is None or granted.refused is not None:
         return None

@@ -108,7 +108,7 @@ def _patch(case: Case, ends: list[Hop]) -> str | None:
     http[number] = replace(http[number], rewrite=Rewrite(authority=host))
     changed = replace(vs, spec=replace(vs.spec, http=tuple(http)))
     where = case.mesh.cluster(istiod.cluster).name
-    after = case.of(case.host, case.mesh.apply([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
+    after = case.of(case.host, case.mesh.imagine([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
     met = [h for h in hops(after) if h.abroad]
     if dead_ends(after) or not met or any(r.failing_share for v in after.views for r in v.routes):
         return None

@@ -65,7 +65,7 @@ def _patch(case: Case, istiod: Istiod, route: APIRoute, path: str) -> str | None
     rules[number] = replace(rules[number], backend_refs=tuple(replace(b, weight=1) for b in backends))
     changed = replace(route, spec=replace(route.spec, rules=tuple(rules)))
     where = case.mesh.cluster(istiod.cluster).name
-    after = case.of(case.host, case.mesh.apply([Change(where, type(route), route.namespace, route.name, changed)]))
+    after = case.of(case.host, case.mesh.imagine([Change(where, type(route), route.namespace, route.name, changed)]))
     case.also |= after.read
     if any(r.failing_share for v in after.views for r in v.routes):
         return None

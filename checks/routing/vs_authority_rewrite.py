@@ -75,7 +75,7 @@ def _patch(case: Case, end: Hop) -> str | None:
     http[int(number)] = replace(http[int(number)], rewrite=None)
     changed = replace(vs, spec=replace(vs.spec, http=tuple(http)))
     where = case.mesh.cluster(istiod.cluster).name
-    after = case.of(case.host, case.mesh.apply([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
+    after = case.of(case.host, case.mesh.imagine([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
     if dead_ends(after) or any(r.failing_share for v in after.views for r in v.routes):
         return None
     value = f'[{{"op":"remove","path":"/spec/http/{number}/rewrite"}}]'

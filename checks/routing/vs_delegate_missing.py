@@ -78,7 +78,7 @@ def _patch(case: Case, g: Gone) -> str | None:
     wanted = (*leaf.spec.export_to, g.ruleset.namespace)
     changed = replace(leaf, spec=replace(leaf.spec, export_to=wanted))
     where = case.mesh.cluster(g.istiod.cluster).name
-    after = case.of(case.host, case.mesh.apply([Change(where, VirtualService, leaf.namespace, leaf.name, changed)]))
+    after = case.of(case.host, case.mesh.imagine([Change(where, VirtualService, leaf.namespace, leaf.name, changed)]))
     if any(r.failing_share for v in after.views for r in v.routes) or any(x.lost == g.lost for x in gone(after, conflict=False)):
         return None
     said = "[" + ",".join(f'"{e}"' for e in wanted) + "]"

@@ -75,7 +75,7 @@ def _patch(case: Case, istiod: Istiod, r: RuleSet) -> str | None:
     gateways = (*(vs.spec.gateways or ()), "mesh")
     changed = replace(vs, spec=replace(vs.spec, gateways=gateways))
     where = case.mesh.cluster(istiod.cluster).name
-    after = case.of(case.host, case.mesh.apply([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
+    after = case.of(case.host, case.mesh.imagine([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
     if any(x.failing_share for v in after.views for x in v.routes):
         return None
     said = "[" + ",".join(f'"{g}"' for g in gateways) + "]"

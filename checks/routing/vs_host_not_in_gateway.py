@@ -65,7 +65,7 @@ def _patch(case: Case, b: Binding) -> str | None:
     hosts = (*(servers[0].hosts or ()), case.host)
     changed = replace(found, spec=replace(found.spec, servers=(replace(servers[0], hosts=hosts),)))
     change = Change(case.mesh.cluster(b.istiod.cluster).name, Gateway, found.namespace, found.name, changed)
-    after = case.of(case.host, case.mesh.apply([change]))
+    after = case.of(case.host, case.mesh.imagine([change]))
     if not mends(case, [change], "vs-host-not-in-gateway") or not any(s.source == b.ruleset.ref for v in after.views for s in v.steps):
         return None
     said = "[" + ",".join(f'"{h}"' for h in hosts) + "]"

@@ -103,7 +103,7 @@ def _patch(case: Case, istiod: Istiod, r: RuleSet) -> str | None:
     hosts = tuple(full if h.lower() == case.host else h for h in vs.spec.hosts or ())
     changed = replace(vs, spec=replace(vs.spec, hosts=hosts))
     where = case.mesh.cluster(istiod.cluster).name
-    after = case.of(full, case.mesh.apply([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
+    after = case.of(full, case.mesh.imagine([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
     rules = [x for v in after.views for x in v.routes]
     if any(x.failing_share for x in rules) or not any(x.source == r.ref for x in rules):
         return None

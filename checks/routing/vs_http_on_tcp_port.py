@@ -87,7 +87,7 @@ def _patch(case: Case, istiod: Istiod, service: HostService, r: RuleSet) -> str 
     if found is None or len(found.spec.ports) != 1:
         return None
     changed = replace(found, spec=replace(found.spec, ports=(replace(found.spec.ports[0], app_protocol="http"),)))
-    after = case.of(case.host, case.mesh.apply([Change(where.name, Service, found.namespace, found.name, changed)]))
+    after = case.of(case.host, case.mesh.imagine([Change(where.name, Service, found.namespace, found.name, changed)]))
     case.also |= after.read
     rules = [x for v in after.views for x in v.routes]
     if any(x.failing_share for x in rules) or not any(x.source == r.ref for x in rules):

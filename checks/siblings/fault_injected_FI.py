@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from checks.case import short
 from checks.finding import Finding, check
 from checks.resources import VirtualService
+from checks.routes import failing
 from checks.subsets import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checks.answers import Route
     from checks.case import Case, View
     from checks.sidecar import Step
 
@@ -22,14 +22,18 @@ class _Injected(NamedTuple):
 
     view: View
     step: Step
-    route: Route
     part: float
     status: int
 
     @property
     def share(self) -> float:
         """The part that fails, together with what routing loses of the rest."""
-        return 1 - (1 - self.part) * (1 - (self.route.failing_share if self.step.action == "route" else 0.0))
+        return 1 - (1 - self.part) * (1 - self.lost)
+
+    @property
+    def lost(self) -> float:
+        """The part that routing alone loses."""
+        return failing(self.step) if self.step.action == "route" else 0.0
 
 
 @check("fault-injected-FI")
@@ -45,20 +49,20 @@ def fault_injected_FI(case: Case) -> Iterator[Finding]:  # noqa: N802 - named li
     """
     groups: dict[tuple[str, str, str], list[_Injected]] = {}
     for v in case.views:
-        for step, route in zip(v.steps, v.routes, strict=True):
-            if (found := _injected(v, step, route)) is not None:
+        for step in v.steps:
+            if (found := _injected(v, step)) is not None:
                 groups.setdefault((v.ups.istiod.cluster, *_place(case, v, step)), []).append(found)
     for (istiod, resource, path), group in groups.items():
         yield _finding(case, case.mesh.cluster(istiod).name, resource, path, group, alone=len(groups) == 1)
 
 
-def _injected(view: View, step: Step, route: Route) -> _Injected | None:
+def _injected(view: View, step: Step) -> _Injected | None:
     if not (step.leaf or step.source or "").startswith("VirtualService "):
         return None
     if step.action.startswith("direct_response ") and int(step.action.split()[1]) >= 500:
-        return _Injected(view, step, route, 1.0, int(step.action.split()[1]))
+        return _Injected(view, step, 1.0, int(step.action.split()[1]))
     if step.action == "route" and step.abort is not None and step.abort[1] > 0 and step.abort[0] >= 400:
-        return _Injected(view, step, route, min(1.0, step.abort[1]), step.abort[0])
+        return _Injected(view, step, min(1.0, step.abort[1]), step.abort[0])
     return None
 
 
@@ -84,7 +88,7 @@ def _finding(case: Case, cluster: str, resource: str, path: str, group: list[_In
     worst = max(group, key=lambda i: i.share)
     share = round(worst.share, 6)
     namespace, _, name = resource.partition(" ")[2].partition("/")
-    lost = worst.route.failing_share if worst.step.action == "route" else 0.0
+    lost = worst.lost
     how = f"{percent(worst.part)} of the requests of a rule get {worst.status} from the caller's own proxy"
     fault = path.endswith(".fault.abort")
     rest = f"; with what routing loses of the rest {percent(share)} fail" if lost else ""

@@ -215,7 +215,7 @@ def lost(case: Case, branch: Branch) -> Lost | None:
     if not undefined(branch) or u.service is None:
         return None
     istiod, proxy, service, winner = branch.view.ups.istiod, branch.view.ups.proxy, u.service, u.rule
-    return case.once(f"lost {id(u)}", partial(_lost, istiod, proxy, service, u.subset, winner))
+    return case.once(f"lost {id(u)} {id(branch.view)}", partial(_lost, istiod, proxy, service, u.subset, winner))
 
 
 def _lost(istiod: Istiod, proxy: Proxy, service: HostService, subset: str, winner: MergedRule | None) -> Lost | None:

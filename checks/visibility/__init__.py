@@ -150,7 +150,7 @@ def at(case: Case, istiod: Istiod, service: HostService) -> Cluster:
 
 def sees(case: Case, cluster: Cluster, new: Resource, group: Iterable[Hidden]) -> bool:
     """Whether these callers would hold the host, and nothing of it would fail, once an object is changed into a new one."""
-    after = case.mesh.apply([Change(cluster.name, type(new), new.namespace, new.name, new)])
+    after = case.mesh.imagine([Change(cluster.name, type(new), new.namespace, new.name, new)])
     for h in group:
         ups = upstreams(after, h.callers.proxy)
         found = list(steps(ups, [case.host]))
