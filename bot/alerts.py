@@ -1,7 +1,8 @@
-"""A finding over time. Pure: `step` takes an alert, what was seen of it, and the time; it returns the alert as it is now and why that matters.
+"""A finding over time. Pure: `step` takes an alert, what happened, and the time; it returns the alert as it is now and why that matters.
 
-What must stay true whatever comes in whatever order: a finding that lasts is told, it is told once for each message, and only a look that
-found it gone can resolve it. Data that is missing freezes an alert where it stands.
+What must stay true whatever comes in whatever order: a finding that lasts is told, unless a person silenced it, and then as soon as the silence
+ends; it is told once for each message; only a look that found it gone can resolve it; a new firing begins without what a person did about the
+last one. Data that is missing freezes an alert where it stands.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 import msgspec
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from checks.resources import Resource
 
 REOPEN_S = 900.0  # a resolved alert that comes back within this time speaks through its old message, later through a new one
+FLAP_S, FLAP_FIRINGS = 600.0, 3  # an alert that fired so often within so long is flapping, until it is of one mind for as long
 _RULE = re.compile(r"spec\.(http|tls|tcp|rules)\[(\d+)\]")
+_NAMED, _SERVICE = re.compile(r"^\S+ ([^/\s]+)/\S+$"), re.compile(r"^[^.]+\.([^.]+)\.svc(?:\.|$)")
 
 
 class State(StrEnum):
-    """Where an alert stands; that it is clearing or cannot be looked at is said beside it, since both can end either way."""
+    """Where an alert stands; that it is clearing, flaps or cannot be looked at is said beside it, since each can end either way."""
 
     PENDING = "pending"
     FIRING = "firing"
@@ -37,53 +41,103 @@ class Reason(StrEnum):
 
     NONE = "nothing new"
     PENDING = "seen, not yet for long enough"
-    PASSED = "gone before it lasted long enough"
+    PASSED = "gone before anybody was told"
     CLEARING = "gone, not yet for long enough"
     RELAPSED = "back before it was gone for long enough"
+    MUTED = "fired into a silence"
     FIRED = "fired"
     FIRED_AGAIN = "fired again"
+    FLAPPING = "flapping"
+    FLAPPED = "fired once more while flapping"
+    STEADY = "no longer flapping"
     SHARE_CHANGED = "share changed"
     REWORDED = "told in other words"
     UNKNOWN = "cannot be looked at"
     KNOWN_AGAIN = "can be looked at again"
     RESOLVED = "resolved"
+    ACKED = "acknowledged"
+    UNACKED = "no longer acknowledged"
+    ACK_LAPSED = "acknowledged for as long as was said"
+    SILENCED = "silenced"
+    UNSILENCED = "no longer silenced"
 
 
-QUIET = frozenset({Reason.NONE, Reason.PENDING, Reason.PASSED, Reason.CLEARING, Reason.RELAPSED})
+QUIET = frozenset({Reason.NONE, Reason.PENDING, Reason.PASSED, Reason.CLEARING, Reason.RELAPSED, Reason.MUTED})
+
+
+class Ack(Struct, frozen=True, kw_only=True):
+    """Who said that they see to an alert (a Slack user's id), when, and until when (None: until it is resolved); seconds since the epoch."""
+
+    by: str
+    at: float
+    until: float | None = None
+
+
+class Silence(Struct, frozen=True, kw_only=True):
+    """What shall not be told until when (seconds since the epoch), who said so and why.
+
+    `match` holds patterns by name: cluster, namespace, host, cause, resource, in which `*` and `?` stand for any text and one character. All
+    of them must fit; what is left out fits everything.
+    """
+
+    id: str
+    match: dict[str, str]
+    by: str
+    at: float
+    until: float
+    why: str = ""
+
+    def fits(self, finding: Finding) -> bool:
+        """Whether it is about a finding."""
+        said = {
+            "cluster": [finding.cluster],
+            "host": [finding.host],
+            "cause": [finding.cause, finding.code],
+            "resource": [finding.resource],
+        }
+        said["namespace"] = sorted(namespaces(finding))
+        return bool(self.match) and all(any(fnmatchcase(v, pattern) for v in said.get(key, ())) for key, pattern in self.match.items())
 
 
 class Alert(Struct, frozen=True, kw_only=True):
     """One finding over time; all times are seconds since the epoch.
 
     `since` is when the finding was first seen this time, `well_since` when a firing one was first seen gone (`well_by`: the objects that
-    changed then), `unknown_since` when it could first not be looked at (`unknown_why`). `episode` counts the messages, `firings` how often
-    it fired within this one.
+    changed then), `unknown_since` when it could first not be looked at (`unknown_why`). `message` is the id of the message that speaks for it,
+    which other alerts may share; `told` whether anything was said there. `episode` counts the alert's own messages, `firings` how often it
+    fired within this one, `recent` when, in the last FLAP_S seconds.
     """
 
     id: str
     state: State
     finding: Finding
     since: float
-    episode: int = 1
+    message: str = ""
+    told: bool = False
+    episode: int = 0
     firings: int = 0
+    recent: tuple[float, ...] = ()
+    flapping: bool = False
     fired_at: float | None = None
     resolved_at: float | None = None
     well_since: float | None = None
     well_by: tuple[str, ...] = ()
     unknown_since: float | None = None
     unknown_why: str = ""
-
-    @property
-    def message(self) -> str:
-        """The id of the message that speaks for this alert."""
-        return f"{self.id}-{self.episode}"
+    ack: Ack | None = None
+    silence: Silence | None = None
 
 
 class Seen(NamedTuple):
-    """The finding is there. `rule` is what `rule_of` says of its path."""
+    """The finding is there. `rule` is what `rule_of` says of its path, `joins` the message that would speak for it if it fired now.
+
+    `silence` is the one that fits it, for an alert that is new; `Hushed` tells it of later ones.
+    """
 
     finding: Finding
     rule: str = ""
+    joins: str = ""
+    silence: Silence | None = None
 
 
 class Gone(NamedTuple):
@@ -98,7 +152,35 @@ class Unseen(NamedTuple):
     why: str
 
 
-Event = Seen | Gone | Unseen
+class Acked(NamedTuple):
+    """A person sees to it."""
+
+    ack: Ack
+
+
+class Unacked(NamedTuple):
+    """A person does not see to it any more."""
+
+    by: str
+
+
+class Lapsed(NamedTuple):
+    """Time has passed: what a person said for some time may be over."""
+
+
+class Hushed(NamedTuple):
+    """The silence that fits the alert now; None when there is none."""
+
+    silence: Silence | None
+
+
+Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Hushed
+
+
+def namespaces(finding: Finding) -> set[str]:
+    """The namespaces that a finding is about: its object's and its host's."""
+    named, service = _NAMED.match(finding.resource), _SERVICE.match(finding.host)
+    return {n for n in (named and named[1], service and service[1]) if n}
 
 
 def identity(finding: Finding, rule: str) -> str:
@@ -138,8 +220,8 @@ def step(alert: Alert | None, event: Event, now: float, *, for_s: float, clear_s
     A finding fires when it has lasted `for_s` seconds and resolves when it has been gone for `clear_s`.
     """
     match event:
-        case Seen(finding, rule):
-            after, reason = _seen(alert, finding, rule, now, for_s)
+        case Seen():
+            after, reason = _seen(alert, event, now, for_s, clear_s)
             if alert is not None and reason in QUIET and replace(after, finding=alert.finding) == alert:
                 return alert, reason  # only what nobody would be told is new, so nothing needs to be stored
             return after, reason
@@ -147,46 +229,86 @@ def step(alert: Alert | None, event: Event, now: float, *, for_s: float, clear_s
             return _gone(alert, changes, now, clear_s)
         case Unseen(why):
             return _unseen(alert, why, now)
+        case Acked(ack):
+            if alert is None or alert.state is not State.FIRING or alert.ack is not None:
+                return alert, Reason.NONE  # the first one has it, and what is well needs nobody
+            return replace(alert, ack=ack), _heard(alert, Reason.ACKED)
+        case Unacked():
+            if alert is None or alert.ack is None:
+                return alert, Reason.NONE
+            return replace(alert, ack=None), _heard(alert, Reason.UNACKED)
+        case Lapsed():
+            if alert is None or alert.ack is None or alert.ack.until is None or alert.ack.until > now:
+                return alert, Reason.NONE
+            return replace(alert, ack=None), _heard(alert, Reason.ACK_LAPSED)
+        case Hushed(silence):
+            return _hushed(alert, silence)
         case _:
             assert_never(event)
 
 
 def due(alert: Alert, *, for_s: float, clear_s: float) -> float | None:
     """When the alert moves on by itself if nothing else happens; None if it never does."""
-    if alert.unknown_since is not None:
-        return None
-    if alert.state is State.PENDING:
-        return alert.since + for_s
-    if alert.state is State.FIRING and alert.well_since is not None:
-        return alert.well_since + clear_s
-    return None
+    moments = [alert.ack.until] if alert.ack is not None and alert.ack.until is not None else []
+    if alert.silence is not None:
+        moments.append(alert.silence.until)
+    if alert.unknown_since is None:
+        if alert.state is State.PENDING:
+            moments.append(alert.since + for_s)
+        elif alert.state is State.FIRING and alert.well_since is not None:
+            moments.append(alert.well_since + _patience(alert, clear_s))
+        elif alert.flapping:
+            moments.append(alert.recent[-1] + FLAP_S)
+    return min(moments, default=None)
 
 
-def _seen(alert: Alert | None, finding: Finding, rule: str, now: float, for_s: float) -> tuple[Alert, Reason]:
+def _patience(alert: Alert, clear_s: float) -> float:
+    """Seconds that the alert must be gone to be resolved."""
+    return max(clear_s, FLAP_S) if alert.flapping else clear_s
+
+
+def _heard(alert: Alert, reason: Reason) -> Reason:
+    """The reason as far as somebody reads it: of an alert that was never told nothing is."""
+    return reason if alert.told else Reason.NONE
+
+
+def _seen(alert: Alert | None, event: Seen, now: float, for_s: float, clear_s: float) -> tuple[Alert, Reason]:
+    finding = event.finding
     if alert is None:
-        alert = Alert(id=identity(finding, rule), state=State.PENDING, finding=finding, since=now)
+        alert = Alert(id=identity(finding, event.rule), state=State.PENDING, finding=finding, since=now, silence=event.silence)
     elif alert.state is State.RESOLVED:
         alert = replace(alert, state=State.PENDING, since=now)
-    before, was_unknown, was_well = alert.finding, alert.unknown_since is not None, alert.well_since is not None
+    before, was_unknown, well_since = alert.finding, alert.unknown_since is not None, alert.well_since
     alert = replace(alert, finding=finding, unknown_since=None, unknown_why="", well_since=None, well_by=())
     if alert.state is State.PENDING:
-        return _fired(alert, now) if now - alert.since >= for_s else (alert, Reason.PENDING)
+        return _fired(alert, now, event.joins) if now - alert.since >= for_s else (alert, Reason.PENDING)
+    if alert.flapping and well_since is not None and now - well_since >= clear_s:
+        return replace(alert, firings=alert.firings + 1, recent=_recent(alert, now)), _heard(alert, Reason.FLAPPED)
     if was_unknown:
-        return alert, Reason.KNOWN_AGAIN
+        return alert, _heard(alert, Reason.KNOWN_AGAIN)
+    if alert.flapping and now - alert.recent[-1] >= FLAP_S:
+        return replace(alert, flapping=False), _heard(alert, Reason.STEADY)
     if _percent(before) != _percent(finding):
-        return alert, Reason.SHARE_CHANGED
+        return alert, _heard(alert, Reason.SHARE_CHANGED)
     if _words(before) != _words(finding):
-        return alert, Reason.REWORDED
-    return alert, Reason.RELAPSED if was_well else Reason.NONE
+        return alert, _heard(alert, Reason.REWORDED)
+    return alert, Reason.RELAPSED if well_since is not None else Reason.NONE
 
 
-def _fired(alert: Alert, now: float) -> tuple[Alert, Reason]:
-    fired = replace(alert, state=State.FIRING, fired_at=now, resolved_at=None, firings=alert.firings + 1)
-    if alert.resolved_at is None:
-        return fired, Reason.FIRED
-    if alert.since - alert.resolved_at <= REOPEN_S:
-        return fired, Reason.FIRED_AGAIN
-    return replace(fired, episode=alert.episode + 1, firings=1), Reason.FIRED
+def _recent(alert: Alert, now: float) -> tuple[float, ...]:
+    return (*(t for t in alert.recent if now - t < FLAP_S), now)
+
+
+def _fired(alert: Alert, now: float, joins: str) -> tuple[Alert, Reason]:
+    again = alert.told and alert.resolved_at is not None and alert.since - alert.resolved_at <= REOPEN_S
+    recent = _recent(alert, now)
+    fired = replace(alert, state=State.FIRING, fired_at=now, resolved_at=None, recent=recent, ack=None)
+    if again:
+        fired = replace(fired, firings=alert.firings + 1, flapping=len(recent) >= FLAP_FIRINGS)
+        return fired, Reason.FLAPPING if fired.flapping else Reason.FIRED_AGAIN
+    episode = alert.episode if alert.message and not alert.told else alert.episode + 1
+    fired = replace(fired, episode=episode, message=joins or f"{alert.id}-{episode}", firings=1, told=alert.silence is None, flapping=False)
+    return fired, Reason.FIRED if fired.told else Reason.MUTED
 
 
 def _gone(alert: Alert | None, changes: tuple[str, ...], now: float, clear_s: float) -> tuple[Alert | None, Reason]:
@@ -198,10 +320,11 @@ def _gone(alert: Alert | None, changes: tuple[str, ...], now: float, clear_s: fl
     first = alert.well_since is None
     well_since = now if alert.well_since is None else alert.well_since
     alert = replace(alert, unknown_since=None, unknown_why="", well_since=well_since, well_by=changes if first else alert.well_by)
-    if now - well_since >= clear_s:
-        return replace(alert, state=State.RESOLVED, resolved_at=now), Reason.RESOLVED
+    if now - well_since >= _patience(alert, clear_s):
+        resolved = replace(alert, state=State.RESOLVED, resolved_at=now, flapping=False)
+        return (resolved, Reason.RESOLVED) if alert.told else (_forgotten(resolved), Reason.PASSED)
     if was_unknown:
-        return alert, Reason.KNOWN_AGAIN
+        return alert, _heard(alert, Reason.KNOWN_AGAIN)
     return alert, Reason.CLEARING if first else Reason.NONE
 
 
@@ -212,6 +335,11 @@ def _passed(alert: Alert) -> Alert | None:
     return replace(alert, state=State.RESOLVED, unknown_since=None, unknown_why="")
 
 
+def _forgotten(alert: Alert) -> Alert | None:
+    """An alert that went away without a word: remembered only when a message of its own stands somewhere, whose id must not be used twice."""
+    return None if alert.episode <= 1 else alert
+
+
 def _unseen(alert: Alert | None, why: str, now: float) -> tuple[Alert | None, Reason]:
     if alert is None or alert.state is State.RESOLVED:
         return alert, Reason.NONE
@@ -220,8 +348,19 @@ def _unseen(alert: Alert | None, why: str, now: float) -> tuple[Alert | None, Re
     if alert.state is State.PENDING:
         return frozen, Reason.NONE
     if first:
-        return frozen, Reason.UNKNOWN
-    return frozen, Reason.NONE if why == alert.unknown_why else Reason.REWORDED
+        return frozen, _heard(alert, Reason.UNKNOWN)
+    return frozen, Reason.NONE if why == alert.unknown_why else _heard(alert, Reason.REWORDED)
+
+
+def _hushed(alert: Alert | None, silence: Silence | None) -> tuple[Alert | None, Reason]:
+    if alert is None or alert.silence == silence:
+        return alert, Reason.NONE
+    after = replace(alert, silence=silence)
+    if alert.state is not State.FIRING:
+        return after, Reason.NONE
+    if silence is not None:
+        return after, _heard(alert, Reason.SILENCED)
+    return (after, Reason.UNSILENCED) if alert.told else (replace(after, told=True), Reason.FIRED)
 
 
 def _percent(finding: Finding) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -17,13 +17,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from bot.alerts import Alert, State
+from bot.alerts import Alert, Silence, State
 from templates.blocks import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
-SCHEMA = 1
+SCHEMA = 2  # 2: an alert names the message that speaks for it
 DAY_S = 24 * 3600
 RESOLVED_S = 7 * DAY_S  # how long a resolved alert, its message and its place in Slack are remembered
 ANSWER_S = DAY_S  # how long an answer can be shared
@@ -44,6 +44,11 @@ _PLACE = f"{_ALL}place:"  # + channel:ts -> alert id
 _COMMIT = f"{_ALL}commit:"  # + random -> this commit was done
 _ONCE = f"{_ALL}once:"  # + envelope or event -> it was taken
 _ANSWER = f"{_ALL}answer:"  # + random -> an answer that may be shared
+_SILENCES = f"{_ALL}silences"  # hash: id -> silence
+_DEEDS = f"{_ALL}deeds"  # stream: what people do, in order
+_DONE = f"{_ALL}done"  # the last deed that is part of what is committed
+_CLAIM = f"{_ALL}claim:"  # + what -> the person who was first
+_DEEDS_KEPT = 10_000
 
 _COMMIT_ONCE = """
 if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', 600) then return 0 end
@@ -91,6 +96,20 @@ class Draft(Struct, frozen=True, kw_only=True):
     resolved: bool = False
 
 
+class Deed(Struct, frozen=True, kw_only=True):
+    """What a person (a Slack user's id) did about the alerts of a `message`, or to a silence; times are seconds since the epoch.
+
+    `until` limits an ack. `silence` is the one that is made, or ended.
+    """
+
+    verb: Literal["ack", "unack", "silence", "unsilence"]
+    by: str
+    at: float
+    message: str = ""
+    until: float | None = None
+    silence: Silence | None = None
+
+
 class Delivery(Struct, frozen=True, kw_only=True):
     """What Slack has of a message.
 
@@ -122,6 +141,21 @@ def _plain(value: object) -> str:
     if isinstance(value, str):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be stored")
+
+
+def _deed(fields: Any) -> str:
+    """The one field of a stream's entry, which redis-py gives as a dict or as a flat list."""
+    return str(fields["deed"] if isinstance(fields, dict) else fields[1])
+
+
+def _told(stored: str) -> str:
+    """An alert of schema 1 in the form of schema 2: its message was derived from its episode."""
+    alert = msgspec.json.decode(stored)
+    if alert["state"] != "pending" or alert.get("resolved_at") is not None:
+        alert.setdefault("episode", 1)
+        alert.setdefault("message", f"{alert['id']}-{alert['episode']}")
+        alert.setdefault("told", True)
+    return _text(alert)
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
@@ -158,6 +192,22 @@ class Store:
         found = int(await self._do("GET", _SCHEMA) or SCHEMA)
         if found > SCHEMA:
             raise NewerSchema(f"The store was written by a newer meshwhy (schema {found}; this one knows {SCHEMA}). Start that one.")
+        if found < SCHEMA:
+            await self._migrate()
+
+    async def _migrate(self) -> None:
+        """Bring what schema 1 wrote to this one; repeating it changes nothing."""
+        for key, value in (await self._do("HGETALL", _ALERTS)).items():
+            await self._do("HSET", _ALERTS, key, _told(value))
+        cursor = "0"
+        while True:
+            cursor, keys = await self._do("SCAN", cursor, "MATCH", f"{_RESOLVED}*", "COUNT", 500)
+            for key in keys:
+                if (value := await self._do("GET", key)) is not None:
+                    await self._do("SET", key, _told(value), "KEEPTTL")
+            if cursor in {0, "0"}:
+                break
+        await self._do("SET", _SCHEMA, SCHEMA)
 
     async def _do(self, *command: str | float) -> Any:
         """One command and its answer."""
@@ -193,10 +243,13 @@ class Store:
         steps: Mapping[str, Iterable[Step]] | None = None,
         *,
         now: float,
+        silences: Mapping[str, Silence | None] | None = None,
+        done: str = "",
     ) -> None:
         """Write alerts (None: forget it), what Slack should show, and thread lines by message id, as one transaction.
 
-        What is new is tried at once, even where an older try was put off: Slack is then asked once more, and has the newest state sooner.
+        With them go `silences` (None: it is over) and `done`, the last of the deeds that made all this. What is new is tried at once, even
+        where an older try was put off: Slack is then asked once more, and has the newest state sooner.
         """
         commands: list[list[str | int | float]] = []
         for key, alert in alerts.items():
@@ -213,9 +266,43 @@ class Store:
         for message, lines in (steps or {}).items():
             commands += [["RPUSH", _STEPS + message, _text(line)] for line in lines]
             commands.append(["ZADD", _OUTBOX, "LT", now, message])
+        for key, silence in (silences or {}).items():
+            commands.append(["HDEL", _SILENCES, key] if silence is None else ["HSET", _SILENCES, key, _text(silence)])
+        if done:
+            commands.append(["SET", _DONE, done])
         if commands:
             await self._do("EVAL", _COMMIT_ONCE, 1, _COMMIT + secrets.token_hex(8), _text(commands))
             self.committed.set()
+
+    # --- what people do ---
+
+    async def do(self, deed: Deed) -> None:
+        """Put on record what a person does; whoever keeps the alerts takes it from there."""
+        await self._do("XADD", _DEEDS, "MAXLEN", "~", _DEEDS_KEPT, "*", "deed", _text(deed))
+
+    async def deeds(self, after: str, *, wait_s: float) -> list[tuple[str, Deed]]:
+        """The deeds since one of them (its id, `0` for all), in order; waits for the next one, `wait_s` (below 10) at most."""
+        found = await self._do("XREAD", "BLOCK", int(wait_s * 1000), "STREAMS", _DEEDS, after)
+        entries = found[_DEEDS][0] if isinstance(found, dict) and found else found[0][1] if found else []
+        return [(i, msgspec.json.decode(_deed(fields), type=Deed)) for i, fields in entries]
+
+    async def done(self) -> str:
+        """The id of the last deed that is part of what is committed."""
+        return str(await self._do("GET", _DONE) or "0")
+
+    async def silences(self) -> dict[str, Silence]:
+        """Every silence that nobody ended yet, by id."""
+        stored = await self._do("HGETALL", _SILENCES)
+        return {key: msgspec.json.decode(value, type=Silence) for key, value in stored.items()}
+
+    async def claim(self, what: str, by: str, for_s: float) -> str:
+        """Who has it: the one who asked first, for so many seconds."""
+        async with _in_time():
+            return str(await self._redis.set(_CLAIM + what, by, nx=True, get=True, ex=max(int(for_s), 1)) or by)
+
+    async def release(self, what: str) -> None:
+        """Nobody has it any more."""
+        await self._do("DEL", _CLAIM + what)
 
     # --- what the outbox reads and writes ---
 

@@ -8,7 +8,28 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from bot.alerts import QUIET, REOPEN_S, Alert, Event, Gone, Reason, Seen, State, Unseen, due, identity, rule_of, step
+from bot.alerts import (
+    FLAP_S,
+    QUIET,
+    REOPEN_S,
+    Ack,
+    Acked,
+    Alert,
+    Event,
+    Gone,
+    Hushed,
+    Lapsed,
+    Reason,
+    Seen,
+    Silence,
+    State,
+    Unacked,
+    Unseen,
+    due,
+    identity,
+    rule_of,
+    step,
+)
 from checks.finding import Finding, Severity
 from checks.resources import objects, parse
 from checks.routes import Viewpoint
@@ -224,6 +245,148 @@ def test_an_alert_survives_json():
     assert msgspec.json.decode(msgspec.json.encode(alert), type=Alert) == alert
 
 
+ANA, BEN = "U0ANA", "U0BEN"
+ALL_EAST = Silence(id="s1", match={"cluster": "east"}, by=ANA, at=0, until=10_000, why="maintenance")
+
+
+@pytest.mark.parametrize(
+    ("events", "clear_s", "reasons"),
+    [
+        pytest.param(
+            [
+                (0, Seen(BROKEN)),
+                (1, Acked(Ack(by=ANA, at=1))),
+                (2, Acked(Ack(by=BEN, at=2))),
+                (3, Unacked(ANA)),
+                (4, Acked(Ack(by=BEN, at=4))),
+            ],
+            0,
+            [Reason.FIRED, Reason.ACKED, Reason.NONE, Reason.UNACKED, Reason.ACKED],
+            id="the first one has it until they give it back",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Gone()), (2, Acked(Ack(by=ANA, at=2))), (3, Seen(BROKEN)), (4, Acked(Ack(by=BEN, at=4)))],
+            0,
+            [Reason.FIRED, Reason.RESOLVED, Reason.NONE, Reason.FIRED_AGAIN, Reason.ACKED],
+            id="a resolve in between wins",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Acked(Ack(by=ANA, at=1, until=60))), (59, Lapsed()), (60, Lapsed()), (61, Lapsed())],
+            0,
+            [Reason.FIRED, Reason.ACKED, Reason.NONE, Reason.ACK_LAPSED, Reason.NONE],
+            id="an ack for some time ends",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Acked(Ack(by=ANA, at=1))), (2, Gone()), (3, Seen(BROKEN)), (4, Unacked(ANA))],
+            0,
+            [Reason.FIRED, Reason.ACKED, Reason.RESOLVED, Reason.FIRED_AGAIN, Reason.NONE],
+            id="a new firing has nobody yet",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Hushed(ALL_EAST)), (2, Hushed(ALL_EAST)), (3, Seen(LESS)), (4, Hushed(None)), (5, Hushed(None))],
+            0,
+            [Reason.FIRED, Reason.SILENCED, Reason.NONE, Reason.SHARE_CHANGED, Reason.UNSILENCED, Reason.NONE],
+            id="a silence over what was told",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (0, Gone()), (1, Seen(BROKEN)), (1, Gone()), (2, Seen(BROKEN)), (700, Seen(BROKEN)), (701, Seen(BROKEN))],
+            0,
+            [Reason.FIRED, Reason.RESOLVED, Reason.FIRED_AGAIN, Reason.RESOLVED, Reason.FLAPPING, Reason.STEADY, Reason.NONE],
+            id="flapping, then steadily broken",
+        ),
+        pytest.param(
+            [
+                (0, Seen(BROKEN)),
+                (60, Gone()),
+                (120, Seen(BROKEN)),
+                (180, Gone()),
+                (240, Seen(BROKEN)),
+                (300, Gone()),
+                (360, Seen(BROKEN)),
+                (420, Gone()),
+                (1019, Gone()),
+                (1020, Gone()),
+            ],
+            0,
+            [
+                Reason.FIRED,
+                Reason.RESOLVED,
+                Reason.FIRED_AGAIN,
+                Reason.RESOLVED,
+                Reason.FLAPPING,
+                Reason.CLEARING,
+                Reason.FLAPPED,
+                Reason.CLEARING,
+                Reason.NONE,
+                Reason.RESOLVED,
+            ],
+            id="flapping, then well for as long as it was watched for",
+        ),
+    ],
+)
+def test_what_people_do_and_what_flaps_is_this_table(events: list[tuple[float, Event]], clear_s: float, reasons: list[Reason]):
+    _, got = walk(*events, clear_s=clear_s)
+    assert got == reasons
+
+
+def test_what_fires_into_a_silence_is_told_when_the_silence_ends_and_never_if_it_is_well_by_then():
+    pending, _ = walk((0, Seen(BROKEN)), for_s=10)
+    assert pending is not None
+    hushed, _ = step(pending, Hushed(ALL_EAST), 1, for_s=10, clear_s=0)
+    muted, reason = step(hushed, Seen(BROKEN), 10, for_s=10, clear_s=0)
+    assert muted is not None
+    assert (reason, muted.state, muted.told) == (Reason.MUTED, State.FIRING, False)
+    assert step(muted, Seen(LESS), 11, for_s=10, clear_s=0)[1] is Reason.NONE
+    assert step(muted, Gone(), 12, for_s=10, clear_s=0) == (None, Reason.PASSED)
+    told, reason = step(muted, Hushed(None), 13, for_s=10, clear_s=0)
+    assert told is not None
+    assert (reason, told.told) == (Reason.FIRED, True)
+    assert step(told, Gone(), 14, for_s=10, clear_s=0)[1] is Reason.RESOLVED
+
+
+def test_an_alert_joins_the_message_that_speaks_for_its_cause_already():
+    alert, _ = walk((0, Seen(BROKEN, joins="other-1")), (1, Gone()), (2 + REOPEN_S, Seen(BROKEN)))
+    assert alert is not None
+    assert alert.message == f"{alert.id}-2", "long after, it speaks for itself"
+    alert, _ = walk((0, Seen(BROKEN, joins="other-1")), (1, Gone()), (60, Seen(BROKEN, joins="third-1")))
+    assert alert is not None
+    assert alert.message == "other-1", "back soon, it speaks where it spoke"
+
+
+@pytest.mark.parametrize(
+    ("match", "fits"),
+    [
+        ({"cluster": "east"}, True),
+        ({"cluster": "west"}, False),
+        ({"namespace": "mynamespace", "cause": "MESH101"}, True),
+        ({"namespace": "mynamespace", "cause": "subset-undefined"}, False),
+        ({"host": "destination.*"}, True),
+        ({"host": "destination"}, False),
+        ({"resource": "VirtualService */destination"}, True),
+        ({"colour": "red"}, False),
+        ({}, False),
+    ],
+)
+def test_a_silence_fits_when_all_of_it_does(match: dict[str, str], fits: bool):  # noqa: FBT001 - a column of the table
+    assert Silence(id="s", match=match, by=ANA, at=0, until=1).fits(BROKEN) is fits
+
+
+def test_due_says_when_an_ack_a_silence_or_the_flapping_may_end():
+    alert, _ = walk((0, Seen(BROKEN)), (1, Acked(Ack(by=ANA, at=1, until=60))))
+    assert alert is not None
+    assert due(alert, for_s=0, clear_s=0) == 60
+    hushed, _ = step(alert, Hushed(replace(ALL_EAST, until=50)), 2, for_s=0, clear_s=0)
+    assert hushed is not None
+    assert due(hushed, for_s=0, clear_s=0) == 50
+    flapping, _ = walk((0, Seen(BROKEN)), (1, Gone()), (2, Seen(BROKEN)), (3, Gone()), (4, Seen(BROKEN)))
+    assert flapping is not None
+    assert flapping.flapping
+    assert due(flapping, for_s=0, clear_s=0) == 4 + FLAP_S
+    well, _ = step(flapping, Gone(), 5, for_s=0, clear_s=0)
+    assert well is not None
+    assert due(well, for_s=0, clear_s=0) == 5 + FLAP_S
+
+
 class AnySequence(RuleBasedStateMachine):
     """Every sequence of events: no firing is lost, none resolves without a look, none is posted twice."""
 
@@ -237,11 +400,13 @@ class AnySequence(RuleBasedStateMachine):
         self.told = False  # what a reader of the channel believes
         self.seen_since: float | None = None  # broken for all we know: no look has found it gone
         self.gone_since: float | None = None  # looked at and gone in every look since
-        self.last: Event | None = None
+        self.last: Event | None = None  # of what was looked at
+        self.silence: Silence | None = None
 
     def happen(self, event: Event) -> None:
         before = self.alert
-        self.last = event
+        if isinstance(event, Seen | Gone | Unseen):
+            self.last = event
         match event:
             case Seen():
                 self.seen_since = self.now if self.seen_since is None else self.seen_since
@@ -251,20 +416,26 @@ class AnySequence(RuleBasedStateMachine):
                 self.seen_since = None
             case Unseen():
                 self.gone_since = None
+            case Hushed(silence):
+                self.silence = silence
+            case _:
+                pass
         self.alert, reason = step(before, event, self.now, for_s=self.FOR, clear_s=self.CLEAR)
         if reason is Reason.FIRED:
             assert not self.told
             assert self.alert is not None
             assert self.alert.message not in self.posted, "posted twice"
             self.posted.append(self.alert.message)
-        if reason is Reason.FIRED_AGAIN:
+        if reason in {Reason.FIRED_AGAIN, Reason.FLAPPING}:
             assert not self.told
             assert self.alert is not None
             assert self.alert.message == self.posted[-1], "an edit of a message that was never posted"
-        if reason in {Reason.FIRED, Reason.FIRED_AGAIN}:
-            assert isinstance(event, Seen)
-            assert self.seen_since is not None
-            assert self.now - self.seen_since >= self.FOR
+        if reason in {Reason.FIRED, Reason.FIRED_AGAIN, Reason.FLAPPING}:
+            assert isinstance(event, Seen | Hushed)
+            assert self.silence is None or reason is not Reason.FIRED, "told into a silence"
+            if isinstance(event, Seen):
+                assert self.seen_since is not None
+                assert self.now - self.seen_since >= self.FOR
             self.told = True
         if reason is Reason.RESOLVED:
             assert self.told
@@ -279,7 +450,25 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule(share=st.sampled_from([0.05, 0.6, 0.95]))
     def seen(self, share: float) -> None:
-        self.happen(Seen(replace(BROKEN, failing_share=share)))
+        self.happen(Seen(replace(BROKEN, failing_share=share), silence=self.silence))
+
+    @rule(until=st.sampled_from([None, 60.0]), by=st.sampled_from([ANA, BEN]))
+    def acked(self, until: float | None, by: str) -> None:
+        before = self.alert.ack if self.alert else None
+        self.happen(Acked(Ack(by=by, at=self.now, until=None if until is None else self.now + until)))
+        assert before is None or (self.alert is not None and self.alert.ack == before)
+
+    @rule(by=st.sampled_from([ANA, BEN]))
+    def unacked(self, by: str) -> None:
+        self.happen(Unacked(by))
+
+    @rule()
+    def lapsed(self) -> None:
+        self.happen(Lapsed())
+
+    @rule(on=st.booleans())
+    def hushed(self, on: bool) -> None:  # noqa: FBT001 - hypothesis draws it by name
+        self.happen(Hushed(ALL_EAST if on else None))
 
     @rule()
     def gone(self) -> None:
@@ -319,7 +508,18 @@ class AnySequence(RuleBasedStateMachine):
 
     @invariant()
     def the_reader_believes_what_is_so(self) -> None:
-        assert self.told == (self.alert is not None and self.alert.state is State.FIRING)
+        assert self.told == (self.alert is not None and self.alert.state is State.FIRING and self.alert.told)
+
+    @invariant()
+    def what_fires_and_is_not_silenced_is_told(self) -> None:
+        if self.alert is not None and self.alert.state is State.FIRING and self.alert.silence is None:
+            assert self.alert.told
+
+    @invariant()
+    def what_is_pending_has_nobody(self) -> None:
+        if self.alert is not None and self.alert.ack is not None:
+            assert self.alert.fired_at is not None
+            assert self.alert.ack.at >= self.alert.fired_at
 
 
 TestAnySequence = AnySequence.TestCase

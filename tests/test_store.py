@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -14,13 +15,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bot.alerts import Alert, State
-from bot.store import Delivery, Draft, NewerSchema, Step, Store
+from bot.alerts import Alert, Silence, State
+from bot.store import Deed, Delivery, Draft, NewerSchema, Step, Store
 from bot.valkey import NoState, embedded
 from checks.finding import Finding, Severity
 from templates.blocks import Message
@@ -169,6 +171,56 @@ async def test_a_message_is_found_by_its_place(store: Store):
     await store.commit({"a1": RESOLVED}, now=6)
     assert await store.alert_at("C1", "1.5") == RESOLVED
     assert await store.alert_at("C1", "9.9") is None
+
+
+DEED = Deed(verb="ack", by="U0ANA", at=5.0, message="a1-1", until=60.0)
+SILENCE = Silence(id="s1", match={"cluster": "east"}, by="U0ANA", at=5.0, until=60.0, why="maintenance")
+
+
+async def test_deeds_are_read_in_order_and_what_is_committed_is_not_read_again(store: Store):
+    await store.do(DEED)
+    second = Deed(verb="silence", by="U0BEN", at=6.0, silence=SILENCE)
+    await store.do(second)
+    found = await store.deeds(await store.done(), wait_s=0.01)
+    assert [deed for _, deed in found] == [DEED, second]
+    await store.commit({"a1": FIRING}, now=7, silences={"s1": SILENCE}, done=found[0][0])
+    assert [deed for _, deed in await store.deeds(await store.done(), wait_s=0.01)] == [second]
+    assert await store.silences() == {"s1": SILENCE}
+    await store.commit({}, now=8, silences={"s1": None}, done=found[1][0])
+    assert await store.deeds(await store.done(), wait_s=0.01) == []
+    assert await store.silences() == {}
+
+
+async def test_a_deed_is_heard_while_it_is_waited_for(store: Store):
+    heard = asyncio.create_task(store.deeds("0", wait_s=5))
+    await asyncio.sleep(0.1)
+    await store.do(DEED)
+    async with asyncio.timeout(1):
+        assert [deed for _, deed in await heard] == [DEED]
+
+
+async def test_the_first_one_has_it_until_it_is_given_back(store: Store):
+    assert await store.claim("ack:a1", "U0ANA", 60) == "U0ANA"
+    assert await store.claim("ack:a1", "U0BEN", 60) == "U0ANA"
+    await store.release("ack:a1")
+    assert await store.claim("ack:a1", "U0BEN", 60) == "U0BEN"
+
+
+async def test_what_an_older_schema_wrote_is_read_as_it_was_meant(redis_url: str):
+    old = msgspec.to_builtins(FIRING) | {"episode": 3, "id": "a1"}
+    del old["message"], old["told"]
+    pending = old | {"id": "a2", "state": "pending"}
+    with Redis.from_url(redis_url) as client:
+        client.set("{meshwhy}:schema", 1)
+        client.hset("{meshwhy}:alerts", mapping={"a1": json.dumps(old), "a2": json.dumps(pending)})
+        client.set("{meshwhy}:resolved:a3", json.dumps(old | {"id": "a3", "state": "resolved", "resolved_at": 9.0}), ex=500)
+        async with opened(redis_url) as store:
+            found = await store.alerts()
+            assert (found["a1"].message, found["a1"].told) == ("a1-3", True)
+            assert (found["a2"].message, found["a2"].told) == ("", False)
+            assert (await store.resolved(["a3"]))["a3"].message == "a3-3"
+        assert 0 < client.ttl("{meshwhy}:resolved:a3") <= 500
+        assert client.get("{meshwhy}:schema") == b"2"
 
 
 async def test_an_event_is_taken_once_and_an_answer_is_shared_once(store: Store):
