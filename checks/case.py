@@ -180,7 +180,26 @@ class Case:
                 views.append(View(c, ups, found))
             else:
                 blind.append(c)
-        return Case(host, mesh, views, blind, frozenset(read))
+        case = Case(host, mesh, views, blind, frozenset(read))
+        for v in [v for v in views if case.private(v)]:
+            views.remove(v)
+            blind.append(v.callers)
+        return case
+
+    def private(self, view: View) -> bool:
+        """Whether Multi-cluster Services keep the host from some callers: their cluster has no such Service, no other exports its own, none asks.
+
+        istiod tells them of the Service all the same. That nobody there can call it is what whoever does not export it wants (DESIGN §2).
+        """
+        istiod = view.ups.istiod
+        if not istiod.plane.mcs:
+            return False
+        known = [s for s in istiod.by_host.get(self.host, ()) if s.kubernetes]
+        imported = (c for s in known for c in istiod.imports.get((s.namespace, s.name), ()))
+        there = imported if self.host.endswith(f".{names.CLUSTERSET}") else (c for s in known for c, _ in s.sources)
+        if not known or view.callers.proxy.cluster in there or any(istiod.discoverable(s, c) for s in known for c, _ in s.sources):
+            return False
+        return not any(map(self.asks, view.callers.viewpoints))
 
     # --- what it consists of ------------------------------------------------------------------------------------------------
 

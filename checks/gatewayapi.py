@@ -380,10 +380,13 @@ class _Converter:
             if b.namespace:
                 raise _Invalid("namespace may not be set with Hostname")
             host = b.name
-        elif b.kind in {"Service", "ServiceImport"}:
-            if b.kind == "Service" and "." in b.name:
+        elif (b.group, b.kind) == ("", "Service"):
+            if "." in b.name:
                 raise _Invalid(f"backend {b.name} must be a Service's name, not a host")
             host = names.service_host(b.name, ns)
+        elif (b.group, b.kind) == ("multicluster.x-k8s.io", "ServiceImport"):
+            # without hosts in clusterset.local a Service is for all clusters anyway (gateway/conversion.go buildDestination)
+            host = (names.clusterset_host if self.istiod.plane.mcs_host else names.service_host)(b.name, ns)
         else:
             return invalid
         if b.port is None:

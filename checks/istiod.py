@@ -31,7 +31,7 @@ from checks.resources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from checks.planes import Plane
     from checks.rulesets import RuleSet
@@ -183,6 +183,10 @@ class Istiod:
         self.config = config
         self.plane = plane
         self.unheard: list[Resource] = []
+        self.exports: frozenset[tuple[str, str, str]] = frozenset()
+        """Services that a ServiceExport shows to other clusters: (cluster, namespace, name)."""
+        self.imports: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {}
+        """Of each (namespace, name) the addresses that a ServiceImport gives it, by cluster."""
         self._objects = objects
         self.kubernetes = list(services)
         self.undiscovered: dict[str, tuple[str, str]] = {}
@@ -319,7 +323,7 @@ class Istiod:
             else:
                 first.vips = {**first.vips, **{c: v for c, v in one.vips.items() if c not in first.vips}}
                 first.sources = (*first.sources, *one.sources)
-        everything = list(merged.values())
+        everything = [*merged.values(), *self._clusterset(merged)]
         for entry in self.all(ServiceEntry):
             if isinstance(entry, ServiceEntry):
                 everything += from_entry(entry, self.cluster, self._annotations(entry.namespace))
@@ -331,6 +335,22 @@ class Istiod:
             if concrete.resolution != "alias" and concrete.hostname in aliases:
                 concrete.aliases = (*concrete.aliases, *aliases[concrete.hostname])
         return oldest_first(everything)
+
+    def _clusterset(self, by_host: Mapping[str, HostService]) -> Iterator[HostService]:
+        """Imported Services under their names in clusterset.local (serviceimportcache.go genMCSService)."""
+        for (namespace, name), vips in self.imports.items() if self.plane.mcs_host else ():
+            real = by_host.get(names.service_host(name, namespace))
+            if real is not None:
+                yield replace(real, hostname=names.clusterset_host(name, namespace), address=next(iter(vips.values()))[0], vips=vips)
+
+    def discoverable(self, service: HostService, cluster: str) -> bool:
+        """Whether the endpoints that a Kubernetes Service has in a cluster are for callers of other clusters too (serviceexportcache.go)."""
+        if not self.plane.mcs or not service.kubernetes:
+            return True
+        exported = (cluster, service.namespace, service.name) in self.exports
+        if service.hostname.endswith(f".{names.CLUSTERSET}"):
+            return exported and cluster in self.imports.get((service.namespace, service.name), {})
+        return exported and not self.plane.mcs_cluster_local
 
     @staticmethod
     def _resolve_alias(alias: HostService, by_host: Mapping[str, HostService]) -> str | None:

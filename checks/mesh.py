@@ -51,6 +51,8 @@ from checks.resources import (
     Resource,
     Service,
     ServiceEntry,
+    ServiceExport,
+    ServiceImport,
     SliceEndpoint,
     StatefulSet,
     Workload,
@@ -367,7 +369,19 @@ class Mesh:
         hidden = {names.service_host(s.name, s.namespace): (ids[c], s.ref) for c, s in services if (ids[c], s.namespace) in left_out}
         made.undiscovered = {h: at for h, at in hidden.items() if h not in made.by_host} if hidden else {}
         made.unheard = others
+        made.exports = frozenset((self.cluster_id(c), e.namespace, e.name) for c in ordered for e in c.all(ServiceExport))
+        made.imports = self._imports(ordered)
         return made
+
+    def _imports(self, clusters: Iterable[Cluster]) -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
+        """The addresses of each ServiceImport by cluster; one without an address makes no service (GetServiceImportIPs)."""
+        out: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
+        for c in clusters:
+            for i in c.all(ServiceImport):
+                ips = tuple(sorted(filter(names.is_ip, i.spec.ips or ())))
+                if ips:
+                    out.setdefault((i.namespace, i.name), {})[self.cluster_id(c)] = ips
+        return out
 
     @staticmethod
     def _left_out(cluster: Cluster, config: MeshConfig) -> set[str]:
@@ -512,6 +526,7 @@ class Mesh:
             return self._shards[key]
         name = hostname.partition(".")[0]
         kube = hostname == names.service_host(name, namespace)
+        kube = kube or (istiod.plane.mcs_host and hostname == names.clusterset_host(name, namespace))
         parts: list[tuple[IstioEndpoint, ...]] = []
         if kube:
             parts += [self._kubernetes_shard(c, namespace, name) for c in self._by_cluster_id]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 DOMAIN = "cluster.local"
+CLUSTERSET = "clusterset.local"
 
 
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -51,6 +52,11 @@ def fqdn(host: str, namespace: str, domain: str = DOMAIN) -> str:
 def service_host(name: str, namespace: str, domain: str = DOMAIN) -> str:
     """The host of a Kubernetes Service."""
     return f"{name}.{namespace}.svc.{domain}"
+
+
+def clusterset_host(name: str, namespace: str) -> str:
+    """The host under which a Service is called in all clusters that it is imported to (Multi-cluster Services)."""
+    return f"{name}.{namespace}.svc.{CLUSTERSET}"
 
 
 def gateway_name(name: str, namespace: str) -> str:

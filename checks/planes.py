@@ -22,6 +22,9 @@ _SWITCHES = frozenset(
         "PILOT_ENABLE_GATEWAY_API_STATUS",
         "PILOT_SEND_UNHEALTHY_ENDPOINTS",
         "PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE",
+        "ENABLE_MCS_SERVICE_DISCOVERY",
+        "ENABLE_MCS_HOST",
+        "ENABLE_MCS_CLUSTER_LOCAL",
     }
 )
 
@@ -42,6 +45,10 @@ class Plane(NamedTuple):
     revision: str
     version: Version | None
     switches: tuple[tuple[str, str], ...] = ()
+
+    def _told(self, switch: str) -> bool:
+        """Whether it was told to do what no release does by itself."""
+        return any(name == switch and value.lower() in {"true", "1", "t"} for name, value in self.switches)
 
     def _does(self, switch: str, since: Version) -> bool:
         """Whether it does what a release began to do, unless it was told otherwise."""
@@ -71,6 +78,21 @@ class Plane(NamedTuple):
     def newest(self) -> bool:
         """Whether it is of the release that semantics.md describes, or of none that is known."""
         return self.version is None or self.version >= Version(1, 32)
+
+    @property
+    def mcs(self) -> bool:
+        """Whether a Service's endpoints stay in their cluster until a ServiceExport exports them (features.EnableMCSServiceDiscovery)."""
+        return self._told("ENABLE_MCS_SERVICE_DISCOVERY")
+
+    @property
+    def mcs_host(self) -> bool:
+        """Whether an imported Service is also called by its name in clusterset.local (features.EnableMCSHost)."""
+        return self.mcs and self._told("ENABLE_MCS_HOST")
+
+    @property
+    def mcs_cluster_local(self) -> bool:
+        """Whether its name in cluster.local means the caller's own cluster alone (features.EnableMCSClusterLocal)."""
+        return self.mcs_host and self._told("ENABLE_MCS_CLUSTER_LOCAL")
 
 
 NEWEST = Plane("", None)

@@ -1215,6 +1215,20 @@ class _Unannotated(Metadata, frozen=True):
     annotations: dict[str, str] | None = field(default=None, name="(never read)")
 
 
+class ServiceExport(Resource, frozen=True):
+    """multicluster.x-k8s.io ServiceExport: that the Service of its name is there for other clusters."""
+
+
+class _ServiceImportSpec(_Object, frozen=True):
+    ips: tuple[str, ...] | None = None
+
+
+class ServiceImport(Resource, frozen=True):
+    """multicluster.x-k8s.io ServiceImport: the addresses under which a cluster calls an exported Service."""
+
+    spec: _ServiceImportSpec = _ServiceImportSpec()
+
+
 class Secret(Resource, frozen=True):
     """v1 Secret: that it is there, and nothing of what it holds, neither data nor annotations."""
 
@@ -1246,7 +1260,7 @@ class Kind(NamedTuple):
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
-_ISTIO, _SECURITY, _API = "networking.istio.io", "security.istio.io", "gateway.networking.k8s.io"
+_ISTIO, _SECURITY, _API, _MCS = "networking.istio.io", "security.istio.io", "gateway.networking.k8s.io", "multicluster.x-k8s.io"
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
 
 KINDS: tuple[Kind, ...] = (
@@ -1277,6 +1291,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(APITCPRoute, "TCPRoute", _API, ("v1alpha2",), "tcproutes"),
     Kind(ReferenceGrant, "ReferenceGrant", _API, ("v1", "v1beta1"), "referencegrants"),
     Kind(BackendTLSPolicy, "BackendTLSPolicy", _API, ("v1", "v1alpha3"), "backendtlspolicies"),
+    Kind(ServiceExport, "ServiceExport", _MCS, ("v1beta1", "v1alpha1"), "serviceexports"),
+    Kind(ServiceImport, "ServiceImport", _MCS, ("v1beta1", "v1alpha1"), "serviceimports"),
 )
 OPTIONAL: tuple[Kind, ...] = (
     Kind(Secret, "Secret", "", ("v1",), "secrets", metadata_only=True),

@@ -23,6 +23,8 @@ from checks.resources import (
     Pod,
     Service,
     ServiceEntry,
+    ServiceExport,
+    ServiceImport,
     VirtualService,
     WorkloadEntry,
 )
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from checks.resources import LocalityLbSetting, TrafficPolicy
 
 UNKNOWN_SERVICE = "UnknownService"
-Reach = Literal["direct", "gateway", "plain", "cluster-local", "dropped"]
+Reach = Literal["direct", "gateway", "plain", "cluster-local", "not-exported", "dropped"]
 
 
 class Upstream(Struct, eq=False, gc=False):
@@ -159,7 +161,8 @@ class Upstreams:
         elif not u.defined:
             u.unread = self.mesh.unread(self._holder, DestinationRule)
         elif u.service.kubernetes:
-            u.unread = next(filter(None, (self.mesh.unread(c, EndpointSlice, Pod) for c in self.mesh.clusters)), "")
+            exports = (ServiceExport, ServiceImport) if self.istiod.plane.mcs else ()
+            u.unread = next(filter(None, (self.mesh.unread(c, EndpointSlice, Pod, *exports) for c in self.mesh.clusters)), "")
         elif u.service.selector is not None:
             u.unread = self.mesh.unread(self._holder, WorkloadEntry, Pod)
         return u
@@ -283,6 +286,8 @@ class Upstreams:
             if (plain and e.health == "healthy" and e.address and DRAINING not in e.labels)
             or not self._drops(e, service, local=local, unhealthy=unhealthy)
         ]
+        if self.istiod.plane.mcs:
+            kept = [e for e in kept if self._exported(e, service)]
         kept = self._by_network(kept, rule, port, subset)
         return [e for e in kept if self._mtls(e, rule, port, subset)] if sni else kept
 
@@ -304,6 +309,10 @@ class Upstreams:
         if not e.address or e.health == "terminating" or (e.health == "unhealthy" and not unhealthy):
             return True
         return (e.health == "draining" or bool(e.labels.get(DRAINING))) and not service.labels.get(PERSISTENT_SESSION)
+
+    def _exported(self, e: IstioEndpoint, service: HostService) -> bool:
+        """Whether an endpoint is the caller's cluster's own, or exported from its own (IstioEndpoint.IsDiscoverableFromProxy)."""
+        return e.cluster == self.proxy.cluster or self.istiod.discoverable(service, e.cluster)
 
     def _mtls(self, e: IstioEndpoint, rule: MergedRule | None, port: int, subset: str) -> bool:
         """Whether istiod would have the caller speak mTLS to an endpoint (mtls_checker.go)."""
@@ -354,6 +363,8 @@ class Upstreams:
                 yield e, "cluster-local"
             elif self._drops(e, u.service, local=False, unhealthy=unhealthy):
                 yield e, "dropped"
+            elif not self._exported(e, u.service):
+                yield e, "not-exported"
             elif self.through(e):
                 yield e, "gateway" if self._mtls(e, u.rule, u.port, u.subset) else "plain"
             else:
