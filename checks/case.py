@@ -85,6 +85,7 @@ SAME_AS: dict[str, tuple[str, ...]] = {
     "dr-tls-lost-by-override": ("KIA0204",),
     "authz-principal-without-mtls": ("KIA0105",),
     "caller-not-injected": ("IST0102", "IST0103"),
+    "config-rejected-by-istiod": ("IST0106",),
 }
 
 

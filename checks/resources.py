@@ -772,6 +772,12 @@ class ServerTLS(_Object, frozen=True):
     credential_names: tuple[str, ...] | None = None
     https_redirect: bool = False
     server_certificate: str = ""
+    tls_certificates: tuple[dict[str, str], ...] | None = None
+
+    @property
+    def credentials(self) -> bool:
+        """Whether it says where its certificate is."""
+        return bool(self.credential_name or self.credential_names or self.server_certificate or self.tls_certificates)
 
 
 class Server(_Object, frozen=True):
