@@ -307,7 +307,7 @@ def _holes(case: Case) -> Iterator[Hole]:
     for view in case.views:
         by_port: dict[int, list[Step]] = {}
         for s in view.steps:
-            if s.protocol == "http" and s.source and s.host == case.host:
+            if s.protocol == "http" and s.source and s.host == case.host and case.asked(s.port):
                 by_port.setdefault(s.port, []).append(s)
         for port, steps in by_port.items():
             if any(_everything(s.match) for s in steps):
@@ -498,7 +498,7 @@ def claims(case: Case) -> list[Claim]:
 
 
 def _claims(case: Case, view: View) -> Iterator[Claim]:
-    for number, protocol in dict.fromkeys((s.port, s.protocol) for s in view.steps if s.host == case.host):
+    for number, protocol in dict.fromkeys((s.port, s.protocol) for s in view.steps if s.host == case.host and case.asked(s.port)):
         listener = view.ups.scope.listener_for(number)
         if listener is None:
             continue

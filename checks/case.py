@@ -154,15 +154,18 @@ class Case:
     """(host, namespace) of other services whose pods and endpoints a check looked at, for a sweep that looks only at what changed."""
     named: set[int] = field(default_factory=set)
     """The hops (by id) behind which a fault was found that has a name of its own."""
+    port: int | None = None
+    """The one port that was asked about; None: all of them."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _known: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def of(host: str, mesh: Mesh) -> Case:
+    def of(host: str, mesh: Mesh, port: int | None = None) -> Case:
         """The host as every class of callers has it. A host that is only led to is seen through the rules that lead there."""
         case = Case._among(classes(mesh, host), host, mesh)
         if any(u.fails for v in case.views for s in v.steps for u, _, _ in s.targets):  # why may differ where what is got does not
             case = Case._among(classes(mesh, host, apart=True), host, mesh)
+        case.port = port
         return case
 
     @staticmethod
@@ -210,13 +213,17 @@ class Case:
             self._known[key] = make()
         return cast("_T", self._known[key])
 
+    def asked(self, port: int) -> bool:
+        """Whether a port of the host is one that was asked about: what is wrong with others is no answer."""
+        return self.port is None or port == self.port
+
     @cached_property
     def branches(self) -> list[Branch]:
         """Every destination of every rule, of all callers."""
         out: list[Branch] = []
         for v in self.views:
             for step in v.steps:
-                if step.action != "route":
+                if step.action != "route" or not self.asked(step.port):
                     continue
                 parts = shares([w for _, w, _ in step.targets])
                 out += [Branch(v, step, i, u, w, s) for i, ((u, w, _), s) in enumerate(zip(step.targets, parts, strict=True))]
@@ -225,7 +232,7 @@ class Case:
     @cached_property
     def failing_share(self) -> float:
         """The failing share of its worst rule, as far as clusters and endpoints decide."""
-        return max((failing(s) for v in self.views for s in v.steps), default=0.0)
+        return max((failing(s) for v in self.views for s in v.steps if self.asked(s.port)), default=0.0)
 
     def failing(self) -> list[Branch]:
         """Destinations that get requests and cannot serve them."""

@@ -19,6 +19,7 @@ from msgspec.structs import replace as structs_replace
 from checks import legs, names, ztunnel
 from checks import routes as resolver
 from checks.answers import Route, Viewpoint
+from checks.binding import every_binding
 from checks.case import Case, short
 from checks.evidence import Agreement
 from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
@@ -35,10 +36,11 @@ from checks.resources import (
     Pod,
     ReplicaSet,
     Resource,
+    Service,
     StatefulSet,
     WorkloadEntry,
 )
-from checks.viewpoints import Caller, Outsider, callers, outsiders
+from checks.viewpoints import Caller, Outsider, by_node, callers, callers_of, outsiders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -97,6 +99,10 @@ class Diagnosis(Struct, frozen=True):
     clean: int
     clusters: tuple[ClusterAge, ...]
     live: tuple[Agreement, ...] = ()
+    port: int | None = None
+    """The port that was asked about; None: all of the host's."""
+    alike: tuple[tuple[Viewpoint, ...], ...] = ()
+    """Callers that hold the same: the first of each stands in `routes` for all of them."""
 
 
 class Sweep(Struct, frozen=True, dict=True):
@@ -183,6 +189,30 @@ def _istiods(mesh: Mesh) -> list[Istiod]:
     return list(dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters))
 
 
+def port_of(word: str) -> int | None:
+    """The port that a person names behind a host: `payments.core:8443`; None without one."""
+    port = word.strip().partition(":")[2]
+    return int(port) if port.isdigit() else None
+
+
+def ports(host: str, meshes: Iterable[Mesh]) -> list[int]:
+    """Every port of a host, of objects that define it (those that istiod drops as well) and of rules that take it, gateways' included."""
+    found: set[int] = set()
+    for mesh in meshes:
+        case = Case.of(host, mesh)
+        found.update(s.port for v in case.views for s in v.steps)
+        for istiod in _istiods(mesh):
+            found.update(p.number for s in istiod.by_host.get(host, ()) for p in s.ports)
+            found.update(p.number for e in case.entries(istiod, host) for p in e.spec.ports or ())
+        name, _, rest = host.partition(".")
+        kept = (
+            c.get(Service, rest.partition(".")[0], name) for c in mesh.clusters if host == names.service_host(name, rest.partition(".")[0])
+        )
+        found.update(p.port for s in kept if s is not None for p in s.spec.ports)
+        found.update(b.server.port.number for b in every_binding(case) if b.server is not None)
+    return sorted(found)
+
+
 def resolve(word: str, meshes: Sequence[Mesh]) -> list[tuple[str, Mesh]]:
     """The host that a person means, in each mesh that has it: a short name, `name.namespace`, an FQDN, with an optional `:port`.
 
@@ -212,8 +242,19 @@ def _spellings(short: str) -> tuple[str, ...]:
 
 
 def why(word: str, meshes: Sequence[Mesh]) -> Diagnosis:
-    """The diagnosis of the host that a person means, over all meshes that have it; the worst of them gives the verdict. Raises UnknownHost."""
-    return _together([diagnose(host, mesh) for host, mesh in resolve(word, meshes)])
+    """The diagnosis of the host that a person means, over all meshes that have it; the worst of them gives the verdict.
+
+    With a port it is about that port alone. Raises UnknownHost; of a host that has no such port, its candidates are the host's ports.
+    """
+    port = port_of(word)
+    named = resolve(word, meshes)
+    parts = [diagnose(host, mesh, port) for host, mesh in named]
+    if port is not None and not any(d.routes or d.skipped or any(f.failing_share for f in d.findings) for d in parts):
+        host = named[0][0]
+        known = ports(host, (m for _, m in named))
+        if known and port not in known:
+            raise UnknownHost(word, tuple(f"{host}:{n}" for n in known))
+    return _together(parts)
 
 
 def _together(parts: list[Diagnosis]) -> Diagnosis:
@@ -230,17 +271,19 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
         skipped=tuple(dict.fromkeys(s for d in parts for s in d.skipped)),
         clean=min(d.clean for d in parts),
         clusters=tuple(dict.fromkeys(c for d in parts for c in d.clusters)),
+        port=worst.port,
+        alike=tuple(a for d in parts for a in d.alike),
     )
 
 
-def diagnose(host: str, mesh: Mesh) -> Diagnosis:
-    """What callers of one host get, and why."""
-    case = Case.of(host, mesh)
+def diagnose(host: str, mesh: Mesh, port: int | None = None) -> Diagnosis:
+    """What callers of one host get, on all of its ports or on one, and why."""
+    case = Case.of(host, mesh, port)
     looked = _look_at(case)
     around = [mesh, *(m for m in mesh.neighbours if m.name in looked.abroad)]
     skipped = (*(s for m in around for s in _unread(m)), *looked.skipped)
     failing = looked.failing
-    routes = tuple(r for v in case.views for r in v.routes)
+    routes = tuple(r for v in case.views for r in v.routes if case.asked(r.port))
     return Diagnosis(
         host=host,
         verdict=_verdict(host, around, looked, failing),
@@ -250,6 +293,8 @@ def diagnose(host: str, mesh: Mesh) -> Diagnosis:
         skipped=skipped,
         clean=len(registry()) - len({f.cause for f in looked.findings} | {s.check for s in looked.skipped}),
         clusters=tuple(a for m in around for a in _ages(m)),
+        port=port,
+        alike=tuple(v.callers.viewpoints for v in case.views if len(v.callers.viewpoints) > 1),
     )
 
 
@@ -338,7 +383,8 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
     services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
     services.update((s.hostname, s.namespace) for i in _istiods(mesh) for s in i.by_host.get(case.host, ()))
     services |= case.read | case.also
-    namespaces: set[str] = set()
+    # what each of them holds depends on the nodes where their pods run
+    namespaces = {c.viewpoint.namespace for c in callers_of(mesh, case.host)} if by_node(mesh, case.host) else set()
     abroad: dict[str, tuple[frozenset[tuple[str, str]], frozenset[str]]] = {}
     for hop, looked in far:
         skipped += looked.skipped
@@ -575,12 +621,13 @@ def routes(meshes: Sequence[Mesh], word: str | None, viewpoints: Sequence[str] =
     Raises UnknownHost and routes.UnknownViewpoint.
     """
     wanted = {h for h, _ in resolve(word, meshes)} if word else None
+    port = port_of(word or "")
     out: list[Route] = []
     for text in viewpoints or (None,):
         found = [r for m in meshes for r in _routes_as(m, text, wanted)]
         if text is not None and not any(_knows(m, text) for m in meshes):
             raise resolver.UnknownViewpoint(text, names.nearest(text.rpartition(":")[2], _viewpoint_words(meshes)))
-        out += found
+        out += [r for r in found if port in (None, r.port)]
     return out
 
 
@@ -616,7 +663,11 @@ def _routes_as(mesh: Mesh, text: str | None, wanted: set[str] | None) -> Iterato
                 yield from resolver.for_pod(mesh, c.name, f"{namespace}/{pod}", wanted)
         return
     inside = {c.name for c in _clusters(mesh, cluster)}
-    for caller in callers(mesh):
+    told_by_node = sorted(h for h in (wanted if wanted is not None else hosts(mesh)) if by_node(mesh, h))
+    seeing: list[tuple[Caller, set[str] | None]] = [(c, wanted) for c in callers(mesh)]
+    seeing += [(c, {h}) for h in told_by_node for c in callers_of(mesh, h)]
+    for caller, of in seeing:
         v: Viewpoint = caller.viewpoint
         if v.cluster in inside and namespace in ("", v.namespace):
-            yield from resolver.for_proxy(mesh, caller.proxy, v, wanted)
+            found = resolver.for_proxy(mesh, caller.proxy, v, of)
+            yield from found if of is not wanted or not told_by_node else (r for r in found if r.host not in told_by_node)

@@ -369,7 +369,7 @@ def _apart(a: HTTPMatch, b: HTTPMatch) -> bool:
 def further(hop: Hop) -> Case | None:
     """What a hop's gateways do with what they are asked for, as a case of its own; where no pod of the gateway is there, the case of its Service."""
     if not hop.gates:
-        whole = Case.of(names.service_host(hop.service.name, hop.service.namespace), hop.mesh)
+        whole = Case.of(names.service_host(hop.service.name, hop.service.namespace), hop.mesh, hop.number)
         near = [v for v in whole.views if v.callers.viewpoints[0].cluster == hop.cluster.name]
         whole.views = near or whole.views
         return whole

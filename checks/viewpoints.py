@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from checks.mesh import Cluster, Mesh
+    from checks.registry import IstioEndpoint
 
 WAYPOINT = "istio.io-mesh-controller"
+HOSTNAME = "kubernetes.io/hostname"
 
 
 def proxy_kind(pod: Pod) -> ViewpointKind:
@@ -41,13 +44,15 @@ def proxy_kind(pod: Pod) -> ViewpointKind:
 class Caller:
     """A population of proxies that see the same, and one proxy of it that stands for all.
 
-    `ports` are those that a gateway's pod names; `told` what of the configuration's label predicates fits a sidecar's pods.
+    `ports` are those that a gateway's pod names; `told` what of the configuration's label predicates fits a sidecar's pods; `beside` what
+    serves on its node, where that was asked for.
     """
 
     viewpoint: Viewpoint
     proxy: Proxy
     ports: tuple[tuple[str, int], ...] = ()
     told: object = None
+    beside: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +99,60 @@ def callers(mesh: Mesh) -> list[Caller]:
     return mesh.once(("callers",), made_of, find)
 
 
-def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
+def callers_of(mesh: Mesh, host: str) -> list[Caller]:
+    """The callers as a host tells them apart: by their nodes as well where it has services that only the caller's own node serves."""
+    serving = _beside(mesh, host)
+    if serving is None:
+        return callers(mesh)
+    parts = ((c.objects.get(Pod), *_placing(mesh, c)) for c in mesh.clusters)
+    made_of = tuple(p for part in parts for p in part)
+
+    def find() -> list[Caller]:
+        found: list[Caller] = []
+        for cluster in mesh.clusters:
+            selectors = _selecting(mesh, cluster)
+            for namespace in sorted(cluster.objects.get(Pod, {})):
+                own = [*selectors.get("", ()), *selectors.get(namespace, ())]
+                found += _of_namespace(mesh, cluster, cluster.within(Pod, namespace), own, serving)
+        return found or list(_imagined(mesh))
+
+    return mesh.once(("callers of", host), (*made_of, serving), find)
+
+
+def by_node(mesh: Mesh, host: str) -> bool:
+    """Whether a host has services that only the caller's own node serves."""
+    return _beside(mesh, host) is not None
+
+
+_Serving = dict[tuple[str, str], frozenset[tuple[str, str]]]
+
+
+def _beside(mesh: Mesh, host: str) -> _Serving | None:
+    """Of each node (cluster ID, name), who serves there of the host's services that only the caller's own node serves; None where it has none."""
+    local: list[tuple[str, tuple[IstioEndpoint, ...]]] = []
+    for istiod in dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters):
+        known = istiod.once("node local", lambda i=istiod: {s.hostname for s in i.services if s.node_local})  # type: ignore[misc]
+        for name in sorted(known & istiod.reached(host)) if known else ():
+            local += [(name, mesh.endpoints(istiod, s.hostname, s.namespace)) for s in istiod.by_host[name] if s.node_local]
+
+    def serving() -> _Serving:
+        found: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        for name, endpoints in local:
+            for e in endpoints:
+                if e.health == "healthy":
+                    found.setdefault((e.cluster, e.node), set()).add((name, e.workload))
+        return {node: frozenset(served) for node, served in found.items()}
+
+    return mesh.once(("beside", host), tuple(endpoints for _, endpoints in local), serving) if local else None
+
+
+def _selecting(mesh: Mesh, cluster: Cluster) -> dict[str, list[tuple[str, Mapping[str, str]]]]:
     istiod = mesh.istiod(cluster.name)
-    selectors = istiod.once("selectors", lambda: _selectors(istiod))
+    return istiod.once("selectors", lambda: _selectors(istiod))
+
+
+def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
+    selectors = _selecting(mesh, cluster)
     spaces = cluster.objects.get(Pod, {})
     for namespace in sorted(spaces):
         space = cluster.within(Pod, namespace)
@@ -110,8 +166,11 @@ def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
     return mesh.istiod(cluster.name), cluster.objects.get(Namespace), mesh.localities(cluster), mesh.planes(cluster)
 
 
-def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], selectors: list[tuple[str, Mapping[str, str]]]) -> list[Caller]:
-    groups: dict[tuple[ViewpointKind, object], list[Pod]] = {}
+def _of_namespace(
+    mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], selectors: list[tuple[str, Mapping[str, str]]], serving: _Serving | None = None
+) -> list[Caller]:
+    groups: dict[tuple[ViewpointKind, object, frozenset[tuple[str, str]]], list[Pod]] = {}
+    here = mesh.cluster_id(cluster)
     zoned = mesh.istiod(cluster.name).once("zoned", lambda: _zoned(mesh.istiod(cluster.name)))
     alike = not selectors and not zoned and len(mesh.planes(cluster)) < 2
     for pod in space.values():
@@ -127,24 +186,33 @@ def _of_namespace(mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], select
             key: object = chosen, "" if alike else mesh.revision(cluster, pod), mesh.locality(cluster, pod) if zoned else ""
         else:
             key = _workload(pod)
-        groups.setdefault((kind, key), []).append(pod)
-    sidecars = sum(kind == "sidecar" for kind, _ in groups)
+        beside = serving.get((here, pod.spec.node_name), frozenset()) if serving else frozenset()
+        groups.setdefault((kind, key, beside), []).append(pod)
+    sidecars = sum(kind == "sidecar" for kind, _, _ in groups)
+    spread = Counter((kind, key) for kind, key, _ in groups)
     out: list[Caller] = []
-    for (kind, key), members in sorted(groups.items(), key=lambda g: (g[0][0], min(p.name for p in g[1]))):
+    for (kind, key, beside), members in sorted(groups.items(), key=lambda g: (g[0][0], min(p.name for p in g[1]))):
         first = min(members, key=lambda p: (not p.ready, p.name))
+        nodes = _nodes(members) if spread[kind, key] > 1 else ""
         selector = (
             None
             if kind == "sidecar" and sidecars == 1
-            else str(key)
+            else f"{key}{nodes}"
             if kind != "sidecar"
-            else _told_apart(members, mesh.revision(cluster, first), mesh.locality(cluster, first) if zoned else "")
+            else _told_apart(members, mesh.revision(cluster, first), mesh.locality(cluster, first) if zoned else "") + nodes
         )
         viewpoint = Viewpoint(cluster.name, kind, first.namespace, None, selector)
         ports = (
             () if kind == "sidecar" else tuple((p.name, p.container_port) for c in first.spec.containers for p in c.ports or () if p.name)
         )
-        out.append(Caller(viewpoint, mesh.proxy(cluster, first, kind), ports, key if kind == "sidecar" else None))
+        out.append(Caller(viewpoint, mesh.proxy(cluster, first, kind), ports, key if kind == "sidecar" else None, beside))
     return out
+
+
+def _nodes(pods: list[Pod]) -> str:
+    """The nodes of some pods as a label selector."""
+    found = sorted({p.spec.node_name for p in pods if p.spec.node_name})
+    return f",{HOSTNAME}={found[0]}" if len(found) == 1 else f",{HOSTNAME} in ({','.join(found)})" if found else ""
 
 
 def _told_apart(pods: list[Pod], revision: str, locality: str) -> str:
@@ -172,7 +240,12 @@ def classes(mesh: Mesh, host: str, *, apart: bool = False) -> list[Class]:
 
     With `apart` those are told apart, too, who get the same DestinationRules from another place than others.
     """
-    around = mesh.now(("classed",), lambda: mesh.once("classed", (callers(mesh), mesh.istiods()), lambda: _classed(mesh)))
+    if by_node(mesh, host):
+        around = _classed(mesh, callers_of(mesh, host))
+    else:
+        around = mesh.now(
+            ("classed",), lambda: mesh.once("classed", (callers(mesh), mesh.istiods()), lambda: _classed(mesh, callers(mesh)))
+        )
     ruled = tuple(istiod.ruled(host, apart=apart) & spaces for istiod, spaces in around.plain.items())
     return around.classes(host.split(".")[1] if "." in host else "", ruled)
 
@@ -210,8 +283,7 @@ def _class(members: Sequence[tuple[int, Caller, Istiod]], namespace: str) -> Cla
     return Class(first.proxy, (first.viewpoint, *(c.viewpoint for c in around if c is not first)), istiod, istiod.scope(first.proxy))
 
 
-def _classed(mesh: Mesh) -> _Classed:
-    around = callers(mesh)
+def _classed(mesh: Mesh, around: Sequence[Caller]) -> _Classed:
     groups: dict[object, list[tuple[int, Caller, Istiod]]] = {}
     plain: dict[Istiod, set[str]] = {}
     for i, c in enumerate(around):
@@ -226,15 +298,10 @@ def _placed_in(mesh: Mesh, caller: Caller) -> tuple[Istiod, object, bool]:
     p = caller.proxy
     cluster = mesh.cluster(p.cluster)
     istiod = mesh.istiod(cluster.name, p.revision)
-    placed = (p.locality, p.node) if istiod.once("placed", lambda: _placed(istiod)) else ()
+    placed = p.locality if istiod.once("zoned", lambda: _zoned(istiod)) else "", caller.beside
     if p.kind != "sidecar" or caller.viewpoint.selector or istiod.special(p.namespace):
         return istiod, (caller.viewpoint, placed), False
     return istiod, (cluster.name, p.revision, p.network, placed, caller.told), True
-
-
-def _placed(istiod: Istiod) -> bool:
-    """Whether any rule looks at the caller's node or locality."""
-    return _zoned(istiod) or any(s.node_local for s in istiod.services)
 
 
 def _zoned(istiod: Istiod) -> bool:

@@ -97,9 +97,10 @@ def _others(findings: Sequence[Json]) -> list[str]:
 def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ()) -> Message:
     """The diagnosis of one host. `share` adds the button "Share in channel"; `actions` come before it."""
     host, verdict, share_of_host = diagnosis["host"], diagnosis["verdict"], diagnosis["failing_share"]
-    found = words.rules(diagnosis["routes"])
+    found = words.rules(diagnosis["routes"], diagnosis.get("alike") or ())
     finding = words.lead(diagnosis["findings"])
-    title = _title(verdict, host, share_of_host, finding, found)
+    port = f":{diagnosis['port']}" if diagnosis.get("port") and verdict in {"healthy", "unknown"} else ""
+    title = _title(verdict, f"{host}{port}", share_of_host, finding, found)
     top, said = Rich(), ""
     match verdict:
         case "healthy":
@@ -111,7 +112,7 @@ def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ())
                 words.unreadable(diagnosis["skipped"])
             )
         case _:
-            said = words.impact(host, share_of_host, finding, found)
+            said = words.impact(host, share_of_host, finding, found, diagnosis["findings"])
             # A finding that tells the whole is the headline already.
             top.words("Verdict" if said == f"{title}." else said, tail=verdict)
     top.bullets([f"{mark} {sentence}" for mark, sentence in words.seen(diagnosis)])

@@ -105,12 +105,13 @@ def why(diagnosis: Json, *, colour: bool, width: int = WIDTH) -> str:
     """The diagnosis of one host: verdict, share, then Why and Fix, the route, Proof, See and Also."""
     paint = _brush(colour)
     host, verdict, share = clean(diagnosis["host"]), diagnosis["verdict"], diagnosis["failing_share"]
-    found, findings = words.rules(diagnosis["routes"]), diagnosis["findings"]
+    found, findings = words.rules(diagnosis["routes"], diagnosis.get("alike") or ()), diagnosis["findings"]
     finding = words.lead(findings)
     mark, style = _VERDICTS[verdict]
     said = ""
     names = ", ".join(clean(c["name"]) for c in diagnosis["clusters"])
-    first = f"{paint(f'{mark} {verdict}', style)}  {host} · {names}"
+    port = f":{diagnosis['port']}" if diagnosis.get("port") else ""
+    first = f"{paint(f'{mark} {verdict}', style)}  {host}{port} · {names}"
     match verdict:
         case "healthy":
             seen = words.breadth(found) if found else "no caller sees a rule of it, and nothing is wrong with it"
@@ -120,7 +121,7 @@ def why(diagnosis: Json, *, colour: bool, width: int = WIDTH) -> str:
             for reason in words.unreadable(diagnosis["skipped"]):
                 lines += _wrap(f"{reason}.", width, "  ")
         case _:
-            said = words.impact(host, share, finding, found)
+            said = words.impact(host, share, finding, found, findings)
             lines = [first, *_wrap(said, width, "  ")]
     for sign, sentence in words.seen(diagnosis):
         head, *rest = _wrap(sentence, width, " " * 4)

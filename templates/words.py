@@ -78,7 +78,7 @@ def percent(share: float) -> str:
 def amount(count: int, noun: str) -> str:
     """`1 endpoint`, `2 endpoints`, `2 entries`."""
     if count != 1:
-        noun = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+        noun = noun[:-1] + "ies" if noun.endswith("y") and noun[-2] not in "aeou" else noun + "s"
     return f"{count:,} {noun}"
 
 
@@ -145,11 +145,25 @@ def whom(viewpoints: Sequence[Json], everyone: Sequence[Json] = ()) -> str:
     return f"{part}{where} only"
 
 
+_PLACES = {"kubernetes.io/hostname": "node", "topology.kubernetes.io/zone": "zone", "topology.kubernetes.io/region": "region"}
+_SELECTED = re.compile(r"([^,=\s]+)(?:=([^,]*)| in \(([^)]*)\))")
+
+
+def placed(selector: str) -> str:
+    """A label selector in words where it says where pods run: `app=web, on nodes a and b`, `in zone eu-1`."""
+    told = []
+    for key, one, several in _SELECTED.findall(selector):
+        place, where = _PLACES.get(key), [one] if one else several.split(",")
+        said = f"{place}{'s'[: len(where) != 1]} {listed(where, most=3)}"
+        told.append(f"{key}={one}" if place is None else f"{'on' if place == 'node' else 'in'} {said}")
+    return ", ".join(told) if any(key in _PLACES for key, _, _ in _SELECTED.findall(selector)) else selector
+
+
 def _groups(hit: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
     """Callers by kind: namespaces of sidecars in one phrase, every gateway and waypoint by itself."""
     names: dict[str, list[str]] = {}
     for _cluster, kind, namespace, selector in sorted(hit):
-        name = clean(f"{namespace} ({selector})" if selector else namespace)
+        name = clean(f"{namespace} ({placed(selector)})" if selector else namespace)
         if name not in names.setdefault(kind, []):
             names[kind].append(name)
     for kind, phrase in (("sidecar", "callers in {}"), ("none", "pods without sidecar in {}"), ("ztunnel", "ambient pods in {}")):
@@ -191,13 +205,17 @@ class Branch(NamedTuple):
     outcome: str
 
 
-def rules(routes: Iterable[Json]) -> list[Rule]:
-    """Routes that differ only in who sees them, put together, in the order of their first occurrence."""
+def rules(routes: Iterable[Json], alike: Iterable[Sequence[Json]] = ()) -> list[Rule]:
+    """Routes that differ only in who sees them, put together, in the order of their first occurrence.
+
+    `alike` are callers that hold the same, of whom only the first stands in the routes.
+    """
+    others = {_who(first): (first, *rest) for first, *rest in alike}
     found: dict[str, tuple[Json, list[Json]]] = {}
     for route in routes:
         rest = dict(route)
         viewpoint = rest.pop("viewpoint")
-        found.setdefault(repr(rest), (route, []))[1].append(viewpoint)
+        found.setdefault(repr(rest), (route, []))[1].extend(others.get(_who(viewpoint), (viewpoint,)))
     return [Rule(route, tuple(viewpoints)) for route, viewpoints in found.values()]
 
 
@@ -421,10 +439,40 @@ def headline(host: str, share: float, finding: Json | None, found: Sequence[Rule
     return cut(f"{subject} fails{who}: {why}" if why else f"{subject} fails{who}", 140)
 
 
-def impact(host: str, share: float, finding: Json | None, found: Sequence[Rule]) -> str:
-    """The share of requests that fails, how it fails and for whom, as a sentence; what works when nothing fails."""
+def spared(findings: Iterable[Json], found: Sequence[Rule]) -> str:
+    """Who calls the host and is not hit by anything: `callers in checkout are fine`; empty when nobody is, or nothing fails."""
+    everyone = {_who(v) for r in found for v in r.viewpoints}
+    hit = {_who(v) for r in found if r.route["failing_share"] > 0 for v in r.viewpoints}
+    hit |= {_who(v) for f in findings if f["failing_share"] > 0 for v in f["viewpoints"]}
+    fine = everyone - hit
+    if not hit or not fine:
+        return ""
+    spaces = {(v[0], v[2]) for v in fine}
+    if len(fine) > 4:
+        return f"{amount(len(spaces), 'other namespace')} {'is' if len(spaces) == 1 else 'are'} fine"
+    several = len({v[0] for v in everyone}) > 1
+    where = f" of {listed(sorted({clean(v[0]) for v in fine}))}" if several else ""
+    names = list(_groups(fine))
+    one = len(fine) == 1 and next(iter(fine))[1] in {"gateway", "waypoint"}
+    return f"{listed(names, most=4)}{where} {'is' if one else 'are'} fine"
+
+
+def impact(host: str, share: float, finding: Json | None, found: Sequence[Rule], findings: Sequence[Json] = ()) -> str:
+    """The share of requests that fails, how it fails and for whom, and who is spared; what works when nothing fails."""
     if share <= 0:
         return "Nothing fails now."
+    said = _impact(host, share, finding, found)
+    fine = spared(findings, found) if said.endswith((" only.", " as well.")) else ""
+    return (
+        f"{said.removesuffix('.')}; {fine}."
+        if fine and said.endswith(" only.")
+        else f"{said} {fine[:1].upper()}{fine[1:]}."
+        if fine
+        else said
+    )
+
+
+def _impact(host: str, share: float, finding: Json | None, found: Sequence[Rule]) -> str:
     rule = rule_of(finding, share, found)
     everyone = [v for r in found for v in r.viewpoints]
     who = whom(_holders(finding, rule), everyone)
@@ -595,6 +643,10 @@ def did_you_mean(word: str, candidates: Sequence[str], *, ambiguous: bool) -> st
     """The answer to a host that nobody knows, or that several hosts fit."""
     word = cut(clean(word), 80)
     brief = [short(c) for c in candidates]
+    hosts = {b.rpartition(":")[0] for b in brief}
+    if len(hosts) == 1 and "" not in hosts:
+        numbers = [b.rpartition(":")[2] for b in brief]
+        return f"{cut(hosts.pop(), 100)} has no port {word.rpartition(':')[2]}; it has {listed(numbers, most=12)}."
     names = [cut(b if brief.count(b) == 1 else clean(c), 100) for b, c in zip(brief, candidates, strict=True)]
     if not names:
         return f'No host "{word}", and none that is nearly called so.'

@@ -61,7 +61,7 @@ def svc_inconsistent_ports(case: Case) -> Iterator[Finding]:
             mine = next(((c, s) for c, s in held if case.mesh.cluster_id(c) == service.sources[0][0]), held[0])
             yield _finding(case, mine, [h for h in held if h[0] is not mine[0]], failing)
     held = list(services(case))
-    other = [h for h in held[1:] if _ports(h[1]) != _ports(held[0][1])]
+    other = [h for h in held[1:] if any(case.asked(n) for n in _differing(held[0][1], h[1]))]
     if not failing and other and case.branches:
         yield _finding(case, held[0], other, [])
 
@@ -70,11 +70,15 @@ def _ports(service: Service) -> dict[int, tuple[str, str]]:
     return {p.port: (p.name, port_protocol(p)) for p in service.spec.ports}
 
 
+def _differing(a: Service, b: Service) -> list[int]:
+    return sorted({n for n in {*_ports(a), *_ports(b)} if _ports(a).get(n) != _ports(b).get(n)})
+
+
 def _finding(case: Case, mine: tuple[Cluster, Service], others: list[tuple[Cluster, Service]], branches: list[Branch]) -> Finding:
     share = case.share(branches)
     differing = [h for h in others if _ports(h[1]) != _ports(mine[1])] or others
     cluster, service = differing[0]
-    numbers = sorted({n for n in {*_ports(mine[1]), *_ports(service)} if _ports(mine[1]).get(n) != _ports(service).get(n)})
+    numbers = _differing(mine[1], service)
     host = names.service_host(service.name, service.namespace)
     said = f"port{'s'[: len(numbers) != 1]} {', '.join(map(str, numbers))}"
     effect = f"{percent(share)} of the requests to {short(host)} fail" if share else f"Callers of {short(host)} do not reach every endpoint"

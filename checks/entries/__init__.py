@@ -58,7 +58,7 @@ def _pairs(case: Case) -> Iterator[Pair]:
         for group in case.seen(istiod, case.host, view.ups.proxy.namespace).values():
             lost = case.lost_ports(istiod, case.host, view.ups.proxy.namespace)
             for other in group[1:]:
-                gone = tuple(n for n, (_, e) in lost.items() if e is other)
+                gone = tuple(n for n, (_, e) in lost.items() if e is other and case.asked(n))
                 key = istiod, group[0].ref, other.ref, gone
                 found.setdefault(key, Pair(istiod, group[0], other, gone, [])).views.append(view)
     yield from found.values()

@@ -25,7 +25,7 @@ def se_protocol_conflict(case: Case) -> Iterator[Finding]:
     How to fix it: one ServiceEntry for the host, with the protocol that the server speaks.
     """
     for pair in pairs(case):
-        if numbers := disputed(pair.kept, pair.other):
+        if numbers := [n for n in disputed(pair.kept, pair.other) if case.asked(n)]:
             yield _finding(case, pair, numbers)
 
 

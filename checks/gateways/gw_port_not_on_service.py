@@ -28,7 +28,7 @@ def gw_port_not_on_service(case: Case) -> Iterator[Finding]:
         found, server = b.gateway, b.server
         if found is None:
             continue
-        if server is None:
+        if server is None or not case.asked(server.port.number):
             continue
         yield case.finding(
             "gw-port-not-on-service",

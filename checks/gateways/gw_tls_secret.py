@@ -36,7 +36,7 @@ def gw_tls_secret(case: Case) -> Iterator[Finding]:
     """
     here = {v.callers.viewpoints[0]: v for v in case.views if v.callers.proxy.kind == "gateway"}
     for gate in gates(case.mesh):
-        ports = {s.port for s in here[gate.viewpoint].steps} if gate.viewpoint in here else set()
+        ports = {s.port for s in here[gate.viewpoint].steps if case.asked(s.port)} if gate.viewpoint in here else set()
         for b in _terminating(gate, case.host):
             if b.server.port.number not in ports:
                 continue

@@ -33,7 +33,7 @@ def gwapi_all_zero_weight(case: Case) -> Iterator[Finding]:
     groups: dict[tuple[str, str], list[tuple[View, Step]]] = {}
     for view in case.views:
         for s in view.steps:
-            if s.action == "direct_response 500" and s.leaf in routes(view.ups.istiod):
+            if s.action == "direct_response 500" and s.leaf in routes(view.ups.istiod) and case.asked(s.port):
                 groups.setdefault((s.leaf, s.path), []).append((view, s))
     for (ref, path), felt in groups.items():
         view, step = felt[0]

@@ -58,7 +58,8 @@ def _alone(branch: Branch) -> str:
     u = branch.upstream
     if u.unseen or u.service is None or not u.service.kubernetes:
         return ""
-    usable = [e for e in u.endpoints if e.health == "healthy"]
+    # of a service that each node serves for itself, one endpoint here is what it wants
+    usable = [e for e in (Case.candidates(u) if u.service.node_local else u.endpoints) if e.health == "healthy"]
     return usable[0].cluster if len(usable) == 1 and usable[0].workload else ""
 
 

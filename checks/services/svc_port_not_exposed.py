@@ -50,7 +50,7 @@ def svc_port_not_exposed(case: Case) -> Iterator[Finding]:
     have = {p.number for c in case.mesh.clusters for s in case.mesh.istiod(c.name).by_host.get(case.host, ()) for p in s.ports}
     found: dict[tuple[str, str, int], list[_Dials]] = {}
     for d in [*_dialled(case.mesh).get(case.host, ()), *_sidecars(case)]:
-        if d.port not in have:
+        if d.port not in have and case.asked(d.port):
             found.setdefault((d.cluster, d.by.ref, d.port), []).append(d)
     for (cluster, ref, port), dials in found.items():
         first = dials[0]

@@ -35,6 +35,8 @@ def tcp_listener_conflict(case: Case) -> Iterator[Finding]:
         if callers.proxy.kind != "sidecar" or _captures(case, callers):
             continue
         for service, port, winner in sidecar.displaced(ups, case.host):
+            if not case.asked(port.number):
+                continue
             lost.setdefault((port.number, winner.hostname), []).append((callers, service, port, winner))
     for (number, _), found in lost.items():
         callers, service, port, winner = found[0]

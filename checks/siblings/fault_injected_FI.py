@@ -50,7 +50,7 @@ def fault_injected_FI(case: Case) -> Iterator[Finding]:  # noqa: N802 - named li
     groups: dict[tuple[str, str, str], list[_Injected]] = {}
     for v in case.views:
         for step in v.steps:
-            if (found := _injected(v, step)) is not None:
+            if case.asked(step.port) and (found := _injected(v, step)) is not None:
                 groups.setdefault((v.ups.istiod.cluster, *_place(case, v, step)), []).append(found)
     for (istiod, resource, path), group in groups.items():
         yield _finding(case, case.mesh.cluster(istiod).name, resource, path, group, alone=len(groups) == 1)

@@ -1,0 +1,118 @@
+"""Whom an answer holds for: one port of a host, callers of some nodes, those that are hit and those that are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bot import manifests
+from checks import diagnosis
+from checks.diagnosis import Diagnosis, UnknownHost
+from checks.mesh import Change, Mesh
+from checks.resources import EndpointSlice, Pod
+from templates import terminal, words
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+
+
+def mesh(name: str) -> Mesh:
+    files = [p for p in sorted((SCENARIOS / name).iterdir()) if p.name != "expect.yaml"]
+    return Mesh("", [manifests.read(str(p), p.stem, read_at=0.0) for p in files], 0.0)
+
+
+def causes(found: Diagnosis) -> list[str]:
+    return [f.cause for f in found.findings if f.failing_share]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "broken", "well"),
+    [
+        ("targetport-name-unresolved", "payments.shop:9090", "payments.shop:80"),
+        ("se-dup-unmergeable-ports", "api.partner.example:8080", "api.partner.example:80"),
+    ],
+)
+def test_a_question_about_one_port_is_answered_for_that_port_alone(scenario: str, broken: str, well: str):
+    found = mesh(scenario)
+    whole = diagnosis.why(broken.partition(":")[0], [found])
+    for word in (broken, well):
+        port = int(word.rpartition(":")[2])
+        asked = diagnosis.why(word, [found])
+        assert (asked.host, asked.port) == (whole.host, port)
+        assert {r.port for r in asked.routes} <= {port}
+        assert {r.port for r in diagnosis.routes([found], word)} <= {port}
+        assert set(causes(asked)) == (set(causes(whole)) if word == broken else set())
+    assert {r.port for r in whole.routes} >= {int(well.rpartition(":")[2])}
+
+
+def test_a_port_that_a_host_does_not_have_is_answered_with_those_that_it_has():
+    with pytest.raises(UnknownHost) as refused:
+        diagnosis.why("payments.shop:81", [mesh("targetport-name-unresolved")])
+    told = words.did_you_mean(refused.value.word, refused.value.candidates, ambiguous=False)
+    assert told == "payments.shop has no port 81; it has 80 and 9090."
+
+
+def test_a_port_that_somebody_calls_and_the_service_lacks_is_a_finding_and_no_misspelling():
+    found = mesh("svc-port-not-exposed")
+    whole = next(f for f in diagnosis.sweep(found).findings if f.cause == "svc-port-not-exposed")
+    number = whole.message.partition(" fails")[0].rpartition(":")[2]
+    assert causes(diagnosis.why(f"{whole.host}:{number}", [found])) == ["svc-port-not-exposed"]
+
+
+def test_callers_of_the_nodes_that_are_hit_are_named_and_the_others_are_fine():
+    found = mesh("internal-traffic-policy-local-on-one-of-two-nodes")
+    told = diagnosis.why("cache.shop", [found])
+    (finding,) = told.findings
+    assert [(v.namespace, v.selector) for v in finding.viewpoints] == [
+        ("client", "app=web,version=v1,kubernetes.io/hostname=east-worker-2")
+    ]
+    said = " ".join(terminal.why(msgspec.to_builtins(told), colour=False).split())
+    assert "for callers in client (app=web, version=v1, on node east-worker-2) only; callers in batch, client" in said
+    assert "shop are fine" in said
+
+
+def test_a_pod_that_comes_to_a_node_without_an_endpoint_is_seen_by_the_next_sweep():
+    found = mesh("internal-traffic-policy-local-on-one-of-two-nodes")
+    (cluster,) = found.clusters
+    hit = next(p for p in cluster.within(Pod, "client").values() if p.spec.node_name == "east-worker-2")
+    without = found.apply([Change("east", Pod, "client", hit.name, None)])
+    before = diagnosis.sweep(without)
+    assert causes(diagnosis.why("cache.shop", [without])) == []
+    again = without.apply([Change("east", Pod, "client", hit.name, hit)])
+    after = diagnosis.sweep(again, before)
+    assert [f.cause for f in after.findings if f.failing_share] == ["internal-traffic-policy-local"]
+    assert after.findings == diagnosis.sweep(mesh("internal-traffic-policy-local-on-one-of-two-nodes")).findings
+
+
+def test_an_endpoint_that_moves_to_another_node_moves_the_failure():
+    found = mesh("internal-traffic-policy-local-on-one-of-two-nodes")
+    (cluster,) = found.clusters
+    (pod,) = cluster.within(Pod, "shop").values()
+    moved = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name="east-worker-2"))
+    swept = diagnosis.sweep(found.apply([Change("east", Pod, "shop", pod.name, moved)]), diagnosis.sweep(found))
+    (finding,) = (f for f in swept.findings if f.failing_share)
+    assert {v.selector for v in finding.viewpoints if v.namespace == "client"} == {
+        "app=web,version=v1,kubernetes.io/hostname=east-worker-1"
+    }
+
+
+def test_an_answer_counts_every_caller_and_not_only_those_that_differ():
+    told = diagnosis.why("web.client", [mesh("internal-traffic-policy-local-on-one-of-two-nodes__healthy")])
+    assert [len(group) for group in told.alike] == [3]
+    assert "seen from 3 namespaces" in terminal.why(msgspec.to_builtins(told), colour=False)
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, "1 gateway"), (2, "2 gateways"), (3, "3 gateways")])
+def test_plurals(count: int, told: str):
+    assert words.amount(count, "gateway") == told
+    assert words.amount(2, "entry") == "2 entries"
+    assert words.amount(2, "policy") == "2 policies"
+
+
+def test_slices_are_what_a_node_is_judged_by():
+    found = mesh("internal-traffic-policy-local-on-one-of-two-nodes__healthy")
+    (cluster,) = found.clusters
+    gone = [Change("east", EndpointSlice, "shop", s.name, None) for s in cluster.ordered(EndpointSlice, "shop")]
+    assert causes(diagnosis.why("cache.shop", [found])) == []
+    assert causes(diagnosis.why("cache.shop", [found.apply(gone)])) != ["internal-traffic-policy-local"]
