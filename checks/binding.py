@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def istiods(mesh: Mesh) -> list[Istiod]:
     """Every control plane of a mesh, once."""
-    return list(dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters))
+    return mesh.now(("istiods",), lambda: list(dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters)))
 
 
 # --- gateways as they run --------------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ class Gate:
 
 def gates(mesh: Mesh) -> list[Gate]:
     """Every gateway workload of a mesh."""
-    return mesh.once(("gates",), (mesh,), lambda: list(_gates(mesh)))
+    return mesh.now(("gates",), lambda: list(_gates(mesh)))
 
 
 def _gates(mesh: Mesh) -> Iterator[Gate]:

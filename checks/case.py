@@ -270,6 +270,17 @@ class Case:
                     return policy, f"lets namespace {ns} in"
         return ()
 
+    def askers(self, istiod: Istiod) -> frozenset[str]:
+        """The namespaces about which `asks` may have something to say, as far as a control plane's objects go."""
+
+        def find() -> frozenset[str]:
+            named = istiod.once("askers", lambda: _askers(istiod)).get(self.host, frozenset())
+            letting = istiod.once("askers by policy", lambda: _askers_by_policy(istiod))
+            owners = {s.namespace for s in istiod.by_host.get(self.host, ())} if letting else set()
+            return named.union(*(letting[ns] for ns in owners if ns in letting)) if owners else named
+
+        return self.once(f"askers {istiod.cluster} {istiod.plane.revision}", find)
+
     # --- why there is nobody ------------------------------------------------------------------------------------------------
 
     def why(self, branch: Branch) -> str:
@@ -300,12 +311,14 @@ class Case:
     def pods(self, service: HostService) -> list[tuple[Cluster, Pod]]:
         """The pods that a Service selects."""
         selector = service.selector or {}
+        if not selector:
+            return []
 
         def find() -> list[tuple[Cluster, Pod]]:
-            spaces = [(c, p) for c in self.mesh.clusters for p in c.ordered(Pod, service.namespace)]
-            return [(c, p) for c, p in spaces if all(p.labels.get(k) == v for k, v in selector.items())]
+            some = self.mesh.labelled(service.namespace, *next(iter(selector.items())))
+            return [(c, p) for c, p in some if all(p.labels.get(k) == v for k, v in selector.items())]
 
-        return list(self.once(f"pods {service.namespace} {sorted(selector.items())}", find)) if selector else []
+        return list(self.once(f"pods {service.namespace} {sorted(selector.items())}", find))
 
     def unready(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Pod]]:
         """The pods that a Service selects and that are not ready, without those that go; with an upstream, only those of its subset."""
@@ -324,7 +337,7 @@ class Case:
             selector |= subset.labels or {}
         return [
             (c, w)
-            for c, w in self.mesh.workloads(service.namespace)
+            for c, w in self.mesh.templated(service.namespace, *next(iter(selector.items())))
             if all(w.spec.template.metadata.labels and w.spec.template.metadata.labels.get(k) == v for k, v in selector.items())
         ]
 
@@ -505,6 +518,29 @@ def _asks_by_policy(istiod: Istiod) -> dict[str, list[tuple[str, frozenset[str],
         if any(said):
             out.setdefault(policy.namespace, []).append((policy.ref, *said))
     return out
+
+
+def _askers(istiod: Istiod) -> dict[str, frozenset[str]]:
+    """For each host the namespaces whose rules, DestinationRules or Sidecars name it."""
+    out: dict[str, set[str]] = {}
+    for _, ns, host in istiod.once("asks by rule", lambda: _asks_by_rule(istiod)):
+        out.setdefault(host, set()).add(ns)
+    for ns, host in istiod.once("asks", lambda: _asks(istiod)):
+        out.setdefault(host, set()).add(ns)
+    return {host: frozenset(spaces) for host, spaces in out.items()}
+
+
+def _askers_by_policy(istiod: Istiod) -> dict[str, frozenset[str]]:
+    """For each namespace those that its policies let in."""
+    allowing = istiod.once("asks by policy", lambda: _asks_by_policy(istiod))
+    return {
+        owner: frozenset(
+            ns
+            for _, spaces, principals in found
+            for ns in (*spaces, *(p.split("/ns/")[-1].partition("/")[0] for p in principals if "/ns/" in p))
+        )
+        for owner, found in allowing.items()
+    }
 
 
 def going(endpoints: Iterable[IstioEndpoint]) -> bool:

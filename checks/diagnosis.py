@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from msgspec import Struct
 from msgspec.structs import replace as structs_replace
 
-from checks import legs, names, ztunnel
+from checks import legs, names, when, ztunnel
 from checks import routes as resolver
 from checks.answers import Route, Viewpoint
 from checks.binding import every_binding
 from checks.case import Case, short
 from checks.evidence import Agreement
-from checks.finding import REGISTRY, Check, Finding, Severity, Skipped
+from checks.finding import CUES, REGISTRY, Check, Cue, Finding, Severity, Skipped
 from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.resources import (
     OPTIONAL,
@@ -372,9 +372,12 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
         far = list(_further(case, depth))
     except Unreadable as error:
         skipped.append(Skipped("egress-chain-broken", error.cluster, f"{error.kind} cannot be read: {error.reason}"))
+    due: dict[Cue | None, bool] = {None: True} if when.readable(mesh) else dict.fromkeys((None, *CUES.values()), True)
     for cause, check in registry().items():
+        cue = CUES.get(cause)
         try:
-            findings += check(case)
+            if due[cue] if cue in due else due.setdefault(cue, cue is None or cue(case)):
+                findings += check(case)
         except Unreadable as error:
             if "*" not in _cluster(mesh, error.cluster).unreadable:  # a cluster that is lost as a whole is said once, for all checks
                 skipped.append(Skipped(cause, error.cluster, f"{error.kind} cannot be read: {error.reason}"))

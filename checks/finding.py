@@ -74,8 +74,14 @@ Check = Callable[["Case"], Iterator[Finding]]
 REGISTRY: dict[str, Check] = {}
 
 
-def check(cause: str) -> Callable[[Check], Check]:
-    """Register a check under its cause id; an unknown or doubled id is a programming error and raises ValueError."""
+Cue = Callable[["Case"], bool]
+
+CUES: dict[str, Cue] = {}
+"""When a check has something to look at (checks.when); one that is not here is run for every host."""
+
+
+def check(cause: str, *, when: Cue | None = None) -> Callable[[Check], Check]:
+    """Register a check under its cause id, and when it has something to look at; an unknown or doubled id is a programming error and raises ValueError."""
     if cause not in CAUSES:
         raise ValueError(f"{cause} is not in the catalogue of causes")
 
@@ -83,6 +89,8 @@ def check(cause: str) -> Callable[[Check], Check]:
         if cause in REGISTRY and REGISTRY[cause].__module__ != function.__module__:
             raise ValueError(f"{cause} is checked twice")
         REGISTRY[cause] = function
+        if when is not None:
+            CUES[cause] = when
         return function
 
     return register

@@ -241,7 +241,7 @@ class Istiod:
     def reached(self, host: str) -> frozenset[str]:
         """A host, and every host that rules of it may lead to for whatever caller; of a host that is only led to, what its leaders reach."""
         names_of = {host, *(() if host in self.by_host else self.leading(host))}
-        rules = [r for h in names_of for r in self._claiming(h)]
+        rules = [r for h in names_of for r in self.claiming(h)]
         found = {to for r in rules for to in r.destinations()} | names_of
         found.update(s.external_name for h in tuple(found) for s in self.by_host.get(h, ()) if s.external_name)
         return frozenset(found)
@@ -258,7 +258,7 @@ class Istiod:
 
         return self.once("leading", index).get(host, [])
 
-    def _claiming(self, host: str) -> list[RuleSet]:
+    def claiming(self, host: str) -> list[RuleSet]:
         """Every ruleset whose hosts could mean this one."""
 
         def index() -> tuple[dict[str, list[RuleSet]], list[tuple[str, RuleSet]]]:
@@ -520,6 +520,14 @@ class Istiod:
                 index.share(exported[ns])
         return local, exported, root
 
+    @cached_property
+    def split(self) -> bool:
+        """Whether any host has several DestinationRules in one namespace that were not merged."""
+        local, exported, root = self._destination_rules
+        return any(
+            len(found) > 1 for i in (*local.values(), *exported.values(), root) for part in (i.exact, i.wild) for found in part.values()
+        )
+
     def destination_rules(self, namespace: str, service: HostService) -> list[MergedRule]:
         """The rules for a service as a client namespace gets them: its own, else the service's, else the root's (push_context.destinationRule)."""
         local, exported, root = self._destination_rules
@@ -567,6 +575,11 @@ class Istiod:
         ]
         shared = self._sidecars.get(root, ()) if root != proxy.namespace else ()
         return own + [s for s in shared if s.spec.workload_selector is None]
+
+    @cached_property
+    def crowding(self) -> frozenset[str]:
+        """The namespaces with several Sidecars."""
+        return frozenset(ns for ns, found in self._sidecars.items() if len(found) > 1)
 
     def scope(self, proxy: Proxy) -> Scope:
         """What a proxy sees; computed once for all that see the same, as the sidecars of all namespaces do that nothing sets apart."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import is_
@@ -175,7 +175,7 @@ class Mesh:
         self._memo: dict[Any, tuple[Any, Any]] = {}
         self._under: ChainMap[Any, tuple[Any, Any]] = ChainMap()
         self._ids: dict[str, str] = {}
-        self._here: dict[tuple[str, ...], Any] = {}
+        self._here: dict[tuple[object, ...], Any] = {}
         self._shards: dict[tuple[str, str, str], tuple[IstioEndpoint, ...]] = {}
 
     @staticmethod
@@ -233,7 +233,7 @@ class Mesh:
         self._memo[key] = made_of, value
         return value
 
-    def now(self, key: tuple[str, ...], make: Callable[[], _T]) -> _T:
+    def now(self, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
         """A value worked out once for this instant: what `once` would have to compare each time that it is asked."""
         if key not in self._here:
             self._here[key] = make()
@@ -518,6 +518,31 @@ class Mesh:
             for kind in (Deployment, StatefulSet, DaemonSet):
                 for w in c.ordered(kind, namespace):
                     yield c, w
+
+    def labelled(self, namespace: str, key: str, value: str) -> Sequence[tuple[Cluster, Pod]]:
+        """The pods of a namespace that carry a label, of every cluster, by name."""
+
+        def index() -> dict[str, list[tuple[Cluster, Pod]]]:
+            out: dict[str, list[tuple[Cluster, Pod]]] = {}
+            for c in self.clusters:
+                for p in c.ordered(Pod, namespace):
+                    if (found := p.labels.get(key)) is not None:
+                        out.setdefault(found, []).append((c, p))
+            return out
+
+        return self.now(("labelled", namespace, key), index).get(value, ())
+
+    def templated(self, namespace: str, key: str, value: str) -> Sequence[tuple[Cluster, Workload]]:
+        """The workloads of a namespace whose pods carry a label, of every cluster, by kind and name."""
+
+        def index() -> dict[str, list[tuple[Cluster, Workload]]]:
+            out: dict[str, list[tuple[Cluster, Workload]]] = {}
+            for c, w in self.workloads(namespace):
+                if (found := (w.spec.template.metadata.labels or {}).get(key)) is not None:
+                    out.setdefault(found, []).append((c, w))
+            return out
+
+        return self.now(("templated", namespace, key), index).get(value, ())
 
     def endpoints(self, istiod: Istiod, hostname: str, namespace: str) -> tuple[IstioEndpoint, ...]:
         """Every endpoint that istiod keeps for a host in a namespace, of every cluster and registry (EndpointIndex.ShardsForService)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from bisect import bisect_left
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -127,9 +128,30 @@ def nearest(word: str, known: Iterable[str], limit: int = 5) -> tuple[str, ...]:
     """The known words most like `word`, nearest first, for "did you mean"; none when nothing is near."""
     import difflib  # noqa: PLC0415 - only a wrong word needs it, and start-up time counts
 
-    names = list(known)
+    every = list(known)
+    names = every if len(every) <= _FEW else _beside(word, tuple(every))
     parts = {n.split(".")[0]: n for n in reversed(names)}
     close = difflib.get_close_matches(word, names, limit, 0.6)
     close += [parts[p] for p in difflib.get_close_matches(word.split(".", maxsplit=1)[0], list(parts), limit, 0.6)]
-    close += [n for n in names if word and word in n]
+    close += [n for n in every if word and word in n]
     return tuple(dict.fromkeys(close))[:limit]
+
+
+_FEW = 200
+"""So many words can all be compared with another one."""
+
+
+def _beside(word: str, known: tuple[str, ...]) -> list[str]:
+    """Of very many words those that begin or end most like `word`, in their own order."""
+    forth, back = _in_order(known)
+    near: set[str] = set()
+    for ordered, text in ((forth, word), (back, word[::-1])):
+        at = bisect_left(ordered, text)
+        near.update(ordered[max(0, at - 20) : at + 20] if ordered is forth else (n[::-1] for n in ordered[max(0, at - 20) : at + 20]))
+    return [n for n in known if n in near]
+
+
+@lru_cache(maxsize=4)
+def _in_order(known: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Words by how they begin, and written backwards by how they end."""
+    return sorted(known), sorted(n[::-1] for n in known)

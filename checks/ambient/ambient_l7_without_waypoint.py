@@ -9,6 +9,7 @@ from checks.case import Case, short
 from checks.finding import Finding, check
 from checks.resources import AuthorizationPolicy, DestinationRule
 from checks.security import of_http, policies
+from checks.when import through_ztunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from checks.registry import HostService
 
 
-@check("ambient-l7-without-waypoint")
+@check("ambient-l7-without-waypoint", when=through_ztunnel)
 def ambient_l7_without_waypoint(case: Case) -> Iterator[Finding]:
     """Rules that need HTTP stand in the ambient mesh for a service that has no waypoint.
 

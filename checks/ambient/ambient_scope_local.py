@@ -8,6 +8,7 @@ from checks import ambient
 from checks.case import Case, short
 from checks.finding import Finding, check
 from checks.resources import Deployment, Namespace, Pod, Service
+from checks.when import through_ztunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _SWITCH = "AMBIENT_ENABLE_MULTI_NETWORK"
 
 
-@check("ambient-scope-local")
+@check("ambient-scope-local", when=through_ztunnel)
 def ambient_scope_local(case: Case) -> Iterator[Finding]:
     """The ready pods of a service are in another cluster, and the service is not global there or here.
 

@@ -10,6 +10,7 @@ from checks.finding import Finding, check
 from checks.registry import is_healthy
 from checks.resources import WorkloadEntry
 from checks.subsets import percent
+from checks.when import through_ztunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from checks.registry import HostService
 
 
-@check("ambient-we-health-ignored")
+@check("ambient-we-health-ignored", when=through_ztunnel)
 def ambient_we_health_ignored(case: Case) -> Iterator[Finding]:
     """A WorkloadEntry whose health check fails still gets connections from ztunnel.
 

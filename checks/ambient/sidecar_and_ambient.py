@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from checks.registry import HostService
 
 
-@check("sidecar-and-ambient")
+def _some(case: Case) -> bool:
+    """Some pod of the host's namespace is in both meshes."""
+    return any(_services(case))
+
+
+@check("sidecar-and-ambient", when=_some)
 def sidecar_and_ambient(case: Case) -> Iterator[Finding]:
     """Pods have a sidecar and are asked into the ambient mesh as well.
 
@@ -69,7 +74,8 @@ def _services(case: Case) -> Iterator[HostService]:
 def _somebody(mesh: Mesh, cluster: Cluster, namespace: str) -> bool:
     space = cluster.within(Pod, namespace)
     made_of = space, cluster.objects.get(Namespace)
-    return mesh.once(("sidecar and ambient", cluster.name, namespace), made_of, lambda: any(_both(cluster, p) for p in space.values()))
+    key = "sidecar and ambient", cluster.name, namespace
+    return mesh.now(key, lambda: mesh.once(key, made_of, lambda: any(_both(cluster, p) for p in space.values())))
 
 
 def _both(cluster: Cluster, pod: Pod) -> str:

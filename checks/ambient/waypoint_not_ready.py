@@ -9,6 +9,7 @@ from checks.case import Case, short, waits
 from checks.finding import Finding, check
 from checks.names import service_host
 from checks.resources import APIGateway, Pod
+from checks.when import through_ztunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from checks.registry import HostService
 
 
-@check("waypoint-not-ready")
+@check("waypoint-not-ready", when=through_ztunnel)
 def waypoint_not_ready(case: Case) -> Iterator[Finding]:
     """The waypoint that a service uses has no ready pod, or no address yet.
 

@@ -14,6 +14,7 @@ from checks.finding import Finding, check
 from checks.mesh import Change
 from checks.names import nearest
 from checks.resources import APIGateway, Namespace, Service
+from checks.when import through_ztunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from checks.mesh import Cluster
 
 
-@check("waypoint-ref-invalid")
+@check("waypoint-ref-invalid", when=through_ztunnel)
 def waypoint_ref_invalid(case: Case) -> Iterator[Finding]:
     """Label istio.io/use-waypoint names a waypoint that does not serve the service.
 

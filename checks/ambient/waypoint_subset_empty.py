@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.subsets import labels, nobody, percent, proof, reweigh
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return all(b.view.callers.proxy.kind == "waypoint" for b in same)
 
 
-@check("waypoint-subset-empty")
+@check("waypoint-subset-empty", when=failing)
 def waypoint_subset_empty(case: Case) -> Iterator[Finding]:
     """A rule at a waypoint leads to a subset that no endpoint carries.
 

@@ -9,6 +9,7 @@ from checks.attachment import MANAGED
 from checks.case import Case, short, waits
 from checks.finding import Finding, check
 from checks.resources import Pod, Service
+from checks.when import through_ztunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from checks.registry import HostService
 
 
-@check("ztunnel-no-endpoints")
+@check("ztunnel-no-endpoints", when=through_ztunnel)
 def ztunnel_no_endpoints(case: Case) -> Iterator[Finding]:
     """A service that ztunnel knows has no healthy workload.
 

@@ -10,6 +10,7 @@ from checks.finding import Finding, check
 from checks.mesh import NetworkGateway
 from checks.resources import Gateway
 from checks.subsets import percent
+from checks.when import several_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ def _closed(branch: Branch, way: Way) -> NetworkGateway | None:
     return None
 
 
-@check("ew-gateway-config")
+@check("ew-gateway-config", when=several_clusters)
 def ew_gateway_config(case: Case) -> Iterator[Finding]:
     """The gateway of another network does not let a host through.
 

@@ -9,6 +9,7 @@ from checks.clusters import addresses, callers, lost, raw, share, system, tunnel
 from checks.finding import Finding, check
 from checks.registry import NETWORK
 from checks.subsets import percent
+from checks.when import several_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ def _unentered(branch: Branch, way: Way) -> tuple[str, str] | None:
     return None if known is not None and known.gateways else (way.endpoint.cluster, way.endpoint.network)
 
 
-@check("ew-gateway-no-address")
+@check("ew-gateway-no-address", when=several_clusters)
 def ew_gateway_no_address(case: Case) -> Iterator[Finding]:
     """The gateway of another network has no address.
 

@@ -11,6 +11,7 @@ from checks.mesh import NetworkGateway
 from checks.resources import DestinationRule
 from checks.subsets import percent
 from checks.upstream import sni_key
+from checks.when import several_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def _unknown(branch: Branch, way: Way) -> tuple[NetworkGateway, str, str, int] |
     return None
 
 
-@check("ew-sni-subset-missing")
+@check("ew-sni-subset-missing", when=several_clusters)
 def ew_sni_subset_missing(case: Case) -> Iterator[Finding]:
     """The gateway of another network does not know a subset that callers ask it for.
 

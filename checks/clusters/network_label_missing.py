@@ -9,6 +9,7 @@ from checks.clusters import addresses, callers, lost, share, system, viewpoints
 from checks.finding import Finding, check
 from checks.registry import NETWORK
 from checks.subsets import percent
+from checks.when import several_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ def _unnamed(branch: Branch, way: Way) -> str | None:
     return way.endpoint.cluster if foreign and bool(proxy.network) and not way.endpoint.network else None
 
 
-@check("network-label-missing")
+@check("network-label-missing", when=several_clusters)
 def network_label_missing(case: Case) -> Iterator[Finding]:
     """A cluster of a mesh of several networks does not say which network it is in.
 

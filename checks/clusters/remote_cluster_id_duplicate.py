@@ -8,6 +8,7 @@ from checks.case import short
 from checks.clusters import services
 from checks.finding import Finding, check
 from checks.resources import Deployment, Pod
+from checks.when import several_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from checks.mesh import Cluster
 
 
-@check("remote-cluster-id-duplicate")
+@check("remote-cluster-id-duplicate", when=several_clusters)
 def remote_cluster_id_duplicate(case: Case) -> Iterator[Finding]:
     """Two clusters of a mesh have the same cluster ID.
 

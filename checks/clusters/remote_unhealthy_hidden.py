@@ -8,6 +8,7 @@ from checks.case import short
 from checks.clusters import callers, lost, share, viewpoints, ways
 from checks.finding import Finding, check
 from checks.subsets import percent
+from checks.when import several_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ def _dead(branch: Branch, way: Way) -> tuple[str, str, str] | None:
     return None if any(w.endpoint.health == "healthy" for w in beside) else (way.endpoint.cluster, u.host, u.service.namespace)
 
 
-@check("remote-unhealthy-hidden")
+@check("remote-unhealthy-hidden", when=several_clusters)
 def remote_unhealthy_hidden(case: Case) -> Iterator[Finding]:
     """Every endpoint of another network is unhealthy, and callers are told of a healthy gateway.
 

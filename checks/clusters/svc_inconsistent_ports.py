@@ -11,6 +11,7 @@ from checks.finding import Finding, check, explains
 from checks.registry import port_protocol
 from checks.resources import Service
 from checks.subsets import percent
+from checks.when import several_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(p.port == u.port and p.name != port.name for s in others for p in s.spec.ports)
 
 
-@check("svc-inconsistent-ports")
+@check("svc-inconsistent-ports", when=several_clusters)
 def svc_inconsistent_ports(case: Case) -> Iterator[Finding]:
     """The Service of a host has different ports in the clusters of the mesh.
 

@@ -9,6 +9,7 @@ from checks.clusters import services
 from checks.finding import Finding, check
 from checks.resources import Pod, Service
 from checks.viewpoints import proxy_kind
+from checks.when import several_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("svc-missing-in-caller-cluster")
+@check("svc-missing-in-caller-cluster", when=several_clusters)
 def svc_missing_in_caller_cluster(case: Case) -> Iterator[Finding]:
     """A Service exists in another cluster of the mesh alone, and callers mean to call it from one that has none.
 

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("caller-not-injected")
+def _meant(case: Case) -> bool:
+    """Somebody should have a sidecar and has none."""
+    return case.mesh.now(("meant",), lambda: any(o.meant for o in outsiders(case.mesh)))
+
+
+@check("caller-not-injected", when=_meant)
 def caller_not_injected(case: Case) -> Iterator[Finding]:
     """A caller that should have a sidecar has none.
 

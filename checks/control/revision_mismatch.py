@@ -44,7 +44,12 @@ class _Unheard(NamedTuple):
     istiod: Istiod
 
 
-@check("revision-mismatch")
+def _unheard(case: Case) -> bool:
+    """Some object is not for the control plane of these callers."""
+    return any(v.ups.istiod.unheard for v in case.views)
+
+
+@check("revision-mismatch", when=_unheard)
 def revision_mismatch(case: Case) -> Iterator[Finding]:
     """An object carries the label istio.io/rev of a revision, and the callers' proxies listen to another.
 

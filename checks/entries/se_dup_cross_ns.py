@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.entries import control_planes, describe
 from checks.finding import Finding, check, explains
 from checks.subsets import callers, percent
+from checks.when import either, entered, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return any(s.port(u.port) and istiod.visible(s, namespace) for s in known)
 
 
-@check("se-dup-cross-ns")
+@check("se-dup-cross-ns", when=either(failing, entered))
 def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
     """ServiceEntries of different namespaces, or one and a Kubernetes Service, define the same host for the same callers.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from checks.entries import Pair, describe, differs, disputed, pairs
 from checks.finding import Finding, check
+from checks.when import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from checks.resources import ServiceEntry
 
 
-@check("se-dup-same-ns")
+@check("se-dup-same-ns", when=entered)
 def se_dup_same_ns(case: Case) -> Iterator[Finding]:
     """Two ServiceEntries of one namespace define the same host.
 

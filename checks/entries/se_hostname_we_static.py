@@ -8,6 +8,7 @@ from checks import names
 from checks.entries import behind, control_planes, describe, holder, known_subset, served, together, workload_entries
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
+from checks.when import either, entered, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(_skipped(case, branch.view.ups.istiod, e) for e in behind(case, branch))
 
 
-@check("se-hostname-we-static")
+@check("se-hostname-we-static", when=either(failing, entered))
 def se_hostname_we_static(case: Case) -> Iterator[Finding]:
     """A ServiceEntry with resolution STATIC selects a WorkloadEntry whose address is a DNS name.
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from checks.entries import describe, holder, patch, together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return u.defined and not case.endpoints(branch.view.ups.istiod, u.service)
 
 
-@check("se-none-via-gateway")
+@check("se-none-via-gateway", when=failing)
 def se_none_via_gateway(case: Case) -> Iterator[Finding]:
     """A gateway routes to a ServiceEntry with resolution NONE.
 

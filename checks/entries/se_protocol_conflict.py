@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.entries import Pair, describe, disputed, holder, pairs, ports
 from checks.finding import Finding, check
+from checks.when import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("se-protocol-conflict")
+@check("se-protocol-conflict", when=entered)
 def se_protocol_conflict(case: Case) -> Iterator[Finding]:
     """Two ServiceEntries of one namespace give the same port of a host different protocols.
 

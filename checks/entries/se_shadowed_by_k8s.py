@@ -8,6 +8,7 @@ from checks.case import endpoints_command, short
 from checks.entries import control_planes, describe, holder, ports, together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
+from checks.when import either, entered, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return empty and any(e.spec.endpoints or e.spec.workload_selector or e.spec.resolution != "STATIC" for e in away)
 
 
-@check("se-shadowed-by-k8s")
+@check("se-shadowed-by-k8s", when=either(failing, entered))
 def se_shadowed_by_k8s(case: Case) -> Iterator[Finding]:
     """A ServiceEntry has the host of a Kubernetes Service of another namespace, and istiod ignores it.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.entries import control_planes, describe, holder
 from checks.finding import Finding, check
 from checks.registry import UNSPECIFIED
+from checks.when import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from checks.case import Branch, Case
 
 
-@check("se-tcp-no-address")
+@check("se-tcp-no-address", when=entered)
 def se_tcp_no_address(case: Case) -> Iterator[Finding]:
     """A ServiceEntry has a TCP port and no address.
 

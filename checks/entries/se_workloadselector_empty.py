@@ -10,6 +10,7 @@ from checks.entries import behind, describe, holder, known_subset, selected_pods
 from checks.finding import Finding, check, explains
 from checks.resources import Pod, WorkloadEntry
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(e.spec.workload_selector for e in behind(case, branch))
 
 
-@check("se-workloadselector-empty")
+@check("se-workloadselector-empty", when=failing)
 def se_workloadselector_empty(case: Case) -> Iterator[Finding]:
     """The workloadSelector of a ServiceEntry selects nobody.
 

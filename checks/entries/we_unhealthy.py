@@ -9,6 +9,7 @@ from checks.entries import behind, holder, known_subset, selected_pods, served, 
 from checks.finding import Finding, check, explains
 from checks.registry import is_healthy
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not served(case, branch) and known_subset(branch) and bool(_sick(case, branch))
 
 
-@check("we-unhealthy")
+@check("we-unhealthy", when=failing)
 def we_unhealthy(case: Case) -> Iterator[Finding]:
     """Every WorkloadEntry behind a host is unhealthy.
 

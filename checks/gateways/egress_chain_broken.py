@@ -15,6 +15,7 @@ from checks.mesh import Change
 from checks.resources import Rewrite, VirtualService
 from checks.routes import answer
 from checks.subsets import percent
+from checks.when import beyond
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _HTTP = re.compile(r"spec\.http\[(\d+)\]")
 
 
-@check("egress-chain-broken")
+@check("egress-chain-broken", when=beyond)
 def egress_chain_broken(case: Case) -> Iterator[Finding]:
     """Callers are led to a gateway that has no rule for the host: the legs of the way out do not meet.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.binding import Gate, bindings
 from checks.finding import Finding, check
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from checks.resources import Server
 
 
-@check("gw-conflict")
+@check("gw-conflict", when=bound)
 def gw_conflict(case: Case) -> Iterator[Finding]:
     """Two Gateways want the same port of one gateway in ways that exclude each other, and the younger one's server is dropped.
 

@@ -9,6 +9,7 @@ from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
 from checks.viewpoints import classes
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return _seen_by_others(case, branch) is not None
 
 
-@check("gw-dr-invisible")
+@check("gw-dr-invisible", when=failing)
 def gw_dr_invisible(case: Case) -> Iterator[Finding]:
     """A gateway leads to a subset whose DestinationRule it does not get, while callers in the mesh do.
 

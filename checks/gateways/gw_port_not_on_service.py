@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.binding import bindings
 from checks.finding import Finding, check
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("gw-port-not-on-service")
+@check("gw-port-not-on-service", when=bound)
 def gw_port_not_on_service(case: Case) -> Iterator[Finding]:
     """A Gateway's server has a port that the gateway's Service does not have.
 

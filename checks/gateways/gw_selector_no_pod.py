@@ -10,6 +10,7 @@ from checks.binding import Gate, bindings, gates, mends
 from checks.finding import Finding, check
 from checks.mesh import Change
 from checks.resources import Gateway
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("gw-selector-no-pod")
+@check("gw-selector-no-pod", when=bound)
 def gw_selector_no_pod(case: Case) -> Iterator[Finding]:
     """A Gateway's selector matches no gateway pod, so nobody listens for its hosts.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.binding import bindings
 from checks.finding import Finding, check
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("gw-strict-merging")
+@check("gw-strict-merging", when=bound)
 def gw_strict_merging(case: Case) -> Iterator[Finding]:
     """An Istio Gateway of another namespace selects the pods of a gateway that istiod made for the Gateway API, and is not merged into it.
 

@@ -11,6 +11,7 @@ from checks.finding import Finding, check, explains
 from checks.mesh import Change
 from checks.resources import ServiceEntry
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return branch.view.callers.proxy.kind == "gateway" and u.service is None and bool(branch.view.ups.istiod.by_host.get(u.host))
 
 
-@check("gw-svc-not-visible")
+@check("gw-svc-not-visible", when=failing)
 def gw_svc_not_visible(case: Case) -> Iterator[Finding]:
     """A gateway leads to a Service or ServiceEntry that is not exported to the gateway's namespace.
 

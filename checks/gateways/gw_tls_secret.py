@@ -10,6 +10,7 @@ from checks.finding import Finding, check
 from checks.gateways import api_gateway
 from checks.mesh import Unreadable
 from checks.resources import Secret
+from checks.when import at_gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _OURS = "kubernetes-gateway://"
 
 
-@check("gw-tls-secret")
+@check("gw-tls-secret", when=at_gateway)
 def gw_tls_secret(case: Case) -> Iterator[Finding]:
     """A server terminates TLS with a Secret that is not in the namespace of the gateway's pods.
 

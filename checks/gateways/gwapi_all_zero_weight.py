@@ -10,6 +10,7 @@ from checks.case import short
 from checks.finding import Finding, check
 from checks.gateways import routes, said
 from checks.mesh import Change
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from checks.sidecar import Step
 
 
-@check("gwapi-all-zero-weight")
+@check("gwapi-all-zero-weight", when=failing)
 def gwapi_all_zero_weight(case: Case) -> Iterator[Finding]:
     """Every backend of a route's rule has weight 0, or the rule has none, so its requests get 500.
 

@@ -8,6 +8,7 @@ from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, by_nearness, check, explains
 from checks.gateways import backend, drop, said
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not any(explainer(case, branch) for cause, explainer in by_nearness() if cause != "gwapi-backend-empty")
 
 
-@check("gwapi-backend-empty")
+@check("gwapi-backend-empty", when=failing)
 def gwapi_backend_empty(case: Case) -> Iterator[Finding]:
     """A backend of a route has a share of the requests and no usable endpoint, and nothing nearer says why.
 

@@ -10,6 +10,7 @@ from checks.case import short
 from checks.finding import Finding, check
 from checks.resources import BackendTLSPolicy, ServiceEntry
 from checks.subsets import percent
+from checks.when import holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod
 
 
-@check("gwapi-backendtls-invalid")
+@check("gwapi-backendtls-invalid", when=holds(BackendTLSPolicy))
 def gwapi_backendtls_invalid(case: Case) -> Iterator[Finding]:
     """A BackendTLSPolicy names a certificate authority that Istio cannot use, so calls to its backend are blocked.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.binding import claims, holes
 from checks.case import short
 from checks.finding import Finding, check
+from checks.when import contested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from checks.rulesets import RuleSet
 
 
-@check("gwapi-gamma-overrides-vs")
+@check("gwapi-gamma-overrides-vs", when=contested)
 def gwapi_gamma_overrides_vs(case: Case) -> Iterator[Finding]:
     """A route of the Gateway API and a VirtualService both rule a service in the mesh, and callers get one of them only.
 

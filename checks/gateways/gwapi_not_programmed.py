@@ -10,6 +10,7 @@ from checks.finding import Finding, check
 from checks.gateways import api_gateway
 from checks.resources import APIGateway, Pod, Service
 from checks.viewpoints import callers
+from checks.when import holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod
 
 
-@check("gwapi-not-programmed")
+@check("gwapi-not-programmed", when=holds(APIGateway))
 def gwapi_not_programmed(case: Case) -> Iterator[Finding]:
     """A Gateway of the Gateway API is not in service: no pods, no Service, no such port, no address, or istiod says Programmed False.
 

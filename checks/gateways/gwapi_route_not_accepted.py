@@ -8,8 +8,9 @@ from checks import names
 from checks.answers import Viewpoint
 from checks.binding import gates, istiods
 from checks.finding import Finding, check
-from checks.gateways import api_gateway, attached, parents, routes
+from checks.gateways import KINDS, api_gateway, attached, parents, routes
 from checks.resources import KIND_OF, APIGateway
+from checks.when import holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from checks.resources import APIRoute
 
 
-@check("gwapi-route-not-accepted")
+@check("gwapi-route-not-accepted", when=holds(*KINDS))
 def gwapi_route_not_accepted(case: Case) -> Iterator[Finding]:
     """A route names a parent that does not take it.
 

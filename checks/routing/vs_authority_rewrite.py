@@ -13,6 +13,7 @@ from checks.legs import Hop, dead_ends, knows
 from checks.mesh import Change
 from checks.resources import VirtualService
 from checks.subsets import percent
+from checks.when import beyond
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("vs-authority-rewrite")
+@check("vs-authority-rewrite", when=beyond)
 def vs_authority_rewrite(case: Case) -> Iterator[Finding]:
     """A rule rewrites the authority to a host that the gateway it leads to does not know.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.binding import Gone, gone, virtual_service
 from checks.finding import Finding, check
 from checks.rulesets import describe
+from checks.when import lossy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("vs-delegate-conflict")
+@check("vs-delegate-conflict", when=lossy)
 def vs_delegate_conflict(case: Case) -> Iterator[Finding]:
     """A delegate's match is not part of the root's match, so istiod drops the delegate's rule.
 

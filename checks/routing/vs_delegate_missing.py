@@ -10,6 +10,7 @@ from checks.binding import Gone, delegates, gone, virtual_service
 from checks.finding import Finding, check
 from checks.mesh import Change
 from checks.resources import VirtualService
+from checks.when import lossy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("vs-delegate-missing")
+@check("vs-delegate-missing", when=lossy)
 def vs_delegate_missing(case: Case) -> Iterator[Finding]:
     """A VirtualService hands a rule to a delegate that istiod cannot use: it is absent, has hosts of its own, or is not exported to the root.
 

@@ -9,6 +9,7 @@ from checks.finding import Finding, check, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import unknown_host
 from checks.subsets import percent, reweigh, shown
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return unknown_host(branch)
 
 
-@check("vs-dest-host-unknown")
+@check("vs-dest-host-unknown", when=failing)
 def vs_dest_host_unknown(case: Case) -> Iterator[Finding]:
     """A rule leads to a host that neither a Service nor a ServiceEntry defines.
 

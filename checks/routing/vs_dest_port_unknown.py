@@ -9,6 +9,7 @@ from checks.finding import Finding, check, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, no_port, ports, registered, with_port, written
 from checks.subsets import percent, shown
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return said is not None and said.port is not None and no_port(branch)
 
 
-@check("vs-dest-port-unknown")
+@check("vs-dest-port-unknown", when=failing)
 def vs_dest_port_unknown(case: Case) -> Iterator[Finding]:
     """A rule leads to a port that the service of its destination does not have.
 

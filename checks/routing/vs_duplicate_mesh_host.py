@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.binding import claims
 from checks.case import short
 from checks.finding import Finding, check
+from checks.when import contested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from checks.rulesets import RuleSet
 
 
-@check("vs-duplicate-mesh-host")
+@check("vs-duplicate-mesh-host", when=contested)
 def vs_duplicate_mesh_host(case: Case) -> Iterator[Finding]:
     """Two VirtualServices of the mesh name the same host, and callers get the rules of one only.
 

@@ -10,6 +10,7 @@ from checks.binding import Binding, bindings, mends, virtual_service
 from checks.finding import Finding, check
 from checks.mesh import Change
 from checks.resources import VirtualService
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("vs-gateway-missing")
+@check("vs-gateway-missing", when=bound)
 def vs_gateway_missing(case: Case) -> Iterator[Finding]:
     """A VirtualService is bound to a Gateway that does not exist.
 

@@ -11,6 +11,7 @@ from checks.case import short
 from checks.finding import Finding, Severity, check
 from checks.mesh import Change
 from checks.resources import VirtualService
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from checks.rulesets import RuleSet
 
 
-@check("vs-gateway-only")
+@check("vs-gateway-only", when=bound)
 def vs_gateway_only(case: Case) -> Iterator[Finding]:
     """A VirtualService of a service is bound to gateways only, so callers in the mesh do not get its rules.
 

@@ -10,6 +10,7 @@ from checks.binding import bindings, mends
 from checks.finding import Finding, check
 from checks.mesh import Change
 from checks.resources import Gateway
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("vs-host-not-in-gateway")
+@check("vs-host-not-in-gateway", when=bound)
 def vs_host_not_in_gateway(case: Case) -> Iterator[Finding]:
     """A VirtualService is bound to a Gateway none of whose servers takes its host.
 

@@ -11,6 +11,7 @@ from checks.case import short
 from checks.finding import Finding, check
 from checks.mesh import Change
 from checks.resources import Service
+from checks.when import bound, either
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from checks.rulesets import RuleSet
 
 
-@check("vs-http-on-tcp-port")
+def _opaque_ports(case: Case) -> bool:
+    """The host has no port that carries HTTP."""
+    return any(not any(p.http_or_auto for p in s.ports) for v in case.views if (s := v.ups.scope.services.get(case.host)) is not None)
+
+
+@check("vs-http-on-tcp-port", when=either(bound, _opaque_ports))
 def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
     """A VirtualService has http rules for a host whose ports Istio takes for TCP, so the rules have no effect.
 

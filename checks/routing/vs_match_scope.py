@@ -11,6 +11,7 @@ from checks.case import short
 from checks.finding import Finding, check
 from checks.mesh import Change
 from checks.resources import VirtualService
+from checks.when import bound, either, selective
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from checks.rulesets import Rule
 
 
-@check("vs-match-scope")
+@check("vs-match-scope", when=either(bound, selective))
 def vs_match_scope(case: Case) -> Iterator[Finding]:
     """A match's port, gateways, sourceLabels or sourceNamespace leaves a caller without a rule.
 

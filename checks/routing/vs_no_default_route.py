@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.binding import holes
 from checks.case import short
 from checks.finding import Finding, check
+from checks.when import selective
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("vs-no-default-route")
+@check("vs-no-default-route", when=selective)
 def vs_no_default_route(case: Case) -> Iterator[Finding]:
     """Every rule of a host has a match, so requests that match none get 404.
 

@@ -11,6 +11,7 @@ from checks.finding import Finding, check
 from checks.mesh import Change
 from checks.resources import VirtualService
 from checks.viewpoints import callers
+from checks.when import bound, either
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("vs-not-exported")
+def _kept(case: Case) -> bool:
+    """Some VirtualService of the host is not for everybody."""
+    return any("*" not in r.export_to for _, r in rulesets(case))
+
+
+@check("vs-not-exported", when=either(bound, _kept))
 def vs_not_exported(case: Case) -> Iterator[Finding]:
     """A VirtualService is not exported to the namespace of the gateway that it is bound to, or to no namespace that exists.
 

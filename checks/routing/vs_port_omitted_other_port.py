@@ -8,6 +8,7 @@ from checks.finding import Finding, check, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import no_port, omitted, registered, written
 from checks.subsets import shown
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return said is not None and said.port is None and no_port(branch) and service is not None and len(service.ports) == 1
 
 
-@check("vs-port-omitted-other-port")
+@check("vs-port-omitted-other-port", when=failing)
 def vs_port_omitted_other_port(case: Case) -> Iterator[Finding]:
     """A destination names no port, and the only port of its service is another one than the caller's.
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from checks.rulesets import Rule, RuleSet
 
 
-@check("vs-route-shadowed")
+def _several(case: Case) -> bool:
+    """Some VirtualService of the host has several rules."""
+    return any(len(r.http) > 1 for _, r in rulesets(case))
+
+
+@check("vs-route-shadowed", when=_several)
 def vs_route_shadowed(case: Case) -> Iterator[Finding]:
     """A rule is never reached, since an earlier rule of the same VirtualService takes everything that it would match.
 

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("vs-single-weight-ignored")
+def _weighed(case: Case) -> bool:
+    """Some rule gives its only destination less than everything."""
+    return any(len(s.targets) == 1 and 0 < s.targets[0][1] < 100 for v in case.views for s in v.steps)
+
+
+@check("vs-single-weight-ignored", when=_weighed)
 def vs_single_weight_ignored(case: Case) -> Iterator[Finding]:
     """A rule's only destination has a weight that is not 100, and gets every request all the same.
 

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("vs-weights-all-zero")
+def _weightless(case: Case) -> bool:
+    """Some rule gives none of its destinations anything."""
+    return any(len(s.targets) > 1 and not any(w for _, w, _ in s.targets) for v in case.views for s in v.steps)
+
+
+@check("vs-weights-all-zero", when=_weightless)
 def vs_weights_all_zero(case: Case) -> Iterator[Finding]:
     """A rule has several destinations and the sum of their weights is 0.
 

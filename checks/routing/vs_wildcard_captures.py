@@ -9,6 +9,7 @@ from checks.binding import claims, gates
 from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
 from checks.legs import rule_of
+from checks.when import contested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     )
 
 
-@check("vs-wildcard-captures")
+@check("vs-wildcard-captures", when=contested)
 def vs_wildcard_captures(case: Case) -> Iterator[Finding]:
     """A VirtualService of another namespace takes a service by a wildcard host and leads its callers elsewhere.
 

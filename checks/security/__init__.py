@@ -84,12 +84,20 @@ def servers(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> list[Server]:
 
 def odd(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> bool:
     """Whether any endpoint is a pod that takes something else than what sidecars take: without one, or with a port kept from it."""
+    known: dict[tuple[str, str], frozenset[str]] = {}
     for e in endpoints:
-        cluster = mesh.cluster(e.cluster)
-        space = cluster.within(Pod, e.namespace)
-        if e.address in mesh.once(("odd pods", cluster.name, e.namespace), (space,), partial(_odd, space)):
+        where = e.cluster, e.namespace
+        if where not in known:
+            known[where] = mesh.now(("odd pods", *where), partial(_odd_pods, mesh, *where))
+        if e.address in known[where]:
             return True
     return False
+
+
+def _odd_pods(mesh: Mesh, cluster_id: str, namespace: str) -> frozenset[str]:
+    cluster = mesh.cluster(cluster_id)
+    space = cluster.within(Pod, namespace)
+    return mesh.once(("odd pods", cluster.name, namespace), (space,), partial(_odd, space))
 
 
 def _odd(space: Mapping[str, Pod]) -> frozenset[str]:
@@ -132,6 +140,16 @@ def somewhere(mesh: Mesh, mode: str) -> bool:
         return any(m is not None and m.mode == mode for p in found for m in (p.spec.mtls, *(p.spec.port_level_mtls or {}).values()))
 
     return any(i.once(f"peers {mode}", partial(says, i)) for i in _istiods(mesh, PeerAuthentication))
+
+
+def guarded(case: Case) -> bool:
+    """A cue: some AuthorizationPolicy is enforced by a workload's own proxy."""
+    return case.mesh.now(("guarded",), lambda: guarded_somewhere(case.mesh))
+
+
+def shut(case: Case) -> bool:
+    """A cue: some server takes mutual TLS only."""
+    return case.mesh.now(("shut",), lambda: somewhere(case.mesh, "STRICT"))
 
 
 def guarded_somewhere(mesh: Mesh) -> bool:

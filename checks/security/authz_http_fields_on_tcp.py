@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.finding import Finding, check
-from checks.security import Miss, Peer, by_object, guarded_somewhere, holder, policies, reached, refused, seen, share, speaks, viewpoints
+from checks.security import Miss, Peer, by_object, guarded, holder, policies, reached, refused, seen, share, speaks, viewpoints
 from checks.subsets import percent
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from checks.security import Refusal, Server
 
 
-@check("authz-http-fields-on-tcp")
+@check("authz-http-fields-on-tcp", when=guarded)
 def authz_http_fields_on_tcp(case: Case) -> Iterator[Finding]:
     """An AuthorizationPolicy looks at HTTP (methods, paths, hosts, request principals, headers) on a port that carries TCP.
 
@@ -29,7 +29,7 @@ def authz_http_fields_on_tcp(case: Case) -> Iterator[Finding]:
     How to fix it: limit the rule to the HTTP port (operation.ports), write one without HTTP fields for this port, or let the Service's port say
     that it carries HTTP, if it does.
     """
-    if not guarded_somewhere(case.mesh):
+    if not guarded(case):
         return
     missed: list[Miss] = []
     for b in case.branches:

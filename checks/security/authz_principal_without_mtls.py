@@ -14,7 +14,7 @@ from checks.security import (
     accepts,
     around,
     by_object,
-    guarded_somewhere,
+    guarded,
     holder,
     policies,
     reached,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from checks.viewpoints import Outsider
 
 
-@check("authz-principal-without-mtls")
+@check("authz-principal-without-mtls", when=guarded)
 def authz_principal_without_mtls(case: Case) -> Iterator[Finding]:
     """An AuthorizationPolicy asks who calls (principals, namespaces, service accounts), and the caller speaks plain text.
 
@@ -48,7 +48,7 @@ def authz_principal_without_mtls(case: Case) -> Iterator[Finding]:
 
     How to fix it: let the caller speak mutual TLS (a sidecar, no tls mode DISABLE), or let it in by something else, such as ipBlocks.
     """
-    if not guarded_somewhere(case.mesh):
+    if not guarded(case):
         return
     missed: list[Miss] = []
     for b in case.branches:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from checks import names
 from checks.case import short
 from checks.finding import Finding, check
-from checks.resources import DestinationRule
+from checks.resources import DestinationRule, Resource
 from checks.security import accepts, reached
 from checks.subsets import percent
 
@@ -32,7 +32,19 @@ class _Lost(NamedTuple):
     of: str
 
 
-@check("dr-tls-lost-by-override")
+def _said(case: Case) -> bool:
+    """Some DestinationRule says TLS, which another one, or a part of it, may take away."""
+    return any(v.ups.istiod.once("tls said", lambda i=v.ups.istiod: any(map(_of_tls, i.all(DestinationRule)))) for v in case.views)  # type: ignore[misc]
+
+
+def _of_tls(rule: Resource) -> bool:
+    if not isinstance(rule, DestinationRule):
+        return False
+    policies = [p for p in (rule.spec.traffic_policy, *(s.traffic_policy for s in rule.spec.subsets or ())) if p is not None]
+    return any(p.tls is not None or any(x.tls is not None for x in p.port_level_settings or ()) for p in policies)
+
+
+@check("dr-tls-lost-by-override", when=_said)
 def dr_tls_lost_by_override(case: Case) -> Iterator[Finding]:
     """A narrower traffic policy replaces one that says how to speak TLS, says nothing about TLS itself, and callers speak plain text.
 

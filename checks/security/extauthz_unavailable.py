@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from checks.case import short
 from checks.finding import Finding, check
 from checks.routes import upstreams
-from checks.security import Miss, Peer, by_object, guarded_somewhere, holder, matched, policies, reached, seen, share, viewpoints
+from checks.security import Miss, Peer, by_object, guarded, holder, matched, policies, reached, seen, share, viewpoints
 from checks.subsets import percent
 from checks.viewpoints import proxy_kind
 
@@ -29,7 +29,7 @@ class _Asked(NamedTuple):
     proof: str
 
 
-@check("extauthz-unavailable")
+@check("extauthz-unavailable", when=guarded)
 def extauthz_unavailable(case: Case) -> Iterator[Finding]:
     """A CUSTOM AuthorizationPolicy hands calls to an authorizer that is not defined, is no service of the mesh, or has nobody to answer.
 
@@ -40,7 +40,7 @@ def extauthz_unavailable(case: Case) -> Iterator[Finding]:
 
     How to fix it: correct the provider's name or service, or bring its endpoints up.
     """
-    if not guarded_somewhere(case.mesh):
+    if not guarded(case):
         return
     missed: list[Miss] = []
     asked: dict[str, _Asked] = {}

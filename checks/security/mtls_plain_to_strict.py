@@ -16,6 +16,7 @@ from checks.security import (
     reached,
     seen,
     share,
+    shut,
     somewhere,
     speaks,
     strangers,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from checks.viewpoints import Outsider
 
 
-@check("mtls-plain-to-strict")
+@check("mtls-plain-to-strict", when=shut)
 def mtls_plain_to_strict(case: Case) -> Iterator[Finding]:
     """Callers speak plain text, or TLS without the mesh's certificate, to servers that accept mutual TLS only.
 

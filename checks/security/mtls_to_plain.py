@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from checks.case import Branch, Case
 
 
-@check("mtls-to-plain")
+def _spoken(case: Case) -> bool:
+    """Somebody may speak mutual TLS to a server that takes none."""
+    if case.mesh.now(("disabled",), lambda: somewhere(case.mesh, "DISABLE")):
+        return True
+    ups = {id(u): u for v in case.views for s in v.steps for u, _, _ in s.targets}.values()
+    return any(u.unseen or odd(case.mesh, u.endpoints) for u in ups)
+
+
+@check("mtls-to-plain", when=_spoken)
 def mtls_to_plain(case: Case) -> Iterator[Finding]:
     """Callers speak mutual TLS to servers that take plain text.
 

@@ -9,6 +9,7 @@ from checks.finding import Finding, check, explains
 from checks.registry import DRAINING, PERSISTENT_SESSION
 from checks.services import by_service, home, kubernetes
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ def _drains(e: IstioEndpoint) -> bool:
     return e.health == "draining" or bool(e.labels.get(DRAINING))
 
 
-@check("endpoints-draining-label")
+@check("endpoints-draining-label", when=failing)
 def endpoints_draining_label(case: Case) -> Iterator[Finding]:
     """Every endpoint of a destination drains.
 

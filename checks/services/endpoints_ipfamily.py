@@ -24,7 +24,20 @@ def _families(addresses: Iterable[str]) -> frozenset[int]:
     return frozenset(6 if ":" in a else 4 for a in addresses if a)
 
 
-@check("endpoints-ipfamily")
+def _odd(case: Case) -> bool:
+    """Some caller lacks the family of an endpoint's address."""
+    without = case.mesh.now(("families",), lambda: _lacking(case.mesh))
+    return any(
+        without[6 if ":" in e.address else 4]
+        for v in case.views
+        for s in v.steps
+        for u, _, _ in s.targets
+        for e in [next((e for e in u.endpoints if e.health == "healthy"), None)]
+        if e is not None
+    )
+
+
+@check("endpoints-ipfamily", when=_odd)
 def endpoints_ipfamily(case: Case) -> Iterator[Finding]:
     """Every endpoint of a destination has an address of a family that the caller's pod does not have.
 
@@ -79,9 +92,13 @@ def _unreached(mesh: Mesh, viewpoints: Iterable[Viewpoint], theirs: frozenset[in
     """The callers that have no address of these families, each with the pod that stands for it."""
     if len(theirs) != 1:
         return {}
-    without = mesh.once(("families",), tuple(c.objects.get(Pod) for c in mesh.clusters), lambda: _without(mesh))
+    without = mesh.now(("families",), lambda: _lacking(mesh))
     lost = without[next(iter(theirs))]
     return {v: lost[v] for v in viewpoints if v in lost} if lost else {}
+
+
+def _lacking(mesh: Mesh) -> dict[int, dict[Viewpoint, Pod]]:
+    return mesh.once(("families",), tuple(c.objects.get(Pod) for c in mesh.clusters), lambda: _without(mesh))
 
 
 def _without(mesh: Mesh) -> dict[int, dict[Viewpoint, Pod]]:

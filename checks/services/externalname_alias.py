@@ -10,6 +10,7 @@ from checks.finding import Finding, check, explains
 from checks.resources import Service
 from checks.routes import upstreams
 from checks.subsets import percent, reweigh
+from checks.when import either, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,12 @@ def _aliases(istiod: Istiod) -> dict[str, list[HostService]]:
     return istiod.once("aliases", index)
 
 
-@check("externalname-alias")
+def _alias(case: Case) -> bool:
+    """The host is another name of some host."""
+    return any(s.resolution == "alias" for c in case.blind for s in c.istiod.by_host.get(case.host, ()))
+
+
+@check("externalname-alias", when=either(failing, _alias))
 def externalname_alias(case: Case) -> Iterator[Finding]:
     """A call leads through a Service of type ExternalName to something that Istio has no cluster for.
 

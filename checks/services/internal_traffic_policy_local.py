@@ -12,6 +12,7 @@ from checks.mesh import Change
 from checks.resources import Service
 from checks.services import by_service, home, kubernetes
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ def _healthy(case: Case, branch: Branch) -> list[IstioEndpoint]:
     return [e for e in case.candidates(branch.upstream) if e.health == "healthy"]
 
 
-@check("internal-traffic-policy-local")
+@check("internal-traffic-policy-local", when=failing)
 def internal_traffic_policy_local(case: Case) -> Iterator[Finding]:
     """A Service with internalTrafficPolicy Local has no endpoint on the caller's node.
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from checks.resources import Workload
 
 
-@check("last-usable-endpoint")
+def _lonely(case: Case) -> bool:
+    """Some destination that gets requests has one usable endpoint."""
+    return any(b.share > 0 and _alone(b) for b in case.branches)
+
+
+@check("last-usable-endpoint", when=_lonely)
 def last_usable_endpoint(case: Case) -> Iterator[Finding]:
     """A destination lives on its last usable endpoint while its workload wants more.
 

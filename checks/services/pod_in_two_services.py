@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
@@ -13,9 +14,9 @@ from checks.services import container_ports
 from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from checks.mesh import Cluster
+    from checks.mesh import Cluster, Mesh
     from checks.resources import ServicePort
 
 
@@ -29,7 +30,14 @@ class _Clash(NamedTuple):
     target: int
 
 
-@check("pod-in-two-services")
+def _shared(case: Case) -> bool:
+    """An older Service may select pods of the host's."""
+    name, _, rest = case.host.partition(".")
+    namespace = rest.partition(".")[0]
+    return any(_rivals(case.mesh, c, namespace).get(name) for c in case.mesh.clusters)
+
+
+@check("pod-in-two-services", when=_shared)
 def pod_in_two_services(case: Case) -> Iterator[Finding]:
     """Two Services lead to one port of a pod and declare different protocols for it.
 
@@ -77,7 +85,7 @@ def _clashes(case: Case) -> Iterator[_Clash]:
         own = c.get(Service, namespace, name) if case.host == names.service_host(name, namespace) else None
         if own is None or not own.spec.selector:
             continue
-        rivals = [s for s in c.within(Service, namespace).values() if s is not own and _order(s) < _order(own) and _overlap(s, own)]
+        rivals = _rivals(case.mesh, c, namespace).get(name, [])
         pods = [p for p in c.within(Pod, namespace).values() if _selects(own, p) and proxy_kind(p) == "sidecar"] if rivals else []
         if not pods:
             continue
@@ -93,6 +101,30 @@ def _clashes(case: Case) -> Iterator[_Clash]:
                         seen.add(port.port)
                         yield _Clash(c, pod, own, i, other, port, target)
                     break
+
+
+def _rivals(mesh: Mesh, cluster: Cluster, namespace: str) -> Mapping[str, list[Service]]:
+    """For each Service of a namespace the older ones whose selectors do not contradict its own."""
+    space = cluster.within(Service, namespace)
+    key = "rivals", cluster.name, namespace
+    return mesh.now(key, lambda: mesh.once(key, (space,), lambda: _of_space(list(space.values()))))
+
+
+def _of_space(services: list[Service]) -> dict[str, list[Service]]:
+    keys = Counter(k for s in services for k in s.spec.selector or ())
+    most = keys.most_common(1)[0][0] if keys else ""
+    near: dict[str, list[Service]] = {}
+    for s in services:
+        near.setdefault((s.spec.selector or {}).get(most, ""), []).append(s)
+    rest = near.pop("", [])
+    out: dict[str, list[Service]] = {}
+    for value, group in (*near.items(), ("", rest)):
+        others = [*group, *rest] if value else services
+        for own in group:
+            found = [s for s in others if s is not own and _order(s) < _order(own) and _overlap(s, own)]
+            if found:
+                out[own.name] = found
+    return out
 
 
 def _order(service: Service) -> tuple[str, str]:

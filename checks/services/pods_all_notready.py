@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.case import Branch, Case, endpoints_command, short, waits
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return "unhealthy" in health or (bool(unready := case.unready(service)) and len(unready) == len(case.pods(service)))
 
 
-@check("pods-all-notready")
+@check("pods-all-notready", when=failing)
 def pods_all_notready(case: Case) -> Iterator[Finding]:
     """Every pod of a service fails its readiness probe.
 

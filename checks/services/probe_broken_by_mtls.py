@@ -11,6 +11,7 @@ from checks.security import peer
 from checks.services import by_service, container_ports, home, kubernetes
 from checks.subsets import percent
 from checks.viewpoints import proxy_kind
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ def _all(case: Case, service: HostService, branch: Branch) -> list[tuple[Cluster
     return found
 
 
-@check("probe-broken-by-mtls")
+@check("probe-broken-by-mtls", when=failing)
 def probe_broken_by_mtls(case: Case) -> Iterator[Finding]:
     """Pods are never ready, since the kubelet's HTTP probe meets a sidecar that wants mTLS.
 

@@ -13,6 +13,7 @@ from checks.mesh import Change
 from checks.resources import EndpointSlice
 from checks.services import by_service, home, known, kubernetes, orphans, slices
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ def _unlisted(case: Case, service: HostService) -> bool:
     return not any(slices(case, service)) and any(p.ready and p.status.pod_ip for _, p in case.pods(service))
 
 
-@check("slice-no-service-label")
+@check("slice-no-service-label", when=failing)
 def slice_no_service_label(case: Case) -> Iterator[Finding]:
     """An EndpointSlice that is meant for a Service lacks the label that says so.
 

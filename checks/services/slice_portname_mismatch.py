@@ -12,6 +12,7 @@ from checks.mesh import Change
 from checks.resources import EndpointSlice, Service
 from checks.services import MANAGED_BY, by_service, known, kubernetes, port_name, slices, slices_command
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +44,7 @@ def _mismatched(case: Case, service: HostService, name: str) -> list[tuple[Clust
     return out
 
 
-@check("slice-portname-mismatch")
+@check("slice-portname-mismatch", when=failing)
 def slice_portname_mismatch(case: Case) -> Iterator[Finding]:
     """The ports of a Service's EndpointSlice have other names than the Service's own.
 

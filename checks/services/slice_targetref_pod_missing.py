@@ -9,6 +9,7 @@ from checks.finding import Finding, check, explains
 from checks.resources import Pod
 from checks.services import by_service, known, kubernetes, missing_pods, slices_command
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(missing_pods(case, service)) and bool(not service.selector or case.pods(service) or case.owners(service))
 
 
-@check("slice-targetref-pod-missing")
+@check("slice-targetref-pod-missing", when=failing)
 def slice_targetref_pod_missing(case: Case) -> Iterator[Finding]:
     """An EndpointSlice points at pods that do not exist.
 

@@ -9,6 +9,7 @@ from checks.finding import Finding, check, explains
 from checks.names import nearest
 from checks.resources import Pod
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not case.endpoints(branch.view.ups.istiod, service) and not case.owners(service) and not case.pods(service)
 
 
-@check("svc-selector-no-pods")
+@check("svc-selector-no-pods", when=failing)
 def svc_selector_no_pods(case: Case) -> Iterator[Finding]:
     """A Service's selector matches no pod, and no workload whose pods it could match.
 

@@ -13,6 +13,7 @@ from checks.names import nearest
 from checks.resources import EndpointSlice, Service, SlicePort
 from checks.services import by_service, container_ports, home, known, kubernetes, port_name, slices_command
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +52,7 @@ def _wanted(cluster: Cluster, service: HostService, name: str | None) -> str | N
     return port.target_port if port is not None and isinstance(port.target_port, str) else None
 
 
-@check("targetport-name-unresolved")
+@check("targetport-name-unresolved", when=failing)
 def targetport_name_unresolved(case: Case) -> Iterator[Finding]:
     """A Service's targetPort is a name that no container of its pods declares.
 

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from checks.viewpoints import Class
 
 
-@check("tcp-listener-conflict")
+def _opaque(case: Case) -> bool:
+    """The host has a port of plain TCP."""
+    planes = {*(v.ups.istiod for v in case.views), *(c.istiod for c in case.blind)}
+    return any(p.tcp and not p.tls for i in planes for s in i.by_host.get(case.host, ()) for p in s.ports)
+
+
+@check("tcp-listener-conflict", when=_opaque)
 def tcp_listener_conflict(case: Case) -> Iterator[Finding]:
     """A TCP port of a host shares 0.0.0.0 with the same port of another host, which came first.
 

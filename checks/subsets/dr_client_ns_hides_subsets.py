@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import add_subsets, by_rule, lost, shown, unseen
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-client-ns-hides-subsets"
 
 
-@check("dr-client-ns-hides-subsets")
+@check("dr-client-ns-hides-subsets", when=failing)
 def dr_client_ns_hides_subsets(case: Case) -> Iterator[Finding]:
     """A DestinationRule in the callers' own namespace takes the place of the one that defines the subset.
 

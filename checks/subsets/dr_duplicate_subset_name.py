@@ -23,7 +23,12 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(carriers(case, branch, wanted) for _, wanted in _others(case, branch))
 
 
-@check("dr-duplicate-subset-name")
+def _doubled(case: Case) -> bool:
+    """Some DestinationRule of the host's destinations defines a subset again."""
+    return any(u.rule is not None and u.rule.duplicates for v in case.views for s in v.steps for u, _, _ in s.targets)
+
+
+@check("dr-duplicate-subset-name", when=_doubled)
 def dr_duplicate_subset_name(case: Case) -> Iterator[Finding]:
     """Two DestinationRules of one namespace and host define a subset of the same name with different labels.
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import by_rule, control_planes, edit_rule, literal, lost, shown, unseen
+from checks.when import either, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +23,12 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-host-shortname"
 
 
-@check("dr-host-shortname")
+def _literal(case: Case) -> bool:
+    """Some DestinationRule was meant for the host and is taken literally."""
+    return any(literal(i, case.host) for i in control_planes(case))
+
+
+@check("dr-host-shortname", when=either(failing, _literal))
 def dr_host_shortname(case: Case) -> Iterator[Finding]:
     """A DestinationRule's host is a short or partial name that means another host than its author thought.
 

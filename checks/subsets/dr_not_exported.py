@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import by_rule, export, lost, shown, unseen
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-not-exported"
 
 
-@check("dr-not-exported")
+@check("dr-not-exported", when=failing)
 def dr_not_exported(case: Case) -> Iterator[Finding]:
     """The DestinationRule that defines the subset is not exported to the callers.
 

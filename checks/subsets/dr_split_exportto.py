@@ -8,6 +8,7 @@ from checks import names
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import by_rule, destination_rules, export, lost, shown, unseen
+from checks.when import either, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,12 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-split-exportto"
 
 
-@check("dr-split-exportto")
+def _split(case: Case) -> bool:
+    """Some host has DestinationRules that istiod did not merge."""
+    return any(v.ups.istiod.split for v in case.views)
+
+
+@check("dr-split-exportto", when=either(failing, _split))
 def dr_split_exportto(case: Case) -> Iterator[Finding]:
     """Two DestinationRules of one namespace and host differ in exportTo, so istiod does not merge them, and one is lost.
 

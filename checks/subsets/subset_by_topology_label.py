@@ -11,6 +11,7 @@ from checks.finding import Finding, check, explains
 from checks.registry import CLUSTER, NETWORK, NODE, REGION, SUBZONE, ZONE
 from checks.resources import DestinationRule, Node, VirtualService
 from checks.subsets import carriers, definition, edit_rule, labels, nobody, percent, proof, shown, wanted_labels, words
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(wrong) and bool(carriers(case, branch, rest))
 
 
-@check("subset-by-topology-label")
+@check("subset-by-topology-label", when=failing)
 def subset_by_topology_label(case: Case) -> Iterator[Finding]:
     """A subset is defined by a topology label with a value that no endpoint of the mesh gets.
 

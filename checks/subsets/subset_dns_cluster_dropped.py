@@ -10,6 +10,7 @@ from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, ServiceEntry, VirtualService, WorkloadEntry
 from checks.routing import mend
 from checks.subsets import labels, of_port, percent, proof, shown, words
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not case.candidates(u) and bool(of_port(case, branch))
 
 
-@check("subset-dns-cluster-dropped")
+@check("subset-dns-cluster-dropped", when=failing)
 def subset_dns_cluster_dropped(case: Case) -> Iterator[Finding]:
     """A subset of a DNS ServiceEntry matches none of its endpoints, so istiod makes no cluster for it at all.
 

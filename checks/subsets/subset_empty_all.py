@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import empty, nobody, shown
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return nobody(case, branch) and case.whole(branch)
 
 
-@check("subset-empty-all")
+@check("subset-empty-all", when=failing)
 def subset_empty_all(case: Case) -> Iterator[Finding]:
     """The only destination of a rule names a subset that no endpoint of the service carries.
 

@@ -8,12 +8,13 @@ from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import labels, proof, shown
+from checks.when import useless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@check("subset-empty-zero-weight")
+@check("subset-empty-zero-weight", when=useless)
 def subset_empty_zero_weight(case: Case) -> Iterator[Finding]:
     """The destination of a rollout that has weight 0 has no usable endpoint either.
 

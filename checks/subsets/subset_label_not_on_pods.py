@@ -14,6 +14,7 @@ from checks.finding import Finding, check, explains
 from checks.mesh import Change
 from checks.resources import Deployment, DestinationRule, Pod, VirtualService
 from checks.subsets import definition, edit_rule, labels, nobody, percent, proof, shown, wanted_labels, words
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(_unlabelled(case, branch) or _respelt(case, branch))
 
 
-@check("subset-label-not-on-pods")
+@check("subset-label-not-on-pods", when=failing)
 def subset_label_not_on_pods(case: Case) -> Iterator[Finding]:
     """A subset's label is not on the pods that were meant to carry it.
 

@@ -8,6 +8,7 @@ from checks.case import Branch, Case, endpoints_command
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, ServiceEntry, VirtualService, WorkloadEntry
 from checks.subsets import labels, nobody, of_port, percent, proof, reweigh, shown, words
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return u.service is not None and not u.service.kubernetes and nobody(case, branch) and bool(of_port(case, branch))
 
 
-@check("subset-on-serviceentry")
+@check("subset-on-serviceentry", when=failing)
 def subset_on_serviceentry(case: Case) -> Iterator[Finding]:
     """A subset of a ServiceEntry's host asks for labels that none of its endpoints carries.
 

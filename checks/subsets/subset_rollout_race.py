@@ -8,6 +8,7 @@ from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, ReplicaSet, VirtualService
 from checks.subsets import labels, percent, proof, reweigh, shown, wanted_labels
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(e.health == "healthy" for e in case.endpoints(branch.view.ups.istiod, u.service))
 
 
-@check("subset-rollout-race")
+@check("subset-rollout-race", when=failing)
 def subset_rollout_race(case: Case) -> Iterator[Finding]:
     """A progressive rollout has given weight to a ReplicaSet's hash that has no usable endpoint yet, or none any more.
 

@@ -8,6 +8,7 @@ from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import percent, reweigh, shown, undefined
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return undefined(branch)
 
 
-@check("subset-undefined")
+@check("subset-undefined", when=failing)
 def subset_undefined(case: Case) -> Iterator[Finding]:
     """A rule names a subset that the caller's DestinationRule does not define, or the host has no DestinationRule at all.
 

@@ -60,8 +60,9 @@ def _hidden(case: Case) -> Iterator[Hidden]:
         if callers.proxy.kind != "sidecar":
             continue
         istiod = case.mesh.istiod(case.mesh.cluster(callers.proxy.cluster).name)
-        wanting = [v for v in callers.viewpoints if case.asks(v)]
-        if not wanting and callers.proxy.namespace not in istiod.once("crowded", lambda i=istiod: _crowded(i)):  # type: ignore[misc]
+        asking = case.askers(istiod)
+        wanting = [v for v in callers.viewpoints if v.namespace in asking and case.asks(v)]
+        if not wanting and callers.proxy.namespace not in istiod.crowding:
             continue
         ups = upstreams(case.mesh, callers.proxy)
         cause, loser = _why(case, ups.istiod, ups.scope, callers)
@@ -72,12 +73,6 @@ def _hidden(case: Case) -> Iterator[Hidden]:
             wanting, asks = list(callers.viewpoints), (f"{loser.ref} names its namespace",)
         if wanting:
             yield Hidden(cause, callers, ups.istiod, ups.scope, tuple(wanting), asks, loser)
-
-
-def _crowded(istiod: Istiod) -> frozenset[str]:
-    """The namespaces with several Sidecars."""
-    found = [s.namespace for s in istiod.all(Sidecar)]
-    return frozenset(n for n in found if found.count(n) > 1)
 
 
 def _why(case: Case, istiod: Istiod, scope: Scope, callers: Class) -> tuple[str, Sidecar | None]:

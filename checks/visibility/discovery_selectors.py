@@ -12,6 +12,7 @@ from checks.finding import Finding, check, explains
 from checks.resources import Namespace
 from checks.subsets import percent
 from checks.visibility import effect, hidden, mesh_config, spaces
+from checks.when import either, failing, missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return branch.upstream.service is None and branch.upstream.host in branch.view.ups.istiod.undiscovered
 
 
-@check("discovery-selectors")
+@check("discovery-selectors", when=either(failing, missed))
 def discovery_selectors(case: Case) -> Iterator[Finding]:
     """A Service lives in a namespace that the mesh's discoverySelectors leave out.
 

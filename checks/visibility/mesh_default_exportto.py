@@ -9,6 +9,7 @@ from checks.entries import control_planes
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
 from checks.visibility import by_export, effect, hidden, mesh_config, spaces, unexported
+from checks.when import either, failing, missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return bool(known) and by_export(known) == "mesh-default-exportto"
 
 
-@check("mesh-default-exportto")
+@check("mesh-default-exportto", when=either(failing, missed))
 def mesh_default_exportto(case: Case) -> Iterator[Finding]:
     """A service says nothing of exportTo, and the mesh's default keeps it from callers who mean to call it.
 

@@ -8,6 +8,7 @@ from checks import names
 from checks.finding import Finding, check
 from checks.resources import Service, ServiceEntry
 from checks.visibility import hidden, mesh_config, spaces
+from checks.when import missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("registry-only-unknown")
+@check("registry-only-unknown", when=missed)
 def registry_only_unknown(case: Case) -> Iterator[Finding]:
     """A host that callers mean to call is in no registry, and unknown hosts are refused.
 

@@ -10,6 +10,7 @@ from checks.case import short
 from checks.entries import command
 from checks.finding import Finding, check
 from checks.visibility import Hidden, effect, hidden, sees, spaces
+from checks.when import missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from checks.resources import Sidecar
 
 
-@check("sidecar-egress-missing")
+@check("sidecar-egress-missing", when=missed)
 def sidecar_egress_missing(case: Case) -> Iterator[Finding]:
     """The Sidecar of a caller does not import a host that the caller means to call.
 

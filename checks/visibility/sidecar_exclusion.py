@@ -11,6 +11,7 @@ from checks.case import short
 from checks.entries import command
 from checks.finding import Finding, check
 from checks.visibility import Hidden, effect, hidden, sees, spaces
+from checks.when import missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from checks.resources import Sidecar
 
 
-@check("sidecar-exclusion")
+@check("sidecar-exclusion", when=missed)
 def sidecar_exclusion(case: Case) -> Iterator[Finding]:
     """The Sidecar of a caller keeps out a host that the caller means to call.
 

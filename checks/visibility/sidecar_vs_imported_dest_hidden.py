@@ -9,6 +9,7 @@ from checks.entries import patch, together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
 from checks.visibility import at, by_export, export_path, exported_to, exporting, foreign, spaces, unexported
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return imported and bool(known) and by_export(known) == "svc-exportto-hidden"
 
 
-@check("sidecar-vs-imported-dest-hidden")
+@check("sidecar-vs-imported-dest-hidden", when=failing)
 def sidecar_vs_imported_dest_hidden(case: Case) -> Iterator[Finding]:
     """A caller gets the rules of another namespace, and not the service that they lead to.
 

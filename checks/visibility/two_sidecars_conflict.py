@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.case import short
 from checks.finding import Finding, check
 from checks.visibility import effect, hidden, spaces
+from checks.when import missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
-@check("two-sidecars-conflict")
+@check("two-sidecars-conflict", when=missed)
 def two_sidecars_conflict(case: Case) -> Iterator[Finding]:
     """Two Sidecars claim the same proxies, and the one that counts does not import a host that the other does.
 
