@@ -119,6 +119,16 @@ def _seconds(value: object) -> object:
     return float(value)
 
 
+def duration(text: str) -> float | None:
+    """The seconds of `10s`, `5m`, `1h30m`, `2d`; None for anything else."""
+    days, _, rest = text.strip().rpartition("d")
+    found = _DURATION.fullmatch(rest)
+    if not text.strip() or found is None or (days and not days.isdigit()) or not (days or rest):
+        return None
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return (float(days) if days else 0.0) * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
 def _path(value: object, info: ValidationInfo) -> object:
     """A path, relative to the settings file, with `~` for the home."""
     if not isinstance(value, str | Path) or not str(value):

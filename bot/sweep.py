@@ -7,55 +7,48 @@ alert is resolved by a look that could see what it is about, never by one that c
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import re
 import time
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import msgspec
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from bot import alerts
-from bot.alerts import QUIET, Alert, Event, Gone, Reason, Seen, State, Unseen
+from bot import alerts, tell
+from bot.alerts import Ack, Acked, Alert, Event, Gone, Hushed, Lapsed, Reason, Seen, Silence, State, Unacked, Unseen, namespaces
 from bot.health import Pulse
-from bot.store import Draft, Picture, Step
+from bot.routing import channel, resource_of
+from bot.tell import Moved
 from checks import diagnosis
-from checks.diagnosis import Sweep, UnknownHost
+from checks.diagnosis import Sweep
 from checks.finding import Finding, Severity
 from checks.mesh import Change, Mesh
 from checks.resources import KIND_OF, EndpointSlice, Pod, ReplicaSet
-from templates import messages, picture
-from templates.words import percent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-    from bot.settings import Alerts, Match
-    from bot.store import Store
+    from bot.settings import Alerts
+    from bot.store import Deed, Store
     from checks.finding import Skipped
     from checks.mesh import Cluster
     from checks.resources import Resource
-    from templates.blocks import Message
 
 logger = logging.getLogger(__name__)
 
-WHY = "alert_why"  # action_id of an alert's button that diagnoses its host anew; its value is the alert's id
 TICK_S = 30
 _MISFIRE_S = 60  # a tick that comes late is a tick all the same
 _START_S = 60.0  # after a start, what has not been read yet is not told as unknown for so long
 _RECENT_S = 600.0  # a change this old may still be what made an alert well
 _AGAIN_S = 5.0  # after Redis was away
 _CHUNK = 100  # alerts in one transaction
+_STORM, _STORM_S = 10, 300.0  # so many new messages at once become fewer, and what comes within so long joins them
+_LISTEN_S = 5.0  # how long one question for new deeds waits
 _FOLLOWS = (EndpointSlice, Pod, ReplicaSet)  # change because something else was done
-
-_SERVICE = re.compile(r"^[^.]+\.([^.]+)\.svc(?:\.|$)")
-_RESOURCE = re.compile(r"^(\S+) (?:([^/\s]+)/)?(\S+)$")
 
 
 class Registered(Protocol):
@@ -108,6 +101,9 @@ class Sweeper:
         self._meshes: dict[str, Mesh] = {}
         self._sweeps: dict[str, Sweep] = {}
         self._alerts: dict[str, Alert] | None = None  # None: the store knows, we do not
+        self._silences: dict[str, Silence] | None = None  # as _alerts
+        self._deeds: list[tuple[str, Deed]] = []  # heard of and not yet part of what is committed
+        self._heard: str | None = None  # the last deed that was heard; None: the store knows what is committed
         self._recent: deque[_Happened] = deque(maxlen=500)
         self._changes: list[Change] = []
         self._wake = asyncio.Event()
@@ -155,6 +151,7 @@ class Sweeper:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen())
+                group.create_task(self._hear())
                 await self._keep_looking()
         finally:
             scheduler.shutdown(wait=False)
@@ -166,6 +163,21 @@ class Sweeper:
         async for changes in self._clusters.changes():
             self._changes += changes
             self._wake.set()
+
+    async def _hear(self) -> None:
+        """Take in what people do, as it comes; while the store is away there is nothing to hear."""
+        while True:
+            try:
+                after = self._heard if self._heard is not None else await self._store.done()
+                self._heard = after
+                found = await self._store.deeds(after, wait_s=_LISTEN_S)
+            except (RedisError, OSError):
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            if found and self._heard == after:  # else a commit was lost meanwhile, and all is heard anew
+                self._deeds += found
+                self._heard = found[-1][0]
+                self._wake.set()
 
     async def _keep_looking(self) -> None:
         self._wake.set()
@@ -200,45 +212,142 @@ class Sweeper:
         self._read |= {c.name for m in meshes.values() for c in m.clusters if _is_live(c)}
         seen = _Seen(now, meshes, _found(meshes, sweeps), tuple(k for s in sweeps.values() for k in s.skipped), batch)
         known = await self._known(seen.found)
-        self._alerts = None  # until every commit is answered, only the store knows what is so
-        everything = sorted(known.keys() | seen.found.keys())
-        for start in range(0, len(everything), _CHUNK):
-            for key, alert in (await self._move_on(everything[start : start + _CHUNK], known, seen)).items():
-                if alert is None:
-                    del known[key]
-                else:
-                    known[key] = alert
+        before = await self._store.silences() if self._silences is None else self._silences
+        self._alerts = self._silences = None  # until every commit is answered, only the store knows what is so
+        deeds = list(self._deeds)
+        silences = _silences(before, [d for _, d in deeds], now)
+        moved = self._move(known, seen, [d for _, d in deeds], silences)
+        try:
+            await self._commit(known, moved, seen, _difference(before, silences), deeds[-1][0] if deeds else "")
+        except (RedisError, OSError):
+            self._deeds, self._heard = [], None
+            raise
+        self._deeds = self._deeds[len(deeds) :]
+        for key, (_, after, _) in moved.items():
+            if after is None:
+                known.pop(key, None)
+            else:
+                known[key] = after
         self._alerts = {key: alert for key, alert in known.items() if alert.state is not State.RESOLVED}
+        self._silences = silences
 
-    async def _move_on(self, keys: Iterable[str], known: Mapping[str, Alert], seen: _Seen) -> dict[str, Alert | None]:
-        """Step some alerts and commit them with what is to be said; the ones that changed, None for those that nobody needs to remember."""
-        changed: dict[str, Alert | None] = {}
-        drafts: list[Draft] = []
-        steps: dict[str, list[Step]] = {}
-        for key in keys:
-            before = known.get(key)
-            event = self._event(before, seen.found.get(key), seen)
-            if event is None:
-                continue
-            after, reason = alerts.step(before, event, seen.now, for_s=self._settings.for_s, clear_s=self._settings.clear_s)
-            if after is not before:
-                changed[key] = after
-            if after is not None and reason not in QUIET:
-                logger.info("Alert %s %s: %s", after.id, after.finding.cause, reason.value)
-                draft, steps[after.message] = await asyncio.to_thread(self._tell, before, after, reason, seen)
-                drafts.append(draft)
-        await self._store.commit(changed, drafts, steps, now=seen.now)
-        return changed
+    def _move(self, known: Mapping[str, Alert], seen: _Seen, deeds: Sequence[Deed], silences: Mapping[str, Silence]) -> dict[str, _Step]:
+        """Step every alert; those that begin to fire join a message of the same cause, and in a storm of a wider kind."""
+        for width in range(4, 0, -1):
+            moved: dict[str, _Step] = {}
+            speaking = self._speaking(known, seen)
+            new: set[str] = set()
+            for key in sorted(known.keys() | seen.found.keys()):
+                found = seen.found.get(key)
+                scope = self._scope(found.finding, seen) if found is not None else ()
+                joins = next((speaking[scope[:n]] for n in range(4, 0, -1) if scope[:n] in speaking), "") if found is not None else ""
+                step = self._steps(known.get(key), found, joins, seen, deeds, silences)
+                if step is None:
+                    continue
+                moved[key] = step
+                after = step.after
+                if after is not None and after.told and any(reason is Reason.FIRED for reason, _ in step.happened):
+                    if after.message not in speaking.values():
+                        new.add(after.message)
+                    speaking.setdefault(scope[:width], after.message)
+            if len(new) <= _STORM:
+                break
+        return moved
+
+    def _speaking(self, known: Mapping[str, Alert], seen: _Seen) -> dict[tuple[str, ...], str]:
+        """The messages that speak now, by what their alerts have in common: channel, cluster, cause and object, or less of it after a storm."""
+        out: dict[tuple[str, ...], str] = {}
+        members: dict[str, list[Alert]] = {}
+        for alert in known.values():
+            if alert.state is State.FIRING and alert.told:
+                members.setdefault(alert.message, []).append(alert)
+        for message, group in sorted(members.items()):
+            scopes = [self._scope(a.finding, seen) for a in group]
+            common = next((scopes[0][:n] for n in range(4, 0, -1) if len({s[:n] for s in scopes}) == 1), ())
+            recent = max(a.fired_at or 0.0 for a in group) > seen.now - _STORM_S
+            if common and (len(common) == 4 or recent):
+                out.setdefault(common, message)
+        return out
+
+    def _scope(self, finding: Finding, seen: _Seen) -> tuple[str, ...]:
+        return channel(finding, self._mesh(finding, seen), self._settings), finding.cluster, finding.cause, finding.resource
+
+    def _steps(
+        self,
+        before: Alert | None,
+        found: _Found | None,
+        joins: str,
+        seen: _Seen,
+        deeds: Sequence[Deed],
+        silences: Mapping[str, Silence],
+    ) -> _Step | None:
+        """One alert through everything that happened since the last look; None when nothing did."""
+        events: list[tuple[Event, str]] = []
+        if before is not None:
+            for d in (d for d in deeds if d.message and d.message == before.message):
+                if d.verb == "ack":
+                    events.append((Acked(Ack(by=d.by, at=d.at, until=d.until)), d.by))
+                elif d.verb == "unack":
+                    events.append((Unacked(d.by), d.by))
+            events.append((Lapsed(), ""))
+        fits = _fitting(silences, found.finding if found is not None else before.finding if before is not None else None)
+        if before is not None and before.silence != fits:
+            ended = next((d.by for d in deeds if d.verb == "unsilence"), "") if fits is None else ""
+            events.append((Hushed(fits), ended))
+        looked = self._event(before, found, joins, fits, seen)
+        if looked is not None:
+            events.append((looked, ""))
+        after, happened = before, []
+        for event, by in events:
+            after, reason = alerts.step(after, event, seen.now, for_s=self._settings.for_s, clear_s=self._settings.clear_s)
+            happened.append((reason, by))
+        return None if after is before else _Step(before, after, tuple(happened))
+
+    def _mesh(self, finding: Finding, seen: _Seen) -> Mesh | None:
+        """The mesh whose callers feel a finding, else the one where it stands."""
+        felt = (seen.cluster(name) for name in (*sorted(_felt(finding)), finding.cluster))
+        place = next((c for c in felt if c is not None), None)
+        return None if place is None else seen.meshes.get(place.mesh)
+
+    async def _commit(
+        self, known: Mapping[str, Alert], moved: Mapping[str, _Step], seen: _Seen, silences: Mapping[str, Silence | None], done: str
+    ) -> None:
+        """Commit what changed, each message together with the alerts that it is about, and last what people did."""
+        quiet = {key: step.after for key, step in moved.items() if step.told is None}
+        told: dict[str, dict[str, _Step]] = {}
+        for key, step in moved.items():
+            if step.told is not None:
+                told.setdefault(step.told.message, {})[key] = step
+                for reason, _ in step.happened:
+                    if reason not in alerts.QUIET:
+                        logger.info("Alert %s %s: %s", key, step.told.finding.cause, reason.value)
+        now_ = {**known, **{key: step.after for key, step in moved.items()}}
+        for message, steps in told.items():
+            members = sorted((a for a in now_.values() if a is not None and a.told and a.message == message), key=_badness)
+            mesh = self._mesh(members[0].finding, seen)
+            to = channel(members[0].finding, mesh, self._settings)
+            happened = [Moved(s.before, s.told, s.happened) for s in steps.values() if s.told is not None]
+            draft = await asyncio.to_thread(tell.draft, members, to, mesh)
+            lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now)
+            first = dict(list(steps.items())[:_CHUNK])
+            # The message says all of it with the first of its alerts: what is cut off here is found again by the next look.
+            await self._store.commit({k: s.after for k, s in first.items()}, [draft], {message: lines}, now=seen.now)
+            quiet |= {k: s.after for k, s in steps.items() if k not in first}
+        rest = list(quiet.items())
+        for start in range(0, len(rest), _CHUNK):
+            await self._store.commit(dict(rest[start : start + _CHUNK]), now=seen.now)
+        if silences or done:
+            await self._store.commit({}, now=seen.now, silences=silences, done=done)
 
     async def _known(self, found: Mapping[str, _Found]) -> dict[str, Alert]:
         """The open alerts, and of the resolved ones those that are found again."""
         opened = dict(await self._store.alerts() if self._alerts is None else self._alerts)
         return opened | await self._store.resolved(found.keys() - opened.keys())
 
-    def _event(self, alert: Alert | None, found: _Found | None, seen: _Seen) -> Event | None:
+    def _event(self, alert: Alert | None, found: _Found | None, joins: str, silence: Silence | None, seen: _Seen) -> Event | None:
         """What this look says of one alert; None if it says nothing."""
         if found is not None and (cluster := seen.cluster(found.finding.cluster)) is not None and _is_live(cluster):
-            return Seen(found.finding, found.rule)
+            return Seen(found.finding, found.rule, joins, silence)
         if alert is None or alert.state is State.RESOLVED:
             return None
         why = self._why_unseen(alert.finding, seen)
@@ -262,7 +371,7 @@ class Sweeper:
             if not cluster.synced:
                 return _Blind(f"{cluster.name} has not been read completely", early=cluster.name not in self._read)
             for malformed in cluster.malformed:
-                if any(f" {namespace}/" in malformed.ref for namespace in _namespaces(finding)):
+                if any(f" {namespace}/" in malformed.ref for namespace in namespaces(finding)):
                     return _Blind(f"{malformed.ref} cannot be understood: {malformed.reason}", early=False)
         names = {c.name for c in concerned}
         for skipped in seen.skipped:
@@ -272,7 +381,7 @@ class Sweeper:
 
     def _what_changed(self, alert: Alert, batch: list[_Happened]) -> tuple[str, ...]:
         """The changes that may have made an alert well: what was done lately where it is about, and the endpoints that followed."""
-        spaces = _namespaces(alert.finding)
+        spaces = namespaces(alert.finding)
 
         def near(happened: _Happened) -> bool:
             return happened.change.cluster == alert.finding.cluster and happened.change.namespace in spaces
@@ -282,48 +391,44 @@ class Sweeper:
         followed = [h.told for h in batch if near(h) and h.change.kind is EndpointSlice]
         return tuple(dict.fromkeys([*deeds[-2:], *followed[-1:]]))
 
-    # --- what is said ---
 
-    def _tell(self, before: Alert | None, after: Alert, reason: Reason, seen: _Seen) -> tuple[Draft, list[Step]]:
-        """The message of an alert as it should stand now, and the lines that its thread gets."""
-        felt = (seen.cluster(name) for name in (*sorted(_felt(after.finding)), after.finding.cluster))
-        place = next((c for c in felt if c is not None), None)
-        mesh = None if place is None else seen.meshes.get(place.mesh)
-        routes: Any = []
-        others = 0
-        if mesh is not None:
-            with suppress(UnknownHost):
-                told = diagnosis.diagnose(after.finding.host, mesh)
-                routes = msgspec.to_builtins(
-                    [r for r in told.routes if r.viewpoint.cluster in {after.finding.cluster, *_felt(after.finding)}]
-                )
-                others = max(len(told.findings) - 1, 0)
-        unknown = after.unknown_since is not None
-        facts = {
-            "id": after.id,
-            "state": "unknown" if unknown else after.state.value,
-            "finding": msgspec.to_builtins(after.finding),
-            "routes": routes,
-            "since": after.since,
-            "resolved_at": after.resolved_at,
-            "ended_by": _sentence(after.well_by),
-            "why": after.unknown_why,
-            "picture": None,
-            "others": 0 if after.state is State.RESOLVED else others,
-        }
-        drawing = _picture(after.finding, routes) if after.state is State.FIRING and not unknown and routes else None
-        draft = Draft(
-            id=after.message,
-            alert=after.id,
-            channel=channel(after.finding, mesh, self._settings),
-            message=messages.alert(facts, actions=() if after.state is State.RESOLVED else [("Why", WHY, after.id, None)]),
-            picture=drawing,
-            resolved=after.state is State.RESOLVED,
-        )
-        lines = [_line(before, after, reason, seen.now)] if reason is not Reason.REWORDED else []
-        if reason is Reason.FIRED:
-            lines += messages.details(facts)
-        return draft, [Step(id=f"{after.message}.{seen.now:.3f}.{i}", message=line) for i, line in enumerate(lines)]
+class _Step(NamedTuple):
+    """An alert before and after a look, and what happened to it, each with the person who did it."""
+
+    before: Alert | None
+    after: Alert | None
+    happened: tuple[tuple[Reason, str], ...]
+
+    @property
+    def told(self) -> Alert | None:
+        """The alert, if anything of this is to be read by anybody."""
+        return self.after if self.after is not None and any(reason not in alerts.QUIET for reason, _ in self.happened) else None
+
+
+def _silences(before: Mapping[str, Silence], deeds: Iterable[Deed], now: float) -> dict[str, Silence]:
+    """The silences after what people did, without those that are over."""
+    found = dict(before)
+    for deed in deeds:
+        if deed.silence is not None and deed.verb == "silence":
+            found[deed.silence.id] = deed.silence
+        elif deed.silence is not None and deed.verb == "unsilence":
+            found.pop(deed.silence.id, None)
+    return {key: silence for key, silence in found.items() if silence.until > now}
+
+
+def _difference(before: Mapping[str, Silence], after: Mapping[str, Silence]) -> dict[str, Silence | None]:
+    return {key: after.get(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+
+def _fitting(silences: Mapping[str, Silence], finding: Finding | None) -> Silence | None:
+    """The silence that fits a finding for the longest time."""
+    fits = [s for s in silences.values() if finding is not None and s.fits(finding)]
+    return max(fits, key=lambda s: (s.until, s.id), default=None)
+
+
+def _badness(alert: Alert) -> tuple[bool, bool, float, str]:
+    """The order in which a message tells its alerts: what fails and is known first, the greatest share first."""
+    return alert.state is State.RESOLVED, alert.unknown_since is not None, -alert.finding.failing_share, alert.id
 
 
 class _Blind(NamedTuple):
@@ -344,7 +449,7 @@ def _found(meshes: Mapping[str, Mesh], sweeps: Mapping[str, Sweep]) -> dict[str,
     for name, swept in sweeps.items():
         for finding in swept.findings:
             if finding.severity is Severity.ERROR:
-                rule = alerts.rule_of(_resource(meshes[name], finding), finding.path)
+                rule = alerts.rule_of(resource_of(meshes[name], finding), finding.path)
                 groups.setdefault(alerts.identity(finding, rule), []).append(_Found(finding, rule))
     return {key: _worst(group) for key, group in groups.items()}
 
@@ -355,55 +460,8 @@ def _worst(group: list[_Found]) -> _Found:
     return _Found(replace(first.finding, evidence=(*first.finding.evidence, *others)), first.rule)
 
 
-def _resource(mesh: Mesh, finding: Finding) -> Resource | None:
-    """The object that a finding names as `Kind namespace/name`; None if it is not there."""
-    named = _RESOURCE.match(finding.resource)
-    if named is None:
-        return None
-    known = (c for m in (mesh, *mesh.neighbours) for c in m.clusters if finding.cluster in (c.name, m.cluster_id(c)))
-    cluster = next(known, None)
-    if cluster is None:
-        return None
-    kind, namespace, name = named.groups()
-    spaces = (cluster.objects.get(struct, {}).get(namespace or "", {}) for struct, k in KIND_OF.items() if k.kind == kind)
-    return next((space[name] for space in spaces if name in space), None)
-
-
-def _namespaces(finding: Finding) -> set[str]:
-    """The namespaces that a finding is about: its object's and its host's."""
-    named, service = _RESOURCE.match(finding.resource), _SERVICE.match(finding.host)
-    return {n for n in (named and named[2], service and service[1]) if n}
-
-
 def _felt(finding: Finding) -> set[str]:
     return {v.cluster for v in finding.viewpoints}
-
-
-def channel(finding: Finding, mesh: Mesh | None, settings: Alerts) -> str:
-    """The channel of the first route that fits the finding, else the default."""
-    labels = _labels(finding, mesh)
-    return next((r.channel for r in settings.routes if _fits(r.match, finding, labels)), settings.default_channel)
-
-
-def _fits(match: Match, finding: Finding, labels: list[Mapping[str, str]]) -> bool:
-    return (
-        (match.namespace is None or bool(_namespaces(finding) & set(match.namespace)))
-        and (match.cluster is None or finding.cluster in match.cluster)
-        and (match.severity is None or finding.severity == match.severity)
-        and (match.cause is None or finding.cause in match.cause)
-        and (match.label is None or any(match.label.items() <= some.items() for some in labels))
-    )
-
-
-def _labels(finding: Finding, mesh: Mesh | None) -> list[Mapping[str, str]]:
-    """The labels that a route may match: of the object, of the host's Service, and of their namespaces."""
-    if mesh is None:
-        return []
-    named = [finding.resource, *(f"Namespace {n}" for n in sorted(_namespaces(finding)))]
-    if service := _SERVICE.match(finding.host):
-        named.append(f"Service {service[1]}/{finding.host.partition('.')[0]}")
-    objects = (_resource(mesh, replace(finding, resource=n)) for n in named)
-    return [{**o.labels} for o in objects if o is not None]
 
 
 def _happened(change: Change, now: float) -> _Happened:
@@ -425,35 +483,3 @@ def _age(resource: Resource, now: float) -> float:
         return now - datetime.fromisoformat(resource.created).timestamp()
     except ValueError:
         return float("inf")
-
-
-def _sentence(changes: tuple[str, ...]) -> str:
-    return "; ".join(changes) + "." if changes else ""
-
-
-def _line(before: Alert | None, after: Alert, reason: Reason, now: float) -> Message:
-    """One line of the thread: what happened to the alert, with its proof."""
-    words, text = reason.value, after.finding.message
-    match reason:
-        case Reason.FIRED:
-            words = "fired"
-        case Reason.FIRED_AGAIN:
-            words, text = "fired", f"again, {after.firings} times now: {after.finding.message}"
-        case Reason.SHARE_CHANGED if before is not None:
-            words, text = (
-                "changed",
-                f"from {percent(before.finding.failing_share)} to {percent(after.finding.failing_share)}: {after.finding.message}",
-            )
-        case Reason.UNKNOWN:
-            words, text = "unknown", after.unknown_why
-        case Reason.RESOLVED:
-            words, text = "resolved", _sentence(after.well_by)
-        case _:
-            pass
-    return messages.step({"reason": words, "at": now, "text": text})
-
-
-def _picture(finding: Finding, routes: Any) -> Picture | None:
-    verdict = "broken" if finding.failing_share >= 1 else "degraded"
-    svg = picture.svg(finding.host, routes, verdict=verdict)
-    return Picture(key=hashlib.blake2b(svg.encode(), digest_size=8).hexdigest(), svg=svg, alt=picture.alt(finding.host, routes))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from redis.exceptions import RedisError
 from slack_bolt.error import BoltUnhandledRequestError
 from slack_bolt.response import BoltResponse
 
@@ -37,7 +38,10 @@ class Unanswerable(Exception):
     """The question cannot be answered; the message is the sentence that says why."""
 
 
-async def answered(question: Awaitable[Message]) -> Message:
+_Answer = TypeVar("_Answer")
+
+
+async def answered(question: Awaitable[_Answer]) -> _Answer | Message:
     """The answer to a question, or what went wrong with it, in words."""
     try:
         return await question
@@ -47,6 +51,8 @@ async def answered(question: Awaitable[Message]) -> Message:
         return messages.unknown_host(unknown.word, unknown.candidates, unknown.ambiguous)
     except (Unanswerable, Unreadable) as known:
         return messages.error(str(known))
+    except RedisError:
+        return messages.error("My store does not answer, so I can neither say nor do that now; try again.")
     except Exception:  # the one blind except around a handler: whoever asked gets a sentence, the log gets the rest
         reference = secrets.token_hex(4)
         logger.exception("A question could not be answered (reference %s).", reference)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from bot.settings import duration
 from handlers import mesh, say, whatif
 from handlers.errors import answered
+from handlers.say import Asked
 from templates.words import short
 
 if TYPE_CHECKING:
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
     from bot.store import Store
     from bot.sweep import Sweeper
+
+
+_TIMED = {"ack", "silence"}
+_ABOUT = {"why", "routes", *_TIMED}
+"""Verbs that mean the host of the alert in whose thread they are said."""
 
 
 def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
@@ -30,9 +37,11 @@ def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
         if files and words.lower() == "whatif":
             await say.aloud(await answered(whatif.of_files(files, client, sweeper)), client, channel, thread_ts)
             return
-        if words.lower() in {"why", "routes"}:
-            words = f"{words} {await about(channel, event.get('thread_ts'))}"
-        await say.aloud(await answered(mesh.answer(words, sweeper)), client, channel, thread_ts)
+        verb, rest = mesh.split(words)
+        if verb.lower() in _ABOUT and (not rest or (verb.lower() in _TIMED and duration(rest.split()[0]) is not None)):
+            words = f"{verb} {await about(channel, event.get('thread_ts'))} {rest}"
+        asked = Asked(words, str(event.get("user", "")), sweeper, store)
+        await say.aloud(await answered(mesh.answer(asked)), client, channel, thread_ts)
 
     async def about(channel: str, thread_ts: str | None) -> str:
         """The host of the alert in whose thread somebody writes."""

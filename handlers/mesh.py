@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from slack_sdk.errors import SlackApiError
 
 from checks.diagnosis import UnknownHost
-from handlers import broken, clusters, explain, routes, say, whatif, why
+from handlers import ack, alerts, broken, clusters, explain, routes, say, silence, whatif, why
 from handlers.errors import UnknownVerb, answered
+from handlers.say import Asked
 from templates import messages
 
 if TYPE_CHECKING:
@@ -33,20 +34,28 @@ class Verb(NamedTuple):
 
     written: str
     does: str
-    answer: Callable[[str, Sweeper], Awaitable[Message]]
+    answer: Callable[[Asked], Awaitable[Message]]
 
 
-async def _help(_: str, __: Sweeper) -> Message:
+async def _help(_: Asked) -> Message:
     return messages.help({verb.written: verb.does for verb in VERBS.values()})
 
 
+def _looks(at: Callable[[str, Sweeper], Awaitable[Message]]) -> Callable[[Asked], Awaitable[Message]]:
+    """A verb that only looks: it needs to know neither who asks nor the store."""
+    return lambda asked: at(asked.words, asked.sweeper)
+
+
 VERBS = {
-    "why": Verb("why HOST", "why calls to a host fail, for whom, and what repairs it", why.answer),
-    "routes": Verb("routes HOST", "the rules of a host, their shares and endpoints, as callers see them", routes.answer),
-    "broken": Verb("broken", "everything that fails now, the worst first", broken.answer),
-    "whatif": Verb("whatif", "what a change would break and mend, before anybody applies it", whatif.answer),
-    "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", clusters.answer),
-    "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", explain.answer),
+    "why": Verb("why HOST", "why calls to a host fail, for whom, and what repairs it", _looks(why.answer)),
+    "routes": Verb("routes HOST", "the rules of a host, their shares and endpoints, as callers see them", _looks(routes.answer)),
+    "broken": Verb("broken", "everything that fails now, the worst first", _looks(broken.answer)),
+    "whatif": Verb("whatif", "what a change would break and mend, before anybody applies it", _looks(whatif.answer)),
+    "alerts": Verb("alerts", "what is open, who sees to it, and what is silenced", alerts.answer),
+    "ack": Verb("ack HOST [2h]", "you see to what fires on a host", ack.answer),
+    "silence": Verb("silence HOST 2h WHY", "what fires on a host is not told for some time", silence.answer),
+    "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", _looks(clusters.answer)),
+    "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", _looks(explain.answer)),
     "help": Verb("help", "this list", _help),
 }
 
@@ -62,17 +71,17 @@ def split(text: str) -> tuple[str, str]:
     return word, rest[0] if rest else ""
 
 
-async def answer(text: str, sweeper: Sweeper) -> Message:
+async def answer(asked: Asked) -> Message:
     """The answer to the words of a person; a host alone asks why. Raises what `errors.answered` knows to word."""
-    word, rest = split(text)
+    word, rest = split(asked.words)
     if not word:
-        return await _help("", sweeper)
+        return await _help(asked)
     if (verb := VERBS.get(word.lower())) is not None:
-        return await verb.answer(rest.strip(), sweeper)
+        return await verb.answer(asked._replace(words=rest.strip()))
     nearest = difflib.get_close_matches(word.lower(), VERBS, n=1)
     if not rest and not nearest:
         try:
-            return await why.answer(word, sweeper)
+            return await why.answer(word, asked.sweeper)
         except UnknownHost as unknown:
             if unknown.candidates:
                 raise
@@ -94,4 +103,4 @@ def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
                 if (why := refused.response.get("error")) != "exchanged_trigger_id":
                     await say.whisper(messages.error(f"Slack did not let me open the dialog ({why}); try again."), respond)
         elif await store.once(f"command:{command['trigger_id']}"):
-            await say.whisper(await say.shareable(await answered(answer(text, sweeper)), store), respond)
+            await say.whisper(await say.shareable(await answered(answer(Asked(text, command["user_id"], sweeper, store))), store), respond)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import RedisError
 from slack_sdk.errors import SlackApiError
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from slack_sdk.web.async_client import AsyncWebClient
 
     from bot.store import Store
+    from bot.sweep import Sweeper
+
+
+class Asked(NamedTuple):
+    """What somebody (a Slack user's id) typed behind a verb, and what answers are made from."""
+
+    words: str
+    user: str
+    sweeper: Sweeper
+    store: Store
 
 
 async def whisper(message: Message, respond: AsyncRespond, *, replace: bool = False) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bot.sweep import WHY
+from bot.tell import WHY
 from checks import diagnosis
 from handlers import say
 from handlers.errors import Unanswerable, answered

@@ -83,6 +83,16 @@ def date(epoch: float, form: str = "{date_short_pretty} {time}") -> Mrkdwn:
     return Mrkdwn(f"<!date^{epoch:.0f}^{form}|{clock(epoch)}>")
 
 
+_USER = re.compile(r"[UW][A-Z0-9]{2,24}")
+
+
+def person(user_id: object) -> Mrkdwn:
+    """A mention of one person; ValueError for what is no user's id, so that no other text can become one."""
+    if not _USER.fullmatch(str(user_id)):
+        raise ValueError(f"{user_id!r} is not a Slack user id")
+    return Mrkdwn(f"<@{user_id}>")
+
+
 def _value(value: object) -> Mrkdwn:
     return value if isinstance(value, Mrkdwn) else escape(cut(clean(value), VALUE))
 
@@ -96,7 +106,7 @@ _FRAGMENTS = SandboxedEnvironment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-_FRAGMENTS.filters |= {"code": lambda text: code(cut(clean(text), VALUE)), "date": date}
+_FRAGMENTS.filters |= {"code": lambda text: code(cut(clean(text), VALUE)), "date": date, "person": person}
 
 
 def fragment(name: str, /, **values: object) -> list[Mrkdwn]:

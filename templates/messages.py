@@ -48,9 +48,8 @@ TREES = 3
 """Rules that one message draws; the others are counted."""
 _PAGE = 2_400
 
-_STEP_MARKS = {"fired": "✗", "changed": "→", "unknown": "?", "resolved": "✓"}
+_STEP_MARKS = {"fired": "✗", "changed": "→", "unknown": "?", "resolved": "✓", "flapping": "~"}
 _SEVERITY_MARKS = {"error": "✗", "warning": "!", "info": "·"}
-_USER = re.compile(r"[UW][A-Z0-9]{2,24}")
 
 
 def _say(text: str, blocks: Iterable[Block]) -> Message:
@@ -315,8 +314,6 @@ def error(sentence: str) -> Message:
 
 def shared(message: Message, user_id: str) -> Message:
     """An answer put in front of everybody, without its Share button and with who did it; ValueError for what is no user's id."""
-    if not _USER.fullmatch(user_id):
-        raise ValueError(f"{user_id!r} is not a Slack user id")
     kept: list[Block] = []
     for block in message.blocks:
         if block["type"] != "actions":
@@ -330,9 +327,8 @@ def shared(message: Message, user_id: str) -> Message:
 
 
 def _alert_title(alert: Json, found: Sequence[Rule]) -> str:
-    finding = alert["finding"]
-    name = short(finding["host"])
-    headline = words.headline(finding["host"], finding["failing_share"], finding, found)
+    finding, hosts = alert["finding"], _hosts(alert)
+    name = short(finding["host"]) if len(hosts) == 1 else f"{len(hosts):,} hosts"
     match alert["state"]:
         case "resolved":
             lasted = words.duration((alert.get("resolved_at") or alert["since"]) - alert["since"])
@@ -340,21 +336,70 @@ def _alert_title(alert: Json, found: Sequence[Rule]) -> str:
         case "unknown":
             reason = words.first_sentence(alert.get("why") or f"{clean(finding['cluster'])} cannot be read")
             return cut(f"Unknown: {cut(name, 70)}, {reason}", 140)
+    if alert.get("others_told"):
+        said = words.first_sentence(finding["message"])
+        causes = len(_causes(alert))
+        headline = f"{name} {'fails' if len(hosts) == 1 else 'fail'}: " + (said if causes == 1 else words.amount(causes, "cause"))
+    else:
+        headline = words.headline(finding["host"], finding["failing_share"], finding, found)
+    match alert["state"]:
         case "pending":
             return cut(f"Not long enough to alert: {headline}", 140)
+        case "flapping":
+            return cut(f"Flapping: {headline}", 140)
         case _:
-            return headline
+            return cut(headline, 140)
+
+
+def _all_told(alert: Json) -> list[Json]:
+    return [alert["finding"], *(alert.get("others_told") or ())]
+
+
+def _hosts(alert: Json) -> list[str]:
+    return list(dict.fromkeys(f["host"] for f in _all_told(alert)))
+
+
+def _causes(alert: Json) -> dict[tuple[str, str, str], int]:
+    """What is behind an alert: cause, code and object, with how many findings each has; the most first."""
+    counted: dict[tuple[str, str, str], int] = {}
+    for f in _all_told(alert):
+        key = f["code"], f["cause"], f["resource"]
+        counted[key] = counted.get(key, 0) + 1
+    return dict(sorted(counted.items(), key=lambda c: -c[1]))
+
+
+def _worst(alert: Json, most: int = 10) -> Rich:
+    """The worst of several findings that are told together, and what is behind them when it is not one thing."""
+    told, causes = _all_told(alert), _causes(alert)
+    lines = [
+        f"{percent(f['failing_share'])} of {short(f['host'])}"
+        + (f": {words.first_sentence(f['message'])}" if len(causes) > 1 or f["message"] != alert["finding"]["message"] else "")
+        for f in told[:most]
+    ]
+    rest = words.amount(len(told) - most, "more") if len(told) > most else ""
+    body = Rich().words(
+        f"of {words.amount(len(told), 'finding')}:" if len(told) > most else "", label="The worst" if len(told) > most else ""
+    )
+    body.bullets([*lines, *([rest.removesuffix("s")] if rest else [])], most=most + 1)
+    if len(causes) > 1:
+        named = [f"{code} {cause}, {resource}: {words.amount(n, 'finding')}" for (code, cause, resource), n in causes.items()]
+        body.words(words.amount(len(causes), "cause"), label="Behind it").bullets(named, most=6)
+    return body
 
 
 def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
-    """The message of one alert, edited through its life: {"id", "state": firing|unknown|resolved|pending, "finding": FINDING, "routes": [ROUTE],
-    "since": epoch s, "resolved_at": epoch s or None, "ended_by", "why": reason of unknown, "picture": {"id", "alt"} or None, "others": int}.
-    """  # noqa: D205 - the alert's form is part of the sentence
+    """The message of one alert, or of several that are told together, edited through its life.
+
+    {"id", "state": firing|flapping|unknown|resolved|pending, "finding": FINDING (the worst), "others_told": [FINDING], "routes": [ROUTE], "since":
+    epoch s, "resolved_at": epoch s or None, "ended_by", "why": reason of unknown, "picture": {"id", "alt"} or None, "others": int, "flapping":
+    {"firings", "minutes"} or None, "ack": {"by", "until"} or None, "silence": {"by", "until", "why"} or None}.
+    """
     finding, state, name = alert["finding"], alert["state"], short(alert["finding"]["host"])
+    together = bool(alert.get("others_told"))
     found = words.rules(alert["routes"])
     everyone = [v for r in found for v in r.viewpoints]
     title, cluster = _alert_title(alert, found), cut(clean(finding["cluster"]), 60)
-    elsewhere = state == "firing" and words.elsewhere(finding["failing_share"], finding, found)
+    elsewhere = state in {"firing", "flapping"} and words.elsewhere(finding["failing_share"], finding, found)
     ended = alert.get("resolved_at") if state == "resolved" else None
     body, said = Rich(), words.impact(finding["host"], finding["failing_share"], finding, found)
     match state:
@@ -363,24 +408,37 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
             body.words(f"{percent(finding['failing_share'])} of requests failed. {clean(finding['message'])}", label="What it was")
         case "unknown":
             body.words(alert.get("why") or "What this needs cannot be read.", label="Not known now")
-            body.words(said, label="Last known")
-        case _:
+            if not together:
+                body.words(said, label="Last known")
+        case _ if not together:
             body.words(said)
+        case _:
+            pass
     if state != "resolved":
         fix = cut(clean(finding["fix"]), 500)
-        if finding["patch"] and fix:
+        if finding["patch"] and fix and not together:
             fix = f"{fix.rstrip(':. ')}. The patch is in the thread."
-        body.words(words.because(finding, said), label="Why").words(fix, label="Fix")
+        if not together or len(_causes(alert)) == 1:
+            body.words(finding["message"] if together else words.because(finding, said), label="Why").words(fix, label="Fix")
+        if together:
+            body.elements += _worst(alert).elements
     facts = fragment(
         "facts",
         cluster=finding["cluster"],
         since=alert["since"],
         ended=ended,
-        whom=words.whom(finding["viewpoints"], everyone),
+        whom="" if together else words.whom(finding["viewpoints"], everyone),
         code=finding["code"],
         cause=finding["cause"],
         resource=finding["resource"],
     )
+    if together:  # for whom and, of several causes, which and where: the list says it
+        facts = [
+            f
+            for f in facts
+            if not f.startswith("*For*") and (len(_causes(alert)) == 1 or f.startswith(("*Cluster*", "*Since*", "*Lasted*")))
+        ]
+    standing = fragment("standing", flapping=alert.get("flapping"), ack=alert.get("ack"), silence=alert.get("silence"))
     shown = alert.get("picture")
     others = alert.get("others") or 0
     ask = code(f"/mesh why {cut(name, 180)}")
@@ -394,19 +452,22 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
             *Rich().preformatted(_trees(found, most=2, elsewhere=elsewhere), limit=3200).blocks(),
             *([picture(shown["id"], shown["alt"])] if shown else []),
             *more,
+            *([context(*standing)] if standing else []),
             *buttons(actions),
         ],
     )
 
 
 def step(reason: Json) -> Message:
-    """One line of an alert's thread: {"reason": fired|changed|unknown|resolved|…, "at": epoch s, "text"}."""
+    """One line of an alert's thread: {"reason": fired|changed|unknown|resolved|…, "at": epoch s, "text", "by": user id or "", "until": epoch s or None}."""
     (text,) = fragment(
         "step",
         mark=_STEP_MARKS.get(reason["reason"], "·"),
         at=reason["at"],
         reason=reason["reason"],
         text=escape(cut(clean(reason.get("text") or ""), 500)),
+        by=reason.get("by") or "",
+        until=reason.get("until"),
     )
     return _say(text, [section(text)])
 
@@ -428,3 +489,58 @@ def details(alert: Json) -> list[Message]:
         proof.words(", ".join(finding["same_as"]), label="Also known as")
     told.append(_say(escape(f"What shows it for {name}"), proof.blocks()))
     return told
+
+
+# -- what people do about alerts ------------------------------------------------------------------------------------------------------
+
+SILENCED = "silenced"
+"""callback_id of the modal that silences an alert; its blocks are WHAT, LONG and REASON, each with an action_id of the same name."""
+WHAT, LONG, REASON = "what", "long", "reason"
+
+
+def held(ack: Json) -> Message:
+    """Somebody sees to it already: {"by": user id, "until": epoch s or None}."""
+    (text,) = fragment("held", by=ack["by"], until=ack.get("until"))
+    return _say(text, [section(text)])
+
+
+def done(sentence: str) -> Message:
+    """What was done, in one sentence."""
+    return error(sentence)
+
+
+def alerts(rows: Sequence[Json], silences: Sequence[Json], end: str, *, most: int = 20) -> Message:
+    """The open alerts, one line a message, the worst first, and the silences with a button `end` (an action_id) each.
+
+    A row is {"share", "hosts": names, "cause", "since", "unknown": epoch s or None, "flapping", "ack", "silenced"}; a silence {"id", "match": {},
+    "until", "by", "why"}.
+    """
+    title = f"{words.amount(len(rows), 'alert')} open" if rows else "No alert is open"
+    blocks = [header(title)]
+    for row in rows[:most]:
+        mark = "?" if row["unknown"] else "✗"
+        told = fragment("alert_row", **{**row, "mark": mark, "share": percent(row["share"]), "hosts": words.listed(row["hosts"], most=3)})
+        blocks.append(section(told[0]))
+    if len(rows) > most:
+        blocks.append(section(Mrkdwn(f"and {len(rows) - most:,} more.")))
+    if silences:
+        blocks.append(section(Mrkdwn("*Silences*")))
+    for silence in silences[:most]:
+        blocks.append(section(fragment("silence_row", **{**silence, "match": matchers(silence["match"])})[0]))
+        blocks += buttons([("End silence", end, silence["id"], None)])
+    return _say(escape(title), blocks)
+
+
+def matchers(match: Mapping[str, str]) -> str:
+    """`cluster=east host=cart.shop.*`."""
+    return " ".join(f"{key}={value}" for key, value in match.items())
+
+
+def silence_modal(choices: Sequence[tuple[str, str]], durations: Sequence[tuple[str, str]], kept: str) -> Block:
+    """The modal that asks what to silence (labels and what comes back), for how long, and why."""
+    inputs = [
+        choice_input(WHAT, "What", [(cut(clean(label), 75), value) for label, value in choices]),
+        choice_input(LONG, "For how long", durations),
+        text_input(REASON, "Why", "maintenance of east until noon", hint="Everybody who reads the alert sees this."),
+    ]
+    return modal(SILENCED, "Silence", "Silence", inputs, kept)

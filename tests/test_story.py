@@ -13,7 +13,7 @@ import yaml
 from bot.clusters import ClusterSource
 from bot.demo.runner import East
 from bot.demo.slack import LocalSlack, Message
-from bot.sweep import WHY
+from bot.tell import WHY
 from tests.apiserver import ApiServer
 from tests.bots import RECORDED, alerts, running
 

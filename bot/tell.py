@@ -1,0 +1,184 @@
+"""What is said of alerts: the message of one, or of several that one cause made, as it should stand now, and the lines of its thread.
+
+What must stay true: the message is made of the alerts alone, so that it is the same whoever makes it; what happened is said in the thread,
+one line for one thing that happened, however many alerts it happened to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from bot.alerts import FLAP_S, QUIET, Alert, Reason, State
+from bot.store import Draft, Picture, Step
+from checks import diagnosis
+from checks.diagnosis import UnknownHost
+from templates import messages, picture
+from templates.words import percent, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from checks.mesh import Mesh
+    from templates.blocks import Message
+
+_LOUD = frozenset({Reason.RESOLVED, Reason.SILENCED, Reason.UNSILENCED})
+"""What is said in the thread of a silenced alert as well."""
+_WORDS = {
+    Reason.FIRED: "fired",
+    Reason.FIRED_AGAIN: "fired",
+    Reason.SHARE_CHANGED: "changed",
+    Reason.UNKNOWN: "unknown",
+    Reason.ACKED: "acknowledged",
+    Reason.ACK_LAPSED: "no longer acknowledged",
+}
+_UNSAID = QUIET | {Reason.REWORDED, Reason.FLAPPED}
+"""What the message shows, and no line repeats."""
+
+
+class Moved(NamedTuple):
+    """An alert before and after one look, and what happened to it in between, each with the person who did it (else empty)."""
+
+    before: Alert | None
+    after: Alert
+    happened: tuple[tuple[Reason, str], ...]
+
+    @property
+    def told(self) -> bool:
+        """Whether anything of it is to be read by anybody."""
+        return any(reason not in QUIET for reason, _ in self.happened)
+
+
+def draft(members: Sequence[Alert], channel: str, mesh: Mesh | None) -> Draft:
+    """The message that speaks for these alerts, the worst first, as it should stand now. `mesh` is the worst one's."""
+    facts = _facts(members, mesh)
+    lead, open_ = members[0], [a for a in members if a.state is not State.RESOLVED]
+    resolved = not open_
+    drawing = (
+        _picture(lead, facts["routes"]) if len(members) == 1 and facts["state"] in {"firing", "flapping"} and facts["routes"] else None
+    )
+    return Draft(
+        id=lead.message,
+        alert=lead.id,
+        channel=channel,
+        message=messages.alert(facts, actions=() if resolved else _buttons(lead)),
+        picture=drawing,
+        resolved=resolved,
+    )
+
+
+def lines(moved: Sequence[Moved], members: Sequence[Alert], mesh: Mesh | None, now: float) -> list[Step]:
+    """What the thread is told of one look: one line for each thing that happened, and with the first firing what repairs and shows it."""
+    said: list[Message] = []
+    for reason in Reason:
+        group = [(m, by) for m in moved for r, by in m.happened if r is reason]
+        loud = [(m, by) for m, by in group if m.after.silence is None or reason in _LOUD]
+        if reason in _UNSAID or not loud:
+            continue
+        said.append(_line(reason, [m for m, _ in loud], loud[0][1], now))
+        if reason is Reason.FIRED and len(moved) == len(members):
+            said += messages.details(_facts(members, mesh))
+    return [Step(id=f"{members[0].message}.{now:.3f}.{i}", message=line) for i, line in enumerate(said)]
+
+
+def _facts(members: Sequence[Alert], mesh: Mesh | None) -> dict[str, Any]:
+    """The alerts in the form of `messages.alert`."""
+    lead = members[0]
+    open_ = [a for a in members if a.state is not State.RESOLVED]
+    unknown = lead.unknown_since is not None
+    state = "resolved" if not open_ else "unknown" if unknown else "flapping" if lead.flapping else lead.state.value
+    routes: Any = []
+    others = 0
+    if mesh is not None and len(members) == 1:
+        with suppress(UnknownHost):
+            told = diagnosis.diagnose(lead.finding.host, mesh)
+            near = {lead.finding.cluster, *(v.cluster for v in lead.finding.viewpoints)}
+            routes = msgspec.to_builtins([r for r in told.routes if r.viewpoint.cluster in near])
+            others = max(len(told.findings) - 1, 0)
+    return {
+        "id": lead.message,
+        "state": state,
+        "finding": msgspec.to_builtins(lead.finding),
+        "others_told": [msgspec.to_builtins(a.finding) for a in open_[1:]]
+        if open_
+        else [msgspec.to_builtins(a.finding) for a in members[1:]],
+        "routes": routes,
+        "since": min(a.since for a in members),
+        "resolved_at": max((a.resolved_at or 0.0 for a in members), default=0.0) or None if not open_ else None,
+        "ended_by": _sentence(lead.well_by),
+        "why": lead.unknown_why,
+        "unknown_since": lead.unknown_since,
+        "picture": None,
+        "others": others if open_ else 0,
+        "flapping": {"firings": len(lead.recent), "minutes": int(FLAP_S / 60)} if lead.flapping else None,
+        "ack": msgspec.to_builtins(lead.ack) if lead.ack is not None else None,
+        "silence": msgspec.to_builtins(lead.silence) if lead.silence is not None and open_ else None,
+    }
+
+
+ACK, UNACK, SILENCE, UNSILENCE, WHY = "alert_ack", "alert_unack", "alert_silence", "alert_unsilence", "alert_why"
+"""action_ids of an alert's buttons. The value is the id of its message; of WHY its alert's, whose host is diagnosed anew; of UNSILENCE the silence's."""
+
+
+def _buttons(lead: Alert) -> list[tuple[str, str, str, str | None]]:
+    own = ("Ack", ACK) if lead.ack is None else ("Give back", UNACK)
+    quiet = ("Silence", SILENCE, lead.message) if lead.silence is None else ("End silence", UNSILENCE, lead.silence.id)
+    return [(*own, lead.message, None), ("Why", WHY, lead.id, None), (*quiet, None)]
+
+
+def _sentence(changes: tuple[str, ...]) -> str:
+    return "; ".join(changes) + "." if changes else ""
+
+
+def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Message:
+    """One line of the thread: what happened, to which hosts if there are several, with its proof."""
+    first, words = moved[0], _WORDS.get(reason, reason.value)
+    after = first.after
+    if len(moved) > 1:
+        text = _hosts(m.after for m in moved)
+    else:
+        match reason:
+            case Reason.FIRED_AGAIN:
+                text = f"again, {after.firings} times now: {after.finding.message}"
+            case Reason.FLAPPING:
+                text = f"{len(after.recent)} times in {int(FLAP_S / 60)} min; it is edited above and not told here again until it stays as it is"
+            case Reason.STEADY:
+                text = f"it has failed for {int(FLAP_S / 60)} min without a break: {after.finding.message}"
+            case Reason.SHARE_CHANGED if first.before is not None:
+                was, now_is = percent(first.before.finding.failing_share), percent(after.finding.failing_share)
+                text = f"from {was} to {now_is}: {after.finding.message}"
+            case Reason.UNKNOWN:
+                text = after.unknown_why
+            case Reason.RESOLVED:
+                text = _sentence(after.well_by)
+            case Reason.ACKED | Reason.UNACKED | Reason.ACK_LAPSED | Reason.UNSILENCED:
+                text = ""
+            case Reason.SILENCED if after.silence is not None:
+                text = after.silence.why
+            case _:
+                text = after.finding.message
+    until = (
+        after.ack.until
+        if reason is Reason.ACKED and after.ack
+        else after.silence.until
+        if reason is Reason.SILENCED and after.silence
+        else None
+    )
+    person = after.silence.by if reason is Reason.SILENCED and after.silence is not None else by
+    return messages.step({"reason": words, "at": now, "text": text, "by": person, "until": until})
+
+
+def _hosts(alerts: Iterable[Alert], most: int = 8) -> str:
+    hosts = sorted({short(a.finding.host) for a in alerts})
+    rest = f" and {len(hosts) - most:,} more" if len(hosts) > most else ""
+    return f"{len(hosts):,} host{'s'[: len(hosts) != 1]}: {', '.join(hosts[:most])}{rest}"
+
+
+def _picture(alert: Alert, routes: Any) -> Picture:
+    finding = alert.finding
+    verdict = "broken" if finding.failing_share >= 1 else "degraded"
+    svg = picture.svg(finding.host, routes, verdict=verdict)
+    return Picture(key=hashlib.blake2b(svg.encode(), digest_size=8).hexdigest(), svg=svg, alt=picture.alt(finding.host, routes))

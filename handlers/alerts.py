@@ -1,0 +1,44 @@
+"""`alerts`: what is open, since when, who sees to it, and what is silenced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bot.alerts import State
+from bot.tell import UNSILENCE
+from templates import messages
+from templates.words import short
+
+if TYPE_CHECKING:
+    from bot.alerts import Alert
+    from handlers.say import Asked
+    from templates.blocks import Message
+
+
+async def answer(asked: Asked) -> Message:
+    """One line for each message that speaks now, the worst first, and every silence."""
+    told: dict[str, list[Alert]] = {}
+    for alert in (await asked.store.alerts()).values():
+        if alert.state is State.FIRING:
+            told.setdefault(alert.message, []).append(alert)
+    rows = sorted(map(_row, told.values()), key=lambda row: (bool(row["unknown"]), -row["share"], row["since"]))
+    silences = sorted((await asked.store.silences()).values(), key=lambda s: s.until)
+    return messages.alerts(rows, msgspec.to_builtins(silences), UNSILENCE)
+
+
+def _row(members: list[Alert]) -> dict[str, Any]:
+    worst = max(members, key=lambda a: a.finding.failing_share)
+    ack = next((a.ack for a in members if a.ack is not None), None)
+    unknown = [a.unknown_since for a in members if a.unknown_since is not None]
+    return {
+        "share": worst.finding.failing_share,
+        "hosts": list(dict.fromkeys(short(a.finding.host) for a in members)),
+        "cause": f"{worst.finding.code} {worst.finding.cause}",
+        "since": min(a.since for a in members),
+        "unknown": min(unknown) if len(unknown) == len(members) else None,
+        "flapping": any(a.flapping for a in members),
+        "ack": msgspec.to_builtins(ack) if ack is not None else None,
+        "silenced": all(a.silence is not None for a in members),
+    }

@@ -1,0 +1,149 @@
+"""What people do about an alert, through the real Bolt over Socket Mode against the local workspace, with the whole bot behind it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot.clusters import ClusterSource
+from bot.demo.runner import East
+from bot.demo.slack import LocalSlack, Message
+from bot.tell import ACK, SILENCE, UNACK, UNSILENCE
+from templates import messages
+from tests.bots import RECORDED, running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.bots import Bot
+
+TOLD = "95 % of destination.mynamespace fails"
+
+
+class Incident:
+    """The article's first incident in #mesh, told by a running bot."""
+
+    def __init__(self, slack: LocalSlack, bot: Bot, root: Message, east: East) -> None:
+        self.slack = slack
+        self.bot = bot
+        self.root = root
+        self.east = east
+
+    def thread(self) -> list[str]:
+        return [m.words for m in self.slack.thread(self.root.channel, self.root.ts)[1:]]
+
+    async def shows(self, words: str) -> None:
+        await self.slack.until(lambda: words in self.root.words, 10)
+
+    async def says(self, words: str) -> str:
+        found: list[str] = await self.slack.until(lambda: [line for line in self.thread() if words in line], 10)
+        return found[-1]
+
+    async def answer(self, user: str, count: int = 1) -> str:
+        await self.slack.until(lambda: len(self.slack.ephemerals(user)) >= count)
+        return self.slack.ephemerals(user)[-1].words
+
+
+@asynccontextmanager
+async def incident(redis_url: str, folder: Path) -> AsyncIterator[Incident]:
+    shutil.copytree(RECORDED / "east", folder / "east")
+    slack = LocalSlack()
+    await slack.start()
+    try:
+        async with running(slack, redis_url, [ClusterSource("east", mesh="east", path=str(folder / "east"))]) as bot:
+            (root,) = await slack.until(lambda: [m for m in slack.messages("#mesh") if m.words.startswith(TOLD)], 10)
+            yield Incident(slack, bot, root, East(folder / "east"))
+    finally:
+        await slack.stop()
+
+
+async def test_of_two_people_one_has_it_and_the_other_reads_who(redis_url: str, tmp_path: Path):
+    async with incident(redis_url, tmp_path) as here:
+        await here.slack.click(here.root, ACK, user="U0ANA")
+        assert "You see to it." in await here.answer("ana")
+        await here.slack.click(here.root, ACK, user="U0BEN")
+        assert "<@U0ANA> sees to it already" in await here.answer("ben")
+        await here.shows("Acknowledged by <@U0ANA>")
+        assert "by <@U0ANA>" in await here.says("acknowledged")
+        await here.slack.command("/mesh alerts", user="U0BEN")
+        assert "<@U0ANA> sees to it" in await here.answer("ben", 2)
+        await here.slack.click(here.root, UNACK, user="U0BEN")
+        await here.says("no longer acknowledged")
+        await here.slack.command("/mesh ack destination.mynamespace 2h", user="U0BEN")
+        assert "You see to destination.mynamespace for 2h." in await here.answer("ben", 4)
+        await here.shows("Acknowledged by <@U0BEN> until ")
+        await here.slack.until(lambda: sum("*acknowledged*" in line for line in here.thread()) == 2, 10)
+
+
+async def test_a_resolve_wins_over_an_ack_that_comes_too_late(redis_url: str, tmp_path: Path):
+    async with incident(redis_url, tmp_path) as here:
+        await here.east.deploy_v1()
+        await here.shows("Resolved after")
+        assert not [b for b in here.root.blocks if b["type"] == "actions"], "nothing is left to be pressed"
+        await here.slack.command("/mesh ack destination", user="U0ANA")
+        assert "Nothing fires on destination" in await here.answer("ana")
+        assert not any("acknowledged" in line for line in here.thread())
+
+
+async def test_a_silence_is_asked_for_shown_listed_and_ended(redis_url: str, tmp_path: Path):
+    async with incident(redis_url, tmp_path) as here:
+        await here.slack.click(here.root, SILENCE)
+        (view,) = await here.slack.until(lambda: here.slack.views("ana"))
+        await here.slack.submit(view)
+        assert view.errors == {messages.REASON: "Say why: whoever reads the alert wants to know."}
+        await here.slack.submit(view, {messages.WHAT: "cause host", messages.REASON: "we move it <!channel>"})
+        assert "is silent now" in await here.answer("ana")
+        await here.shows("Silenced until ")
+        assert set(here.root.pings) <= {"U0ANA"}, "who said why is named, and nobody else"
+        assert "by <@U0ANA>" in await here.says("silenced")
+        await here.slack.command("/mesh alerts", user="U0BEN")
+        listed = await here.answer("ben")
+        assert "cause=subset-empty-weighted" in listed
+        await here.slack.click(here.slack.ephemerals("ben")[-1], UNSILENCE, user="U0BEN")
+        assert "by <@U0BEN>" in await here.says("no longer silenced")
+
+
+async def test_what_is_silenced_by_words_is_not_told(redis_url: str, tmp_path: Path):
+    async with incident(redis_url, tmp_path) as here:
+        await here.east.deploy_v1()
+        await here.shows("Resolved after")
+        await here.says("resolved")
+        count = len(here.thread())
+        await here.slack.command("/mesh silence destination.mynamespace 1h moving it")
+        assert "host=destination.mynamespace.svc.cluster.local is silent for 1h; 0 alerts" in await here.answer("ana")
+        await here.east.remove_v1()
+        await here.shows("Silenced until ")
+        assert len(here.thread()) == count, "the thread stays still"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("/mesh ack", "Which host?"),
+        ("/mesh ack nobody.here", "Nothing fires on nobody.here. What fires: destination.mynamespace."),
+        ("/mesh silence", "Write what to silence"),
+        ("/mesh silence destination", "Write what to silence"),
+        ("/mesh silence destination soon because", "Write what to silence"),
+        ("/mesh silence nobody.at.all 2h", 'No host "nobody.at.all"'),
+        ("/mesh silence destination 365d", "30 days at most"),
+        ("/mesh silence cause=subset-* cluster=east 30m test", "is silent for 30m; 1 alert that fires now is among it."),
+    ],
+)
+async def test_what_cannot_be_done_is_said(redis_url: str, tmp_path: Path, words: str, answer: str):
+    async with incident(redis_url, tmp_path) as here:
+        await here.slack.command(words)
+        assert answer in await here.answer("ana")
+
+
+async def test_in_the_thread_the_words_mean_its_alert(redis_url: str, tmp_path: Path):
+    async with incident(redis_url, tmp_path) as here:
+        began = time.monotonic()
+        await here.slack.mention("ack 30m", thread_ts=here.root.ts, user="U0BEN")
+        await here.shows("Acknowledged by <@U0BEN> until ")
+        assert time.monotonic() - began < 3
+        await here.says("You see to destination.mynamespace for 30m.")
