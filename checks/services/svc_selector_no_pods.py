@@ -41,7 +41,7 @@ def svc_selector_no_pods(case: Case) -> Iterator[Finding]:
         if service is None or service.hostname in done:
             continue
         done[service.hostname] = []
-        same = [b for group in case.caused("svc-selector-no-pods") for b in group if b.upstream.service is service]
+        same = [b for group in case.caused("svc-selector-no-pods") for b in group if b.upstream.host == service.hostname]
         share = case.share(same)
         wanted = ",".join(f"{k}={v}" for k, v in (service.selector or {}).items())
         yield case.finding(
