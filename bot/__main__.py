@@ -44,6 +44,7 @@ async def serve(settings: Settings) -> None:
     import handlers
     from bot import health
     from bot.clusters import Clusters, ClusterSource
+    from bot.lease import Lease
     from bot.outbox import Outbox
     from bot.store import Store
     from bot.sweep import Sweeper
@@ -59,19 +60,34 @@ async def serve(settings: Settings) -> None:
         store = Store(url)
         stack.push_async_callback(store.close)
         await store.open()
+        if settings.redis.url is None:
+            await store.clear_lease()  # our own server: who had it is gone
         clusters = Clusters([ClusterSource.registered(c) for c in settings.clusters])
         sweeper = Sweeper(clusters, store, settings.alerts)
         slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
         app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
         handlers.register(app, sweeper, store)
         connected = await stack.enter_async_context(_listening(app, settings.slack))
-        outbox = Outbox(store, slack, settings.alerts.default_channel)
+        lease = Lease(store, settings.redis.lease_s)
+        outbox = Outbox(store, slack, settings.alerts.default_channel, held=lease.held)
         if settings.health.port is not None:
             pulses = {"the sweep": sweeper.pulse, "the outbox": outbox.pulse}
-            await stack.enter_async_context(health.listening(settings.health.port, pulses, lambda: _unready(clusters, store, connected)))
+            await stack.enter_async_context(
+                health.listening(
+                    settings.health.port, lambda: pulses if lease.leading else {}, lambda: _unready(clusters, store, connected)
+                )
+            )
+
+        async def lead() -> None:
+            for part in (sweeper, outbox):
+                part.pulse.beat()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(sweeper.run())
+                group.create_task(outbox.run())
+
         async with asyncio.TaskGroup() as group:
-            for part in (clusters.run(), sweeper.run(), outbox.run()):
-                group.create_task(part)
+            group.create_task(clusters.run())
+            group.create_task(lease.run(lead))
 
 
 @asynccontextmanager

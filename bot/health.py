@@ -36,14 +36,16 @@ class Pulse:
 
 
 @asynccontextmanager
-async def listening(port: int, pulses: Mapping[str, Pulse], unready: Callable[[], Awaitable[Sequence[str]]]) -> AsyncIterator[int]:
+async def listening(
+    port: int, pulses: Callable[[], Mapping[str, Pulse]], unready: Callable[[], Awaitable[Sequence[str]]]
+) -> AsyncIterator[int]:
     """Answers probes on a port, 0 for any, while it is entered; yields the port.
 
-    `pulses` are the parts by name; `unready` gives a sentence for each thing that is not ready. Raises OSError when the port is taken.
+    `pulses` gives the parts that run now by name; `unready` gives a sentence for each thing that is not ready. Raises OSError when the port is taken.
     """
 
     async def livez(_: web.Request) -> web.Response:
-        return _answer([f"{name} has not come round for {p.age_s:.0f} s" for name, p in pulses.items() if p.age_s > LATE_S])
+        return _answer([f"{name} has not come round for {p.age_s:.0f} s" for name, p in pulses().items() if p.age_s > LATE_S])
 
     async def readyz(_: web.Request) -> web.Response:
         return _answer(await unready())

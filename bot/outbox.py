@@ -20,11 +20,13 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.health import Pulse
-from bot.store import Delivery, Draft, Step
+from bot.store import Delivery, Deposed, Draft, Step
 from templates import blocks, picture
 from templates.blocks import Message
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bot.store import Store, Work
 
 logger = logging.getLogger(__name__)
@@ -108,15 +110,27 @@ class _Place(NamedTuple):
 
 
 class Outbox:
-    """Sends what the store's outbox holds. One of it runs at a time; `default_channel` takes what its own channel cannot."""
+    """Sends what the store's outbox holds. One of it runs at a time; `default_channel` takes what its own channel cannot.
 
-    def __init__(self, store: Store, slack: AsyncWebClient, default_channel: str, *, timeout_s: int = 20) -> None:
+    `held` says whether this is the one that may send: it is asked before each call that another one could repeat.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        slack: AsyncWebClient,
+        default_channel: str,
+        *,
+        timeout_s: int = 20,
+        held: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._store = store
         # A client of its own, without any retry handler: the one that slack_sdk brings would post again after a broken connection.
         self._slack = AsyncWebClient(
             token=slack.token, base_url=slack.base_url, ssl=slack.ssl, proxy=slack.proxy, timeout=timeout_s, retry_handlers=[]
         )
         self._default = default_channel
+        self._held = held
         self._posts: dict[str, Pace] = {}
         self._edits = Pace(*_EDITS)
         self._ids: dict[str, str] = {}  # channel names as Slack answered them
@@ -154,6 +168,8 @@ class Outbox:
                     return
         except Later as later:
             await self._later(message, later.seconds)
+        except Deposed:
+            return  # another one sends it now
         except msgspec.DecodeError as error:
             self._say_once(f"Message {message} cannot be read from the store: {error}.")
             await self._later(message, _BACKOFF_MAX_S)
@@ -353,7 +369,9 @@ class Outbox:
     # --- calling Slack ---
 
     async def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        """One call, never repeated here; raises Refused or Lost. A 429 pauses the bucket that the call came from."""
+        """One call, never repeated here; raises Refused, Lost or Deposed. A 429 pauses the bucket that the call came from."""
+        if not self._held():
+            raise Deposed("the lease may be over")
         try:
             answer = await self._slack.api_call(method, json=arguments)
         except SlackApiError as error:

@@ -197,9 +197,10 @@ class Slack(_Section):
 
 
 class Redis(_Section):
-    """Where state lives; without a URL in an embedded Valkey under state_dir."""
+    """Where state lives; without a URL in an embedded Valkey under state_dir. Of several bots on one URL the holder of the lease keeps the alerts."""
 
     url: Annotated[SecretStr, BeforeValidator(_redis_url)] | None = None
+    lease_s: Duration = Field(default=10.0, alias="lease", gt=0)
 
 
 class Prometheus(_Section):

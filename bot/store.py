@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import Struct
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from bot.alerts import Alert, Silence, State
 from templates.blocks import Message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 SCHEMA = 2  # 2: an alert names the message that speaks for it
 DAY_S = 24 * 3600
@@ -49,21 +49,44 @@ _DEEDS = f"{_ALL}deeds"  # stream: what people do, in order
 _DONE = f"{_ALL}done"  # the last deed that is part of what is committed
 _CLAIM = f"{_ALL}claim:"  # + what -> the person who was first
 _DEEDS_KEPT = 10_000
+_LEADER = f"{_ALL}leader"  # who keeps the alerts: the fence of their lease, a space, their name
+_FENCE = f"{_ALL}fence"  # the last fence that was given out
 
-_COMMIT_ONCE = """
-if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', 600) then return 0 end
-for _, command in ipairs(cjson.decode(ARGV[1])) do redis.call(unpack(command)) end
+# A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
+_FENCED = """
+if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('DEPOSED the lease is over') end
+"""
+
+_COMMIT_ONCE = f"""{_FENCED}
+if KEYS[2] and not redis.call('SET', KEYS[2], 1, 'NX', 'EX', 600) then return 0 end
+for _, command in ipairs(cjson.decode(ARGV[2])) do redis.call(unpack(command)) end
 return 1
 """
 
 # Take a message out of the outbox, unless something new was committed for it since it was read.
-_SETTLE = """
-if redis.call('HGET', KEYS[1], 'rev') ~= ARGV[1] or redis.call('LLEN', KEYS[2]) > 0 then return 0 end
-redis.call('ZREM', KEYS[4], ARGV[2])
-local ttl = redis.call('TTL', KEYS[1])
-if ttl > 0 then redis.call('EXPIRE', KEYS[3], ttl) else redis.call('PERSIST', KEYS[3]) end
+_SETTLE = f"""{_FENCED}
+if redis.call('HGET', KEYS[2], 'rev') ~= ARGV[2] or redis.call('LLEN', KEYS[3]) > 0 then return 0 end
+redis.call('ZREM', KEYS[5], ARGV[3])
+local ttl = redis.call('TTL', KEYS[2])
+if ttl > 0 then redis.call('EXPIRE', KEYS[4], ttl) else redis.call('PERSIST', KEYS[4]) end
 return 1
 """
+
+# The lease, for who has it or when nobody does; each time that it changes hands with a greater fence.
+_LEASE = """
+local held = redis.call('GET', KEYS[1])
+if held and string.match(held, ' (.*)$') == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) return held end
+if held then return '' end
+local token = redis.call('INCR', KEYS[2]) .. ' ' .. ARGV[1]
+redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
+return token
+"""
+
+_UNLEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class Deposed(RedisError):
+    """A write of a leader whose lease is over: it changed nothing."""
 
 
 class NewerSchema(Exception):
@@ -185,6 +208,8 @@ class Store:
             url, decode_responses=True, socket_timeout=None, socket_connect_timeout=5, health_check_interval=30
         )
         self.committed = asyncio.Event()
+        self.fence = ""
+        """What every write carries that only a leader may do; empty where nobody else can be one."""
 
     async def open(self) -> None:
         """Check that this is a store we can read, and mark an empty one as ours; raises NewerSchema or redis.RedisError."""
@@ -213,6 +238,32 @@ class Store:
         """One command and its answer."""
         async with _in_time():
             return await self._redis.execute_command(*command)
+
+    async def _fenced(self, script: str, keys: Sequence[str], *arguments: str | float) -> Any:
+        """A script that changes nothing when the lease is over; raises Deposed then."""
+        try:
+            return await self._do("EVAL", script, len(keys) + 1, _LEADER, *keys, self.fence, *arguments)
+        except ResponseError as error:
+            if str(error).startswith("DEPOSED"):
+                raise Deposed(str(error)) from None
+            raise
+
+    # --- the lease ---
+
+    async def lease(self, name: str, ttl_s: float) -> bool:
+        """Whether this bot has the lease now, for so many seconds; with it comes the fence of its writes."""
+        token = str(await self._do("EVAL", _LEASE, 2, _LEADER, _FENCE, name, int(ttl_s * 1000)) or "")
+        if token:
+            self.fence = token
+        return bool(token)
+
+    async def clear_lease(self) -> None:
+        """Nobody has the lease: for who knows that nobody else is there."""
+        await self._do("DEL", _LEADER)
+
+    async def release_lease(self) -> None:
+        """Nobody has the lease any more, if it was ours."""
+        await self._do("EVAL", _UNLEASE, 1, _LEADER, self.fence)
 
     async def ping(self) -> None:
         """Raises redis.RedisError or OSError when the store does not answer."""
@@ -271,7 +322,7 @@ class Store:
         if done:
             commands.append(["SET", _DONE, done])
         if commands:
-            await self._do("EVAL", _COMMIT_ONCE, 1, _COMMIT + secrets.token_hex(8), _text(commands))
+            await self._fenced(_COMMIT_ONCE, [_COMMIT + secrets.token_hex(8)], _text(commands))
             self.committed.set()
 
     # --- what people do ---
@@ -329,13 +380,13 @@ class Store:
 
     async def record(self, draft: Draft, delivery: Delivery, *, said: int = 0) -> None:
         """Remember what Slack has now, and that the first `said` waiting lines of the thread are said, as one transaction."""
-        async with _in_time(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(_DELIVERY + draft.id, _text(delivery), ex=RESOLVED_S if draft.resolved else None)
-            if delivery.ts:
-                pipe.set(f"{_PLACE}{delivery.channel}:{delivery.ts}", draft.alert, ex=30 * DAY_S)
-            if said:
-                pipe.ltrim(_STEPS + draft.id, said, -1)
-            await pipe.execute()
+        keep: list[str | int | float] = ["EX", RESOLVED_S] if draft.resolved else []
+        commands: list[list[str | int | float]] = [["SET", _DELIVERY + draft.id, _text(delivery), *keep]]
+        if delivery.ts:
+            commands.append(["SET", f"{_PLACE}{delivery.channel}:{delivery.ts}", draft.alert, "EX", 30 * DAY_S])
+        if said:
+            commands.append(["LTRIM", _STEPS + draft.id, said, -1])
+        await self._fenced(_COMMIT_ONCE, [], _text(commands))
 
     async def postpone(self, message: str, until: float) -> None:
         """Try a message again at `until` (seconds since the epoch), not before."""
@@ -344,7 +395,7 @@ class Store:
     async def settle(self, message: str, rev: int) -> bool:
         """Take a message out of the outbox; False if something newer than `rev` was committed meanwhile."""
         keys = (_DRAFT + message, _STEPS + message, _DELIVERY + message, _OUTBOX)
-        return bool(await self._do("EVAL", _SETTLE, len(keys), *keys, rev, message))
+        return bool(await self._fenced(_SETTLE, keys, rev, message))
 
     # --- what the handlers read and write ---
 

@@ -144,7 +144,12 @@ class Sweeper:
     # --- the loop ---
 
     async def run(self) -> None:
-        """Look until cancelled: at each gathered change, each tick, and when an alert has waited for as long as it must."""
+        """Look until cancelled: at each gathered change, each tick, and when an alert has waited for as long as it must.
+
+        What somebody else committed before is read anew.
+        """
+        self._alerts = self._silences = self._heard = None
+        self._deeds = []
         scheduler = AsyncIOScheduler(timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": _MISFIRE_S, "max_instances": 1})
         scheduler.add_job(self._tick, "interval", seconds=TICK_S, id="tick")
         scheduler.start()

@@ -115,7 +115,7 @@ async def test_a_part_that_hangs_is_named_and_ends_the_pod(monkeypatch: pytest.M
     async def ready() -> list[str]:
         return []
 
-    async with health.listening(0, {"the sweep": sweep, "the outbox": outbox}, ready) as port:
+    async with health.listening(0, lambda: {"the sweep": sweep, "the outbox": outbox}, ready) as port:
         assert await ask(port, "/livez") == OK
         monkeypatch.setattr(health, "LATE_S", 0.2)
         until = time.monotonic() + 0.4
@@ -131,7 +131,7 @@ async def test_a_port_that_is_taken_is_an_os_error():
     async def ready() -> list[str]:
         return []
 
-    async with health.listening(0, {}, ready) as port:
+    async with health.listening(0, dict, ready) as port:
         with pytest.raises(OSError, match="in use"):
-            async with health.listening(port, {}, ready):
+            async with health.listening(port, dict, ready):
                 pass

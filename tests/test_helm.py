@@ -277,6 +277,14 @@ def test_the_probes_ask_where_the_bot_answers(chart: Chart, values: dict[str, An
     assert [at["path"] for at in asked.values()] == ["/livez", "/readyz", "/livez"]
 
 
+def test_several_bots_share_a_redis_and_one_alone_ends_before_the_next_one_starts(chart: Chart):
+    (alone,) = of_kind(rendered(chart, INSTALL), "Deployment")
+    assert (alone["spec"]["replicas"], alone["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    (three,) = of_kind(rendered(chart, {**FULL, "replicas": 3}), "Deployment")
+    assert three["spec"]["replicas"] == 3
+    assert three["spec"]["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+
+
 def test_only_http_mode_takes_what_slack_sends(chart: Chart):
     socket, http = rendered(chart, INSTALL), rendered(chart, FULL)
     assert [p["name"] for p in container(socket)["ports"]] == ["health"]
@@ -304,7 +312,8 @@ def test_a_state_volume_is_claimed_only_when_asked_for(chart: Chart):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({**INSTALL, "replicas": 2}, "replicas"),
+        ({**INSTALL, "replicas": 2}, "replicas above 1 need redis"),
+        ({**FULL, "replicas": 0}, "/replicas"),
         ({**INSTALL, "clusters": []}, "/clusters"),
         ({**INSTALL, "clusters": [{"name": "a"}]}, "/clusters/0"),
         ({**INSTALL, "clusters": [{"name": "a", "in_cluster": True, "kubeconfigSecret": "b"}]}, "/clusters/0"),
