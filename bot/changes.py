@@ -1,8 +1,7 @@
 """Manifests as changes that nobody has made: what they hold, in which clusters they would land, and what the findings would be then.
 
 What must stay true: nothing is sent to any cluster. An object is what the API server would make of its manifest: age, status and address stay
-with an object that is there already, and one that is not begins now. What controllers would do next (pods of a Deployment, endpoints of a
-Service) is not foreseen.
+with an object that is there already, and one that is not begins now.
 """
 
 from __future__ import annotations

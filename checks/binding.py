@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from checks.gateway import Bound, Merged, Port
     from checks.gatewayapi import BoundGateway
     from checks.istiod import Istiod, Listener
-    from checks.mesh import Change, Mesh
+    from checks.mesh import Mesh
     from checks.registry import HostService
     from checks.resources import HTTPMatch, Server, StringMatch
     from checks.sidecar import Step
@@ -449,18 +449,6 @@ def _wider(a: StringMatch | None, b: StringMatch | None) -> bool:
     if a.exact is None and a.regex is None:
         return True  # only has to be there
     return a == b
-
-
-# --- proof -----------------------------------------------------------------------------------------------------------------------
-
-
-def mends(case: Case, changes: Iterable[Change], fault: str) -> bool:
-    """Whether these changes leave the host without this fault and without any rule that fails: the proof of a patch."""
-    after = case.of(case.host, case.mesh.imagine(changes))
-    case.also |= after.read
-    if any(r.failing_share for v in after.views for r in v.routes):
-        return False
-    return not bindings(after, fault) and not holes(after, fault)
 
 
 def described(match: HTTPMatch) -> str:

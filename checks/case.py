@@ -13,9 +13,11 @@ from checks import names
 from checks.catalogue import CAUSES
 from checks.finding import Finding, Origin, Severity, by_nearness
 from checks.istiod import Istiod, can_merge
+from checks.mesh import Change
+from checks.patches import Edit, Proposal, command, edited
 from checks.registry import HostService, IstioEndpoint, from_entry
 from checks.resources import AuthorizationPolicy, DestinationRule, Pod, Service, ServiceEntry, Sidecar, Workload
-from checks.routes import answer, failing, steps, upstreams
+from checks.routes import answer, failing, steps
 from checks.upstream import Upstream, Upstreams, shares
 from checks.viewpoints import Class, classes
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from checks.answers import Route, Viewpoint
-    from checks.mesh import Change, Cluster, Mesh
+    from checks.mesh import Cluster, Mesh
+    from checks.resources import Resource
     from checks.sidecar import Step
 
 _T = TypeVar("_T")
@@ -156,6 +159,8 @@ class Case:
     """The hops (by id) behind which a fault was found that has a name of its own."""
     port: int | None = None
     """The one port that was asked about; None: all of them."""
+    proposals: dict[str, Proposal] = field(default_factory=dict)
+    """What each patch that a check suggests would change; it is shown once it is proved (`diagnosis`)."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _known: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -452,16 +457,19 @@ class Case:
             if c.get(Service, service.namespace, service.name) is not None and not self.mesh.slices(c, service.namespace, service.name):
                 yield f"Service {service.namespace}/{service.name} in {c.name} has no EndpointSlice"
 
-    def heals(self, changes: Iterable[Change], branches: Iterable[Branch]) -> bool:
-        """Whether these changes bring the failing share of every rule of these callers to 0: a patch that does not is never shown."""
-        after = self.mesh.imagine(changes)
-        for callers in {id(b.view): b.view.callers for b in branches}.values():
-            ups = upstreams(after, callers.proxy)
-            found = list(steps(ups, [self.host]))
-            self.also |= ups.read
-            if any(s.abort or failing(s) for s in found):
-                return False
-        return True
+    def patch(self, cluster: str, old: Resource | None, *edits: Edit, sure: bool = False) -> str | None:
+        """A kubectl command that edits an object of a cluster (name or CLUSTER_ID), as a finding suggests it: shown only when the mesh after it is
+        proved to be well. None where there is nothing to edit. `sure`: the check has proved it for every caller, since it changes one rule only.
+        """  # noqa: D205 - what it is, and what becomes of it
+        if old is None or not edits:
+            return None
+        where = self.mesh.cluster(cluster).name
+        new, operations = edited(old, edits)
+        if new == old:
+            return None
+        said = command(old, operations, where if len(self.mesh.clusters) > 1 or self.mesh.neighbours else "")
+        self.proposals[said] = Proposal(Change(where, type(old), old.namespace, old.name, new), sure and self.port is None)
+        return said
 
 
 def short(host: str) -> str:

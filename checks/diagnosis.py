@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from msgspec import Struct
 from msgspec.structs import replace as structs_replace
 
-from checks import legs, names, when, ztunnel
+from checks import foresight, legs, names, when, ztunnel
 from checks import routes as resolver
 from checks.answers import Route, Viewpoint
 from checks.binding import every_binding
@@ -24,6 +24,7 @@ from checks.case import Case, short
 from checks.evidence import Agreement
 from checks.finding import CUES, REGISTRY, Check, Cue, Finding, Severity, Skipped
 from checks.mesh import Change, Cluster, Mesh, Unreadable
+from checks.reach import outward, reach
 from checks.resources import (
     OPTIONAL,
     APIGRPCRoute,
@@ -279,7 +280,7 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
 def diagnose(host: str, mesh: Mesh, port: int | None = None) -> Diagnosis:
     """What callers of one host get, on all of its ports or on one, and why."""
     case = Case.of(host, mesh, port)
-    looked = _look_at(case)
+    looked = _seen(case)
     around = [mesh, *(m for m in mesh.neighbours if m.name in looked.abroad)]
     skipped = (*(s for m in around for s in _unread(m)), *looked.skipped)
     failing = looked.failing
@@ -358,12 +359,19 @@ _FAR = 6
 """Gateways that a call is followed through: more of them are a circle."""
 
 
-def _look(host: str, mesh: Mesh) -> _Looked:
+def _look(host: str, mesh: Mesh, *, thoroughly: bool) -> _Looked:
     """A host looked at for a sweep, which keeps nothing of it but what the next one needs."""
-    return replace(_look_at(Case.of(host, mesh)), onward=())
+    return replace(_seen(Case.of(host, mesh), thoroughly=thoroughly), onward=())
+
+
+def _seen(case: Case, *, thoroughly: bool = True) -> _Looked:
+    """A host looked at, with proved patches; only `thoroughly` are those tried that take a whole mesh to be proved."""
+    looked = _look_at(case)
+    return _proved(case, looked, thoroughly=thoroughly) if any(f.patch for f in looked.findings) else looked
 
 
 def _look_at(case: Case, depth: int = 0) -> _Looked:
+    """What every check says of a host; no patch is proved yet."""
     mesh = case.mesh
     findings: list[Finding] = []
     skipped: list[Skipped] = []
@@ -427,6 +435,7 @@ def _further(case: Case, depth: int) -> Iterator[tuple[Hop, _Looked]]:
         if beyond is None:
             continue
         looked = _look_at(beyond, depth + 1)
+        case.proposals.update({patch: p._replace(sure=False) for patch, p in beyond.proposals.items()})  # it saw one hop's callers only
         mine = tuple(f for f in looked.findings if f.failing_share and legs.concerns(hop, f.viewpoints, f.resource, f.path))
         if mine:
             case.named.add(id(hop))
@@ -475,6 +484,98 @@ def once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return _ordered(made)
 
 
+# --- patches ---------------------------------------------------------------------------------------------------------------------
+
+_WIDEST = 1000
+"""Hosts that a patch may reach and still be tried; one that reaches more is not shown."""
+_LARGE = 2000
+"""Hosts of a mesh whose sweep leaves out the patches that only `why` has the time to prove."""
+
+
+def _proved(case: Case, looked: _Looked, *, thoroughly: bool) -> _Looked:
+    """The findings with only those patches that mend what they are for and break nothing, as the meshes after them show."""
+    read: list[tuple[Mesh, _Looked]] = []
+    findings: list[Finding] = []
+    for f in looked.findings:
+        proposal = case.proposals.get(f.patch or "")
+        proved = proposal is not None and (proposal.sure or (thoroughly and _mends(case, looked, f, proposal.change, read)))
+        findings.append(f if proved or f.patch is None else structs_replace(f, patch=None))
+    services, namespaces, abroad = set(looked.services), set(looked.namespaces), dict(looked.abroad)
+    for mesh, at in read:
+        if mesh is case.mesh:
+            services |= at.services
+            namespaces |= at.namespaces
+        else:
+            known = abroad.get(mesh.name, (frozenset[tuple[str, str]](), frozenset[str]()))
+            abroad[mesh.name] = known[0] | at.services, known[1] | at.namespaces
+    return replace(looked, findings=tuple(findings), services=frozenset(services), namespaces=frozenset(namespaces), abroad=abroad)
+
+
+def _mends(case: Case, looked: _Looked, finding: Finding, change: Change, read: list[tuple[Mesh, _Looked]]) -> bool:
+    """Whether a change takes a finding away and introduces none, at this host and at every other; what that was read from is added."""
+    before = case.mesh, *case.mesh.neighbours
+    after = _imagined(before, [change])
+    then = Case.of(case.host, after[0], case.port)
+    new = _look_at(then)
+    read.append((case.mesh, new))
+    kept = _served(case) <= _served(then) or case.host not in hosts(after[0])
+    if not kept or _times(finding, new) >= _times(finding, looked) or _worse(looked, new):
+        return False
+    others = set(_near(before, after, change)) - ({(0, case.host)} if case.port is None else set())
+    return len(others) <= _WIDEST and all(_unharmed(host, before[i], after[i], read) for i, host in sorted(others))
+
+
+def _near(before: Sequence[Mesh], after: Sequence[Mesh], change: Change) -> Iterator[tuple[int, str]]:
+    """The hosts that a change may reach, with the place of their mesh."""
+    for i, (was, now) in enumerate(zip(before, after, strict=True)):
+        changes = foresight.foreseen(was, _within(was, [change]))
+        yield from ((i, host) for host in (reach(was, now, changes, hosts) if changes else outward(was)))
+
+
+def _unharmed(host: str, before: Mesh, after: Mesh, read: list[tuple[Mesh, _Looked]]) -> bool:
+    """Whether a host is as well after a change as before it."""
+    was, then = Case.of(host, before), Case.of(host, after)
+    new = _look_at(then)
+    read.append((before, new))
+    if new.findings or new.skipped or new.lost:
+        old = _look_at(was)
+        read.append((before, old))
+        if _worse(old, new):
+            return False
+    return _served(was) <= _served(then)
+
+
+def _within(mesh: Mesh, changes: Iterable[Change]) -> list[Change]:
+    """Those changes that are of a mesh's own clusters."""
+    return [c for c in changes if c.cluster in {x.name for x in mesh.clusters}]
+
+
+def _imagined(meshes: Iterable[Mesh], changes: Sequence[Change]) -> tuple[Mesh, ...]:
+    """Meshes after changes that nobody has made, with what Kubernetes would make of them."""
+    return Mesh.beside(m.imagine(foresight.foreseen(m, _within(m, changes))) for m in meshes)
+
+
+def _times(finding: Finding, looked: _Looked) -> int:
+    """How often a host has a finding: two rules of one object may have it each."""
+    return sum(_identity(f) == _identity(finding) for f in looked.findings)
+
+
+def _served(case: Case) -> set[tuple[str, str, str, int]]:
+    """On which ports which callers have rules for the host."""
+    return {(v.cluster, v.kind, v.namespace, s.port) for view in case.views for v in view.callers.viewpoints for s in view.steps}
+
+
+def _worse(old: _Looked, new: _Looked) -> bool:
+    """Whether somebody is harmed who was not harmed before, or more, or cannot be looked at any more."""
+    before: dict[object, tuple[int, float]] = {}
+    for f in old.findings:
+        before[_identity(f)] = max(_badness(f), before.get(_identity(f), _badness(f)))
+    serious = [f for f in new.findings if f.severity is not Severity.INFO]
+    explained = min(old.lost, sum(f.failing_share for f in serious))
+    blind = not set(new.skipped) <= set(old.skipped)
+    return blind or new.lost > explained + 1e-6 or any(_identity(f) not in before or _badness(f) > before[_identity(f)] for f in serious)
+
+
 def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The worst first: severity, then share, then by name."""
     rank = list(Severity)
@@ -491,15 +592,17 @@ def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
     same = ground is not None and ground.callers == around and ground.doors == doors
     stale = _touched(ground.mesh, mesh) if ground is not None and same else None
+    known = hosts(mesh) if ground is None or stale is None else ground.by_host
+    thoroughly = len(known) <= _LARGE
     if ground is None or stale is None:
         through: dict[object, set[str]] = {}
-        looked = {host: _look(host, mesh) for host in hosts(mesh)}
+        looked = {host: _look(host, mesh, thoroughly=thoroughly) for host in known}
         by_host = looked
     else:
         through = ground.through
         away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
         near = set().union(*(through.get(what, ()) for what in (*stale.services, *stale.namespaces, *_keys(away))))
-        looked = {host: _look(host, mesh) for host in near if not _spared(ground.by_host[host], stale, away)}
+        looked = {host: _look(host, mesh, thoroughly=thoroughly) for host in near if not _spared(ground.by_host[host], stale, away)}
         by_host = ground.by_host | looked
     for host, at in looked.items():
         abroad = (key for name, (theirs, spaces) in at.abroad.items() for key in _keys({name: _Touched({*theirs}, {*spaces})}, whole=True))
@@ -595,8 +698,8 @@ def whatif(meshes: Sequence[Mesh], changes: Iterable[Change]) -> Whatif:
     made = list(changes)
     introduced: list[Finding] = []
     resolved: list[Finding] = []
-    mine = {m.name: [c for c in made if c.cluster in {x.name for x in m.clusters}] for m in meshes}
-    for mesh, then in zip(meshes, Mesh.beside(m.imagine(mine[m.name]) for m in meshes), strict=True):
+    mine = {m.name: _within(m, made) for m in meshes}
+    for mesh, then in zip(meshes, _imagined(meshes, made), strict=True):
         if not mine[mesh.name] and not (any(mine[m.name] for m in mesh.neighbours) and legs.leads_out(mesh)):
             continue
         ground = sweep(mesh)

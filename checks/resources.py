@@ -297,6 +297,12 @@ class Pod(Resource, frozen=True):
         """Whether condition Ready is True."""
         return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions or ())
 
+    @property
+    def declared(self) -> dict[str, int]:
+        """The named ports of its containers, with those of init containers that keep running."""
+        running = [*self.spec.containers, *(c for c in self.spec.init_containers or () if c.restart_policy == "Always")]
+        return {p.name: p.container_port for c in running for p in c.ports or () if p.name}
+
 
 class LabelSelector(_Object, frozen=True):
     """metav1.LabelSelector, both forms."""

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-from msgspec.structs import replace
-
 from checks import ambient
 from checks.attachment import USE, WAYPOINT_FOR
 from checks.case import Case, short
 from checks.finding import Finding, check
-from checks.mesh import Change
 from checks.names import nearest
 from checks.resources import APIGateway, Namespace, Service
 from checks.when import through_ztunnel
@@ -77,15 +73,6 @@ def _why(cluster: Cluster, found: Attachment) -> str:
 
 
 def _patch(case: Case, cluster: Cluster, found: Attachment, name: str) -> str | None:
-    """Spells the waypoint's name as its Gateway does, when istiod would then grant it."""
+    """The waypoint's name spelt as its Gateway is called."""
     service = found.labelled
-    if not isinstance(service, Service):
-        return None
-    labels = {**service.labels, USE: name}
-    changed = replace(service, metadata=replace(service.metadata, labels=labels))
-    after = case.mesh.imagine([Change(cluster.name, Service, service.namespace, service.name, changed)])
-    granted = after.istiod(cluster.name).attachments.of.get((case.host, service.namespace))
-    if granted is None or granted.refused is not None:
-        return None
-    change = f'[{{"op":"add","path":"/metadata/labels","value":{msgspec.json.encode(labels).decode()}}}]'
-    return f"kubectl -n {service.namespace} patch service {service.name} --type=json -p '{change}'"
+    return case.patch(cluster.name, service, (("metadata", "labels", USE), name)) if isinstance(service, Service) else None

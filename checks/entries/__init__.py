@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
-from checks.mesh import Change
 from checks.registry import HostService, from_entry
-from checks.resources import KIND_OF, Pod, WorkloadEntry
+from checks.resources import Pod, WorkloadEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from checks.case import Branch, Case, View
     from checks.istiod import Istiod
     from checks.mesh import Cluster
-    from checks.resources import Resource, ServiceEntry
+    from checks.resources import ServiceEntry
 
 
 def control_planes(case: Case) -> list[Istiod]:
@@ -164,21 +161,6 @@ def selected_pods(case: Case, namespace: str, selector: Mapping[str, str]) -> li
         for p in c.ordered(Pod, namespace)
         if selector and all(p.labels.get(k) == v for k, v in selector.items())
     ]
-
-
-def patch(
-    case: Case, cluster: Cluster, new: Resource, operations: Sequence[Mapping[str, object]], branches: Iterable[Branch]
-) -> str | None:
-    """A kubectl command that changes an object into a new one, when it is proved to bring every failing share of these callers to 0."""
-    if not case.heals([Change(cluster.name, type(new), new.namespace, new.name, new)], branches):
-        return None
-    return command(new, operations)
-
-
-def command(new: Resource, operations: Sequence[Mapping[str, object]]) -> str:
-    """The kubectl command of some changes of an object."""
-    kind = KIND_OF[type(new)].kind.lower()
-    return f"kubectl -n {new.namespace} patch {kind} {new.name} --type=json -p '{msgspec.json.encode(operations).decode()}'"
 
 
 def words(labels: Mapping[str, str]) -> str:

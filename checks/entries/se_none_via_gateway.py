@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from checks.entries import describe, holder, patch, together
+from checks.entries import describe, holder, together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
 from checks.when import failing
@@ -57,13 +55,7 @@ def se_none_via_gateway(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(describe(entry), f"{first.resource} leads the gateway to it ({first.path})"),
             fix=f"Say resolution DNS in {entry.ref}.",
-            patch=patch(
-                case,
-                holder(case, first.view.ups.istiod),
-                replace(entry, spec=replace(entry.spec, resolution="DNS")),
-                [{"op": "add", "path": "/spec/resolution", "value": "DNS"}],
-                branches,
-            ),
+            patch=case.patch(first.view.ups.istiod.cluster, entry, (("spec", "resolution"), "DNS")),
             commands=(
                 f"kubectl -n {entry.namespace} get serviceentry {entry.name} -o yaml",
                 f"istioctl proxy-config endpoints <gateway pod> --cluster '{first.upstream.name}'",

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from checks.entries import describe, holder, patch
+from checks.entries import describe, holder
 from checks.finding import Finding, check, explains
-from checks.resources import EntryPort
 from checks.routing import no_port, written
 from checks.subsets import percent
 from checks.when import failing
@@ -62,11 +59,8 @@ def se_port_missing(case: Case) -> Iterator[Finding]:
 
 
 def _with_port(case: Case, entry: ServiceEntry, branches: list[Branch]) -> str | None:
-    """The command that adds the port, with the protocol of the rule that leads there."""
+    """The port added, with the protocol of the rule that leads there."""
     first = branches[0]
     protocol, number = first.step.protocol, first.upstream.port
-    port = EntryPort(number=number, name=f"{protocol}-{number}", protocol=protocol.upper())
-    new = replace(entry, spec=replace(entry.spec, ports=(*(entry.spec.ports or ()), port)))
-    value = {"number": number, "name": port.name, "protocol": port.protocol}
-    place = len(entry.spec.ports or ())
-    return patch(case, holder(case, first.view.ups.istiod), new, [{"op": "add", "path": f"/spec/ports/{place}", "value": value}], branches)
+    port = {"number": number, "name": f"{protocol}-{number}", "protocol": protocol.upper()}
+    return case.patch(first.view.ups.istiod.cluster, entry, (("spec", "ports", len(entry.spec.ports or ())), port))

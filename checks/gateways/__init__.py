@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.gatewayapi import GROUP, granted
-from checks.mesh import Change
+from checks.patches import AWAY
 from checks.resources import APIGateway, APIGRPCRoute, APIHTTPRoute, APIRoute, APITCPRoute, APITLSRoute, BackendRef, ReferenceGrant
 
 if TYPE_CHECKING:
@@ -86,7 +84,7 @@ def attached(istiod: Istiod) -> dict[str, set[str]]:
 
 
 def drop(case: Case, branches: Sequence[Branch]) -> str | None:
-    """A kubectl command that takes a dead backend out of its rule, where the others are proved to serve all of it."""
+    """The patch that takes a dead backend out of its rule, where others are left."""
     first = branches[0]
     place = _BACKEND.fullmatch(first.path)
     istiod = first.view.ups.istiod
@@ -94,14 +92,7 @@ def drop(case: Case, branches: Sequence[Branch]) -> str | None:
     if place is None or route is None:
         return None
     i, k = int(place[1]), int(place[2])
-    rules = list(route.spec.rules or ())
-    kept = tuple(b for n, b in enumerate(rules[i].backend_refs or ()) if n != k)
+    kept = [b for n, b in enumerate((route.spec.rules or ())[i].backend_refs or ()) if n != k]
     if not any(b.weight is None or b.weight for b in kept):
         return None
-    rules[i] = replace(rules[i], backend_refs=kept)
-    changed = replace(route, spec=replace(route.spec, rules=tuple(rules)))
-    where = case.mesh.cluster(istiod.cluster).name
-    if not case.heals([Change(where, type(route), route.namespace, route.name, changed)], branches):
-        return None
-    value = f'[{{"op":"remove","path":"/spec/rules/{i}/backendRefs/{k}"}}]'
-    return f"kubectl -n {route.namespace} patch {route.ref.partition(' ')[0].lower()} {route.name} --type=json -p '{value}'"
+    return case.patch(istiod.cluster, route, (("spec", "rules", i, "backendRefs", k), AWAY))

@@ -5,15 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.binding import every_binding, gone, virtual_service
 from checks.case import short
 from checks.finding import Finding, check
-from checks.legs import Hop, dead_ends, hops, knows
-from checks.mesh import Change
-from checks.resources import Rewrite, VirtualService
-from checks.routes import answer
+from checks.legs import Hop, dead_ends, knows
 from checks.subsets import percent
 from checks.when import beyond
 
@@ -94,26 +89,14 @@ def _fix(end: Hop) -> str:
 
 
 def _patch(case: Case, ends: list[Hop]) -> str | None:
-    """A rewrite of the authority to the host that the gateway serves, where the call then goes through."""
+    """A rewrite of the authority to the host that the gateway serves."""
     first = ends[0]
     istiod = first.branch.view.ups.istiod
     vs = virtual_service(istiod, first.branch.resource)
     place = _HTTP.match(first.branch.path)
     if not first.abroad or vs is None or place is None or not knows(first, first.branch.upstream.host):
         return None
-    number = int(place[1])
-    http = list(vs.spec.http or ())
-    if http[number].rewrite is not None or len(http[number].route or ()) != 1:
+    rule = (vs.spec.http or ())[int(place[1])]
+    if rule.rewrite is not None or len(rule.route or ()) != 1:
         return None
-    host = first.branch.upstream.host
-    http[number] = replace(http[number], rewrite=Rewrite(authority=host))
-    changed = replace(vs, spec=replace(vs.spec, http=tuple(http)))
-    where = case.mesh.cluster(istiod.cluster).name
-    after = case.of(case.host, case.mesh.imagine([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
-    met = [h for h in hops(after) if h.abroad]
-    if dead_ends(after) or not met or any(r.failing_share for v in after.views for r in v.routes):
-        return None
-    if any(answer(g.viewpoint, s).failing_share for h in met for g, steps in h.steps for s in steps):
-        return None
-    value = f'[{{"op":"add","path":"/spec/http/{number}/rewrite","value":{{"authority":"{host}"}}}}]'
-    return f"kubectl -n {vs.namespace} patch virtualservice {vs.name} --type=json -p '{value}'"
+    return case.patch(istiod.cluster, vs, (("spec", "http", int(place[1]), "rewrite"), {"authority": first.branch.upstream.host}))

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from checks.binding import Gate, bindings, gates, mends
+from checks.binding import Gate, bindings, gates
 from checks.finding import Finding, check
-from checks.mesh import Change
-from checks.resources import Gateway
 from checks.when import bound
 
 if TYPE_CHECKING:
@@ -61,19 +57,10 @@ def _labels(gate: Gate) -> str:
 
 
 def _patch(case: Case, b: Binding, around: list[Gate]) -> str | None:
-    """The value that the pods of the only gateway that carries the label have; only when the host is then served and nothing fails."""
-    found = b.gateway
-    selector = dict(found.spec.selector or {}) if found else {}
-    if found is None or len(selector) != 1:
+    """The value that the pods of the only gateway that carries the label have."""
+    selector = dict(b.gateway.spec.selector or {}) if b.gateway else {}
+    if len(selector) != 1:
         return None
     (key,) = selector
     values = {g.ups.proxy.labels[key] for g in around if key in g.ups.proxy.labels}
-    if len(values) != 1:
-        return None
-    (value,) = values
-    changed = replace(found, spec=replace(found.spec, selector={key: value}))
-    where = case.mesh.cluster(b.istiod.cluster).name
-    if not mends(case, [Change(where, Gateway, found.namespace, found.name, changed)], "gw-selector-no-pod"):
-        return None
-    ops = f'[{{"op":"replace","path":"/spec/selector","value":{{"{key}":"{value}"}}}}]'
-    return f"kubectl -n {found.namespace} patch gateway.networking.istio.io {found.name} --type=json -p '{ops}'"
+    return case.patch(b.istiod.cluster, b.gateway, (("spec", "selector", key), values.pop())) if len(values) == 1 else None

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
-from checks.mesh import Change
 from checks.resources import ServiceEntry
 from checks.subsets import percent
 from checks.when import failing
@@ -66,11 +63,4 @@ def _patch(case: Case, branches: Sequence[Branch], source: str, gateway: str) ->
     found = cluster.get(ServiceEntry, namespace, name)
     if found is None or not found.spec.export_to or "~" in found.spec.export_to:
         return None
-    wanted = (*found.spec.export_to, gateway)
-    changed = replace(found, spec=replace(found.spec, export_to=wanted))
-    if not case.heals([Change(cluster.name, ServiceEntry, namespace, name, changed)], branches):
-        return None
-    said = "[" + ",".join(f'"{e}"' for e in wanted) + "]"
-    return (
-        f"""kubectl -n {namespace} patch serviceentry {name} --type=json -p '[{{"op":"replace","path":"/spec/exportTo","value":{said}}}]'"""
-    )
+    return case.patch(cluster.name, found, (("spec", "exportTo", len(found.spec.export_to)), gateway))

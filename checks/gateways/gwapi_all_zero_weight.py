@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.case import short
 from checks.finding import Finding, check
 from checks.gateways import routes, said
-from checks.mesh import Change
 from checks.when import failing
 
 if TYPE_CHECKING:
@@ -57,18 +54,8 @@ def gwapi_all_zero_weight(case: Case) -> Iterator[Finding]:
 
 
 def _patch(case: Case, istiod: Istiod, route: APIRoute, path: str) -> str | None:
-    """Weight 1 for every backend, as where no weight is written; only when nothing fails then."""
+    """Weight 1 for every backend, as where no weight is written."""
     number = int(path.removeprefix("spec.rules[").removesuffix("]"))
-    rules = list(route.spec.rules or ())
-    backends = rules[number].backend_refs or ()
-    if not backends:
-        return None
-    rules[number] = replace(rules[number], backend_refs=tuple(replace(b, weight=1) for b in backends))
-    changed = replace(route, spec=replace(route.spec, rules=tuple(rules)))
-    where = case.mesh.cluster(istiod.cluster).name
-    after = case.of(case.host, case.mesh.imagine([Change(where, type(route), route.namespace, route.name, changed)]))
-    case.also |= after.read
-    if any(r.failing_share for v in after.views for r in v.routes):
-        return None
-    ops = ",".join(f'{{"op":"replace","path":"/spec/rules/{number}/backendRefs/{i}/weight","value":1}}' for i in range(len(backends)))
-    return f"kubectl -n {route.namespace} patch {route.ref.partition(' ')[0].lower()} {route.name} --type=json -p '[{ops}]'"
+    backends = (route.spec.rules or ())[number].backend_refs or ()
+    edits = ((("spec", "rules", number, "backendRefs", i, "weight"), 1) for i in range(len(backends)))
+    return case.patch(istiod.cluster, route, *edits)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.binding import virtual_service
 from checks.case import short
 from checks.finding import Finding, check
 from checks.legs import Hop, dead_ends, knows
-from checks.mesh import Change
-from checks.resources import VirtualService
+from checks.patches import AWAY
 from checks.subsets import percent
 from checks.when import beyond
 
@@ -63,21 +60,11 @@ def vs_authority_rewrite(case: Case) -> Iterator[Finding]:
 
 
 def _patch(case: Case, end: Hop) -> str | None:
-    """Without the rewrite, where the gateway then knows the host and nothing fails."""
+    """Without the rewrite."""
     istiod = end.branch.view.ups.istiod
     vs = virtual_service(istiod, end.branch.resource)
     number = end.branch.step.path.removeprefix("spec.http[").removesuffix("]")
-    if vs is None or not number.isdigit():
-        return None
-    http = list(vs.spec.http or ())
-    rewrite = http[int(number)].rewrite
+    rewrite = (vs.spec.http or ())[int(number)].rewrite if vs is not None and number.isdigit() else None
     if rewrite is None or not rewrite.authority or rewrite.uri:
         return None
-    http[int(number)] = replace(http[int(number)], rewrite=None)
-    changed = replace(vs, spec=replace(vs.spec, http=tuple(http)))
-    where = case.mesh.cluster(istiod.cluster).name
-    after = case.of(case.host, case.mesh.imagine([Change(where, VirtualService, vs.namespace, vs.name, changed)]))
-    if dead_ends(after) or any(r.failing_share for v in after.views for r in v.routes):
-        return None
-    value = f'[{{"op":"remove","path":"/spec/http/{number}/rewrite"}}]'
-    return f"kubectl -n {vs.namespace} patch virtualservice {vs.name} --type=json -p '{value}'"
+    return case.patch(istiod.cluster, vs, (("spec", "http", int(number), "rewrite"), AWAY))

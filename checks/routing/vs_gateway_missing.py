@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from checks.binding import Binding, bindings, mends, virtual_service
+from checks.binding import Binding, bindings, virtual_service
 from checks.finding import Finding, check
-from checks.mesh import Change
-from checks.resources import VirtualService
 from checks.when import bound
 
 if TYPE_CHECKING:
@@ -63,13 +59,4 @@ def _written(b: Binding) -> str:
 
 def _patch(case: Case, b: Binding, near: list[str]) -> str | None:
     vs = virtual_service(b.istiod, b.ruleset.ref)
-    if vs is None or len(near) != 1:
-        return None
-    gateways = tuple(near[0] if i == b.index else g for i, g in enumerate(vs.spec.gateways or ()))
-    changed = replace(vs, spec=replace(vs.spec, gateways=gateways))
-    where = case.mesh.cluster(b.istiod.cluster).name
-    if not mends(case, [Change(where, VirtualService, vs.namespace, vs.name, changed)], "vs-gateway-missing"):
-        return None
-    said = "[" + ",".join(f'"{g}"' for g in gateways) + "]"
-    value = f'[{{"op":"replace","path":"/spec/gateways","value":{said}}}]'
-    return f"kubectl -n {vs.namespace} patch virtualservice {vs.name} --type=json -p '{value}'"
+    return case.patch(b.istiod.cluster, vs, (("spec", "gateways", b.index), near[0])) if len(near) == 1 else None

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.binding import bindings, rulesets
 from checks.case import short
 from checks.finding import Finding, check
-from checks.mesh import Change
 from checks.resources import Service
 from checks.when import bound, either
 
@@ -72,7 +69,7 @@ def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
             viewpoints=tuple(dict.fromkeys(x for v, _ in felt for x in v.callers.viewpoints)),
             evidence=(f"{service.sources[0][1]} has ports {ports}", f"{r.ref} has {len(r.http)} http rules and no tcp or tls rule"),
             fix=f"If {short(case.host)} speaks HTTP, set appProtocol: http on its port or name it http-...; else write tcp rules in {r.ref}.",
-            patch=_patch(case, istiod, service, r),
+            patch=_patch(case, istiod, service),
             commands=(f"istioctl proxy-config listeners <pod> --port {service.ports[0].number} -o json",),
         )
 
@@ -87,16 +84,9 @@ def _opaque(view: View, host: str, r: RuleSet) -> HostService | None:
     return service if given and ports and not any(p.http_or_auto for p in ports) else None
 
 
-def _patch(case: Case, istiod: Istiod, service: HostService, r: RuleSet) -> str | None:
+def _patch(case: Case, istiod: Istiod, service: HostService) -> str | None:
     where = case.mesh.cluster(istiod.cluster)
     found = where.get(Service, service.namespace, service.name) if service.kubernetes else None
     if found is None or len(found.spec.ports) != 1:
         return None
-    changed = replace(found, spec=replace(found.spec, ports=(replace(found.spec.ports[0], app_protocol="http"),)))
-    after = case.of(case.host, case.mesh.imagine([Change(where.name, Service, found.namespace, found.name, changed)]))
-    case.also |= after.read
-    rules = [x for v in after.views for x in v.routes]
-    if any(x.failing_share for x in rules) or not any(x.source == r.ref for x in rules):
-        return None
-    value = '[{"op":"add","path":"/spec/ports/0/appProtocol","value":"http"}]'
-    return f"kubectl -n {found.namespace} patch service {found.name} --type=json -p '{value}'"
+    return case.patch(where.name, found, (("spec", "ports", 0, "appProtocol"), "http"))

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from checks.binding import bindings, described, holes, mends, virtual_service
+from checks.binding import bindings, described, holes, virtual_service
 from checks.case import short
 from checks.finding import Finding, check
-from checks.mesh import Change
-from checks.resources import VirtualService
+from checks.patches import AWAY
 from checks.when import bound, either, selective
 
 if TYPE_CHECKING:
@@ -83,23 +80,11 @@ def vs_match_scope(case: Case) -> Iterator[Finding]:
 
 
 def _patch(case: Case, istiod: Istiod, rule: Rule, match: int) -> str | None:
-    """The match without its port, or without what it asks of the caller; only when every request then has a rule and none fails."""
+    """The match without its port, or without what it asks of the caller."""
     vs = virtual_service(istiod, rule.leaf)
     number = rule.path.removeprefix("spec.http[").removesuffix("]")
-    if vs is None or not number.isdigit():
-        return None
-    http = list(vs.spec.http or ())
-    matches = list(http[int(number)].match or ())
+    matches = (vs.spec.http or ())[int(number)].match or () if vs is not None and number.isdigit() else ()
     if match >= len(matches):
         return None  # a delegate's match stands with the root's
-    own = matches[match]
-    wide = replace(own, port=0) if own.port else replace(own, source_labels=None, source_namespace="")
-    asked = ["port"] if own.port else [k for k, v in (("sourceLabels", own.source_labels), ("sourceNamespace", own.source_namespace)) if v]
-    matches[match] = wide
-    http[int(number)] = replace(http[int(number)], match=tuple(matches))
-    changed = replace(vs, spec=replace(vs.spec, http=tuple(http)))
-    where = case.mesh.cluster(istiod.cluster).name
-    if not asked or not mends(case, [Change(where, VirtualService, vs.namespace, vs.name, changed)], "vs-match-scope"):
-        return None
-    ops = ",".join(f'{{"op":"remove","path":"/spec/http/{number}/match/{match}/{k}"}}' for k in asked)
-    return f"kubectl -n {vs.namespace} patch virtualservice {vs.name} --type=json -p '[{ops}]'"
+    asked = ["port"] if matches[match].port else ["sourceLabels", "sourceNamespace"]
+    return case.patch(istiod.cluster, vs, *((("spec", "http", int(number), "match", match, field), AWAY) for field in asked))

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from checks.binding import Binding, bindings, istiods, mends, rulesets, virtual_service
+from checks.binding import Binding, bindings, istiods, rulesets, virtual_service
 from checks.finding import Finding, check
-from checks.mesh import Change
-from checks.resources import VirtualService
 from checks.viewpoints import callers
 from checks.when import bound, either
 
@@ -86,11 +82,4 @@ def _patch(case: Case, b: Binding, spaces: list[str]) -> str | None:
     vs = virtual_service(b.istiod, b.ruleset.ref)
     if vs is None or not vs.spec.export_to or "~" in vs.spec.export_to:
         return None
-    wanted = (*vs.spec.export_to, *spaces)
-    changed = replace(vs, spec=replace(vs.spec, export_to=wanted))
-    where = case.mesh.cluster(b.istiod.cluster).name
-    if not mends(case, [Change(where, VirtualService, vs.namespace, vs.name, changed)], "vs-not-exported"):
-        return None
-    said = "[" + ",".join(f'"{e}"' for e in wanted) + "]"
-    value = f'[{{"op":"replace","path":"/spec/exportTo","value":{said}}}]'
-    return f"kubectl -n {vs.namespace} patch virtualservice {vs.name} --type=json -p '{value}'"
+    return case.patch(b.istiod.cluster, vs, (("spec", "exportTo"), [*vs.spec.export_to, *spaces]))

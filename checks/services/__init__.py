@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.resources import Container, EndpointSlice, Pod, Service
+from checks.resources import EndpointSlice, Pod, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -87,12 +87,6 @@ def port_name(branch: Branch) -> str | None:
     service = branch.upstream.service
     port = service.port(branch.upstream.port) if service is not None else None
     return port.name if port is not None else None
-
-
-def container_ports(pod: Pod) -> dict[str, int]:
-    """The named ports of a pod's containers, with those of init containers that keep running."""
-    running: list[Container] = [*pod.spec.containers, *(c for c in pod.spec.init_containers or () if c.restart_policy == "Always")]
-    return {p.name: p.container_port for c in running for p in c.ports or () if p.name}
 
 
 def home(case: Case, service: HostService, fallback: Branch) -> str:

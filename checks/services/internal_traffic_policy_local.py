@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
-from checks.mesh import Change
 from checks.resources import Service
 from checks.services import by_service, home, kubernetes
 from checks.subsets import percent
@@ -67,7 +64,7 @@ def internal_traffic_policy_local(case: Case) -> Iterator[Finding]:
                 ),
             ),
             fix=f"Run the pods of {short(service.hostname)} on every node that calls it, or set internalTrafficPolicy to Cluster.",
-            patch=_patch(case, service, branches),
+            patch=_patch(case, service),
             commands=(f"kubectl -n {service.namespace} get pods -o wide", endpoints_command(first.upstream)),
         )
 
@@ -82,14 +79,7 @@ def _one_each(branches: Sequence[Branch]) -> list[Branch]:
     return list({(b.view.ups.proxy.namespace, b.view.ups.proxy.node): b for b in branches}.values())
 
 
-def _patch(case: Case, service: HostService, branches: Sequence[Branch]) -> str | None:
-    changes = []
-    for c in case.mesh.clusters:
-        own = c.get(Service, service.namespace, service.name)
-        if own is not None and own.spec.internal_traffic_policy == "Local":
-            changed = replace(own, spec=replace(own.spec, internal_traffic_policy="Cluster"))
-            changes.append(Change(c.name, Service, own.namespace, own.name, changed))
-    if len(changes) != 1 or not case.heals(changes, branches):
-        return None
-    change = '[{"op":"replace","path":"/spec/internalTrafficPolicy","value":"Cluster"}]'
-    return f"kubectl -n {service.namespace} patch service {service.name} --type=json -p '{change}'"
+def _patch(case: Case, service: HostService) -> str | None:
+    own = [(c.name, s) for c in case.mesh.clusters if (s := c.get(Service, service.namespace, service.name)) is not None]
+    local = [(cluster, s) for cluster, s in own if s.spec.internal_traffic_policy == "Local"]
+    return case.patch(*local[0], (("spec", "internalTrafficPolicy"), "Cluster")) if len(local) == 1 else None

@@ -10,7 +10,6 @@ from checks.case import Case, endpoints_command, short
 from checks.finding import Finding, check
 from checks.registry import HostPort, port_protocol
 from checks.resources import Pod, Service
-from checks.services import container_ports
 from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def _selects(service: Service, pod: Pod) -> bool:
 def _target(port: ServicePort, pod: Pod) -> int:
     """The number of the pod's port that a Service port leads to, 0 when its name is not known."""
     if isinstance(port.target_port, str):
-        return container_ports(pod).get(port.target_port, 0)
+        return pod.declared.get(port.target_port, 0)
     return port.target_port or port.port
 
 

@@ -8,7 +8,7 @@ from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.resources import Container, PeerAuthentication, Pod
 from checks.security import peer
-from checks.services import by_service, container_ports, home, kubernetes
+from checks.services import by_service, home, kubernetes
 from checks.subsets import percent
 from checks.viewpoints import proxy_kind
 from checks.when import failing
@@ -47,7 +47,7 @@ def _broken(case: Case, istiod: Istiod, pod: Pod) -> tuple[Container, PeerAuthen
         get = c.readiness_probe.http_get if c.readiness_probe is not None else None
         if get is None or c.name in waiting or c.name == "istio-proxy" or get.path.startswith(_REWRITTEN):
             continue
-        port = get.port if isinstance(get.port, int) else container_ports(pod).get(get.port, 0)
+        port = get.port if isinstance(get.port, int) else pod.declared.get(get.port, 0)
         mode = peer(case.mesh, istiod, pod.namespace, pod.labels, port)
         if mode.mode == "STRICT" and mode.policy is not None:
             return c, mode.policy

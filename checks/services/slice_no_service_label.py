@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-from msgspec.structs import replace
-
 from checks.case import Branch, Case, endpoints_command
 from checks.finding import Finding, check, explains
-from checks.mesh import Change
-from checks.resources import EndpointSlice
 from checks.services import by_service, home, known, kubernetes, orphans, slices
 from checks.subsets import percent
 from checks.when import failing
@@ -20,6 +15,7 @@ if TYPE_CHECKING:
 
     from checks.mesh import Cluster
     from checks.registry import HostService
+    from checks.resources import EndpointSlice
 
 _LABEL = "kubernetes.io/service-name"
 
@@ -81,7 +77,7 @@ def slice_no_service_label(case: Case) -> Iterator[Finding]:
                 *case.slices_evidence(service),
             ),
             fix=f"Label {first.ref} with {_LABEL}={service.name}.",
-            patch=_patch(case, found, service, branches),
+            patch=_patch(case, found, service),
             commands=(f"kubectl -n {service.namespace} get endpointslices --show-labels", endpoints_command(branches[0].upstream)),
         )
 
@@ -106,11 +102,6 @@ def _none(case: Case, service: HostService, branches: Sequence[Branch]) -> Findi
     )
 
 
-def _patch(case: Case, found: list[tuple[Cluster, EndpointSlice]], service: HostService, branches: Sequence[Branch]) -> str | None:
+def _patch(case: Case, found: list[tuple[Cluster, EndpointSlice]], service: HostService) -> str | None:
     cluster, s = found[0]
-    labels = {**s.labels, _LABEL: service.name}
-    changed = replace(s, metadata=replace(s.metadata, labels=labels))
-    if len(found) != 1 or not case.heals([Change(cluster.name, EndpointSlice, s.namespace, s.name, changed)], branches):
-        return None
-    value = msgspec.json.encode(labels).decode()
-    return f'kubectl -n {s.namespace} patch endpointslice {s.name} --type=json -p \'[{{"op":"add","path":"/metadata/labels","value":{value}}}]\''
+    return case.patch(cluster.name, s, (("metadata", "labels", _LABEL), service.name)) if len(found) == 1 else None

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
-from checks.mesh import Change
 from checks.resources import EndpointSlice, Service
 from checks.services import MANAGED_BY, by_service, known, kubernetes, port_name, slices, slices_command
 from checks.subsets import percent
 from checks.when import failing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from checks.mesh import Cluster
     from checks.registry import HostService
@@ -82,22 +79,16 @@ def slice_portname_mismatch(case: Case) -> Iterator[Finding]:
                 *case.slices_evidence(service),
             ),
             fix=f"Make the port names of {first_slice.ref} ({have}) and of {short(service.hostname)} equal.",
-            patch=_patch(case, found, service, branches),
+            patch=_patch(case, found, service),
             commands=(slices_command(service), endpoints_command(first.upstream)),
         )
 
 
-def _patch(case: Case, found: list[tuple[Cluster, EndpointSlice]], service: HostService, branches: Sequence[Branch]) -> str | None:
+def _patch(case: Case, found: list[tuple[Cluster, EndpointSlice]], service: HostService) -> str | None:
     """Renames the ports of a slice that nobody but people writes, where port by port it is clear which is meant."""
     cluster, s = found[0]
     ports = s.ports or ()
     if len(found) != 1 or s.labels.get(MANAGED_BY, "").endswith("k8s.io") or len(ports) != len(service.ports):
         return None
-    renamed = tuple(replace(p, name=own.name) for p, own in zip(ports, service.ports, strict=True))
-    changed = replace(s, ports=renamed)
-    if not case.heals([Change(cluster.name, EndpointSlice, s.namespace, s.name, changed)], branches):
-        return None
-    steps = ",".join(
-        f'{{"op":"add","path":"/ports/{i}/name","value":"{p.name}"}}' for i, p in enumerate(renamed) if p.name != (ports[i].name or "")
-    )
-    return f"kubectl -n {s.namespace} patch endpointslice {s.name} --type=json -p '[{steps}]'"
+    pairs = enumerate(zip(ports, service.ports, strict=True))
+    return case.patch(cluster.name, s, *((("ports", i, "name"), own.name) for i, (p, own) in pairs if own.name != (p.name or "")))

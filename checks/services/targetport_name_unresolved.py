@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
-from checks.mesh import Change
 from checks.names import nearest
-from checks.resources import EndpointSlice, Service, SlicePort
-from checks.services import by_service, container_ports, home, known, kubernetes, port_name, slices_command
+from checks.resources import Service
+from checks.services import by_service, home, known, kubernetes, port_name, slices_command
 from checks.subsets import percent
 from checks.when import failing
 
@@ -34,7 +31,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     if not branch.upstream.subset and any(e.port_name == name for e in known(case, branch, service)):
         return False
     pods = _pods(case, branch, service)
-    return bool(pods) and all(_wanted(c, service, name) not in {None, *container_ports(p)} for c, p in pods)
+    return bool(pods) and all(_wanted(c, service, name) not in {None, *p.declared} for c, p in pods)
 
 
 def _pods(case: Case, branch: Branch, service: HostService) -> list[tuple[Cluster, Pod]]:
@@ -70,7 +67,7 @@ def targetport_name_unresolved(case: Case) -> Iterator[Finding]:
         pods = _pods(case, first, service)
         cluster, pod = pods[0]
         wanted = _wanted(cluster, service, port_name(first)) or ""
-        declared = container_ports(pod)
+        declared = pod.declared
         own = cluster.get(Service, service.namespace, service.name)
         index = next((i for i, p in enumerate(own.spec.ports) if p.name == port_name(first)), 0) if own is not None else 0
         near = nearest(wanted, sorted(declared), 1)
@@ -94,20 +91,8 @@ def targetport_name_unresolved(case: Case) -> Iterator[Finding]:
 
 
 def _patch(case: Case, service: HostService, branches: Sequence[Branch], name: str) -> str | None:
-    """Takes a name that the containers declare; proved with the EndpointSlices that Kubernetes would then make."""
+    """Takes a name that the containers declare."""
     where = [c for c in case.mesh.clusters if c.get(Service, service.namespace, service.name) is not None]
     own = where[0].get(Service, service.namespace, service.name) if len(where) == 1 else None
-    wanted = port_name(branches[0])
-    number = next((container_ports(p).get(name, 0) for _, p in _pods(case, branches[0], service)), 0)
-    if own is None or not number:
-        return None
-    ports = tuple(replace(p, target_port=name) if p.name == wanted else p for p in own.spec.ports)
-    changes = [Change(where[0].name, Service, own.namespace, own.name, replace(own, spec=replace(own.spec, ports=ports)))]
-    for s in case.mesh.slices(where[0], service.namespace, service.name):
-        made = replace(s, ports=(*(s.ports or ()), SlicePort(wanted, number, "TCP")))
-        changes.append(Change(where[0].name, EndpointSlice, s.namespace, s.name, made))
-    if not case.heals(changes, branches):
-        return None
-    index = next(i for i, p in enumerate(own.spec.ports) if p.name == wanted)
-    change = f'[{{"op":"replace","path":"/spec/ports/{index}/targetPort","value":"{name}"}}]'
-    return f"kubectl -n {own.namespace} patch service {own.name} --type=json -p '{change}'"
+    index = next((i for i, p in enumerate(own.spec.ports) if p.name == port_name(branches[0])), None) if own is not None else None
+    return case.patch(where[0].name, own, (("spec", "ports", index, "targetPort"), name)) if index is not None else None

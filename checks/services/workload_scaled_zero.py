@@ -69,6 +69,10 @@ def workload_scaled_zero(case: Case) -> Iterator[Finding]:
             fix=f"Scale {workload.ref} up."
             if scalable
             else f"Let {workload.ref} run on some node: its nodeSelector, affinity and tolerations fit none.",
-            patch=f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1" if scalable else None,
-            commands=(f"kubectl -n {workload.namespace} get {kind} {workload.name}", endpoints_command(first.upstream)),
+            commands=(
+                # no patch: whether pods that nobody has seen yet become ready cannot be proved
+                *((f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1",) if scalable else ()),
+                f"kubectl -n {workload.namespace} get {kind} {workload.name}",
+                endpoints_command(first.upstream),
+            ),
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checks.case import short
 from checks.finding import Finding, check
+from checks.patches import AWAY
 from checks.resources import VirtualService
 from checks.routes import failing
 from checks.subsets import percent
@@ -58,7 +59,7 @@ def fault_injected_FI(case: Case) -> Iterator[Finding]:  # noqa: N802 - named li
             if case.asked(step.port) and (found := _injected(v, step)) is not None:
                 groups.setdefault((v.ups.istiod.cluster, *_place(case, v, step)), []).append(found)
     for (istiod, resource, path), group in groups.items():
-        yield _finding(case, case.mesh.cluster(istiod).name, resource, path, group, alone=len(groups) == 1)
+        yield _finding(case, case.mesh.cluster(istiod).name, resource, path, group)
 
 
 def _injected(view: View, step: Step) -> _Injected | None:
@@ -89,7 +90,7 @@ def _place(case: Case, view: View, step: Step) -> tuple[str, str]:
     return step.leaf or step.source or "", f"{step.path}.fault.abort"
 
 
-def _finding(case: Case, cluster: str, resource: str, path: str, group: list[_Injected], *, alone: bool) -> Finding:
+def _finding(case: Case, cluster: str, resource: str, path: str, group: list[_Injected]) -> Finding:
     worst = max(group, key=lambda i: i.share)
     share = round(worst.share, 6)
     namespace, _, name = resource.partition(" ")[2].partition("/")
@@ -97,10 +98,9 @@ def _finding(case: Case, cluster: str, resource: str, path: str, group: list[_In
     how = f"{percent(worst.part)} of the requests of a rule get {worst.status} from the caller's own proxy"
     fault = path.endswith(".fault.abort")
     rest = f"; with what routing loses of the rest {percent(share)} fail" if lost else ""
-    patch = None
-    if fault and alone and not case.failing():
-        at = f"/{path.replace('.', '/').replace('[', '/').replace(']', '')}"
-        patch = f'kubectl -n {namespace} patch virtualservice {name} --type=json -p \'[{{"op":"remove","path":"{at}"}}]\''
+    vs = case.mesh.cluster(cluster).get(VirtualService, namespace, name)
+    index = path.removeprefix("spec.http[").partition("]")[0]
+    patch = case.patch(cluster, vs, (("spec", "http", int(index), "fault", "abort"), AWAY)) if fault and index.isdigit() else None
     return case.finding(
         "fault-injected-FI",
         cluster=cluster,

@@ -5,13 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-from msgspec.structs import replace
-
 from checks import names
 from checks.case import Branch, Case, endpoints_command, short
-from checks.mesh import Change
-from checks.resources import DestinationRule, Resource, Subset, VirtualService
+from checks.patches import AWAY, Edit
+from checks.resources import DestinationRule, Resource, VirtualService
 from checks.upstream import Upstream, shares
 
 if TYPE_CHECKING:
@@ -131,7 +128,7 @@ def _pods_command(u: Upstream) -> Iterator[str]:
 
 
 def reweigh(case: Case, branches: Sequence[Branch]) -> str | None:
-    """A kubectl command that takes the weight off dead destinations, when it is proved to bring every failing share to 0."""
+    """The patch that takes the weight off dead destinations."""
     first = branches[0]
     kind, _, ref = first.resource.partition(" ")
     namespace, _, name = ref.partition("/")
@@ -148,28 +145,27 @@ def reweigh(case: Case, branches: Sequence[Branch]) -> str | None:
         return None
     parts = iter(_hundredths([w.weight for w in kept], total or 100))
     weights = [next(parts) if ok and w.weight else None for w, ok in zip(rule.route or (), alive, strict=True)]
-    if not _enough(branches, f"spec.http[{head}].route", [p is not None for p in weights]):
+    if not _enough(case, first.resource, f"spec.http[{head}].route", [p is not None for p in weights]):
         return None
     # weight by weight, so that what else a destination says (headers) stays; removals from the end, so that positions hold
-    at = f"/spec/http/{head}/route"
-    steps = [f'{{"op":"add","path":"{at}/{i}/weight","value":{p}}}' for i, p in enumerate(weights) if p is not None]
-    steps += [f'{{"op":"remove","path":"{at}/{i}"}}' for i, p in reversed(list(enumerate(weights))) if p is None]
-    return f"kubectl -n {namespace} patch virtualservice {name} --type=json -p '[{','.join(steps)}]'"
+    at = "spec", "http", int(head), "route"
+    edits: list[Edit] = [((*at, i, "weight"), p) for i, p in enumerate(weights) if p is not None]
+    edits += [((*at, i), AWAY) for i, p in reversed(list(enumerate(weights))) if p is None]
+    return case.patch(cluster.name, vs, *edits, sure=len(vs.spec.hosts or ()) == 1)
 
 
-def _enough(branches: Sequence[Branch], route: str, kept: Sequence[bool]) -> bool:
-    """Whether nothing of the host fails for these callers once a rule leads only to the destinations that are kept.
+def _enough(case: Case, resource: str, route: str, kept: Sequence[bool]) -> bool:
+    """Whether a rule that leads only to the destinations that are kept fails for no caller of the host.
 
     Fewer destinations of one rule change no other rule and no other cluster, so no mesh has to be built to see it.
     """
-    for view in {id(b.view): b.view for b in branches}.values():
-        for step, answer in zip(view.steps, view.routes, strict=True):
-            mine = step.action == "route" and (step.leaf or step.source) == branches[0].resource
-            same = mine and all(path.startswith(route) for _, _, path in step.targets)
-            healed = same and all(u.usable or not kept[_index(path)] for u, _, path in step.targets)
-            if step.abort or (answer.failing_share and not healed):
-                return False
-    return True
+    mine = [
+        s
+        for v in case.views
+        for s in v.steps
+        if s.action == "route" and (s.leaf or s.source) == resource and all(path.startswith(route) for _, _, path in s.targets)
+    ]
+    return all(u.usable or not kept[_index(path)] for s in mine for u, _, path in s.targets)
 
 
 def _index(path: str) -> int:
@@ -390,34 +386,14 @@ def missing(branches: Iterable[Branch]) -> list[str]:
     return sorted({b.upstream.subset for b in branches})
 
 
-def edit_rule(
-    case: Case, branches: Sequence[Branch], rule: DestinationRule, new: DestinationRule, operations: Sequence[dict[str, object]]
-) -> str | None:
-    """A kubectl command that changes a DestinationRule, when it is proved to bring every failing share to 0."""
-    cluster = case.cluster_of(branches[0])
-    if not case.heals([Change(cluster, DestinationRule, rule.namespace, rule.name, new)], branches):
-        return None
-    value = msgspec.json.encode(operations).decode()
-    return f"kubectl -n {rule.namespace} patch destinationrule {rule.name} --type=json -p '{value}'"
-
-
 def add_subsets(case: Case, branches: Sequence[Branch], rule: DestinationRule, definer: DestinationRule) -> str | None:
-    """A proved kubectl command that repeats in one DestinationRule the subsets of another that some destinations lead to."""
-    names_ = missing(branches)
-    added = tuple(Subset(s.name, s.labels) for s in definer.spec.subsets or () if s.name in names_)
-    new = replace(rule, spec=replace(rule.spec, subsets=(*(rule.spec.subsets or ()), *added)))
-    plain: list[object] = [{"name": s.name, "labels": s.labels or {}} for s in added]
-    if rule.spec.subsets:
-        operations: list[dict[str, object]] = [{"op": "add", "path": "/spec/subsets/-", "value": s} for s in plain]
-    else:
-        operations = [{"op": "add", "path": "/spec/subsets", "value": plain}]
-    return edit_rule(case, branches, rule, new, operations)
+    """The patch that repeats in one DestinationRule the subsets of another that some destinations lead to."""
+    wanted, have = missing(branches), rule.spec.subsets or ()
+    added = [{"name": s.name, "labels": s.labels or {}} for s in definer.spec.subsets or () if s.name in wanted]
+    edits = ((("spec", "subsets", len(have) + i), s) for i, s in enumerate(added))
+    return case.patch(case.cluster_of(branches[0]), rule, *edits)
 
 
 def export(case: Case, branches: Sequence[Branch], rule: DestinationRule, to: tuple[str, ...] | None) -> str | None:
-    """A proved kubectl command that sets a DestinationRule's exportTo, or takes it away."""
-    new = replace(rule, spec=replace(rule.spec, export_to=to))
-    operation: dict[str, object] = {"op": "remove", "path": "/spec/exportTo"}
-    if to is not None:
-        operation = {"op": "add", "path": "/spec/exportTo", "value": to}
-    return edit_rule(case, branches, rule, new, [operation])
+    """The patch that sets a DestinationRule's exportTo, or takes it away."""
+    return case.patch(case.cluster_of(branches[0]), rule, (("spec", "exportTo"), AWAY if to is None else list(to)))

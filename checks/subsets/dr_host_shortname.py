@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
-from checks.subsets import by_rule, control_planes, edit_rule, literal, lost, shown, unseen
+from checks.subsets import by_rule, control_planes, literal, lost, shown, unseen
 from checks.when import either, failing
 
 if TYPE_CHECKING:
@@ -80,8 +78,7 @@ def dr_host_shortname(case: Case) -> Iterator[Finding]:
 
 
 def _in_full(case: Case, branches: Sequence[Branch], rule: DestinationRule, host: str) -> str | None:
-    new = replace(rule, spec=replace(rule.spec, host=host))
-    return edit_rule(case, branches, rule, new, [{"op": "replace", "path": "/spec/host", "value": host}]) if branches else None
+    return case.patch(case.cluster_of(branches[0]), rule, (("spec", "host"), host)) if branches else None
 
 
 def _elsewhere(branches: Sequence[Branch], rule: DestinationRule) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.registry import CLUSTER, NETWORK, NODE, REGION, SUBZONE, ZONE
 from checks.resources import DestinationRule, Node, VirtualService
-from checks.subsets import carriers, definition, edit_rule, labels, nobody, percent, proof, shown, wanted_labels, words
+from checks.subsets import carriers, definition, labels, nobody, percent, proof, shown, wanted_labels, words
 from checks.when import failing
 
 if TYPE_CHECKING:
@@ -52,8 +50,6 @@ def subset_by_topology_label(case: Case) -> Iterator[Finding]:
         real = {k: sorted({e.labels[k] for e in _endpoints(case, first) if k in e.labels}) for k in wrong}
         rule, index = definition(u)
         right = {k: (real[k][0] if k in real and len(real[k]) == 1 else v) for k, v in wanted_labels(u).items()}
-        subsets = tuple(replace(s, labels=right) if i == index else s for i, s in enumerate(rule.spec.subsets or ()))
-        new = replace(rule, spec=replace(rule.spec, subsets=subsets))
         known = " and ".join(f"{k} is {' or '.join(v)}" if v else f"no endpoint has {k}" for k, v in real.items())
         yield case.finding(
             "subset-by-topology-label",
@@ -70,7 +66,7 @@ def subset_by_topology_label(case: Case) -> Iterator[Finding]:
             fix=f"Write {words({k: v for k, v in right.items() if k in wrong})} in subset {u.subset} of {rule.ref}."
             if right != wanted_labels(u)
             else f"Use a value that endpoints of {short(u.host)} carry in place of {labels(u)}.",
-            patch=edit_rule(case, branches, rule, new, [{"op": "replace", "path": f"/spec/subsets/{index}/labels", "value": right}]),
+            patch=case.patch(case.cluster_of(first), rule, (("spec", "subsets", index, "labels"), right)),
             commands=(endpoints_command(u), "kubectl get nodes --show-labels"),
         )
     shown(case, VirtualService, DestinationRule)

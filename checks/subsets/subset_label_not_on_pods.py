@@ -6,14 +6,10 @@ import re
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-from msgspec.structs import replace
-
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
-from checks.mesh import Change
 from checks.resources import Deployment, DestinationRule, Pod, VirtualService
-from checks.subsets import definition, edit_rule, labels, nobody, percent, proof, shown, wanted_labels, words
+from checks.subsets import definition, labels, nobody, percent, proof, shown, wanted_labels, words
 from checks.when import failing
 
 if TYPE_CHECKING:
@@ -87,22 +83,11 @@ def _template(case: Case, branches: Sequence[Branch], workloads: Sequence[tuple[
 
 
 def _label(case: Case, branches: Sequence[Branch], workloads: Sequence[tuple[Cluster, Workload]]) -> str | None:
-    """The command that labels a pod template, when it is proved, with its pods labelled, to bring every failing share to 0."""
-    wanted = dict(wanted_labels(branches[0].upstream))
-    service = branches[0].upstream.service
+    """The patch that labels a pod template."""
     cluster, workload = workloads[0]
-    if service is None or len(workloads) > 1:
-        return None
-    changes = [
-        Change(cluster.name, Pod, p.namespace, p.name, replace(p, metadata=replace(p.metadata, labels={**p.labels, **wanted})))
-        for c, p in case.pods(service)
-        if c is cluster and case.mesh.workload(c, p) == workload.ref.replace(f"{workload.namespace}/", "")
-    ]
-    if not changes or not case.heals(changes, branches):
-        return None
-    whole = {**(workload.spec.template.metadata.labels or {}), **wanted}
-    value = msgspec.json.encode([{"op": "replace", "path": "/spec/template/metadata/labels", "value": whole}]).decode()
-    return f"kubectl -n {workload.namespace} patch {workload.ref.partition(' ')[0].lower()} {workload.name} --type=json -p '{value}'"
+    wanted = wanted_labels(branches[0].upstream)
+    edits = ((("spec", "template", "metadata", "labels", k), v) for k, v in wanted.items())
+    return case.patch(cluster.name, workload, *edits) if len(workloads) == 1 else None
 
 
 def _spelling(case: Case, branches: Sequence[Branch]) -> Finding:
@@ -110,8 +95,6 @@ def _spelling(case: Case, branches: Sequence[Branch]) -> Finding:
     u, share = first.upstream, case.share(branches)
     slips, right = _respelt(case, first) or ([], {})
     rule, index = definition(u)
-    subsets = tuple(replace(s, labels=right) if i == index else s for i, s in enumerate(rule.spec.subsets or ()))
-    new = replace(rule, spec=replace(rule.spec, subsets=subsets))
     said = " and ".join(f"{s.found} where the rule wants {s.wanted}" for s in slips)
     return case.finding(
         "subset-label-not-on-pods",
@@ -125,7 +108,7 @@ def _spelling(case: Case, branches: Sequence[Branch]) -> Finding:
         viewpoints=case.viewpoints(branches),
         evidence=tuple(proof(case, first)),
         fix=f"Write the labels of subset {u.subset} in {rule.ref} as {words(right)}, or label the pods with {labels(u)}.",
-        patch=edit_rule(case, branches, rule, new, [{"op": "replace", "path": f"/spec/subsets/{index}/labels", "value": right}]),
+        patch=case.patch(case.cluster_of(first), rule, (("spec", "subsets", index, "labels"), right)),
         commands=(f"kubectl -n {u.service.namespace if u.service else ''} get pods --show-labels", endpoints_command(u)),
     )
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec.structs import replace
-
 from checks.istiod import Scope
-from checks.mesh import Change
 from checks.resources import ConfigMap, Service, ServiceEntry, Sidecar
-from checks.routes import answer, steps, upstreams
+from checks.routes import upstreams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod
     from checks.mesh import Cluster
     from checks.registry import HostService
-    from checks.resources import Resource
     from checks.viewpoints import Class
 
 EXPORT = "networking.istio.io/exportTo"
@@ -143,37 +139,14 @@ def at(case: Case, istiod: Istiod, service: HostService) -> Cluster:
     return case.mesh.cluster(service.sources[0][0] if service.kubernetes else istiod.cluster)
 
 
-def sees(case: Case, cluster: Cluster, new: Resource, group: Iterable[Hidden]) -> bool:
-    """Whether these callers would hold the host, and nothing of it would fail, once an object is changed into a new one."""
-    after = case.mesh.imagine([Change(cluster.name, type(new), new.namespace, new.name, new)])
-    for h in group:
-        ups = upstreams(after, h.callers.proxy)
-        found = list(steps(ups, [case.host]))
-        case.also |= ups.read
-        if not found or any(answer(h.viewpoints[0], s).failing_share for s in found):
-            return False
-    return True
-
-
-def exporting(
-    case: Case, istiod: Istiod, service: HostService, viewpoints: Iterable[Viewpoint]
-) -> tuple[Cluster, Resource, list[dict[str, object]]] | None:
-    """The object of a service exported to some callers as well: its cluster, the object, and the change of it."""
+def exporting(case: Case, istiod: Istiod, service: HostService, viewpoints: Iterable[Viewpoint]) -> str | None:
+    """The patch that exports a service to some callers as well."""
     cluster = at(case, istiod, service)
     _, _, name = service.sources[0][1].rpartition("/")
     to = [*sorted(service.export_to), *dict.fromkeys(v.namespace for v in viewpoints)]
     if service.kubernetes:
-        known = cluster.get(Service, service.namespace, name)
-        if known is None:
-            return None
-        value = ",".join(to)
-        new = replace(known, metadata=replace(known.metadata, annotations={**known.annotations, EXPORT: value}))
-        return cluster, new, [{"op": "replace", "path": f"/metadata/annotations/{EXPORT.replace('/', '~1')}", "value": value}]
-    entry = cluster.get(ServiceEntry, service.namespace, name)
-    if entry is None:
-        return None
-    changed = replace(entry, spec=replace(entry.spec, export_to=tuple(to)))
-    return cluster, changed, [{"op": "replace", "path": "/spec/exportTo", "value": to}]
+        return case.patch(cluster.name, cluster.get(Service, service.namespace, name), (("metadata", "annotations", EXPORT), ",".join(to)))
+    return case.patch(cluster.name, cluster.get(ServiceEntry, service.namespace, name), (("spec", "exportTo"), to))
 
 
 def mesh_config(case: Case, istiod: Istiod) -> tuple[Cluster, str]:

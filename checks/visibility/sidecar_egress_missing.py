@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks.case import short
-from checks.entries import command
 from checks.finding import Finding, check
-from checks.visibility import Hidden, effect, hidden, sees, spaces
+from checks.visibility import Hidden, effect, hidden, spaces
 from checks.when import missed
 
 if TYPE_CHECKING:
@@ -60,14 +57,9 @@ def sidecar_egress_missing(case: Case) -> Iterator[Finding]:
 
 
 def _importing(case: Case, sidecar: Sidecar, line: str, group: list[Hidden]) -> str | None:
-    """The command that adds a line to the first listener for every port, when these callers then see the host."""
+    """A line added to the first listener for every port."""
     egress = sidecar.spec.egress or ()
     place = next((i for i, e in enumerate(egress) if e.port is None and e.hosts), None)
     if place is None:
         return None
-    hosts = egress[place].hosts or ()
-    changed = replace(egress[place], hosts=(*hosts, line))
-    new = replace(sidecar, spec=replace(sidecar.spec, egress=(*egress[:place], changed, *egress[place + 1 :])))
-    if not sees(case, case.mesh.cluster(group[0].istiod.cluster), new, group):
-        return None
-    return command(new, [{"op": "add", "path": f"/spec/egress/{place}/hosts/{len(hosts)}", "value": line}])
+    return case.patch(group[0].istiod.cluster, sidecar, (("spec", "egress", place, "hosts", len(egress[place].hosts or ())), line))

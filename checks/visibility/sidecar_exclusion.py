@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from checks import names
 from checks.case import short
-from checks.entries import command
 from checks.finding import Finding, check
-from checks.visibility import Hidden, effect, hidden, sees, spaces
+from checks.patches import AWAY
+from checks.visibility import Hidden, effect, hidden, spaces
 from checks.when import missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.patches import Edit
     from checks.resources import Sidecar
 
 
@@ -58,14 +57,9 @@ def sidecar_exclusion(case: Case) -> Iterator[Finding]:
 
 
 def _without(case: Case, sidecar: Sidecar, group: list[Hidden]) -> str | None:
-    """The command that removes the exclusions of the host, when these callers then see it."""
-    egress, operations = list(sidecar.spec.egress or ()), []
-    for i, e in enumerate(egress):
-        hosts = e.hosts or ()
-        out = [j for j, h in enumerate(hosts) if h.startswith("~") and names.subset_of(case.host, h.rpartition("/")[2])]
-        operations += [{"op": "remove", "path": f"/spec/egress/{i}/hosts/{j}"} for j in reversed(out)]
-        egress[i] = replace(e, hosts=tuple(h for j, h in enumerate(hosts) if j not in out))
-    new = replace(sidecar, spec=replace(sidecar.spec, egress=tuple(egress)))
-    if not operations or not sees(case, case.mesh.cluster(group[0].istiod.cluster), new, group):
-        return None
-    return command(new, operations)
+    """The exclusions of the host taken away."""
+    edits: list[Edit] = []
+    for i, e in enumerate(sidecar.spec.egress or ()):
+        out = [j for j, h in enumerate(e.hosts or ()) if h.startswith("~") and names.subset_of(case.host, h.rpartition("/")[2])]
+        edits += [(("spec", "egress", i, "hosts", j), AWAY) for j in reversed(out)]
+    return case.patch(group[0].istiod.cluster, sidecar, *edits)

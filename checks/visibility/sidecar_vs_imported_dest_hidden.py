@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import short
-from checks.entries import patch, together
+from checks.entries import together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
 from checks.visibility import at, by_export, export_path, exported_to, exporting, foreign, spaces, unexported
@@ -39,7 +39,6 @@ def sidecar_vs_imported_dest_hidden(case: Case) -> Iterator[Finding]:
         first = branches[0]
         service = unexported(first)[0]
         share, viewpoints = case.share(branches), case.viewpoints(branches)
-        exported = exporting(case, first.view.ups.istiod, service, viewpoints)
         yield case.finding(
             "sidecar-vs-imported-dest-hidden",
             cluster=at(case, first.view.ups.istiod, service).name,
@@ -53,7 +52,7 @@ def sidecar_vs_imported_dest_hidden(case: Case) -> Iterator[Finding]:
             viewpoints=viewpoints,
             evidence=(exported_to(service), f"{first.resource} leads there ({first.path}) and is exported to them"),
             fix=f"Export {service.sources[0][1]} to {spaces(viewpoints)}, or keep {first.resource} from them by its exportTo.",
-            patch=patch(case, *exported, branches) if exported else None,
+            patch=exporting(case, first.view.ups.istiod, service, viewpoints),
             commands=(
                 f"istioctl proxy-config routes <pod>.{viewpoints[0].namespace}",
                 f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {first.upstream.host}",

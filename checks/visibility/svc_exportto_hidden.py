@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import short
-from checks.entries import command, patch, together
+from checks.entries import together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
-from checks.visibility import at, by_export, effect, export_path, exported_to, exporting, foreign, hidden, sees, spaces, unexported
+from checks.visibility import at, by_export, effect, export_path, exported_to, exporting, foreign, hidden, spaces, unexported
 from checks.when import either, failing, missed
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
         service = unexported(first)[0]
         told.add(service.sources[0][1])
         share, viewpoints = case.share(branches), case.viewpoints(branches)
-        exported = exporting(case, first.view.ups.istiod, service, viewpoints)
         yield case.finding(
             "svc-exportto-hidden",
             cluster=at(case, first.view.ups.istiod, service).name,
@@ -57,7 +56,7 @@ def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
             viewpoints=viewpoints,
             evidence=(exported_to(service), f"{_leads(first)} {short(first.upstream.host)}{f' ({first.path})' if first.path else ''}"),
             fix=f"Add {', '.join(dict.fromkeys(v.namespace for v in viewpoints))} to exportTo of {service.sources[0][1]}.",
-            patch=patch(case, *exported, branches) if exported else None,
+            patch=exporting(case, first.view.ups.istiod, service, viewpoints),
             commands=(f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {first.upstream.host}",),
         )
     for group in hidden(case, "svc-exportto-hidden"):
@@ -66,7 +65,6 @@ def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
         if service.sources[0][1] in told:
             continue
         viewpoints = tuple(v for h in group for v in h.viewpoints)
-        exported = exporting(case, one.istiod, service, viewpoints)
         yield case.finding(
             "svc-exportto-hidden",
             cluster=at(case, one.istiod, service).name,
@@ -77,7 +75,7 @@ def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
             viewpoints=viewpoints,
             evidence=(exported_to(service), *dict.fromkeys(a for h in group for a in h.asks)),
             fix=f"Add {', '.join(dict.fromkeys(v.namespace for v in viewpoints))} to exportTo of {service.sources[0][1]}.",
-            patch=command(*exported[1:]) if exported and sees(case, exported[0], exported[1], group) else None,
+            patch=exporting(case, one.istiod, service, viewpoints),
             commands=(f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {case.host}",),
         )
 

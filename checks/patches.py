@@ -1,0 +1,107 @@
+"""A change of one object as a person would make it: the kubectl command, and the object after it, both made of one list of edits.
+
+RFC 6902 (JSON Patch) and 6901 (JSON Pointer). Only fields that are read are ever written, so what else an object says stays.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from copy import deepcopy
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from checks.resources import KIND_OF, Resource, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from checks.mesh import Change
+
+_R = TypeVar("_R", bound=Resource)
+
+
+class Away(Enum):
+    """The value of a field that is taken away."""
+
+    AWAY = "away"
+
+
+AWAY = Away.AWAY
+
+
+class Moved(NamedTuple):
+    """The value of a list's place that another item of the list is moved to; `origin` is where it stands."""
+
+    origin: int
+
+
+Edit = tuple[tuple[str | int, ...], Any]
+"""A field, as the words that lead to it, and its new value: anything JSON has, AWAY or Moved. In a list one past the end appends."""
+
+
+class Proposal(NamedTuple):
+    """What a patch would change, before anybody has proved that it helps. `sure`: the check has proved it, for every caller."""
+
+    change: Change
+    sure: bool = False
+
+
+def edited(old: _R, edits: Iterable[Edit]) -> tuple[_R, list[dict[str, Any]]]:
+    """An object after some edits, and these as JSON Patch operations that hold one after the other."""
+    plain = msgspec.json.decode(msgspec.json.encode(old))
+    operations = [o for path, value in edits for o in _edit(plain, path, value)]
+    return decode(KIND_OF[type(old)], msgspec.json.encode(plain)), operations  # type: ignore[return-value] # the kind of `old`
+
+
+def _edit(plain: Any, path: tuple[str | int, ...], value: Any) -> Iterable[dict[str, Any]]:
+    place: Any = plain
+    for depth, word in enumerate(path[:-1]):
+        inner = place[int(word)] if isinstance(place, list) else place.get(word)
+        if not inner:  # perhaps it is not there at all, and an operation makes one member only
+            for outer in reversed(path[depth + 1 :]):
+                value = AWAY if value is AWAY else [value] if isinstance(outer, int) else {outer: value}
+            path = path[: depth + 1]
+            break
+        place = inner
+    key: Any = path[-1]
+    at = pointer(path)
+    if isinstance(value, Moved):
+        place.insert(key, place.pop(value.origin))
+        return [{"op": "move", "from": pointer((*path[:-1], value.origin)), "path": at}]
+    there = key < len(place) if isinstance(place, list) else bool(place.get(key))
+    if value is AWAY:
+        if there:
+            del place[key]
+        return [{"op": "remove", "path": at}] if there else []
+    if isinstance(place, list) and not there:
+        place.append(value)
+    else:
+        place[key] = value
+    # `add` sets a member that is there as well as one that is not: which of the two it is cannot be told from a default
+    return [{"op": "replace" if there and isinstance(place, list) else "add", "path": at, "value": deepcopy(value)}]
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    """The words that lead to a field as a JSON Pointer."""
+    return "".join(f"/{str(word).replace('~', '~0').replace('/', '~1')}" for word in path)
+
+
+_DOUBLED = {kind for kind, times in Counter(k.kind for k in KIND_OF.values()).items() if times > 1}
+
+
+def resource(kind: type[Resource]) -> str:
+    """A kind as kubectl understands it without doubt: with its group where two of them have a kind of that name."""
+    found = KIND_OF[kind]
+    return f"{found.kind}.{found.group}".lower() if found.kind in _DOUBLED else found.kind.lower()
+
+
+def command(old: Resource, operations: Iterable[dict[str, Any]], context: str = "") -> str:
+    """The kubectl command of some operations, in a POSIX shell's words; `context` where it is not the only cluster."""
+    said = msgspec.json.encode(list(operations)).decode()
+    where = ["-n", old.namespace] if KIND_OF[type(old)].namespaced else []
+    words = ["kubectl", *where, "patch", resource(type(old)), old.name, "--type=json", "-p"]
+    last = ["--context", context] if context else []
+    return " ".join([*map(shlex.quote, words), f"'{said}'" if "'" not in said else shlex.quote(said), *map(shlex.quote, last)])

@@ -1,0 +1,129 @@
+"""Which hosts a change of configuration can mean anything to: what is looked at again to see that a patch breaks nothing else.
+
+More hosts than needed cost time, one too few a promise: the suite holds every answer against a sweep of everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks import names
+from checks.binding import gates
+from checks.legs import leads_out
+from checks.resources import (
+    APIRoute,
+    AuthorizationPolicy,
+    BackendTLSPolicy,
+    DestinationRule,
+    EndpointSlice,
+    Gateway,
+    PeerAuthentication,
+    Pod,
+    ReferenceGrant,
+    Resource,
+    Service,
+    ServiceEntry,
+    Sidecar,
+    VirtualService,
+    Workload,
+)
+from checks.viewpoints import callers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from checks.istiod import Istiod
+    from checks.mesh import Change, Mesh
+
+
+def reach(before: Mesh, after: Mesh, changes: Iterable[Change], everything: Callable[[Mesh], Iterable[str]]) -> set[str]:
+    """The hosts that some changes between two meshes can reach; `everything` where callers themselves change, or the kind means everybody."""
+    planes = list(dict.fromkeys(m.istiod(c.name) for m in (before, after) for c in m.clusters))
+    near: set[str] = set()
+    for c in changes:
+        for o in (before.cluster(c.cluster).get(c.kind, c.namespace, c.name), c.new):
+            if o is not None:
+                found = _of(o, planes, before, after)
+                if found is None:
+                    return {*everything(before), *everything(after)}
+                near.update(h.lower() for h in found)
+    if callers(before) != callers(after):
+        return {*everything(before), *everything(after)}
+    wild = [h for h in near if names.is_wildcard(h)]
+    known = {*everything(before), *everything(after)}
+    near.update(h for h in known if any(names.matches(w, h) for w in wild))
+    for _ in range(2):  # a rule, and one that leads to its gateway
+        near.update(h for i in planes for n in tuple(near) for h in i.leading(n))
+    return near & known
+
+
+def outward(mesh: Mesh) -> set[str]:
+    """The hosts whose calls may go on into another mesh."""
+    if not leads_out(mesh):
+        return set()
+    entries = {h.lower() for c in mesh.clusters for e in c.all(ServiceEntry) for h in e.spec.hosts or ()}
+    planes = dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters)
+    return entries | {h for i in planes for e in entries for h in i.leading(e)}
+
+
+def _of(o: Resource, planes: list[Istiod], before: Mesh, after: Mesh) -> Iterable[str] | None:
+    """The hosts that an object says something about; None: everybody's."""
+    match o:
+        case VirtualService() | APIRoute():
+            return _ruled(o, planes, (before, after))
+        case DestinationRule():
+            return [names.fqdn(o.spec.host, o.namespace)]
+        case Service():
+            return _listening({names.service_host(o.name, o.namespace)}, planes)
+        case ServiceEntry():
+            return _listening(set(o.spec.hosts or ()), planes)
+        case EndpointSlice():
+            return [names.service_host(o.service, o.namespace)]
+        case Pod() | Workload():
+            return {s.hostname for i in planes for s in i.services if s.namespace == o.namespace}
+        case Gateway() | ReferenceGrant() | BackendTLSPolicy():
+            return {h for i in planes for r in i.rulesets if r.gateways != ("mesh",) for h in (*r.hosts, *r.destinations())}
+        case PeerAuthentication() | AuthorizationPolicy():
+            roots = {i.config.root_namespace for i in planes}
+            return {s.hostname for i in planes for s in i.services if s.namespace == o.namespace or o.namespace in roots}
+        case Sidecar():
+            return _scoped(o, planes, before, after)
+    return None
+
+
+def _ruled(o: Resource, planes: list[Istiod], meshes: tuple[Mesh, ...]) -> set[str]:
+    """The hosts of the rules that an object holds or is a delegate of, and where they lead; of a gateway's, also who is led to that gateway."""
+    out: set[str] = set()
+    for r in (r for i in planes for r in i.rulesets):
+        if r.ref == o.ref or any(rule.leaf == o.ref for rule in r.http):
+            out.update((*r.hosts, *r.destinations()))
+            if r.gateways != ("mesh",):
+                out.update(p.service for m in meshes for gate in gates(m) for p in gate.ports)
+    if isinstance(o, VirtualService):
+        out.update(names.fqdn(h, o.namespace) for h in o.spec.hosts or ())
+    return out
+
+
+def _listening(hosts: set[str], planes: list[Istiod]) -> set[str]:
+    """Some hosts, those that share a TCP listener's port with them, and those whose name is theirs in another way."""
+    services = [s for i in planes for s in i.services]
+    ports = {p.number for s in services if s.hostname in hosts for p in s.ports if not p.http}
+    out = hosts | {s.hostname for s in services if any(p.number in ports and not p.http for p in s.ports)}
+    return out | {s.hostname for s in services if s.external_name in hosts or any(h in s.aliases for h in hosts)}
+
+
+def _scoped(o: Sidecar, planes: list[Istiod], before: Mesh, after: Mesh) -> set[str]:
+    """The hosts that callers of a Sidecar see on one side only, or by other rules."""
+    out: set[str] = set()
+    roots = {i.config.root_namespace for i in planes}
+    for a, b in zip(callers(before), callers(after), strict=False):
+        if a.viewpoint.namespace != o.namespace and o.namespace not in roots:
+            continue
+        seen = [(m.istiod(m.cluster(c.proxy.cluster).name, c.proxy.revision).scope(c.proxy)) for m, c in ((before, a), (after, b))]
+        was, now = ({h: (s.namespace, s.ports) for h, s in scope.services.items()} for scope in seen)
+        out.update(h for h in was.keys() | now.keys() if was.get(h) != now.get(h))
+        rules = [{r.ref for listener in scope.listeners for r in listener.rulesets} for scope in seen]
+        out.update(h for i in planes for r in i.rulesets if r.ref in rules[0] ^ rules[1] for h in (*r.hosts, *r.destinations()))
+        if seen[0].allow_any != seen[1].allow_any:
+            out.update(s.hostname for i in planes for s in i.services)
+    return out
