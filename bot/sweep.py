@@ -449,7 +449,7 @@ def _is_live(cluster: Cluster) -> bool:
 
 
 def _found(meshes: Mapping[str, Mesh], sweeps: Mapping[str, Sweep]) -> dict[str, _Found]:
-    """What fails now, by the identity of its alert; of several findings with one identity the worst, with what the others say as evidence."""
+    """What fails now, by the identity of its alert; several findings with one identity are one, of the worst, with what the others say as evidence."""
     groups: dict[str, list[_Found]] = {}
     for name, swept in sweeps.items():
         for finding in swept.findings:
@@ -460,9 +460,19 @@ def _found(meshes: Mapping[str, Mesh], sweeps: Mapping[str, Sweep]) -> dict[str,
 
 
 def _worst(group: list[_Found]) -> _Found:
+    """One finding for all of an alert: of one rule the shares add up, for the caller that loses most."""
     first, *rest = sorted(group, key=lambda f: (-f.finding.failing_share, f.finding.path))
+    if not rest:
+        return first
+    share = first.finding.failing_share
+    if first.rule:
+        lost = (sum(f.finding.failing_share for f in group if v in f.finding.viewpoints) for f in group for v in f.finding.viewpoints)
+        share = min(1.0, round(max(lost, default=share), 6))
     others = tuple(f.finding.message for f in rest if f.finding.message != first.finding.message)
-    return _Found(replace(first.finding, evidence=(*first.finding.evidence, *others)), first.rule)
+    viewpoints = tuple(dict.fromkeys(v for f in (first, *rest) for v in f.finding.viewpoints))
+    return _Found(
+        replace(first.finding, failing_share=share, viewpoints=viewpoints, evidence=(*first.finding.evidence, *others)), first.rule
+    )
 
 
 def _felt(finding: Finding) -> set[str]:

@@ -175,15 +175,28 @@ def hosts(mesh: Mesh) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _hosts(istiod: Istiod) -> list[str]:
-    found: dict[str, None] = dict.fromkeys((*(s.hostname for s in istiod.services), *istiod.undiscovered))
+def swept(mesh: Mesh) -> tuple[str, ...]:
+    """The hosts that a sweep looks at: all but those that are nothing but led to, whose faults are those of the hosts that lead there."""
+    found: dict[str, bool] = {}
+    for istiod in _istiods(mesh):
+        for host, alone in istiod.once("hosts", lambda i=istiod: _hosts(i)).items():  # type: ignore[misc]
+            found[host] = found.get(host, False) or alone
+    return tuple(h for h, alone in found.items() if alone)
+
+
+def _hosts(istiod: Istiod) -> dict[str, bool]:
+    """The hosts that a control plane knows of, and whether they are looked at for themselves; what only `*` leads to is."""
+    found = dict.fromkeys((*(s.hostname for s in istiod.services), *istiod.undiscovered), True)
     for r in istiod.rulesets:
-        found.update({h.lower(): None for h in r.hosts if h != "*"})
-        found.update({t: None for t in r.destinations() if t})
+        found.update({h.lower(): True for h in r.hosts if h != "*"})
+    for r in istiod.rulesets:
+        for to in r.destinations():
+            if to:
+                found.setdefault(to, not set(istiod.leading(to)) - {"*"})
     for kind in (APIHTTPRoute, APIGRPCRoute, APITLSRoute):  # those that no gateway accepts as well
         for route in istiod.all(kind):
-            found.update({h.lower(): None for h in cast("APIRoute", route).spec.hostnames or ()})
-    return list(found)
+            found.update({h.lower(): True for h in cast("APIRoute", route).spec.hostnames or ()})
+    return found
 
 
 def _istiods(mesh: Mesh) -> list[Istiod]:
@@ -592,7 +605,7 @@ def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
     same = ground is not None and ground.callers == around and ground.doors == doors
     stale = _touched(ground.mesh, mesh) if ground is not None and same else None
-    known = hosts(mesh) if ground is None or stale is None else ground.by_host
+    known = swept(mesh) if ground is None or stale is None else ground.by_host
     thoroughly = len(known) <= _LARGE
     if ground is None or stale is None:
         through: dict[object, set[str]] = {}

@@ -160,6 +160,18 @@ def test_one_cause_in_one_object_about_one_host_is_one_finding(name: str) -> Non
     assert len(said) == len(set(said))
 
 
+def test_a_host_that_is_only_led_to_is_told_of_under_its_leader_and_answered_when_asked() -> None:
+    (one,) = meshes("vs-dest-host-unknown")
+    led_to = set(diagnosis.hosts(one)) - set(diagnosis.swept(one))
+    assert led_to
+    assert {f.host for f in diagnosis.sweep(one).findings} == {diagnosed("vs-dest-host-unknown").host}
+    for host in led_to:
+        found = diagnosis.diagnose(host, one)
+        assert [(f.cause, f.resource) for f in found.findings] == [
+            (f.cause, f.resource) for f in diagnosed("vs-dest-host-unknown").findings
+        ]
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_sweep_finds_what_the_question_about_the_host_finds(name: str) -> None:
     wanted = diagnosed(name)

@@ -102,6 +102,16 @@ async def test_what_fails_becomes_one_alert_with_its_message_picture_and_thread(
     assert work.draft.picture.svg.startswith("<svg")
 
 
+async def test_two_empty_subsets_of_one_rule_are_one_alert_with_the_share_of_both(store: Store):
+    scenario = Path(__file__).parent / "scenarios" / "subset-empty-two-of-three"
+    await Sweeper(World(manifests.read(str(scenario / "east.yaml"), "east", mesh="east", read_at=time.time())), store, alerts()).look()
+    alert = await the_alert(store)
+    assert alert is not None
+    assert len(await store.alerts()) == 1
+    assert alert.finding.failing_share == pytest.approx(0.5)
+    assert [e for e in alert.finding.evidence if "requests of a rule" in e or "% of" in e], "what the second destination loses is told"
+
+
 async def test_looking_again_at_the_same_changes_nothing_in_the_store(store: Store, redis_url: str):
     sweeper = Sweeper(World(BROKEN), store, alerts())
     await sweeper.look()
