@@ -17,13 +17,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from checks.finding import Finding
+from checks.finding import Finding, Severity
 
 if TYPE_CHECKING:
     from checks.resources import Resource
 
 REOPEN_S = 900.0  # a resolved alert that comes back within this time speaks through its old message, later through a new one
 FLAP_S, FLAP_FIRINGS = 600.0, 3  # an alert that fired so often within so long is flapping, until it is of one mind for as long
+OUTAGE = "cluster-unreadable"
+"""What stands where a finding has its cause when a whole cluster cannot be read: no check says it, and no code is promised for it."""
 _RULE = re.compile(r"spec\.(http|tls|tcp|rules)\[(\d+)\]")
 _NAMED, _SERVICE = re.compile(r"^\S+ ([^/\s]+)/\S+$"), re.compile(r"^[^.]+\.([^.]+)\.svc(?:\.|$)")
 
@@ -181,6 +183,22 @@ def namespaces(finding: Finding) -> set[str]:
     """The namespaces that a finding is about: its object's and its host's."""
     named, service = _NAMED.match(finding.resource), _SERVICE.match(finding.host)
     return {n for n in (named and named[1], service and service[1]) if n}
+
+
+def outage(cluster: str, reason: str) -> Finding:
+    """That a cluster cannot be read, in the form of a finding: nothing is known to fail, and nothing is known not to."""
+    return Finding(
+        cause=OUTAGE,
+        code="",
+        severity=Severity.ERROR,
+        cluster=cluster,
+        resource=f"Cluster {cluster}",
+        path="",
+        host="",
+        viewpoints=(),
+        failing_share=0.0,
+        message=reason,
+    )
 
 
 def identity(finding: Finding, rule: str) -> str:

@@ -19,7 +19,24 @@ from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from bot import alerts, tell
-from bot.alerts import Ack, Acked, Alert, Event, Gone, Hushed, Lapsed, Reason, Seen, Silence, State, Unacked, Unseen, namespaces
+from bot.alerts import (
+    OUTAGE,
+    Ack,
+    Acked,
+    Alert,
+    Event,
+    Gone,
+    Hushed,
+    Lapsed,
+    Reason,
+    Seen,
+    Silence,
+    State,
+    Unacked,
+    Unseen,
+    namespaces,
+    outage,
+)
 from bot.health import Pulse
 from bot.routing import channel, resource_of
 from bot.tell import Moved
@@ -215,7 +232,8 @@ class Sweeper:
         self._recent += batch
         meshes, sweeps = await self._look()
         self._read |= {c.name for m in meshes.values() for c in m.clusters if _is_live(c)}
-        seen = _Seen(now, meshes, _found(meshes, sweeps), tuple(k for s in sweeps.values() for k in s.skipped), batch)
+        found = _found(meshes, sweeps) | self._outages(meshes, now)
+        seen = _Seen(now, meshes, found, tuple(k for s in sweeps.values() for k in s.skipped), batch)
         known = await self._known(seen.found)
         before = await self._store.silences() if self._silences is None else self._silences
         self._alerts = self._silences = None  # until every commit is answered, only the store knows what is so
@@ -245,7 +263,8 @@ class Sweeper:
             for key in sorted(known.keys() | seen.found.keys()):
                 found = seen.found.get(key)
                 scope = self._scope(found.finding, seen) if found is not None else ()
-                joins = next((speaking[scope[:n]] for n in range(4, 0, -1) if scope[:n] in speaking), "") if found is not None else ""
+                alone = found is None or found.finding.cause == OUTAGE
+                joins = "" if alone else next((speaking[scope[:n]] for n in range(4, 0, -1) if scope[:n] in speaking), "")
                 step = self._steps(known.get(key), found, joins, seen, deeds, silences)
                 if step is None:
                     continue
@@ -254,7 +273,8 @@ class Sweeper:
                 if after is not None and after.told and any(reason is Reason.FIRED for reason, _ in step.happened):
                     if after.message not in speaking.values():
                         new.add(after.message)
-                    speaking.setdefault(scope[:width], after.message)
+                    if after.finding.cause != OUTAGE:
+                        speaking.setdefault(scope[:width], after.message)
             if len(new) <= _STORM:
                 break
         return moved
@@ -264,7 +284,7 @@ class Sweeper:
         out: dict[tuple[str, ...], str] = {}
         members: dict[str, list[Alert]] = {}
         for alert in known.values():
-            if alert.state is State.FIRING and alert.told:
+            if alert.state is State.FIRING and alert.told and alert.finding.cause != OUTAGE:
                 members.setdefault(alert.message, []).append(alert)
         for message, group in sorted(members.items()):
             scopes = [self._scope(a.finding, seen) for a in group]
@@ -326,14 +346,23 @@ class Sweeper:
                 for reason, _ in step.happened:
                     if reason not in alerts.QUIET:
                         logger.info("Alert %s %s: %s", key, step.told.finding.cause, reason.value)
+        outages = {s.told.finding.cluster for s in moved.values() if s.told is not None and s.told.finding.cause == OUTAGE}
+        outages |= {a.finding.cluster for a in known.values() if a.finding.cause == OUTAGE and a.state is State.FIRING}
         now_ = {**known, **{key: step.after for key, step in moved.items()}}
         for message, steps in told.items():
             members = sorted((a for a in now_.values() if a is not None and a.told and a.message == message), key=_badness)
             mesh = self._mesh(members[0].finding, seen)
             to = channel(members[0].finding, mesh, self._settings)
             happened = [Moved(s.before, s.told, s.happened) for s in steps.values() if s.told is not None]
-            draft = await asyncio.to_thread(tell.draft, members, to, mesh)
-            lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now)
+            if members[0].finding.cause == OUTAGE:
+                frozen = sum(
+                    a is not None and a.told and a.unknown_since is not None and a.finding.cluster == members[0].finding.cluster
+                    for a in now_.values()
+                )
+                draft = tell.outage(members[0], to, frozen)
+            else:
+                draft = await asyncio.to_thread(tell.draft, members, to, mesh)
+            lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now, outages)
             first = dict(list(steps.items())[:_CHUNK])
             # The message says all of it with the first of its alerts: what is cut off here is found again by the next look.
             await self._store.commit({k: s.after for k, s in first.items()}, [draft], {message: lines}, now=seen.now)
@@ -349,8 +378,22 @@ class Sweeper:
         opened = dict(await self._store.alerts() if self._alerts is None else self._alerts)
         return opened | await self._store.resolved(found.keys() - opened.keys())
 
+    def _outages(self, meshes: Mapping[str, Mesh], now: float) -> dict[str, _Found]:
+        """The clusters of which nothing can be read; one that was never read has some time to come up first."""
+        found = [
+            outage(c.name, c.unreadable["*"])
+            for m in meshes.values()
+            for c in m.clusters
+            if "*" in c.unreadable and (c.name in self._read or now - self._started >= _START_S)
+        ]
+        return {alerts.identity(f, ""): _Found(f, "") for f in found}
+
     def _event(self, alert: Alert | None, found: _Found | None, joins: str, silence: Silence | None, seen: _Seen) -> Event | None:
         """What this look says of one alert; None if it says nothing."""
+        if found is not None and found.finding.cause == OUTAGE:
+            return Seen(found.finding, "", joins, silence)
+        if alert is not None and alert.finding.cause == OUTAGE:
+            return Gone()
         if found is not None and (cluster := seen.cluster(found.finding.cluster)) is not None and _is_live(cluster):
             return Seen(found.finding, found.rule, joins, silence)
         if alert is None or alert.state is State.RESOLVED:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from bot.alerts import FLAP_S, QUIET, Alert, Reason, State
+from bot.alerts import FLAP_S, OUTAGE, QUIET, Alert, Reason, State
 from bot.store import Draft, Picture, Step
 from checks import diagnosis
 from checks.diagnosis import UnknownHost
@@ -20,7 +20,7 @@ from templates import messages, picture
 from templates.words import percent, short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from checks.mesh import Mesh
     from templates.blocks import Message
@@ -70,16 +70,37 @@ def draft(members: Sequence[Alert], channel: str, mesh: Mesh | None) -> Draft:
     )
 
 
-def lines(moved: Sequence[Moved], members: Sequence[Alert], mesh: Mesh | None, now: float) -> list[Step]:
-    """What the thread is told of one look: one line for each thing that happened, and with the first firing what repairs and shows it."""
+def outage(alert: Alert, channel: str, frozen: int) -> Draft:
+    """The message that a cluster cannot be read, and how many alerts it leaves as they were."""
+    facts = {
+        "cluster": alert.finding.cluster,
+        "resolved": alert.state is State.RESOLVED,
+        "since": alert.since,
+        "resolved_at": alert.resolved_at,
+        "why": alert.finding.message,
+        "frozen": frozen,
+        **_standing(alert),
+    }
+    buttons = () if alert.state is State.RESOLVED else [b for b in _buttons(alert) if b[1] != WHY]
+    message = messages.outage(facts, buttons)
+    return Draft(id=alert.message, alert=alert.id, channel=channel, message=message, resolved=alert.state is State.RESOLVED)
+
+
+def lines(moved: Sequence[Moved], members: Sequence[Alert], mesh: Mesh | None, now: float, outages: Collection[str] = ()) -> list[Step]:
+    """What the thread is told of one look: one line for each thing that happened, and with the first firing what repairs and shows it.
+
+    That a whole cluster cannot be read, or can be again, its own message says: `outages` are the clusters that have one.
+    """
     said: list[Message] = []
     for reason in Reason:
         group = [(m, by) for m in moved for r, by in m.happened if r is reason]
         loud = [(m, by) for m, by in group if m.after.silence is None or reason in _LOUD]
+        if reason in {Reason.UNKNOWN, Reason.KNOWN_AGAIN}:
+            loud = [(m, by) for m, by in loud if m.after.finding.cluster not in outages]
         if reason in _UNSAID or not loud:
             continue
         said.append(_line(reason, [m for m, _ in loud], loud[0][1], now))
-        if reason is Reason.FIRED and len(moved) == len(members):
+        if reason is Reason.FIRED and len(moved) == len(members) and members[0].finding.cause != OUTAGE:
             said += messages.details(_facts(members, mesh))
     return [Step(id=f"{members[0].message}.{now:.3f}.{i}", message=line) for i, line in enumerate(said)]
 
@@ -113,9 +134,17 @@ def _facts(members: Sequence[Alert], mesh: Mesh | None) -> dict[str, Any]:
         "unknown_since": lead.unknown_since,
         "picture": None,
         "others": others if open_ else 0,
+        **_standing(lead),
+    }
+
+
+def _standing(lead: Alert) -> dict[str, Any]:
+    """Whether it flaps, who sees to it, and what silences it."""
+    silenced = lead.silence is not None and lead.state is not State.RESOLVED
+    return {
         "flapping": {"firings": len(lead.recent), "minutes": int(FLAP_S / 60)} if lead.flapping else None,
         "ack": msgspec.to_builtins(lead.ack) if lead.ack is not None else None,
-        "silence": msgspec.to_builtins(lead.silence) if lead.silence is not None and open_ else None,
+        "silence": msgspec.to_builtins(lead.silence) if silenced else None,
     }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bot.alerts import State
+from bot.alerts import OUTAGE, State
 from bot.tell import UNSILENCE
 from templates import messages
 from templates.words import short
@@ -30,12 +30,19 @@ async def answer(asked: Asked) -> Message:
 
 def _row(members: list[Alert]) -> dict[str, Any]:
     worst = max(members, key=lambda a: a.finding.failing_share)
+    lost = worst.finding.cause == OUTAGE
+    return {
+        "share": worst.finding.failing_share,
+        "hosts": [] if lost else list(dict.fromkeys(short(a.finding.host) for a in members)),
+        "cause": f"{worst.finding.cluster} cannot be read" if lost else f"{worst.finding.code} {worst.finding.cause}",
+        **_standing(members),
+    }
+
+
+def _standing(members: list[Alert]) -> dict[str, Any]:
     ack = next((a.ack for a in members if a.ack is not None), None)
     unknown = [a.unknown_since for a in members if a.unknown_since is not None]
     return {
-        "share": worst.finding.failing_share,
-        "hosts": list(dict.fromkeys(short(a.finding.host) for a in members)),
-        "cause": f"{worst.finding.code} {worst.finding.cause}",
         "since": min(a.since for a in members),
         "unknown": min(unknown) if len(unknown) == len(members) else None,
         "flapping": any(a.flapping for a in members),

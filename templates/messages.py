@@ -458,6 +458,36 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
     )
 
 
+def outage(lost: Json, actions: Sequence[Action] = ()) -> Message:
+    """The message of a cluster that cannot be read: {"cluster", "resolved", "since", "resolved_at", "why", "frozen": alerts that stay as they were,
+    "flapping", "ack", "silence" as for `alert`}.
+    """  # noqa: D205 - the form is part of the sentence
+    cluster = cut(clean(lost["cluster"]), 60)
+    body = Rich()
+    if lost["resolved"]:
+        lasted = words.duration((lost["resolved_at"] or lost["since"]) - lost["since"])
+        title = f"Resolved after {lasted}: {cluster} can be read again"
+        body.words(lost["why"], label="What it was")
+    else:
+        title = f"{cluster} cannot be read"
+        frozen = words.amount(lost["frozen"], "alert")
+        kept = (
+            f"{frozen} of it {'stays as it is' if lost['frozen'] == 1 else 'stay as they are'}"
+            if lost["frozen"]
+            else "No alert of it is open"
+        )
+        body.words(lost["why"], label="Why").words(
+            f"{kept}, and nothing about it is known or resolved until it can be read again.", label="What it means"
+        )
+        body.words("meshwhy doctor tries every step of the way in and says how to mend what fails.", label="Fix")
+    standing = fragment("standing", flapping=lost.get("flapping"), ack=lost.get("ack"), silence=lost.get("silence"))
+    since = [Mrkdwn(f"Since {date(lost['since'])}")]
+    return _say(
+        f"{escape(title)} · since {date(lost['since'])}",
+        [header(title), *body.blocks(), context(*since), *([context(*standing)] if standing else []), *buttons(actions)],
+    )
+
+
 def step(reason: Json) -> Message:
     """One line of an alert's thread: {"reason": fired|changed|unknown|resolved|…, "at": epoch s, "text", "by": user id or "", "until": epoch s or None}."""
     (text,) = fragment(

@@ -17,7 +17,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bot import manifests
-from bot.alerts import State, identity, rule_of
+from bot.alerts import OUTAGE, State, identity, rule_of
 from bot.store import Store
 from bot.sweep import Sweeper, channel
 from bot.valkey import embedded
@@ -188,7 +188,6 @@ def without(cluster: Cluster, kind: str) -> Cluster:
 @pytest.mark.parametrize(
     ("silent", "why"),
     [
-        pytest.param(lambda c: dataclasses.replace(c, unreadable={"*": "it does not answer"}, synced=False), "does not answer", id="down"),
         pytest.param(lambda c: dataclasses.replace(c, synced=False), "not been read completely", id="not synced"),
         pytest.param(lambda c: without(c, "endpointslices.discovery.k8s.io"), "endpointslices", id="a kind is forbidden"),
         pytest.param(
@@ -215,6 +214,36 @@ async def test_what_cannot_be_looked_at_is_unknown_and_never_resolved(store: Sto
     await sweeper.look()
     assert await the_alert(store) is None
     assert (await message(store))[0].startswith("Resolved after")
+
+
+async def test_a_cluster_that_is_lost_is_one_message_and_what_it_held_stays_as_it_was(store: Store):
+    world = World(BROKEN)
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    before = await the_alert(store)
+    assert before is not None
+    world.now = (dataclasses.replace(WELL, unreadable={"*": "it does not answer"}, synced=False),)
+    for _ in range(3):
+        await sweeper.look()
+    found = {a.finding.cause: a for a in (await store.alerts()).values()}
+    assert found.keys() == {before.finding.cause, OUTAGE}
+    frozen = found[before.finding.cause]
+    assert (frozen.state, frozen.unknown_since is not None) == (State.FIRING, True)
+    works = [work for ident, _ in await store.waiting() if (work := await store.work(ident)) is not None]
+    told = {work.draft.message.text.partition(" · ")[0]: [s.message.text for s in work.steps] for work in works}
+    assert set(told) == {"Unknown: destination.mynamespace, east cannot be read: it does not answer", "east cannot be read"}
+    assert "it does not answer" in told["east cannot be read"][-1]
+    assert len(told.pop("east cannot be read")) == 1
+    assert not [line for lines in told.values() for line in lines if "unknown" in line], "its own message says it, once"
+    (lost,) = (w for w in works if w.draft.message.text.startswith("east cannot be read"))
+    assert "1 alert of it stays as it is" in str(lost.draft.message.blocks)
+    world.now = (WELL,)
+    await sweeper.look()
+    assert await store.alerts() == {}
+    heads = [w.draft.message.text for ident, _ in await store.waiting() if (w := await store.work(ident)) is not None]
+    assert len(heads) == 2
+    assert all(h.startswith("Resolved after ") for h in heads)
+    assert any("east can be read again" in h for h in heads)
 
 
 async def test_a_malformed_object_of_another_namespace_holds_nothing_up(store: Store):
@@ -258,7 +287,8 @@ async def test_one_cluster_that_is_down_does_not_touch_the_alerts_of_another(sto
     await sweeper.look()
     left = list((await store.alerts()).values())
     assert {a.finding.cluster for a in left} == {"west"}
-    assert all(a.unknown_since is not None for a in left)
+    assert all(a.unknown_since is not None for a in left if a.finding.cause != OUTAGE)
+    assert len([a for a in left if a.finding.cause == OUTAGE]) == 1
 
 
 async def test_a_commit_whose_answer_was_lost_is_read_from_the_store_and_nothing_is_said_twice(store: Store):
