@@ -42,7 +42,7 @@ async def serve(settings: Settings) -> None:
     from slack_sdk.web.async_client import AsyncWebClient
 
     import handlers
-    from bot import health
+    from bot import health, metrics
     from bot.clusters import Clusters, ClusterSource
     from bot.lease import Lease
     from bot.outbox import Outbox
@@ -74,7 +74,10 @@ async def serve(settings: Settings) -> None:
             pulses = {"the sweep": sweeper.pulse, "the outbox": outbox.pulse}
             await stack.enter_async_context(
                 health.listening(
-                    settings.health.port, lambda: pulses if lease.leading else {}, lambda: _unready(clusters, store, connected)
+                    settings.health.port,
+                    lambda: pulses if lease.leading else {},
+                    lambda: _unready(clusters, store, connected),
+                    lambda: metrics.page(store, clusters.clusters, leading=lease.leading),
                 )
             )
 

@@ -1,4 +1,4 @@
-"""What Kubernetes' probes ask: `/livez`, whether the bot's parts still turn, and `/readyz`, whether it can see clusters, keep state and hear Slack.
+"""What Kubernetes' probes and Prometheus ask: `/livez`, whether the bot's parts turn; `/readyz`, whether it sees and speaks; `/metrics`.
 
 What must stay true: an outage of Redis, of Slack or of a cluster makes the bot not ready, never dead, since a restart mends none of them. The
 answer names what is wrong; nothing in it is a secret.
@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -37,9 +38,12 @@ class Pulse:
 
 @asynccontextmanager
 async def listening(
-    port: int, pulses: Callable[[], Mapping[str, Pulse]], unready: Callable[[], Awaitable[Sequence[str]]]
+    port: int,
+    pulses: Callable[[], Mapping[str, Pulse]],
+    unready: Callable[[], Awaitable[Sequence[str]]],
+    metrics: Callable[[], Awaitable[bytes]],
 ) -> AsyncIterator[int]:
-    """Answers probes on a port, 0 for any, while it is entered; yields the port.
+    """Answers probes and scrapes on a port, 0 for any, while it is entered; yields the port.
 
     `pulses` gives the parts that run now by name; `unready` gives a sentence for each thing that is not ready. Raises OSError when the port is taken.
     """
@@ -50,8 +54,11 @@ async def listening(
     async def readyz(_: web.Request) -> web.Response:
         return _answer(await unready())
 
+    async def scraped(_: web.Request) -> web.Response:
+        return web.Response(body=await metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
     app = web.Application()
-    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz)])
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", scraped)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

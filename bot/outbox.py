@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bot import metrics
 from bot.health import Pulse
 from bot.store import Delivery, Deposed, Draft, Step
 from templates import blocks, picture
@@ -370,6 +371,15 @@ class Outbox:
 
     async def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
         """One call, never repeated here; raises Refused, Lost or Deposed. A 429 pauses the bucket that the call came from."""
+        try:
+            answer = await self._asked(method, **arguments)
+        except (Refused, Lost) as error:
+            metrics.SLACK_CALLS.labels(method, error.error if isinstance(error, Refused) else "lost").inc()
+            raise
+        metrics.SLACK_CALLS.labels(method, "ok").inc()
+        return answer
+
+    async def _asked(self, method: str, **arguments: Any) -> dict[str, Any]:
         if not self._held():
             raise Deposed("the lease may be over")
         try:

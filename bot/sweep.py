@@ -18,7 +18,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from bot import alerts, tell
+from bot import alerts, metrics, tell
 from bot.alerts import (
     OUTAGE,
     Ack,
@@ -198,6 +198,8 @@ class Sweeper:
                 continue
             if found and self._heard == after:  # else a commit was lost meanwhile, and all is heard anew
                 self._deeds += found
+                for _, deed in found:
+                    metrics.DEEDS.labels(deed.verb).inc()
                 self._heard = found[-1][0]
                 self._wake.set()
 
@@ -212,9 +214,11 @@ class Sweeper:
             self.pulse.beat()
             changes, self._changes = self._changes, []
             try:
-                await self.look(changes)
+                with metrics.LOOK_SECONDS.time():
+                    await self.look(changes)
                 away = False
             except (RedisError, OSError) as error:
+                metrics.LOOK_FAILURES.inc()
                 if not away:
                     logger.warning("The store cannot be reached (%s); the clusters are still watched, alerts wait.", type(error).__name__)
                 away = True

