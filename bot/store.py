@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -166,9 +166,11 @@ def _plain(value: object) -> str:
     raise TypeError(f"{type(value).__name__} cannot be stored")
 
 
-def _deed(fields: Any) -> str:
+def _deed(fields: Any) -> Deed | None:
     """The one field of a stream's entry, which redis-py gives as a dict or as a flat list."""
-    return str(fields["deed"] if isinstance(fields, dict) else fields[1])
+    with suppress(msgspec.DecodeError):
+        return msgspec.json.decode(fields["deed"] if isinstance(fields, dict) else fields[1], type=Deed)
+    return None
 
 
 def _told(stored: str) -> str:
@@ -331,11 +333,14 @@ class Store:
         """Put on record what a person does; whoever keeps the alerts takes it from there."""
         await self._do("XADD", _DEEDS, "MAXLEN", "~", _DEEDS_KEPT, "*", "deed", _text(deed))
 
-    async def deeds(self, after: str, *, wait_s: float) -> list[tuple[str, Deed]]:
-        """The deeds since one of them (its id, `0` for all), in order; waits for the next one, `wait_s` (below 10) at most."""
+    async def deeds(self, after: str, *, wait_s: float) -> list[tuple[str, Deed | None]]:
+        """The deeds since one of them (its id, `0` for all), in order; waits for the next one, `wait_s` (below 10) at most.
+
+        None stands for one that this meshwhy cannot read: a newer one wrote it.
+        """
         found = await self._do("XREAD", "BLOCK", int(wait_s * 1000), "STREAMS", _DEEDS, after)
         entries = found[_DEEDS][0] if isinstance(found, dict) and found else found[0][1] if found else []
-        return [(i, msgspec.json.decode(_deed(fields), type=Deed)) for i, fields in entries]
+        return [(i, _deed(fields)) for i, fields in entries]
 
     async def done(self) -> str:
         """The id of the last deed that is part of what is committed."""

@@ -119,7 +119,7 @@ class Sweeper:
         self._sweeps: dict[str, Sweep] = {}
         self._alerts: dict[str, Alert] | None = None  # None: the store knows, we do not
         self._silences: dict[str, Silence] | None = None  # as _alerts
-        self._deeds: list[tuple[str, Deed]] = []  # heard of and not yet part of what is committed
+        self._deeds: list[tuple[str, Deed | None]] = []  # heard of and not yet part of what is committed
         self._heard: str | None = None  # the last deed that was heard; None: the store knows what is committed
         self._recent: deque[_Happened] = deque(maxlen=500)
         self._changes: list[Change] = []
@@ -199,7 +199,7 @@ class Sweeper:
             if found and self._heard == after:  # else a commit was lost meanwhile, and all is heard anew
                 self._deeds += found
                 for _, deed in found:
-                    metrics.DEEDS.labels(deed.verb).inc()
+                    metrics.DEEDS.labels(deed.verb if deed is not None else "unreadable").inc()
                 self._heard = found[-1][0]
                 self._wake.set()
 
@@ -242,8 +242,9 @@ class Sweeper:
         before = await self._store.silences() if self._silences is None else self._silences
         self._alerts = self._silences = None  # until every commit is answered, only the store knows what is so
         deeds = list(self._deeds)
-        silences = _silences(before, [d for _, d in deeds], now)
-        moved = self._move(known, seen, [d for _, d in deeds], silences)
+        done = [d for _, d in deeds if d is not None]
+        silences = _silences(before, done, now)
+        moved = self._move(known, seen, done, silences)
         try:
             await self._commit(known, moved, seen, _difference(before, silences), deeds[-1][0] if deeds else "")
         except (RedisError, OSError):

@@ -191,6 +191,13 @@ async def test_deeds_are_read_in_order_and_what_is_committed_is_not_read_again(s
     assert await store.silences() == {}
 
 
+async def test_a_deed_that_a_newer_one_wrote_is_passed_over_and_holds_nothing_up(store: Store, redis_url: str):
+    with Redis.from_url(redis_url) as client:
+        client.xadd("{meshwhy}:deeds", {"deed": '{"verb":"promote","by":"U0ANA","at":1}'})
+    await store.do(DEED)
+    assert [deed for _, deed in await store.deeds("0", wait_s=0.01)] == [None, DEED]
+
+
 async def test_a_deed_is_heard_while_it_is_waited_for(store: Store):
     heard = asyncio.create_task(store.deeds("0", wait_s=5))
     await asyncio.sleep(0.1)
