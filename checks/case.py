@@ -196,17 +196,21 @@ class Case:
         return case
 
     def private(self, view: View) -> bool:
-        """Whether Multi-cluster Services keep the host from some callers: their cluster has no such Service, no other exports its own, none asks.
+        """Whether the host is kept from some callers on purpose: their cluster has no such Service, no other's endpoints are for them, none asks.
 
-        istiod tells them of the Service all the same. That nobody there can call it is what whoever does not export it wants (DESIGN §2).
+        A host that is cluster-local, or that Multi-cluster Services do not export: istiod tells every cluster of it all the same. That nobody
+        can call it from there is what whoever keeps it wants (DESIGN §2).
         """
         istiod = view.ups.istiod
-        if not istiod.plane.mcs:
+        local = len(self.mesh.clusters) > 1 and istiod.cluster_local(self.host)
+        if not local and not istiod.plane.mcs:
             return False
         known = [s for s in istiod.by_host.get(self.host, ()) if s.kubernetes]
         imported = (c for s in known for c in istiod.imports.get((s.namespace, s.name), ()))
         there = imported if self.host.endswith(f".{names.CLUSTERSET}") else (c for s in known for c, _ in s.sources)
-        if not known or view.callers.proxy.cluster in there or any(istiod.discoverable(s, c) for s in known for c, _ in s.sources):
+        if not known or view.callers.proxy.cluster in there:
+            return False
+        if not local and any(istiod.discoverable(s, c) for s in known for c, _ in s.sources):
             return False
         return not any(map(self.asks, view.callers.viewpoints))
 

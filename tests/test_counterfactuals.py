@@ -549,6 +549,12 @@ def with_the_missing_port(x: Faulty) -> list[Change]:
     return [now(x.cluster, spec(entry, ports=(*entry.spec.ports, port)))]
 
 
+@edits("se-dup-same-ns")
+def the_other_alone(x: Faulty) -> list[Change]:
+    kept = [e for ref in dict(x.service.sources).values() for e in [found(x.holder, ref)] if e.ref in x.finding.message]
+    return [gone(x.holder, e) for e in kept if e.ref != x.finding.resource]
+
+
 @edits("se-dup-unmergeable-ports")
 def mergeable(x: Faulty) -> list[Change]:
     other = x.named()

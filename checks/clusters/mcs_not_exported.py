@@ -9,6 +9,7 @@ from checks.case import endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.resources import ServiceExport, ServiceImport
 from checks.subsets import percent
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return bool(branch.upstream.defined and _kept(branch)) or _real(branch) is not None
 
 
-@check("mcs-not-exported")
+@check("mcs-not-exported", when=failing)
 def mcs_not_exported(case: Case) -> Iterator[Finding]:
     """A Service is not exported to the cluster of its callers, as Multi-cluster Services ask for.
 

@@ -9,8 +9,9 @@ from checks.binding import fits, kept, rulesets, virtual_service
 from checks.entries import behind, control_planes, known_subset
 from checks.finding import Finding, check, explains
 from checks.resources import Gateway, VirtualService
-from checks.subsets import carriers, destination_rules, percent, wanted_labels
+from checks.subsets import carriers, percent, wanted_labels, written_for
 from checks.validation import PLAIN, faults
+from checks.when import either, entered, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,12 @@ def _named(case: Case, branch: Branch) -> list[ServiceEntry]:
     return [e for e in found if any(not names.is_ip(x.address) for x in e.spec.endpoints or ())]
 
 
-@check("config-rejected-by-istiod")
+def _said(case: Case) -> bool:
+    """Something is said of the host that could be refused."""
+    return bool(rulesets(case)) or any(written_for(i, case.host) for i in control_planes(case))
+
+
+@check("config-rejected-by-istiod", when=either(entered, failing, _said))
 def config_rejected_by_istiod(case: Case) -> Iterator[Finding]:
     """An object says what istiod's validation refuses, and it is in the cluster all the same.
 
@@ -124,7 +130,7 @@ def _objects(case: Case, istiod: Istiod) -> list[Resource]:
     mine = [r for i, r in rulesets(case) if i is istiod and not r.gateway_api]
     refs = dict.fromkeys(ref for r in mine for ref in (r.ref, *(rule.leaf for rule in r.http if rule.leaf)))
     found: list[Resource | None] = [virtual_service(istiod, ref) for ref in refs]
-    found += [r for r in destination_rules(istiod) if names.fqdn(r.spec.host, r.namespace) == case.host]
+    found += written_for(istiod, case.host)
     found += case.entries(istiod, case.host)
     found += {g: kept(istiod, g) for r in mine for g in r.gateways}.values()
     return [o for o in found if o is not None]

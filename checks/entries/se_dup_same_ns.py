@@ -5,31 +5,59 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from checks.entries import Pair, describe, differs, disputed, pairs
-from checks.finding import Finding, check
-from checks.when import entered
+from checks import names
+from checks.entries import Pair, describe, differs, disputed, holder, known_subset, pairs, together
+from checks.finding import Finding, check, explains
+from checks.subsets import carriers, percent, wanted_labels
+from checks.when import either, entered, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checks.case import Case, View
+    from checks.case import Branch, Case, View
     from checks.istiod import Istiod
     from checks.resources import ServiceEntry
 
 
-@check("se-dup-same-ns", when=entered)
+def _unfit(case: Case, branch: Branch) -> list[ServiceEntry]:
+    """The one that is kept, STATIC, and others of its namespace whose DNS names are all the endpoints that a destination has: none is used."""
+    u = branch.upstream
+    if u.service is None or u.service.kubernetes or u.service.resolution != "static" or not known_subset(branch):
+        return []
+    addresses = [a.rpartition(":")[0].strip("[]") for a in carriers(case, branch, wanted_labels(u))]
+    if not addresses or any(names.is_ip(a) or a.startswith("unix:") for a in addresses):
+        return []
+    group = case.seen(branch.view.ups.istiod, u.host, branch.view.ups.proxy.namespace).get(u.service.namespace, [])
+    named = [e for e in group[1:] if e.spec.resolution in {"DNS", "DNS_ROUND_ROBIN"}]
+    return [group[0], *named] if named else []
+
+
+@explains("se-dup-same-ns", before=("config-rejected-by-istiod", "se-static-no-endpoints", "subset-empty-weighted", "subset-empty-all"))
+def _explains(case: Case, branch: Branch) -> bool:
+    return bool(_unfit(case, branch))
+
+
+@check("se-dup-same-ns", when=either(entered, failing))
 def se_dup_same_ns(case: Case) -> Iterator[Finding]:
     """Two ServiceEntries of one namespace define the same host.
 
     istiod keeps the older one's resolution, location and addresses and puts the endpoints of both together under equal port names: what the
-    younger one says otherwise has no effect, or mixes addresses that were never meant to serve together. A fault in either breaks both.
+    younger one says otherwise has no effect, or mixes addresses that were never meant to serve together. A fault in either breaks both. What
+    does not fit the older one's resolution is dropped: a STATIC cluster takes no DNS names, so an older STATIC entry without addresses of its
+    own leaves the host without an endpoint (503, flag UH), however well the younger one resolves.
 
     How to see it: `kubectl get serviceentries -A` shows the host twice.
 
     How to fix it: one ServiceEntry for each host.
     """
     told: set[tuple[str, str]] = set()
+    for branches in together(case, "se-dup-same-ns"):
+        kept, other, *_ = _unfit(case, branches[0])
+        told.add((kept.ref, other.ref))
+        yield _failing(case, branches, kept, other)
     for pair in pairs(case):
+        if (pair.kept.ref, pair.other.ref) in told:
+            continue
         told.add((pair.kept.ref, pair.other.ref))
         # ports that are lost are se-dup-unmergeable-ports, one port with two protocols is se-protocol-conflict
         if not pair.lost and not disputed(pair.kept, pair.other):
@@ -46,6 +74,29 @@ def se_dup_same_ns(case: Case) -> Iterator[Finding]:
             f"{pair.kept.ref} and {pair.other.ref} define {case.host} for different callers, and their endpoints are not kept apart: "
             f"each gets the endpoints of both, since istiod collects them by host and namespace.",
         )
+
+
+def _failing(case: Case, branches: list[Branch], kept: ServiceEntry, other: ServiceEntry) -> Finding:
+    first, share = branches[0], case.share(branches)
+    host = first.upstream.host
+    return case.finding(
+        "se-dup-same-ns",
+        cluster=holder(case, first.view.ups.istiod).name,
+        resource=other.ref,
+        path="spec.hosts",
+        message=(
+            f"{percent(share)} of the requests fail: {kept.ref} (kept) and {other.ref} define {host}, istiod keeps the first one's resolution "
+            f"{kept.spec.resolution}, and the DNS names of {other.name} are no endpoints of that."
+        ),
+        share=share,
+        viewpoints=case.viewpoints(branches),
+        evidence=(describe(kept), describe(other)),
+        fix=f"Keep one ServiceEntry for {host}: delete {kept.ref}, or give it the endpoints and delete {other.ref}.",
+        commands=(
+            f"kubectl -n {kept.namespace} get serviceentry {kept.name} {other.name} -o yaml",
+            f"istioctl proxy-config endpoints <pod> --cluster '{first.upstream.name}'",
+        ),
+    )
 
 
 def _apart(case: Case, told: set[tuple[str, str]]) -> Iterator[Pair]:

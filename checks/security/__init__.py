@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod, MergedRule
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostPort, HostService, IstioEndpoint
-    from checks.resources import PolicyRule, PolicySource, Resource, TrafficPolicy
+    from checks.resources import PolicyOperation, PolicyRule, PolicySource, Resource, TrafficPolicy
     from checks.viewpoints import Outsider
 
 Speech = Literal["plain", "mutual", "tls"]
@@ -394,12 +394,19 @@ def matched(rule: PolicyRule, who: Peer, port: int, *, tcp: bool, strictly: bool
     operations = [
         _both(
             _ports(t.operation.ports, t.operation.not_ports, port),
-            1 if not silent and any((t.operation.hosts, t.operation.not_hosts, *_http_of(t.operation))) else 2,
+            1 if not silent and _chooses(t.operation) else 2,
         )
         for t in rule.to or ()
     ]
     conditions = [_condition(c.key, bool(c.values), who, silent=silent) for c in rule.when or ()]
     return _both(max(sources, default=2), max(operations, default=2), *conditions)
+
+
+def _chooses(o: PolicyOperation) -> bool:
+    """Whether an operation means some requests and not others: `*`, and `/*` of a path, mean all (authz/matcher/string.go)."""
+    narrow = any(values and "*" not in values for values in (o.hosts, o.methods))
+    narrow = narrow or bool(o.paths and not {"*", "/*"} & set(o.paths))
+    return narrow or any((o.not_hosts, o.not_methods, o.not_paths))
 
 
 def _http_of(o: object) -> tuple[object, ...]:

@@ -245,6 +245,18 @@ def destination_rules(istiod: Istiod) -> list[DestinationRule]:
     return istiod.once("destination rules", find)
 
 
+def written_for(istiod: Istiod, host: str) -> list[DestinationRule]:
+    """The DestinationRules whose host is exactly this one, oldest first."""
+
+    def index() -> dict[str, list[DestinationRule]]:
+        out: dict[str, list[DestinationRule]] = {}
+        for r in destination_rules(istiod):
+            out.setdefault(names.fqdn(r.spec.host, r.namespace), []).append(r)
+        return out
+
+    return istiod.once("written for", index).get(host, [])
+
+
 def literal(istiod: Istiod, host: str) -> list[DestinationRule]:
     """The DestinationRules whose partial host was meant to be this one and is taken literally, oldest first."""
     return istiod.once("literal hosts", lambda: _literal(istiod)).get(host, [])
