@@ -44,7 +44,7 @@ from checks.resources import (
 from checks.viewpoints import Caller, Outsider, by_node, callers, callers_of, outsiders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from checks.istiod import Istiod
@@ -293,7 +293,7 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
 def diagnose(host: str, mesh: Mesh, port: int | None = None) -> Diagnosis:
     """What callers of one host get, on all of its ports or on one, and why."""
     case = Case.of(host, mesh, port)
-    looked = _seen(case)
+    looked = _proved(case, _look_at(case), lambda _: None)
     around = [mesh, *(m for m in mesh.neighbours if m.name in looked.abroad)]
     skipped = (*(s for m in around for s in _unread(m)), *looked.skipped)
     failing = looked.failing
@@ -372,15 +372,18 @@ _FAR = 6
 """Gateways that a call is followed through: more of them are a circle."""
 
 
-def _look(host: str, mesh: Mesh, *, thoroughly: bool) -> _Looked:
-    """A host looked at for a sweep, which keeps nothing of it but what the next one needs."""
-    return replace(_seen(Case.of(host, mesh), thoroughly=thoroughly), onward=())
-
-
-def _seen(case: Case, *, thoroughly: bool = True) -> _Looked:
-    """A host looked at, with proved patches; only `thoroughly` are those tried that take a whole mesh to be proved."""
-    looked = _look_at(case)
-    return _proved(case, looked, thoroughly=thoroughly) if any(f.patch for f in looked.findings) else looked
+def _look(names_: Iterable[str], mesh: Mesh, known: Mapping[str, _Looked], *, thoroughly: bool) -> dict[str, _Looked]:
+    """Hosts looked at for a sweep, which keeps nothing of them but what the next one needs; `known` is what other hosts look like."""
+    looked: dict[str, _Looked] = {}
+    suggesting: list[Case] = []
+    for host in names_:
+        case = Case.of(host, mesh)
+        looked[host] = replace(_look_at(case), onward=())
+        if any(f.patch for f in looked[host].findings):
+            suggesting.append(case)
+    for case in suggesting:
+        looked[case.host] = _proved(case, looked[case.host], lambda host: looked.get(host) or known.get(host), thoroughly=thoroughly)
+    return looked
 
 
 def _look_at(case: Case, depth: int = 0) -> _Looked:
@@ -505,13 +508,18 @@ _LARGE = 2000
 """Hosts of a mesh whose sweep leaves out the patches that only `why` has the time to prove."""
 
 
-def _proved(case: Case, looked: _Looked, *, thoroughly: bool) -> _Looked:
-    """The findings with only those patches that mend what they are for and break nothing, as the meshes after them show."""
+def _proved(case: Case, looked: _Looked, known: Callable[[str], _Looked | None], *, thoroughly: bool = True) -> _Looked:
+    """The findings with only those patches that mend what they are for and break nothing, as the meshes after them show.
+
+    `known` is what another host of the mesh looks like, where somebody has looked; only `thoroughly` are those tried that take a whole mesh.
+    """
+    if not any(f.patch for f in looked.findings):
+        return looked
     read: list[tuple[Mesh, _Looked]] = []
     findings: list[Finding] = []
     for f in looked.findings:
         proposal = case.proposals.get(f.patch or "")
-        proved = proposal is not None and (proposal.sure or (thoroughly and _mends(case, looked, f, proposal.change, read)))
+        proved = proposal is not None and (proposal.sure or (thoroughly and _mends(case, looked, f, proposal.change, known, read)))
         findings.append(f if proved or f.patch is None else structs_replace(f, patch=None))
     services, namespaces, abroad = set(looked.services), set(looked.namespaces), dict(looked.abroad)
     for mesh, at in read:
@@ -519,12 +527,19 @@ def _proved(case: Case, looked: _Looked, *, thoroughly: bool) -> _Looked:
             services |= at.services
             namespaces |= at.namespaces
         else:
-            known = abroad.get(mesh.name, (frozenset[tuple[str, str]](), frozenset[str]()))
-            abroad[mesh.name] = known[0] | at.services, known[1] | at.namespaces
+            theirs = abroad.get(mesh.name, (frozenset[tuple[str, str]](), frozenset[str]()))
+            abroad[mesh.name] = theirs[0] | at.services, theirs[1] | at.namespaces
     return replace(looked, findings=tuple(findings), services=frozenset(services), namespaces=frozenset(namespaces), abroad=abroad)
 
 
-def _mends(case: Case, looked: _Looked, finding: Finding, change: Change, read: list[tuple[Mesh, _Looked]]) -> bool:
+def _mends(
+    case: Case,
+    looked: _Looked,
+    finding: Finding,
+    change: Change,
+    known: Callable[[str], _Looked | None],
+    read: list[tuple[Mesh, _Looked]],
+) -> bool:
     """Whether a change takes a finding away and introduces none, at this host and at every other; what that was read from is added."""
     before = case.mesh, *case.mesh.neighbours
     after = _imagined(before, [change])
@@ -535,7 +550,17 @@ def _mends(case: Case, looked: _Looked, finding: Finding, change: Change, read: 
     if not kept or _times(finding, new) >= _times(finding, looked) or _worse(looked, new):
         return False
     others = set(_near(before, after, change)) - ({(0, case.host)} if case.port is None else set())
-    return len(others) <= _WIDEST and all(_unharmed(host, before[i], after[i], read) for i, host in sorted(others))
+    if len(others) > _WIDEST:
+        return False
+    for i, host in sorted(others):
+        new = _look_at(Case.of(host, after[i]))
+        read.append((before[i], new))
+        if new.findings or new.skipped or new.lost:
+            old = (known(host) if i == 0 else None) or _look_at(Case.of(host, before[i]))
+            read.append((before[i], old))
+            if _worse(old, new):
+                return False
+    return True
 
 
 def _near(before: Sequence[Mesh], after: Sequence[Mesh], change: Change) -> Iterator[tuple[int, str]]:
@@ -543,19 +568,6 @@ def _near(before: Sequence[Mesh], after: Sequence[Mesh], change: Change) -> Iter
     for i, (was, now) in enumerate(zip(before, after, strict=True)):
         changes = foresight.foreseen(was, _within(was, [change]))
         yield from ((i, host) for host in (reach(was, now, changes, hosts) if changes else outward(was)))
-
-
-def _unharmed(host: str, before: Mesh, after: Mesh, read: list[tuple[Mesh, _Looked]]) -> bool:
-    """Whether a host is as well after a change as before it."""
-    was, then = Case.of(host, before), Case.of(host, after)
-    new = _look_at(then)
-    read.append((before, new))
-    if new.findings or new.skipped or new.lost:
-        old = _look_at(was)
-        read.append((before, old))
-        if _worse(old, new):
-            return False
-    return _served(was) <= _served(then)
 
 
 def _within(mesh: Mesh, changes: Iterable[Change]) -> list[Change]:
@@ -609,13 +621,14 @@ def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     thoroughly = len(known) <= _LARGE
     if ground is None or stale is None:
         through: dict[object, set[str]] = {}
-        looked = {host: _look(host, mesh, thoroughly=thoroughly) for host in known}
+        looked = _look(known, mesh, {}, thoroughly=thoroughly)
         by_host = looked
     else:
         through = ground.through
         away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
         near = set().union(*(through.get(what, ()) for what in (*stale.services, *stale.namespaces, *_keys(away))))
-        looked = {host: _look(host, mesh, thoroughly=thoroughly) for host in near if not _spared(ground.by_host[host], stale, away)}
+        again = [host for host in near if not _spared(ground.by_host[host], stale, away)]
+        looked = _look(again, mesh, ground.by_host, thoroughly=thoroughly)
         by_host = ground.by_host | looked
     for host, at in looked.items():
         abroad = (key for name, (theirs, spaces) in at.abroad.items() for key in _keys({name: _Touched({*theirs}, {*spaces})}, whole=True))

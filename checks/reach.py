@@ -41,7 +41,11 @@ def reach(before: Mesh, after: Mesh, changes: Iterable[Change], everything: Call
     planes = list(dict.fromkeys(m.istiod(c.name) for m in (before, after) for c in m.clusters))
     near: set[str] = set()
     for c in changes:
-        for o in (before.cluster(c.cluster).get(c.kind, c.namespace, c.name), c.new):
+        old = before.cluster(c.cluster).get(c.kind, c.namespace, c.name)
+        if isinstance(old, Service) and isinstance(c.new, Service) and _heard(old) == _heard(c.new):
+            near.add(names.service_host(old.name, old.namespace))
+            continue
+        for o in (old, c.new):
             if o is not None:
                 found = _of(o, planes, before, after)
                 if found is None:
@@ -102,6 +106,11 @@ def _ruled(o: Resource, planes: list[Istiod], meshes: tuple[Mesh, ...]) -> set[s
     if isinstance(o, VirtualService):
         out.update(names.fqdn(h, o.namespace) for h in o.spec.hosts or ())
     return out
+
+
+def _heard(s: Service) -> object:
+    """What of a Service other hosts can feel: on which addresses and ports, and in whose listeners it is."""
+    return s.spec.type, s.spec.cluster_ip, s.spec.cluster_ips, s.spec.external_name, s.spec.ports, s.annotations
 
 
 def _listening(hosts: set[str], planes: list[Istiod]) -> set[str]:
