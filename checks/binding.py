@@ -314,7 +314,19 @@ def _holes(case: Case) -> Iterator[Hole]:
                 continue
             involved = _involved(view, case.host, steps)
             if involved:
-                yield _hole(view, port, steps, involved, case.host)
+                hole = _hole(view, port, steps, involved, case.host)
+                unheard = _unheard(case, hole) if hole.fault == "vs-no-default-route" else None
+                yield hole if unheard is None else Hole(view, port, unheard, "vs-duplicate-mesh-host")
+
+
+def _unheard(case: Case, hole: Hole) -> RuleSet | None:
+    """The VirtualService that would take every request of a hole, were it not that another one of the same host comes first."""
+    for c in claims(case):
+        if c.view is hole.view and c.port == hole.port and c.protocol == "http":
+            for r in c.unheard(case.host):
+                if any(not rule.matches or any(is_catch_all(m) for m in rule.matches) for rule in r.http):
+                    return r
+    return None
 
 
 def _everything(match: str) -> bool:
@@ -478,6 +490,15 @@ class Claim:
     port: int
     protocol: str
     rulesets: tuple[RuleSet, ...]
+
+    def unheard(self, host: str) -> list[RuleSet]:
+        """The VirtualServices that name the host and have no effect for these callers, since another one that names it comes first."""
+        own = [r for r in self.rulesets if not r.gateway_api and host in {h.lower() for h in r.hosts}]
+        if not own or own[0] is not self.rulesets[0]:
+            return []
+        private = own[0].export_to == {own[0].namespace} == {self.view.ups.proxy.namespace}
+        # a namespace that overrides the host for its own callers means to
+        return [r for r in own[1:] if not private or r.namespace == own[0].namespace]
 
 
 def claims(case: Case) -> list[Claim]:

@@ -1353,8 +1353,20 @@ def kind_of(api_version: str, kind: str) -> Kind | None:
 
 
 def decode(kind: Kind, data: bytes | msgspec.Raw) -> Resource:
-    """One object of a known kind from its JSON; raises msgspec.DecodeError (ValidationError for a wrong type)."""
-    return _decoders[kind.struct].decode(data)
+    """One object of a known kind from its JSON, a null as what is left out (the API server drops it); raises msgspec.DecodeError (ValidationError for a wrong type)."""
+    decoder = _decoders[kind.struct]
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        if "got `null`" not in str(error):
+            raise
+        return decoder.decode(msgspec.json.encode(_without_nulls(msgspec.json.decode(data))))
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
 def parse(manifest: bytes | Mapping[str, Any]) -> Iterator[Resource | Malformed]:

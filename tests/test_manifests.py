@@ -155,6 +155,15 @@ spec:
     assert cluster.malformed == ()
 
 
+def test_null_is_what_was_left_out(tmp_path: Path) -> None:
+    said = SERVICE.replace("selector", "type: null, selector").replace("port: 80", "port: 80, protocol: null").replace("2026-09-01T10:00:00Z", "null")
+    cluster = read(write(tmp_path / "a.yaml", said))
+    assert cluster.malformed == ()
+    service = cluster.objects[Service]["shop"]["cart"]
+    assert isinstance(service, Service)
+    assert (service.spec.ports[0].protocol, service.spec.type, service.created) == ("TCP", "ClusterIP", "")
+
+
 def test_a_label_that_the_api_server_would_refuse_is_malformed_here_too(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", f"{SERVICE.replace('app: cart', 'app: 1e3')}---\n{VIRTUAL_SERVICE}")
     cluster = read(path)

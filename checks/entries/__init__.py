@@ -8,7 +8,7 @@ from checks.registry import HostService, from_entry
 from checks.resources import Pod, WorkloadEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from checks.case import Branch, Case, View
     from checks.istiod import Istiod
@@ -22,12 +22,13 @@ def control_planes(case: Case) -> list[Istiod]:
 
 
 class Pair(NamedTuple):
-    """Two ServiceEntries of one namespace that define the host, as the callers of some views have them: the one that istiod keeps, and another.
+    """Two ServiceEntries of one namespace that define a host, as the callers of some views have them: the one that istiod keeps, and another.
 
     `lost` are the ports of the other one that istiod drops for these callers.
     """
 
     istiod: Istiod
+    host: str
     kept: ServiceEntry
     other: ServiceEntry
     lost: tuple[int, ...]
@@ -40,25 +41,35 @@ class Pair(NamedTuple):
         return "older, kept" if older else "exported to these callers by name, kept"
 
 
-def pairs(case: Case) -> list[Pair]:
-    """The pairs of ServiceEntries of one namespace that define the host; which of them is kept depends on what the caller sees.
+def pairs(case: Case, host: str) -> list[Pair]:
+    """The pairs of ServiceEntries of one namespace that define a host; which of them is kept depends on what the caller sees.
 
     Namespaces where a Kubernetes Service has the host are left out.
     """
-    return case.once("pairs", lambda: list(_pairs(case)))
+    return case.once(f"pairs {host}", lambda: list(_pairs(case, host)))
 
 
-def _pairs(case: Case) -> Iterator[Pair]:
+def _pairs(case: Case, host: str) -> Iterator[Pair]:
     found: dict[tuple[Istiod, str, str, tuple[int, ...]], Pair] = {}
     for view in case.views:
         istiod = view.ups.istiod
-        for group in case.seen(istiod, case.host, view.ups.proxy.namespace).values():
-            lost = case.lost_ports(istiod, case.host, view.ups.proxy.namespace)
+        for group in case.seen(istiod, host, view.ups.proxy.namespace).values():
+            lost = case.lost_ports(istiod, host, view.ups.proxy.namespace)
             for other in group[1:]:
-                gone = tuple(n for n, (_, e) in lost.items() if e is other and case.asked(n))
+                gone = tuple(n for n, (_, e) in lost.items() if e is other and (host != case.host or case.asked(n)))
                 key = istiod, group[0].ref, other.ref, gone
-                found.setdefault(key, Pair(istiod, group[0], other, gone, [])).views.append(view)
+                found.setdefault(key, Pair(istiod, host, group[0], other, gone, [])).views.append(view)
     yield from found.values()
+
+
+def concerned(case: Case, cause: str) -> list[str]:
+    """The hosts that a cause is asked about: the case's own, and those that its rules lead to and that fail for this cause."""
+    return list(dict.fromkeys([case.host, *(b.upstream.host for b in case.failing() if case.why(b) == cause)]))
+
+
+def felt(case: Case, cause: str, host: str, views: Collection[View]) -> list[Branch]:
+    """Failing destinations of some callers that lead to a host and that a cause explains."""
+    return [b for b in case.failing() if b.upstream.host == host and b.view in views and case.why(b) == cause]
 
 
 def service(istiod: Istiod, entry: ServiceEntry, host: str) -> HostService:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.entries import control_planes, describe
+from checks.entries import concerned, control_planes, describe, felt, served
 from checks.finding import Finding, check, explains
 from checks.subsets import callers, percent
 from checks.when import either, entered, failing
@@ -15,19 +15,30 @@ if TYPE_CHECKING:
     from checks.answers import Viewpoint
     from checks.case import Branch, Case, View
     from checks.istiod import Istiod
-    from checks.resources import ServiceEntry
 
 
-@explains("se-dup-cross-ns", before=("vs-dest-port-unknown", "vs-port-omitted-other-port", "vs-port-omitted-multiport", "se-port-missing"))
-def _explains(_: Case, branch: Branch) -> bool:
+@explains(
+    "se-dup-cross-ns",
+    before=(
+        "vs-dest-port-unknown",
+        "vs-port-omitted-other-port",
+        "vs-port-omitted-multiport",
+        "se-port-missing",
+        "se-static-no-endpoints",
+        "se-workloadselector-empty",
+    ),
+)
+def _explains(case: Case, branch: Branch) -> bool:
     u = branch.upstream
     istiod, namespace = branch.view.ups.istiod, branch.view.callers.proxy.namespace
-    if u.service is None or u.service.kubernetes or u.service.port(u.port) is not None:
+    if u.service is None or u.service.kubernetes:
         return False
     known = istiod.by_host.get(u.host, ())
-    if any(s.port(u.port) for s in known if s.namespace == u.service.namespace):
-        return False
-    return any(s.port(u.port) and istiod.visible(s, namespace) for s in known)
+    others = [s for s in known if s.namespace != u.service.namespace and s.port(u.port) and istiod.visible(s, namespace)]
+    if u.service.port(u.port) is None:
+        return bool(others) and not any(s.port(u.port) for s in known if s.namespace == u.service.namespace)
+    # nobody stands behind the one that istiod chose, and somebody behind one that it did not
+    return not served(case, branch) and any(e.health == "healthy" for s in others for e in case.endpoints(istiod, s))
 
 
 @check("se-dup-cross-ns", when=either(failing, entered))
@@ -42,25 +53,32 @@ def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
 
     How to fix it: one ServiceEntry for each host, or exportTo that keeps them apart.
     """
-    for istiod in control_planes(case):
-        entries = case.entries(istiod, case.host)
-        if any(s.kubernetes for s in istiod.by_host.get(case.host, ())):
-            continue
-        if len({e.namespace for e in entries}) < 2:
-            continue
-        hidden: dict[str, list[tuple[View, str]]] = {}
-        for view in case.views:
-            if view.ups.istiod is not istiod:
-                continue
-            chosen = view.ups.scope.services.get(case.host)
-            if chosen is None:
-                continue
-            seen = {s.namespace for s in istiod.exported_to(view.ups.proxy.namespace) if s.hostname == case.host}
-            for namespace in sorted(seen - {chosen.namespace}):
-                hidden.setdefault(namespace, []).append((view, chosen.namespace))
-        for namespace, views in hidden.items():
-            yield _finding(case, istiod, entries, namespace, views)
+    for host in concerned(case, "se-dup-cross-ns"):
+        for istiod in control_planes(case):
+            if not any(s.kubernetes for s in istiod.by_host.get(host, ())):
+                yield from _hidden(case, istiod, host)
     yield from _before_kubernetes(case)
+
+
+def _hidden(case: Case, istiod: Istiod, host: str) -> Iterator[Finding]:
+    """The findings of a host's entries that some callers do not get, one for each namespace that loses."""
+    entries = case.entries(istiod, host)
+    order = list(dict.fromkeys(e.namespace for e in entries))
+    if len(order) < 2:
+        return
+    losing: dict[str, list[tuple[View, str]]] = {}
+    for view in case.views:
+        chosen = view.ups.scope.services.get(host)
+        if view.ups.istiod is istiod and chosen is not None:
+            seen = {s.namespace for s in istiod.exported_to(view.ups.proxy.namespace) if s.hostname == host}
+            for namespace in sorted(seen - {chosen.namespace}):
+                losing.setdefault(namespace, []).append((view, chosen.namespace))
+    for namespace, views in losing.items():
+        broken = felt(case, "se-dup-cross-ns", host, [v for v, _ in views])
+        # a caller's own entry comes first on purpose: that it is hidden from the others says enough of the two
+        own = all(w == v.ups.proxy.namespace and w in losing and order.index(w) > order.index(namespace) for v, w in views)
+        if broken or (host == case.host and not own):
+            yield _finding(case, istiod, host, namespace, views, broken)
 
 
 def _before_kubernetes(case: Case) -> Iterator[Finding]:
@@ -102,14 +120,14 @@ def _before_kubernetes(case: Case) -> Iterator[Finding]:
         )
 
 
-def _finding(case: Case, istiod: Istiod, entries: list[ServiceEntry], namespace: str, views: list[tuple[View, str]]) -> Finding:
+def _finding(case: Case, istiod: Istiod, host: str, namespace: str, views: list[tuple[View, str]], broken: list[Branch]) -> Finding:
+    entries = case.entries(istiod, host)
     lost = next(e for e in entries if e.namespace == namespace)
     winners = sorted({w for _, w in views})
     kept = [e for e in entries if e.namespace in winners]
     have = {p.number for e in kept for p in e.spec.ports or ()}
     gone = sorted({p.number for e in entries if e.namespace == namespace for p in e.spec.ports or ()} - have)
     viewpoints: tuple[Viewpoint, ...] = tuple(dict.fromkeys(v for view, _ in views for v in view.callers.viewpoints))
-    branches = [b for b in case.failing() if b.upstream.host == case.host and b.upstream.port in gone and b.view in [v for v, _ in views]]
     what = f"its port{'s'[: len(gone) != 1]} {', '.join(map(str, gone))} and its endpoints are" if gone else "its endpoints are"
     return case.finding(
         "se-dup-cross-ns",
@@ -117,15 +135,15 @@ def _finding(case: Case, istiod: Istiod, entries: list[ServiceEntry], namespace:
         resource=lost.ref,
         path="spec.hosts",
         message=(
-            f"{' and '.join(e.ref for e in kept)} and {lost.ref} define {case.host} in different namespaces: "
+            f"{' and '.join(e.ref for e in kept)} and {lost.ref} define {host} in different namespaces: "
             f"these callers get {', '.join(winners)}'s, and {what} not used for them."
         ),
-        share=case.share(branches),
-        viewpoints=viewpoints,
+        share=case.share(broken),
+        viewpoints=case.viewpoints(broken) or viewpoints,
         evidence=tuple(describe(e) for e in entries),
-        fix=f"Keep one ServiceEntry for {case.host}, or set exportTo so that no caller sees two.",
+        fix=f"Keep one ServiceEntry for {host}, or set exportTo so that no caller sees two.",
         commands=(
-            f"kubectl get serviceentries -A | grep {case.host}",
-            f"istioctl proxy-config endpoints <pod> --cluster 'outbound|{(lost.spec.ports or ())[0].number if lost.spec.ports else 0}||{case.host}'",
+            f"kubectl get serviceentries -A | grep {host}",
+            f"istioctl proxy-config endpoints <pod> --cluster 'outbound|{(lost.spec.ports or ())[0].number if lost.spec.ports else 0}||{host}'",
         ),
     )

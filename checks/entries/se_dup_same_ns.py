@@ -55,18 +55,11 @@ def se_dup_same_ns(case: Case) -> Iterator[Finding]:
         kept, other, *_ = _unfit(case, branches[0])
         told.add((kept.ref, other.ref))
         yield _failing(case, branches, kept, other)
-    for pair in pairs(case):
-        if (pair.kept.ref, pair.other.ref) in told:
-            continue
-        told.add((pair.kept.ref, pair.other.ref))
-        # ports that are lost are se-dup-unmergeable-ports, one port with two protocols is se-protocol-conflict
-        if not pair.lost and not disputed(pair.kept, pair.other):
-            why = differs(pair.istiod, pair.kept, pair.other, case.host)
-            effect = (
-                f"its {why} ha{'ve' if ' and ' in why else 's'} no effect" if why else "its ports and endpoints are merged into the first"
-            )
+    for pair in pairs(case, case.host):
+        if (pair.kept.ref, pair.other.ref) not in told and (effect := _effect(pair)):
             first = f"{pair.kept.ref} ({pair.why}) and {pair.other.ref} define {case.host}"
             yield _finding(case, pair, f"{first}: istiod keeps the first one's settings; of {pair.other.name}, {effect}.")
+        told.add((pair.kept.ref, pair.other.ref))
     for pair in _apart(case, told):
         yield _finding(
             case,
@@ -99,6 +92,20 @@ def _failing(case: Case, branches: list[Branch], kept: ServiceEntry, other: Serv
     )
 
 
+def _effect(pair: Pair) -> str:
+    """What becomes of the younger one, in words; empty where nothing is lost and nothing mixes, or where it is another cause."""
+    kept, other = pair.kept.spec, pair.other.spec
+    # ports that are lost are se-dup-unmergeable-ports, one port with two protocols is se-protocol-conflict
+    if pair.lost or disputed(pair.kept, pair.other):
+        return ""
+    why = differs(pair.istiod, pair.kept, pair.other, pair.host)
+    if why:
+        return f"its {why} ha{'ve' if ' and ' in why else 's'} no effect"
+    mine, theirs = ({x for p in s.ports or () for x in (p.number, p.name)} for s in (kept, other))
+    united = not mine & theirs and kept.location == other.location and set(other.addresses or ()) <= set(kept.addresses or ())
+    return "" if united else "its ports and endpoints are merged into the first"
+
+
 def _apart(case: Case, told: set[tuple[str, str]]) -> Iterator[Pair]:
     """Entries that no caller sees together, and whose endpoints are put together all the same, under port names that both have."""
     seeing: dict[tuple[Istiod, str], dict[str, tuple[ServiceEntry, list[View]]]] = {}
@@ -110,11 +117,11 @@ def _apart(case: Case, told: set[tuple[str, str]]) -> Iterator[Pair]:
         for (a, mine), (b, theirs) in combinations(sorted(found.values(), key=lambda f: (f[0].created, f[0].name)), 2):
             shared = {p.name for p in a.spec.ports or ()} & {p.name for p in b.spec.ports or ()}
             if not told & {(a.ref, b.ref), (b.ref, a.ref)} and shared and (a.spec.endpoints or b.spec.endpoints):
-                yield Pair(istiod, a, b, (), [*mine, *theirs])
+                yield Pair(istiod, case.host, a, b, (), [*mine, *theirs])
 
 
 def _finding(case: Case, pair: Pair, message: str) -> Finding:
-    istiod, kept, other, _, views = pair
+    istiod, host, kept, other, _, views = pair
     return case.finding(
         "se-dup-same-ns",
         cluster=case.mesh.cluster(istiod.cluster).name,
@@ -124,6 +131,6 @@ def _finding(case: Case, pair: Pair, message: str) -> Finding:
         share=0.0,
         viewpoints=case.viewpoints(b for b in case.branches if b.view in views),
         evidence=(describe(kept), describe(other)),
-        fix=f"Keep one ServiceEntry for {case.host}: move what is missing into {kept.ref} and delete {other.ref}.",
+        fix=f"Keep one ServiceEntry for {host}: move what is missing into {kept.ref} and delete {other.ref}.",
         commands=(f"kubectl -n {kept.namespace} get serviceentry {kept.name} {other.name} -o yaml",),
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.entries import Pair, describe, differs, pairs, ports
+from checks.entries import Pair, concerned, describe, differs, felt, pairs, ports
 from checks.finding import Finding, check, explains
 from checks.subsets import callers
-from checks.when import entered
+from checks.when import either, entered, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return kept is not None and kept.namespace == u.service.namespace
 
 
-@check("se-dup-unmergeable-ports", when=entered)
+@check("se-dup-unmergeable-ports", when=either(entered, failing))
 def se_dup_unmergeable_ports(case: Case) -> Iterator[Finding]:
     """Two ServiceEntries of one namespace define the same host and cannot be merged, so ports of the younger one are lost.
 
@@ -38,18 +38,19 @@ def se_dup_unmergeable_ports(case: Case) -> Iterator[Finding]:
 
     How to fix it: one ServiceEntry with all ports, or equal resolution, exportTo and labels on both.
     """
-    for pair in pairs(case):
-        if pair.lost:
-            yield _finding(case, pair)
+    for host in concerned(case, "se-dup-unmergeable-ports"):
+        for pair in pairs(case, host):
+            broken = [b for b in felt(case, "se-dup-unmergeable-ports", host, pair.views) if b.upstream.port in pair.lost]
+            if broken or (pair.lost and host == case.host):
+                yield _finding(case, pair, broken)
 
 
-def _finding(case: Case, pair: Pair) -> Finding:
-    istiod, kept, other, lost, views = pair
+def _finding(case: Case, pair: Pair, broken: list[Branch]) -> Finding:
+    istiod, host, kept, other, lost, views = pair
     mine = [b for b in case.branches if b.view in views]
-    failing = [b for b in case.failing() if b.view in views and b.upstream.host == case.host and b.upstream.port in lost]
     said = f"port{'s'[: len(lost) != 1]} {', '.join(map(str, lost))}"
-    why = differs(istiod, kept, other, case.host)
-    share = case.share(failing)
+    why = differs(istiod, kept, other, host)
+    share = case.share(broken)
     outcome = "Calls there get 503 (no such cluster)." if share else "Nothing routes it in the mesh."
     wanted = ", ".join(dict.fromkeys(", ".join(ports(e) for e in (kept, other)).split(", ")))
     return case.finding(
@@ -58,11 +59,11 @@ def _finding(case: Case, pair: Pair) -> Finding:
         resource=other.ref,
         path="spec.ports",
         message=(
-            f"{kept.ref} ({pair.why}) and {other.ref} define {case.host} for "
-            f"{callers(failing or mine)} and differ in {why}: istiod cannot merge them and drops {said} of {other.ref}. {outcome}"
+            f"{kept.ref} ({pair.why}) and {other.ref} define {host} for "
+            f"{callers(broken or mine)} and differ in {why}: istiod cannot merge them and drops {said} of {other.ref}. {outcome}"
         ),
         share=share,
-        viewpoints=case.viewpoints(failing or mine),
+        viewpoints=case.viewpoints(broken or mine),
         evidence=(
             describe(kept),
             describe(other),
@@ -71,6 +72,6 @@ def _finding(case: Case, pair: Pair) -> Finding:
         fix=f"Put all ports ({wanted}) into one ServiceEntry, or give both the same {why.replace(' and ', ', ')}, and delete the other.",
         commands=(
             f"kubectl -n {kept.namespace} get serviceentry {kept.name} {other.name} -o yaml",
-            f"istioctl proxy-config cluster <pod> --fqdn {case.host}",
+            f"istioctl proxy-config cluster <pod> --fqdn {host}",
         ),
     )

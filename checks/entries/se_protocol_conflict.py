@@ -25,13 +25,13 @@ def se_protocol_conflict(case: Case) -> Iterator[Finding]:
 
     How to fix it: one ServiceEntry for the host, with the protocol that the server speaks.
     """
-    for pair in pairs(case):
+    for pair in pairs(case, case.host):
         if numbers := [n for n in disputed(pair.kept, pair.other) if case.asked(n)]:
             yield _finding(case, pair, numbers)
 
 
 def _finding(case: Case, pair: Pair, numbers: list[int]) -> Finding:
-    istiod, kept, other, _, views = pair
+    istiod, _, kept, other, _, views = pair
     said = {p.number: p.protocol for p in kept.spec.ports or ()}
     mine = {p.number: p.protocol for p in other.spec.ports or ()}
     what = ", ".join(f"port {n} {said[n]} and {mine[n]}" for n in numbers)

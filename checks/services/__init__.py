@@ -46,13 +46,15 @@ def slices(case: Case, service: HostService) -> Iterator[tuple[Cluster, Endpoint
 
 
 def orphans(case: Case, service: HostService) -> list[tuple[Cluster, EndpointSlice]]:
-    """EndpointSlices with endpoints that are meant for a Service by name, owner or pods, and belong to none for want of the label."""
+    """EndpointSlices with endpoints that are meant for a Service by name, owner or pods, and belong to none: without the label, or with the name of no Service in it."""
     selected = {(c.name, p.name) for c, p in case.pods(service)}
     return [
         (c, s)
         for c in case.mesh.clusters
         for s in c.within(EndpointSlice, service.namespace).values()
-        if not s.service and s.endpoints and (_named(s, service.name) or _aims_at(s.endpoints, c.name, selected))
+        if s.endpoints
+        and (not s.service or c.get(Service, s.namespace, s.service) is None)
+        and (_named(s, service.name) or _aims_at(s.endpoints, c.name, selected))
     ]
 
 

@@ -18,11 +18,14 @@ def _explains(case: Case, branch: Branch) -> bool:
     service = branch.upstream.service
     if service is None or not branch.upstream.defined or not service.kubernetes:
         return False
-    health = {e.health for e in case.endpoints(branch.view.ups.istiod, service)}
+    endpoints = case.endpoints(branch.view.ups.istiod, service)
+    health = {e.health for e in endpoints}
     if "healthy" in health:
         return False
     # pods without an address, such as those that no node takes, are in no EndpointSlice
-    return "unhealthy" in health or (bool(unready := case.unready(service)) and len(unready) == len(case.pods(service)))
+    known = {e.address for e in endpoints}
+    unready = [p for _, p in case.unready(service) if p.status.pod_ip not in known]
+    return "unhealthy" in health or (bool(unready) and len(unready) == len(case.pods(service)))
 
 
 @check("pods-all-notready", when=failing)

@@ -45,7 +45,7 @@ def _unlisted(case: Case, service: HostService) -> bool:
 
 @check("slice-no-service-label", when=failing)
 def slice_no_service_label(case: Case) -> Iterator[Finding]:
-    """An EndpointSlice that is meant for a Service lacks the label that says so.
+    """An EndpointSlice that is meant for a Service lacks the label that says so, or names no Service in it.
 
     A slice belongs to the Service that its label `kubernetes.io/service-name` names; its own name and its owner mean nothing. Without the label
     neither Kubernetes nor istiod gives its endpoints to the Service, and every request gets 503 "no healthy upstream" (flag UH).
@@ -66,12 +66,12 @@ def slice_no_service_label(case: Case) -> Iterator[Finding]:
             cluster=cluster.name,
             resource=first.ref,
             path="metadata.labels",
-            message=f"{percent(share)} of the requests fail: {first.ref} has the endpoints of {service.sources[0][1]} and lacks label {_LABEL}.",
+            message=f"{percent(share)} of the requests fail: {first.ref} has the endpoints of {service.sources[0][1]} and {_instead(first)}.",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
                 *(
-                    f"{s.ref} in {c.name}: {len(s.endpoints or ())} endpoint{'s'[: len(s.endpoints or ()) != 1]}, no label {_LABEL}"
+                    f"{s.ref} in {c.name}: {len(s.endpoints or ())} endpoint{'s'[: len(s.endpoints or ()) != 1]}, {f'{_LABEL}={s.service}' if s.service else f'no label {_LABEL}'}"
                     for c, s in found
                 ),
                 *case.slices_evidence(service),
@@ -80,6 +80,10 @@ def slice_no_service_label(case: Case) -> Iterator[Finding]:
             patch=_patch(case, found, service),
             commands=(f"kubectl -n {service.namespace} get endpointslices --show-labels", endpoints_command(branches[0].upstream)),
         )
+
+
+def _instead(s: EndpointSlice) -> str:
+    return f"its label {_LABEL} names {s.service}, which is no Service" if s.service else f"lacks label {_LABEL}"
 
 
 def _none(case: Case, service: HostService, branches: Sequence[Branch]) -> Finding:

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@explains("slice-targetref-pod-missing", before=("slice-portname-mismatch", "subset-empty-weighted", "subset-empty-all"))
+@explains(
+    "slice-targetref-pod-missing", before=("slice-portname-mismatch", "svc-selector-no-pods", "subset-empty-weighted", "subset-empty-all")
+)
 def _explains(case: Case, branch: Branch) -> bool:
     service = kubernetes(branch)
     if service is None or known(case, branch, service):
         return False
-    # with nobody to select, it is the selector or the workload that must be mended
-    return bool(missing_pods(case, service)) and bool(not service.selector or case.pods(service) or case.owners(service))
+    return bool(missing_pods(case, service))
 
 
 @check("slice-targetref-pod-missing", when=failing)
