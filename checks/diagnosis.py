@@ -32,12 +32,14 @@ from checks.resources import (
     APITLSRoute,
     DaemonSet,
     Deployment,
+    DestinationRule,
     EndpointSlice,
     Node,
     Pod,
     ReplicaSet,
     Resource,
     Service,
+    Sidecar,
     StatefulSet,
     WorkloadEntry,
 )
@@ -196,7 +198,20 @@ def _hosts(istiod: Istiod) -> dict[str, bool]:
     for kind in (APIHTTPRoute, APIGRPCRoute, APITLSRoute):  # those that no gateway accepts as well
         for route in istiod.all(kind):
             found.update({h.lower(): True for h in cast("APIRoute", route).spec.hostnames or ()})
+    for host in _foreign(istiod):
+        found.setdefault(host, True)
     return found
+
+
+def _foreign(istiod: Istiod) -> Iterator[str]:
+    """The hosts outside of the clusters that DestinationRules and Sidecars name: somebody means to call them, whether anything defines them or not."""
+    named = [r.spec.host for r in istiod.all(DestinationRule) if isinstance(r, DestinationRule)]
+    egress = (h for s in istiod.all(Sidecar) if isinstance(s, Sidecar) for e in s.spec.egress or () for h in e.hosts or ())
+    named += [h.rpartition("/")[2] for h in egress if not h.startswith("~")]
+    for host in named:
+        inside = host.endswith((".svc", f".{names.DOMAIN}")) or f"{host}.svc.{names.DOMAIN}" in istiod.by_host
+        if "." in host and "*" not in host and not inside and not names.is_ip(host):
+            yield host.lower()
 
 
 def _istiods(mesh: Mesh) -> list[Istiod]:

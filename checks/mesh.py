@@ -58,6 +58,7 @@ from checks.resources import (
     Workload,
     WorkloadEntry,
 )
+from checks.viewpoints import proxy_kind
 
 Objects = Mapping[type[Resource], Mapping[str, Mapping[str, Resource]]]
 _R = TypeVar("_R", bound=Resource)
@@ -782,7 +783,8 @@ class _Around(NamedTuple):
             cid,
             locality,
             health,
-            own.get("security.istio.io/tlsMode") == "istio",
+            # injection writes the label; a pod that shows the proxy alone was written down without it
+            own.get("security.istio.io/tlsMode", "istio" if proxy_kind(pod) == "sidecar" else "") == "istio",
             node,
             _workload(self.cluster, pod),
             pod.namespace,

@@ -156,7 +156,11 @@ spec:
 
 
 def test_null_is_what_was_left_out(tmp_path: Path) -> None:
-    said = SERVICE.replace("selector", "type: null, selector").replace("port: 80", "port: 80, protocol: null").replace("2026-09-01T10:00:00Z", "null")
+    said = (
+        SERVICE.replace("selector", "type: null, selector")
+        .replace("port: 80", "port: 80, protocol: null")
+        .replace("2026-09-01T10:00:00Z", "null")
+    )
     cluster = read(write(tmp_path / "a.yaml", said))
     assert cluster.malformed == ()
     service = cluster.objects[Service]["shop"]["cart"]

@@ -52,10 +52,10 @@ def registered(branch: Branch) -> HostService | None:
 
 
 def no_port(branch: Branch) -> bool:
-    """Whether the destination's port is none of any service of its host."""
-    u = branch.upstream
-    every = branch.view.ups.istiod.by_host.get(u.host, ())
-    return u.service is not None and not any(s.port(u.port) for s in (u.service, *every))
+    """Whether the destination's port is none of any service of its host that its caller may see, whatever a Sidecar leaves it."""
+    u, istiod = branch.upstream, branch.view.ups.istiod
+    shown = (s for s in istiod.by_host.get(u.host, ()) if istiod.visible(s, branch.view.ups.proxy.namespace))
+    return u.service is not None and not any(s.port(u.port) for s in (u.service, *shown))
 
 
 def unknown_host(branch: Branch) -> bool:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from checks import names
 from checks.istiod import Scope
 from checks.resources import ConfigMap, Service, ServiceEntry, Sidecar
 from checks.routes import upstreams
+from checks.security import guarded, shut
+from checks.security.authz_principal_without_mtls import closed
+from checks.security.mtls_plain_to_strict import strict
+from checks.subsets import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,11 +36,23 @@ class Hidden(NamedTuple):
     viewpoints: tuple[Viewpoint, ...]
     asks: tuple[str, ...]
     loser: Sidecar | None = None
+    unheard: float = 0.0
+    """The part of calls in plain text, and without an identity, that the host's servers refuse."""
 
     @property
     def share(self) -> float:
-        """1 where calls to unknown hosts are refused; 0 where they pass through the proxy unseen."""
-        return 0.0 if self.scope.allow_any else 1.0
+        """1 where calls to unknown hosts are refused; where they pass through the proxy unseen, what the servers refuse of plain text."""
+        return self.unheard if self.scope.allow_any else 1.0
+
+    @property
+    def effect(self) -> str:
+        """What becomes of a call to a host that the caller does not see."""
+        if not self.scope.allow_any:
+            return "get 502, or a closed connection"
+        if self.unheard:
+            part = "which its servers refuse" if self.unheard >= 1 else f"which {percent(self.unheard)} of its servers refuse"
+            return f"pass through the proxy in plain text and without an identity, {part}"
+        return "pass through the proxy unseen: no rule, no balancing, no mTLS of the mesh"
 
 
 def hidden(case: Case, cause: str) -> list[list[Hidden]]:
@@ -68,12 +85,21 @@ def _hidden(case: Case) -> Iterator[Hidden]:
         if loser is not None and not wanting and _named(loser, ups.istiod.by_host[case.host]):
             wanting, asks = list(callers.viewpoints), (f"{loser.ref} names its namespace",)
         if wanting:
-            yield Hidden(cause, callers, ups.istiod, ups.scope, tuple(wanting), asks, loser)
+            unheard = _unheard(case, callers.proxy.namespace) if ups.scope.allow_any and cause != "registry-only-unknown" else 0.0
+            yield Hidden(cause, callers, ups.istiod, ups.scope, tuple(wanting), asks, loser, unheard)
+
+
+def _unheard(case: Case, namespace: str) -> float:
+    """What part of plain calls to the host fails, on its worst port: its servers accept mutual TLS only, or policies let in by identity."""
+    part = strict(case)[0] if shut(case) else 0.0
+    return max(part, closed(case, namespace)[0] if guarded(case) else 0.0)
 
 
 def _why(case: Case, istiod: Istiod, scope: Scope, callers: Class) -> tuple[str, Sidecar | None]:
     known = istiod.by_host.get(case.host, [])
     namespace = callers.proxy.namespace
+    if not known and any(names.is_wildcard(h) and names.matches(h, case.host) for h in scope.services):
+        return "", None
     if not known:
         return "discovery-selectors" if case.host in istiod.undiscovered else "registry-only-unknown", None
     if case.host in scope.services:
@@ -160,8 +186,3 @@ def spaces(viewpoints: Iterable[Viewpoint]) -> str:
     """The namespaces of some callers in words."""
     found = list(dict.fromkeys(v.namespace for v in viewpoints))
     return f"namespace{'s'[: len(found) != 1]} {', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
-
-
-def effect(share: float) -> str:
-    """What becomes of a call to a host that the caller does not see."""
-    return "get 502, or a closed connection" if share else "pass through the proxy unseen: no rule, no balancing, no mTLS of the mesh"

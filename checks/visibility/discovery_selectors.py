@@ -11,7 +11,7 @@ from checks.entries import together
 from checks.finding import Finding, check, explains
 from checks.resources import Namespace
 from checks.subsets import percent
-from checks.visibility import effect, hidden, mesh_config, spaces
+from checks.visibility import hidden, mesh_config, spaces
 from checks.when import either, failing, missed
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def discovery_selectors(case: Case) -> Iterator[Finding]:
         one = group[0]
         found = tuple(v for h in group for v in h.viewpoints)
         asks = tuple(dict.fromkeys(a for h in group for a in h.asks))
-        what = f"Calls of {spaces(found)} to {short(case.host)} {effect(one.share)}"
+        what = f"Calls of {spaces(found)} to {short(case.host)} {one.effect}"
         yield _finding(case, one.istiod, case.host, one.share, what, found, asks)
 
 

@@ -8,7 +8,7 @@ from checks.case import short
 from checks.entries import control_planes
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
-from checks.visibility import by_export, effect, hidden, mesh_config, spaces, unexported
+from checks.visibility import by_export, hidden, mesh_config, spaces, unexported
 from checks.when import either, failing, missed
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def mesh_default_exportto(case: Case) -> Iterator[Finding]:
             cluster=cluster.name,
             resource=ref,
             path="data.mesh defaultServiceExportTo",
-            message=f"Calls of {spaces(viewpoints)} to {short(case.host)} {effect(one.share)}: {_default(one.istiod)}.",
+            message=f"Calls of {spaces(viewpoints)} to {short(case.host)} {one.effect}: {_default(one.istiod)}.",
             share=one.share,
             viewpoints=viewpoints,
             evidence=(f"{source} has no exportTo of its own", _said(one.istiod, ref), *dict.fromkeys(a for h in group for a in h.asks)),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.finding import Finding, check
-from checks.visibility import Hidden, effect, hidden, spaces
+from checks.visibility import Hidden, hidden, spaces
 from checks.when import missed
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def sidecar_egress_missing(case: Case) -> Iterator[Finding]:
             cluster=case.mesh.cluster(first.istiod.cluster).name,
             resource=sidecar.ref,
             path="spec.egress",
-            message=f"Calls of {spaces(viewpoints)} to {short(case.host)} {effect(first.share)}: {sidecar.ref} does not import it.",
+            message=f"Calls of {spaces(viewpoints)} to {short(case.host)} {first.effect}: {sidecar.ref} does not import it.",
             share=first.share,
             viewpoints=viewpoints,
             evidence=(

@@ -8,7 +8,7 @@ from checks import names
 from checks.case import short
 from checks.finding import Finding, check
 from checks.patches import AWAY
-from checks.visibility import Hidden, effect, hidden, spaces
+from checks.visibility import Hidden, hidden, spaces
 from checks.when import missed
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def sidecar_exclusion(case: Case) -> Iterator[Finding]:
             cluster=case.mesh.cluster(first.istiod.cluster).name,
             resource=sidecar.ref,
             path="spec.egress",
-            message=f"Calls of {spaces(viewpoints)} to {short(case.host)} {effect(first.share)}: {sidecar.ref} excludes it ({excluding}).",
+            message=f"Calls of {spaces(viewpoints)} to {short(case.host)} {first.effect}: {sidecar.ref} excludes it ({excluding}).",
             share=first.share,
             viewpoints=viewpoints,
             evidence=(f"{sidecar.ref} says {', '.join(lines)}", *dict.fromkeys(a for h in group for a in h.asks)),

@@ -8,7 +8,7 @@ from checks.case import short
 from checks.entries import together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
-from checks.visibility import at, by_export, effect, export_path, exported_to, exporting, foreign, hidden, spaces, unexported
+from checks.visibility import at, by_export, export_path, exported_to, exporting, foreign, hidden, spaces, unexported
 from checks.when import either, failing, missed
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
             cluster=at(case, one.istiod, service).name,
             resource=service.sources[0][1],
             path=export_path(service),
-            message=f"Calls of {spaces(viewpoints)} to {short(case.host)} {effect(one.share)}: {exported_to(service)} alone.",
+            message=f"Calls of {spaces(viewpoints)} to {short(case.host)} {one.effect}: {exported_to(service)} alone.",
             share=one.share,
             viewpoints=viewpoints,
             evidence=(exported_to(service), *dict.fromkeys(a for h in group for a in h.asks)),

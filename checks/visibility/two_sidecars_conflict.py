@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.finding import Finding, check
-from checks.visibility import effect, hidden, spaces
+from checks.visibility import hidden, spaces
 from checks.when import missed
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def two_sidecars_conflict(case: Case) -> Iterator[Finding]:
             resource=loser.ref,
             path="spec.workloadSelector" if loser.spec.workload_selector else "spec",
             message=(
-                f"Calls of {spaces(viewpoints)} to {short(case.host)} {effect(first.share)}: "
+                f"Calls of {spaces(viewpoints)} to {short(case.host)} {first.effect}: "
                 f"{loser.ref} imports it and is ignored, since {kept.ref} claims the same proxies and is older."
             ),
             share=first.share,
