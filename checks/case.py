@@ -5,7 +5,7 @@ A check may read everything and reports only what concerns its host. Two checks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -190,20 +190,10 @@ class Case:
             else:
                 blind.append(c)
         case = Case(host, mesh, views, blind, frozenset(read))
-        for v in [v for v in views if case.private(v) or not case.meant(v)]:
+        for v in [v for v in views if case.private(v)]:
             views.remove(v)
             blind.append(v.callers)
         return case
-
-    def meant(self, view: View) -> bool:
-        """Whether its callers mean to call the host; those that only have somebody's rule for it and do not see the host itself must ask (DESIGN §2)."""
-        c = view.callers
-        if c.proxy.kind != "sidecar" or self.host in c.scope.services or self.host not in c.istiod.by_host:
-            return True
-        asking = tuple(v for v in c.viewpoints if self.asks(v))
-        if asking and asking != c.viewpoints:
-            view.callers = replace(c, viewpoints=asking)
-        return bool(asking)
 
     def private(self, view: View) -> bool:
         """Whether the host is kept from some callers on purpose: their cluster has no such Service, no other's endpoints are for them, none asks.

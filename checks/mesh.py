@@ -637,7 +637,7 @@ class Mesh:
     def _selected_entries(self, cluster: Cluster, service: Service) -> Iterator[IstioEndpoint]:
         """WorkloadEntries that a Kubernetes Service selects (kube controller.collectWorkloadInstanceEndpoints)."""
         selector = service.spec.selector
-        if not selector or service.spec.cluster_ip in {"", "None"} or service.spec.type == "ExternalName":
+        if not selector or service.spec.cluster_ip == "None" or service.spec.type == "ExternalName":
             return
         for we in cluster.ordered(WorkloadEntry, service.namespace):
             wi = self._entry_instance(cluster, we)

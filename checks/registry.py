@@ -363,6 +363,8 @@ def from_service(svc: Service, cluster: str, namespace_annotations: Mapping[str,
         resolution = "none"
     elif spec.cluster_ip:
         vips = spec.cluster_ips if len(spec.cluster_ips) > 1 else (spec.cluster_ip,)
+    elif resolution == "static":
+        vips = (f"{svc.name}.{svc.namespace}",)  # Kubernetes gives it an address of its own, which a manifest written by hand does not know
     export = svc.annotations.get("networking.istio.io/exportTo", "")
     return HostService(
         hostname=names.service_host(svc.name, svc.namespace),

@@ -227,21 +227,20 @@ def _l4(ups: Upstreams, host: str) -> Iterator[Step]:
                             yield step
 
 
-def displaced(ups: Upstreams, host: str) -> Iterator[tuple[HostService, HostPort, HostService]]:
-    """TCP ports of a host for which another service has taken 0.0.0.0: (service, port, who has it)."""
+def displaced(ups: Upstreams, host: str) -> Iterator[tuple[HostService, HostPort, HostService, str]]:
+    """TCP ports of a host for which another service has taken an address: (service, port, who has it, the address)."""
     for li in ups.scope.listeners:
         for service in _named(li, host):
             for port in service.ports:
-                if not port.tcp or port.tls or UNSPECIFIED not in _binds(ups, li, service, port):
-                    continue
-                chains = _listener_chains(ups, UNSPECIFIED, port.number)
-                if any(c.owner == service.hostname for c in chains):
-                    continue
-                mine = {c.key for c in _chains(ups, li, service, port, UNSPECIFIED)}
-                first = next((c.owner for c in chains if c.key in mine), None)
-                found = ups.scope.services.get(first) if first is not None else None
-                if found is not None:
-                    yield service, port, found
+                for bind in _binds(ups, li, service, port) if port.tcp and not port.tls else ():
+                    chains = _listener_chains(ups, bind, port.number)
+                    if any(c.owner == service.hostname for c in chains):
+                        continue
+                    mine = {c.key for c in _chains(ups, li, service, port, bind)}
+                    first = next((c.owner for c in chains if c.key in mine), None)
+                    found = ups.scope.services.get(first) if first is not None else None
+                    if found is not None:
+                        yield service, port, found, bind
 
 
 def _binds(ups: Upstreams, listener: Listener, service: HostService, port: HostPort) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short, waits
 from checks.finding import Finding, check, explains
+from checks.gateways import backend
 from checks.subsets import percent
 from checks.when import failing
 
@@ -25,15 +26,19 @@ def _explains(case: Case, branch: Branch) -> bool:
     # pods without an address, such as those that no node takes, are in no EndpointSlice
     known = {e.address for e in endpoints}
     unready = [p for _, p in case.unready(service) if p.status.pod_ip not in known]
-    return "unhealthy" in health or (bool(unready) and len(unready) == len(case.pods(service)))
+    if "unhealthy" in health or (unready and len(unready) == len(case.pods(service))):
+        return True
+    # that a route's backend has no pod is said at the route (gwapi-backend-empty)
+    return not health and backend(branch) is None and not case.pods(service) and any(w.wanted for _, w in case.owners(service))
 
 
 @check("pods-all-notready", when=failing)
 def pods_all_notready(case: Case) -> Iterator[Finding]:
-    """Every pod of a service fails its readiness probe.
+    """Every pod of a service fails its readiness probe, or cannot even be made.
 
-    A bad release, a dependency that the probe asks, a missing configuration: the pods run and none is ready. Envoy knows their endpoints as
-    unhealthy and, without panic mode, answers every request with 503 "no healthy upstream" (flag UH).
+    A bad release, a dependency that the probe asks, a missing configuration: the pods run and none is ready; or a quota, an admission webhook or
+    a missing service account keeps the workload from making one. Envoy knows their endpoints as unhealthy, or none, and answers every request
+    with 503 "no healthy upstream" (flag UH).
 
     How to see it: `kubectl get pods` shows 0/1 or 1/2 ready; `kubectl describe pod` has the probe's answer.
 
@@ -54,20 +59,27 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
             if e.health == "unhealthy"
         }
         lines = list(waiting.values()) or [f"{p.ref} in {c.name}: {waits(p)}" for c, p in case.unready(service)]
+        owners = [(c, w) for c, w in case.owners(service) if w.wanted]
         share, count = case.share(branches), len(lines)
+        wanting = [f"{w.ref} in {c.name} wants {w.wanted} pod{'s'[: w.wanted != 1]}, and there is none" for c, w in owners]
+        said = f"none of the {count} pod{'s'[: count != 1]} of {short(service.hostname)} is ready"
+        if not lines and owners:
+            said = f"{owners[0][1].ref} wants {owners[0][1].wanted} pod{'s'[: owners[0][1].wanted != 1]} and has none"
         yield case.finding(
             "pods-all-notready",
             cluster=case.cluster_of(first),
             resource=service.sources[0][1],
             path="",
-            message=f"{percent(share)} of the requests fail: none of the {count} pod{'s'[: count != 1]} of {short(service.hostname)} is ready.",
+            message=f"{percent(share)} of the requests fail: {said}.",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
-                *lines[:5],
+                *(lines[:5] or wanting),
                 *case.slices_evidence(service),
             ),
-            fix="Make the pods ready: look at their readiness probe and at what the app says.",
+            fix="Make the pods ready: look at their readiness probe and at what the app says."
+            if lines
+            else "Find out why no pod is made: the workload's events name a quota, an admission webhook or a service account.",
             commands=(
                 f"kubectl -n {service.namespace} get pods -l '{','.join(f'{k}={v}' for k, v in (service.selector or {}).items())}'",
                 endpoints_command(first.upstream),

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 @explains(
-    "slice-targetref-pod-missing", before=("slice-portname-mismatch", "svc-selector-no-pods", "subset-empty-weighted", "subset-empty-all")
+    "slice-targetref-pod-missing",
+    before=("slice-portname-mismatch", "svc-selector-no-pods", "pods-all-notready", "subset-empty-weighted", "subset-empty-all"),
 )
 def _explains(case: Case, branch: Branch) -> bool:
     service = kubernetes(branch)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks import sidecar
 from checks.case import Case, short
 from checks.finding import Finding, check
+from checks.registry import UNSPECIFIED
 from checks.resources import Pod
 from checks.routes import upstreams
 
@@ -25,42 +26,44 @@ def _opaque(case: Case) -> bool:
 
 @check("tcp-listener-conflict", when=_opaque)
 def tcp_listener_conflict(case: Case) -> Iterator[Finding]:
-    """A TCP port of a host shares 0.0.0.0 with the same port of another host, which came first.
+    """A TCP port of a host shares its address, most often 0.0.0.0, with the same port of another host, which came first.
 
     A TCP connection says nothing of the host that is meant, so a proxy tells hosts apart by their addresses. Those without an address of their
-    own all listen on 0.0.0.0, and the oldest one gets every connection of that port: calls to the others reach the wrong service.
+    own all listen on 0.0.0.0, and of several on one address the oldest gets every connection of that port: calls to the others reach the
+    wrong service.
 
     How to see it: `istioctl proxy-config listener <pod> --port PORT` leads to the other host's cluster; istiod's metric
     `pilot_conflict_outbound_listener_tcp_over_current_tcp` counts it.
 
     How to fix it: give each ServiceEntry `addresses` (or let Istio allocate them by DNS proxying), or another port.
     """
-    lost: dict[tuple[int, str], list[tuple[Class, HostService, HostPort, HostService]]] = {}
+    lost: dict[tuple[int, str], list[tuple[Class, HostService, HostPort, HostService, str]]] = {}
     seeing = [(v.callers, v.ups) for v in case.views] + [(c, upstreams(case.mesh, c.proxy)) for c in case.blind]
     for callers, ups in seeing:
         if callers.proxy.kind != "sidecar" or _captures(case, callers):
             continue
-        for service, port, winner in sidecar.displaced(ups, case.host):
+        for service, port, winner, address in sidecar.displaced(ups, case.host):
             if not case.asked(port.number):
                 continue
-            lost.setdefault((port.number, winner.hostname), []).append((callers, service, port, winner))
+            lost.setdefault((port.number, winner.hostname), []).append((callers, service, port, winner, address))
     for (number, _), found in lost.items():
-        callers, service, port, winner = found[0]
+        callers, service, port, winner, address = found[0]
+        own = "no address of its own" if address == UNSPECIFIED else f"address {address}"
         index = next((i for i, p in enumerate(service.ports) if p.number == number), 0)
         yield case.finding(
             "tcp-listener-conflict",
             cluster=case.mesh.cluster(callers.proxy.cluster).name,
             resource=service.sources[0][1],
             path="spec.addresses" if not service.kubernetes else f"spec.ports[{index}]",
-            message=f"Every connection to port {number} of {short(service.hostname)} goes to {short(winner.hostname)}: both listen on 0.0.0.0:{number}, and the other one came first.",
+            message=f"Every connection to port {number} of {short(service.hostname)} goes to {short(winner.hostname)}: both listen on {address}:{number}, and the other one came first.",
             share=1.0,
             viewpoints=tuple(dict.fromkeys(v for c, *_ in found for v in c.viewpoints)),
             evidence=(
-                f"{service.sources[0][1]}: port {number} ({port.protocol}), no address of its own, created {service.created or 'at an unknown time'}",
-                f"{winner.sources[0][1]}: port {number}, no address of its own, created {winner.created or 'at an unknown time'}",
+                f"{service.sources[0][1]}: port {number} ({port.protocol}), {own}, created {service.created or 'at an unknown time'}",
+                f"{winner.sources[0][1]}: port {number}, {own}, created {winner.created or 'at an unknown time'}",
             ),
             fix=f"Give {service.sources[0][1]} and {winner.sources[0][1]} addresses of their own, or different ports.",
-            commands=(f"istioctl proxy-config listener <pod> --address 0.0.0.0 --port {number} -o json",),
+            commands=(f"istioctl proxy-config listener <pod> --address {address} --port {number} -o json",),
         )
 
 

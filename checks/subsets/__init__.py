@@ -328,12 +328,13 @@ def _namesakes(istiod: Istiod) -> dict[str, list[str]]:
 
 
 def by_rule(case: Case, cause: str) -> Iterator[tuple[Lost, list[Branch]]]:
-    """The destinations that a cause of DestinationRules explains, those of one pair of rules together."""
+    """The destinations that a cause of DestinationRules explains, those of one pair of rules together, with the rule that takes the other's place."""
     groups: dict[tuple[str, str], tuple[Lost, list[Branch]]] = {}
     for branches in case.caused(cause):
         for b in branches:
             if (found := lost(case, b)) is not None:
-                groups.setdefault((found.rule.ref, found.winner.ref if found.winner else ""), (found, []))[1].append(b)
+                instead = found.selecting or found.winner
+                groups.setdefault((found.rule.ref, instead.ref if instead else ""), (found, []))[1].append(b)
     yield from groups.values()
 
 

@@ -36,19 +36,25 @@ def dr_workloadselector_shadow(case: Case) -> Iterator[Finding]:
     """
     for found, branches in by_rule(case, "dr-workloadselector-shadow"):
         selecting = found.selecting or found.rule
-        chosen = found.winner is not None
-        how = "selects these callers" if chosen else "does not select them and stands in their namespace, where it hides every other"
+        chosen = {other.winner is not None for b in branches if (other := lost(case, b)) is not None}
+        how, fix = [], []
+        if True in chosen:
+            how.append(f"selects {'these' if len(chosen) == 1 else 'some of these'} callers")
+            fix.append(f"Repeat the subset in {selecting.ref}.")
+        if False in chosen:
+            how.append(
+                f"does not select {'them' if len(chosen) == 1 else 'the others'} and stands in their namespace, where it hides every other"
+            )
+            fix.append(f"Add a DestinationRule without workloadSelector to namespace {selecting.namespace} that defines the subset.")
         yield unseen(
             case,
             "dr-workloadselector-shadow",
             found,
             branches,
             resource=selecting,
-            path="spec.subsets" if chosen else "spec.workloadSelector",
-            why=f"and {selecting.ref} with a workloadSelector takes its place: it {how}",
-            fix=f"Repeat the subset in {selecting.ref}."
-            if chosen
-            else f"Add a DestinationRule without workloadSelector to namespace {selecting.namespace} that defines the subset.",
-            patch=add_subsets(case, branches, selecting, found.rule) if chosen else None,
+            path="spec.subsets" if True in chosen else "spec.workloadSelector",
+            why=f"and {selecting.ref} with a workloadSelector takes its place: it {', and '.join(how)}",
+            fix=" ".join(fix),
+            patch=add_subsets(case, branches, selecting, found.rule) if True in chosen else None,
         )
     shown(case, VirtualService, DestinationRule)

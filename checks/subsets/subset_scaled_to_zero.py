@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @explains("subset-scaled-to-zero", before=("subset-empty-weighted", "subset-empty-all", "all-endpoints-terminating"))
 def _explains(case: Case, branch: Branch) -> bool:
     u = branch.upstream
-    if u.service is None or not u.defined or not u.subset or not going(case.candidates(u)) or case.off(u.service):
+    if u.service is None or not u.defined or not u.subset or not going(case.candidates(u)):
         return False
     filling = case.owners(u.service, u)
     return bool(filling) and all(w.wanted == 0 for _, w in filling)
