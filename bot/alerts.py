@@ -20,6 +20,8 @@ from msgspec.structs import replace
 from checks.finding import Finding, Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from checks.resources import Resource
 
 REOPEN_S = 900.0  # a resolved alert that comes back within this time speaks through its old message, later through a new one
@@ -62,6 +64,7 @@ class Reason(StrEnum):
     ACK_LAPSED = "acknowledged for as long as was said"
     SILENCED = "silenced"
     UNSILENCED = "no longer silenced"
+    ESCALATED = "escalated"
 
 
 QUIET = frozenset({Reason.NONE, Reason.PENDING, Reason.PASSED, Reason.CLEARING, Reason.RELAPSED, Reason.MUTED})
@@ -128,6 +131,8 @@ class Alert(Struct, frozen=True, kw_only=True):
     unknown_why: str = ""
     ack: Ack | None = None
     silence: Silence | None = None
+    escalated: int = 0
+    """How many steps of the escalation were taken since it fired last."""
 
 
 class Seen(NamedTuple):
@@ -170,13 +175,19 @@ class Lapsed(NamedTuple):
     """Time has passed: what a person said for some time may be over."""
 
 
+class Escalated(NamedTuple):
+    """A person asks for the next step of the escalation."""
+
+    by: str
+
+
 class Hushed(NamedTuple):
     """The silence that fits the alert now; None when there is none."""
 
     silence: Silence | None
 
 
-Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Hushed
+Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Escalated | Hushed
 
 
 def namespaces(finding: Finding) -> set[str]:
@@ -232,10 +243,13 @@ def _without_defaults(value: Any) -> Any:
     return value
 
 
-def step(alert: Alert | None, event: Event, now: float, *, for_s: float, clear_s: float) -> tuple[Alert | None, Reason]:
+def step(
+    alert: Alert | None, event: Event, now: float, *, for_s: float, clear_s: float, escalation: Sequence[float] = ()
+) -> tuple[Alert | None, Reason]:
     """The alert after an event, and the reason; None is an alert that nobody needs to remember.
 
-    A finding fires when it has lasted `for_s` seconds and resolves when it has been gone for `clear_s`.
+    A finding fires when it has lasted `for_s` seconds and resolves when it has been gone for `clear_s`. While nobody sees to it, the n-th step of
+    the escalation is taken `escalation[n]` seconds after it fired.
     """
     match event:
         case Seen():
@@ -256,20 +270,39 @@ def step(alert: Alert | None, event: Event, now: float, *, for_s: float, clear_s
                 return alert, Reason.NONE
             return replace(alert, ack=None), _heard(alert, Reason.UNACKED)
         case Lapsed():
-            if alert is None or alert.ack is None or alert.ack.until is None or alert.ack.until > now:
+            if alert is not None and alert.ack is not None and alert.ack.until is not None and alert.ack.until <= now:
+                return replace(alert, ack=None), _heard(alert, Reason.ACK_LAPSED)
+            if alert is not None and (moment := escalates(alert, escalation)) is not None and moment <= now:
+                return replace(alert, escalated=alert.escalated + 1), Reason.ESCALATED
+            return alert, Reason.NONE
+        case Escalated():
+            if alert is None or alert.state is not State.FIRING or not alert.told or alert.escalated >= len(escalation):
                 return alert, Reason.NONE
-            return replace(alert, ack=None), _heard(alert, Reason.ACK_LAPSED)
+            return replace(alert, escalated=alert.escalated + 1), Reason.ESCALATED
         case Hushed(silence):
             return _hushed(alert, silence)
         case _:
             assert_never(event)
 
 
-def due(alert: Alert, *, for_s: float, clear_s: float) -> float | None:
+def escalates(alert: Alert, escalation: Sequence[float]) -> float | None:
+    """When the next step of the escalation is due; None while somebody sees to the alert, it is silenced or clearing, or no step is left.
+
+    What cannot be looked at is escalated all the same: it is not known to be well.
+    """
+    waits = alert.state is State.FIRING and alert.told and alert.ack is None and alert.silence is None and alert.well_since is None
+    if not waits or alert.fired_at is None or alert.escalated >= len(escalation):
+        return None
+    return alert.fired_at + escalation[alert.escalated]
+
+
+def due(alert: Alert, *, for_s: float, clear_s: float, escalation: Sequence[float] = ()) -> float | None:
     """When the alert moves on by itself if nothing else happens; None if it never does."""
     moments = [alert.ack.until] if alert.ack is not None and alert.ack.until is not None else []
     if alert.silence is not None:
         moments.append(alert.silence.until)
+    if (next_step := escalates(alert, escalation)) is not None:
+        moments.append(next_step)
     if alert.unknown_since is None:
         if alert.state is State.PENDING:
             moments.append(alert.since + for_s)
@@ -320,7 +353,7 @@ def _recent(alert: Alert, now: float) -> tuple[float, ...]:
 def _fired(alert: Alert, now: float, joins: str) -> tuple[Alert, Reason]:
     again = alert.told and alert.resolved_at is not None and alert.since - alert.resolved_at <= REOPEN_S
     recent = _recent(alert, now)
-    fired = replace(alert, state=State.FIRING, fired_at=now, resolved_at=None, recent=recent, ack=None)
+    fired = replace(alert, state=State.FIRING, fired_at=now, resolved_at=None, recent=recent, ack=None, escalated=0)
     if again:
         fired = replace(fired, firings=alert.firings + 1, flapping=len(recent) >= FLAP_FIRINGS)
         return fired, Reason.FLAPPING if fired.flapping else Reason.FIRED_AGAIN

@@ -283,7 +283,7 @@ class Outbox:
         has = replace(has, trying=f"{attempt}{time.time():.0f}")
         await self._store.record(draft, has)
         metadata = {"event_type": STEP, "event_payload": {"alert": draft.alert, "step": step.id}}
-        where: dict[str, Any] = {"channel": has.channel, "thread_ts": has.ts}
+        where: dict[str, Any] = {"channel": has.channel, "thread_ts": has.ts} | ({"reply_broadcast": True} if step.aloud else {})
         line = replace(work, draft=replace(draft, message=step.message, picture=None))
         try:
             await self._down_the_ladder(line, "chat.postMessage", metadata=metadata, **where)

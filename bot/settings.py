@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping  # noqa: TC003 - pydantic and NamedTuple read annotations at run time
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 from urllib.parse import urlsplit
@@ -161,6 +162,13 @@ def _channel(value: object) -> object:
     return value
 
 
+def _person(value: object) -> object:
+    """The id of a person or of a user group."""
+    if not isinstance(value, str) or not re.fullmatch(r"[UWS][A-Z0-9]{2,24}", value):
+        raise _wrong("must be the id of a person (U0ABCDEF) or of a user group (S0ABCDEF); Slack's profile menu copies it")
+    return value
+
+
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Duration = Annotated[float, BeforeValidator(_seconds)]
 LocalPath = Annotated[Path, BeforeValidator(_path)]
@@ -258,6 +266,19 @@ class AlertRoute(_Section):
     channel: Channel
 
 
+class EscalationStep(_Section):
+    """Who is told, so long after an alert fired, when nobody sees to it: a person or a user group, by id."""
+
+    after_s: Duration = Field(alias="after")
+    to: Annotated[str, BeforeValidator(_person)]
+
+
+def _later(steps: tuple[EscalationStep, ...]) -> tuple[EscalationStep, ...]:
+    if any(a.after_s >= b.after_s for a, b in pairwise(steps)):
+        raise _wrong("must have its steps in the order of time, each later than the one before")
+    return steps
+
+
 class Alerts(_Section):
     """When a finding becomes a message, and where; seconds."""
 
@@ -265,6 +286,7 @@ class Alerts(_Section):
     clear_s: Duration = Field(default=30.0, alias="clear")
     default_channel: Channel
     routes: tuple[AlertRoute, ...] = ()
+    escalation: Annotated[tuple[EscalationStep, ...], AfterValidator(_later)] = ()
 
 
 class Health(_Section):

@@ -102,10 +102,14 @@ class Picture(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """One line of a thread. `id` is unique in its message and finds the line in Slack when a post's answer was lost."""
+    """One line of a thread. `id` is unique in its message and finds the line in Slack when a post's answer was lost.
+
+    `aloud`: the channel shows it as well.
+    """
 
     id: str
     message: Message
+    aloud: bool = False
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -125,7 +129,7 @@ class Deed(Struct, frozen=True, kw_only=True):
     `until` limits an ack. `silence` is the one that is made, or ended.
     """
 
-    verb: Literal["ack", "unack", "silence", "unsilence"]
+    verb: Literal["ack", "unack", "silence", "unsilence", "escalate"]
     by: str
     at: float
     message: str = ""

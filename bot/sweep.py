@@ -24,6 +24,7 @@ from bot.alerts import (
     Ack,
     Acked,
     Alert,
+    Escalated,
     Event,
     Gone,
     Hushed,
@@ -115,6 +116,7 @@ class Sweeper:
         self._clusters = clusters
         self._store = store
         self._settings = settings
+        self.escalation = tuple(s.after_s for s in settings.escalation)  # when each of its steps is due, in seconds after the firing
         self._meshes: dict[str, Mesh] = {}
         self._sweeps: dict[str, Sweep] = {}
         self._alerts: dict[str, Alert] | None = None  # None: the store knows, we do not
@@ -226,7 +228,8 @@ class Sweeper:
     def _until_due(self) -> float | None:
         """Seconds until an alert moves on by itself, None if none will."""
         s = self._settings
-        dues = [due for a in (self._alerts or {}).values() if (due := alerts.due(a, for_s=s.for_s, clear_s=s.clear_s)) is not None]
+        found = (alerts.due(a, for_s=s.for_s, clear_s=s.clear_s, escalation=self.escalation) for a in (self._alerts or {}).values())
+        dues = [due for due in found if due is not None]
         return max(min(dues) - time.time(), 0.0) + 0.01 if dues else None
 
     async def look(self, changes: Iterable[Change] = ()) -> None:
@@ -319,7 +322,8 @@ class Sweeper:
                     events.append((Acked(Ack(by=d.by, at=d.at, until=d.until)), d.by))
                 elif d.verb == "unack":
                     events.append((Unacked(d.by), d.by))
-            events.append((Lapsed(), ""))
+                elif d.verb == "escalate":
+                    events.append((Escalated(d.by), d.by))
         fits = _fitting(silences, found.finding if found is not None else before.finding if before is not None else None)
         if before is not None and before.silence != fits:
             ended = next((d.by for d in deeds if d.verb == "unsilence"), "") if fits is None else ""
@@ -327,9 +331,12 @@ class Sweeper:
         looked = self._event(before, found, joins, fits, seen)
         if looked is not None:
             events.append((looked, ""))
+        events.append((Lapsed(), ""))  # after the look: what is well by now is not escalated
         after, happened = before, []
         for event, by in events:
-            after, reason = alerts.step(after, event, seen.now, for_s=self._settings.for_s, clear_s=self._settings.clear_s)
+            after, reason = alerts.step(
+                after, event, seen.now, for_s=self._settings.for_s, clear_s=self._settings.clear_s, escalation=self.escalation
+            )
             happened.append((reason, by))
         return None if after is before else _Step(before, after, tuple(happened))
 
@@ -364,10 +371,10 @@ class Sweeper:
                     a is not None and a.told and a.unknown_since is not None and a.finding.cluster == members[0].finding.cluster
                     for a in now_.values()
                 )
-                draft = tell.outage(members[0], to, frozen)
+                draft = tell.outage(members[0], to, frozen, self.escalation)
             else:
-                draft = await asyncio.to_thread(tell.draft, members, to, mesh)
-            lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now, outages)
+                draft = await asyncio.to_thread(tell.draft, members, to, mesh, self.escalation)
+            lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now, outages, self._settings.escalation)
             first = dict(list(steps.items())[:_CHUNK])
             # The message says all of it with the first of its alerts: what is cut off here is found again by the next look.
             await self._store.commit({k: s.after for k, s in first.items()}, [draft], {message: lines}, now=seen.now)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from bot.alerts import FLAP_S, OUTAGE, QUIET, Alert, Reason, State
+from bot.alerts import FLAP_S, OUTAGE, QUIET, Alert, Reason, State, escalates
 from bot.store import Draft, Picture, Step
 from checks import diagnosis
 from checks.diagnosis import UnknownHost
@@ -22,6 +22,7 @@ from templates.words import percent, short
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from bot.settings import EscalationStep
     from checks.mesh import Mesh
     from templates.blocks import Message
 
@@ -35,6 +36,7 @@ _WORDS = {
     Reason.ACKED: "acknowledged",
     Reason.ACK_LAPSED: "no longer acknowledged",
 }
+_LATE_S = 60.0  # an escalation that comes this much after its time says so
 _UNSAID = QUIET | {Reason.REWORDED, Reason.FLAPPED}
 """What the message shows, and no line repeats."""
 
@@ -52,9 +54,9 @@ class Moved(NamedTuple):
         return any(reason not in QUIET for reason, _ in self.happened)
 
 
-def draft(members: Sequence[Alert], channel: str, mesh: Mesh | None) -> Draft:
+def draft(members: Sequence[Alert], channel: str, mesh: Mesh | None, escalation: Sequence[float] = ()) -> Draft:
     """The message that speaks for these alerts, the worst first, as it should stand now. `mesh` is the worst one's."""
-    facts = _facts(members, mesh)
+    facts = _facts(members, mesh, escalation)
     lead, open_ = members[0], [a for a in members if a.state is not State.RESOLVED]
     resolved = not open_
     drawing = (
@@ -64,13 +66,13 @@ def draft(members: Sequence[Alert], channel: str, mesh: Mesh | None) -> Draft:
         id=lead.message,
         alert=lead.id,
         channel=channel,
-        message=messages.alert(facts, actions=() if resolved else _buttons(lead)),
+        message=messages.alert(facts, actions=() if resolved else _buttons(lead, escalation)),
         picture=drawing,
         resolved=resolved,
     )
 
 
-def outage(alert: Alert, channel: str, frozen: int) -> Draft:
+def outage(alert: Alert, channel: str, frozen: int, escalation: Sequence[float] = ()) -> Draft:
     """The message that a cluster cannot be read, and how many alerts it leaves as they were."""
     facts = {
         "cluster": alert.finding.cluster,
@@ -79,19 +81,27 @@ def outage(alert: Alert, channel: str, frozen: int) -> Draft:
         "resolved_at": alert.resolved_at,
         "why": alert.finding.message,
         "frozen": frozen,
-        **_standing(alert),
+        **_standing(alert, escalation),
     }
-    buttons = () if alert.state is State.RESOLVED else [b for b in _buttons(alert) if b[1] != WHY]
+    buttons = () if alert.state is State.RESOLVED else [b for b in _buttons(alert, escalation) if b[1] != WHY]
     message = messages.outage(facts, buttons)
     return Draft(id=alert.message, alert=alert.id, channel=channel, message=message, resolved=alert.state is State.RESOLVED)
 
 
-def lines(moved: Sequence[Moved], members: Sequence[Alert], mesh: Mesh | None, now: float, outages: Collection[str] = ()) -> list[Step]:
+def lines(
+    moved: Sequence[Moved],
+    members: Sequence[Alert],
+    mesh: Mesh | None,
+    now: float,
+    outages: Collection[str] = (),
+    escalation: Sequence[EscalationStep] = (),
+) -> list[Step]:
     """What the thread is told of one look: one line for each thing that happened, and with the first firing what repairs and shows it.
 
     That a whole cluster cannot be read, or can be again, its own message says: `outages` are the clusters that have one.
     """
     said: list[Message] = []
+    aloud: set[int] = set()
     for reason in Reason:
         group = [(m, by) for m in moved for r, by in m.happened if r is reason]
         loud = [(m, by) for m, by in group if m.after.silence is None or reason in _LOUD]
@@ -99,13 +109,17 @@ def lines(moved: Sequence[Moved], members: Sequence[Alert], mesh: Mesh | None, n
             loud = [(m, by) for m, by in loud if m.after.finding.cluster not in outages]
         if reason in _UNSAID or not loud:
             continue
+        if reason is Reason.ESCALATED:
+            aloud.add(len(said))
+            said.append(_escalated([m.after for m, _ in loud], loud[0][1], now, escalation))
+            continue
         said.append(_line(reason, [m for m, _ in loud], loud[0][1], now))
         if reason is Reason.FIRED and len(moved) == len(members) and members[0].finding.cause != OUTAGE:
             said += messages.details(_facts(members, mesh))
-    return [Step(id=f"{members[0].message}.{now:.3f}.{i}", message=line) for i, line in enumerate(said)]
+    return [Step(id=f"{members[0].message}.{now:.3f}.{i}", message=line, aloud=i in aloud) for i, line in enumerate(said)]
 
 
-def _facts(members: Sequence[Alert], mesh: Mesh | None) -> dict[str, Any]:
+def _facts(members: Sequence[Alert], mesh: Mesh | None, escalation: Sequence[float] = ()) -> dict[str, Any]:
     """The alerts in the form of `messages.alert`."""
     lead = members[0]
     open_ = [a for a in members if a.state is not State.RESOLVED]
@@ -134,28 +148,33 @@ def _facts(members: Sequence[Alert], mesh: Mesh | None) -> dict[str, Any]:
         "unknown_since": lead.unknown_since,
         "picture": None,
         "others": others if open_ else 0,
-        **_standing(lead),
+        **_standing(lead, escalation),
     }
 
 
-def _standing(lead: Alert) -> dict[str, Any]:
-    """Whether it flaps, who sees to it, and what silences it."""
+def _standing(lead: Alert, escalation: Sequence[float]) -> dict[str, Any]:
+    """Whether it flaps, who sees to it, what silences it, and where its escalation is."""
     silenced = lead.silence is not None and lead.state is not State.RESOLVED
     return {
         "flapping": {"firings": len(lead.recent), "minutes": int(FLAP_S / 60)} if lead.flapping else None,
         "ack": msgspec.to_builtins(lead.ack) if lead.ack is not None else None,
         "silence": msgspec.to_builtins(lead.silence) if silenced else None,
+        "escalation": {"step": lead.escalated, "of": len(escalation), "next": escalates(lead, escalation)}
+        if escalation and lead.state is State.FIRING
+        else None,
     }
 
 
 ACK, UNACK, SILENCE, UNSILENCE, WHY = "alert_ack", "alert_unack", "alert_silence", "alert_unsilence", "alert_why"
+ESCALATE = "alert_escalate"
 """action_ids of an alert's buttons. The value is the id of its message; of WHY its alert's, whose host is diagnosed anew; of UNSILENCE the silence's."""
 
 
-def _buttons(lead: Alert) -> list[tuple[str, str, str, str | None]]:
+def _buttons(lead: Alert, escalation: Sequence[float]) -> list[tuple[str, str, str, str | None]]:
     own = ("Ack", ACK) if lead.ack is None else ("Give back", UNACK)
     quiet = ("Silence", SILENCE, lead.message) if lead.silence is None else ("End silence", UNSILENCE, lead.silence.id)
-    return [(*own, lead.message, None), ("Why", WHY, lead.id, None), (*quiet, None)]
+    more = [("Escalate", ESCALATE, lead.message, None)] if lead.escalated < len(escalation) else []
+    return [(*own, lead.message, None), ("Why", WHY, lead.id, None), (*quiet, None), *more]
 
 
 def _sentence(changes: tuple[str, ...]) -> str:
@@ -198,6 +217,26 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
     )
     person = after.silence.by if reason is Reason.SILENCED and after.silence is not None else by
     return messages.step({"reason": words, "at": now, "text": text, "by": person, "until": until})
+
+
+def _escalated(alerts: Sequence[Alert], by: str, now: float, escalation: Sequence[EscalationStep]) -> Message:
+    """The line that asks the next one to see to it, and how late it comes when nobody was there to say it in time."""
+    lead = max(alerts, key=lambda a: a.escalated)
+    step = escalation[lead.escalated - 1]
+    what = _hosts(alerts) if len(alerts) > 1 else lead.finding.message
+    late = now - (lead.fired_at or now) - step.after_s
+    return messages.escalated(
+        {
+            "to": step.to,
+            "step": lead.escalated,
+            "of": len(escalation),
+            "by": by,
+            "at": now,
+            "text": what,
+            "waited": now - (lead.fired_at or now),
+            "late": late if late > _LATE_S and not by else None,
+        }
+    )
 
 
 def _hosts(alerts: Iterable[Alert], most: int = 8) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from handlers import ack, errors, mention, mesh, routes, share, silence, whatif, why
+from handlers import ack, errors, escalate, mention, mesh, routes, share, silence, whatif, why
 
 if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncApp
@@ -22,6 +22,6 @@ def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
     The app is to be made with `raise_error_for_unhandled_request=True` (else Bolt logs the body of what nobody handles) and with a client
     without retry handlers (slack_sdk's own would post a second time when a connection breaks).
     """
-    for thing in (ack, mesh, mention, routes, share, silence, whatif, why):
+    for thing in (ack, escalate, mesh, mention, routes, share, silence, whatif, why):
         thing.register(app, sweeper, store)
     errors.register(app)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _TIMED = {"ack", "silence"}
-_ABOUT = {"why", "routes", *_TIMED}
+_ABOUT = {"why", "routes", "escalate", *_TIMED}
 """Verbs that mean the host of the alert in whose thread they are said."""
 
 

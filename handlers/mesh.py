@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from slack_sdk.errors import SlackApiError
 
 from checks.diagnosis import UnknownHost
-from handlers import ack, alerts, broken, clusters, explain, routes, say, silence, whatif, why
+from handlers import ack, alerts, broken, clusters, escalate, explain, routes, say, silence, whatif, why
 from handlers.errors import UnknownVerb, answered
 from handlers.say import Asked
 from templates import messages
@@ -54,6 +54,7 @@ VERBS = {
     "alerts": Verb("alerts", "what is open, who sees to it, and what is silenced", alerts.answer),
     "ack": Verb("ack HOST [2h]", "you see to what fires on a host", ack.answer),
     "silence": Verb("silence HOST 2h WHY", "what fires on a host is not told for some time", silence.answer),
+    "escalate": Verb("escalate HOST", "the next one is asked to see to what fires on a host", escalate.answer),
     "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", _looks(clusters.answer)),
     "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", _looks(explain.answer)),
     "help": Verb("help", "this list", _help),

@@ -93,6 +93,11 @@ def person(user_id: object) -> Mrkdwn:
     return Mrkdwn(f"<@{user_id}>")
 
 
+def responder(ident: object) -> Mrkdwn:
+    """A mention of one person or of one user group, as the settings name them; ValueError for any other text."""
+    return Mrkdwn(f"<!subteam^{ident}>") if re.fullmatch(r"S[A-Z0-9]{2,24}", str(ident)) else person(ident)
+
+
 def _value(value: object) -> Mrkdwn:
     return value if isinstance(value, Mrkdwn) else escape(cut(clean(value), VALUE))
 
@@ -106,7 +111,8 @@ _FRAGMENTS = SandboxedEnvironment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-_FRAGMENTS.filters |= {"code": lambda text: code(cut(clean(text), VALUE)), "date": date, "person": person}
+_FRAGMENTS.filters |= {"code": lambda text: code(cut(clean(text), VALUE)), "date": date}
+_FRAGMENTS.filters |= {"person": person, "responder": responder}
 
 
 def fragment(name: str, /, **values: object) -> list[Mrkdwn]:

@@ -392,7 +392,8 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
 
     {"id", "state": firing|flapping|unknown|resolved|pending, "finding": FINDING (the worst), "others_told": [FINDING], "routes": [ROUTE], "since":
     epoch s, "resolved_at": epoch s or None, "ended_by", "why": reason of unknown, "picture": {"id", "alt"} or None, "others": int, "flapping":
-    {"firings", "minutes"} or None, "ack": {"by", "until"} or None, "silence": {"by", "until", "why"} or None}.
+    {"firings", "minutes"} or None, "ack": {"by", "until"} or None, "silence": {"by", "until", "why"} or None, "escalation": {"step", "of", "next":
+    epoch s or None} or None}.
     """
     finding, state, name = alert["finding"], alert["state"], short(alert["finding"]["host"])
     together = bool(alert.get("others_told"))
@@ -438,7 +439,9 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
             for f in facts
             if not f.startswith("*For*") and (len(_causes(alert)) == 1 or f.startswith(("*Cluster*", "*Since*", "*Lasted*")))
         ]
-    standing = fragment("standing", flapping=alert.get("flapping"), ack=alert.get("ack"), silence=alert.get("silence"))
+    standing = fragment(
+        "standing", flapping=alert.get("flapping"), ack=alert.get("ack"), silence=alert.get("silence"), escalation=alert.get("escalation")
+    )
     shown = alert.get("picture")
     others = alert.get("others") or 0
     ask = code(f"/mesh why {cut(name, 180)}")
@@ -480,7 +483,9 @@ def outage(lost: Json, actions: Sequence[Action] = ()) -> Message:
             f"{kept}, and nothing about it is known or resolved until it can be read again.", label="What it means"
         )
         body.words("meshwhy doctor tries every step of the way in and says how to mend what fails.", label="Fix")
-    standing = fragment("standing", flapping=lost.get("flapping"), ack=lost.get("ack"), silence=lost.get("silence"))
+    standing = fragment(
+        "standing", flapping=lost.get("flapping"), ack=lost.get("ack"), silence=lost.get("silence"), escalation=lost.get("escalation")
+    )
     since = [Mrkdwn(f"Since {date(lost['since'])}")]
     return _say(
         f"{escape(title)} · since {date(lost['since'])}",
@@ -499,6 +504,16 @@ def step(reason: Json) -> Message:
         by=reason.get("by") or "",
         until=reason.get("until"),
     )
+    return _say(text, [section(text)])
+
+
+def escalated(asked: Json) -> Message:
+    """The line that asks somebody to see to an alert: {"to": id of a person or user group, "step", "of", "by": user id or "", "at": epoch s, "text",
+    "waited": s, "late": s or None}.
+    """  # noqa: D205 - the form is part of the sentence
+    said = {**asked, "text": escape(cut(clean(asked["text"]), 400)), "waited": words.duration(asked["waited"])}
+    said["late"] = words.duration(asked["late"]) if asked["late"] else ""
+    (text,) = fragment("escalated", **said)
     return _say(text, [section(text)])
 
 

@@ -15,6 +15,7 @@ from bot.alerts import (
     Ack,
     Acked,
     Alert,
+    Escalated,
     Event,
     Gone,
     Hushed,
@@ -327,6 +328,69 @@ ALL_EAST = Silence(id="s1", match={"cluster": "east"}, by=ANA, at=0, until=10_00
 def test_what_people_do_and_what_flaps_is_this_table(events: list[tuple[float, Event]], clear_s: float, reasons: list[Reason]):
     _, got = walk(*events, clear_s=clear_s)
     assert got == reasons
+
+
+STEPS = (300.0, 900.0)
+
+
+def escalate(*events: tuple[float, Event]) -> tuple[Alert | None, list[Reason]]:
+    alert: Alert | None = None
+    reasons = []
+    for now, event in events:
+        alert, reason = step(alert, event, now, for_s=0, clear_s=30, escalation=STEPS)
+        reasons.append(reason)
+    return alert, reasons
+
+
+@pytest.mark.parametrize(
+    ("events", "reasons"),
+    [
+        pytest.param(
+            [(0, Seen(BROKEN)), (299, Lapsed()), (300, Lapsed()), (301, Lapsed()), (900, Lapsed()), (9999, Lapsed())],
+            [Reason.FIRED, Reason.NONE, Reason.ESCALATED, Reason.NONE, Reason.ESCALATED, Reason.NONE],
+            id="each step once, and then it ends",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (100, Acked(Ack(by=ANA, at=100, until=400))), (300, Lapsed()), (400, Lapsed()), (401, Lapsed())],
+            [Reason.FIRED, Reason.ACKED, Reason.NONE, Reason.ACK_LAPSED, Reason.ESCALATED],
+            id="who sees to it holds it, as long as they do",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (290, Gone()), (300, Lapsed()), (320, Gone()), (330, Lapsed())],
+            [Reason.FIRED, Reason.CLEARING, Reason.NONE, Reason.RESOLVED, Reason.NONE],
+            id="what is well is not escalated",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (10, Unseen("down")), (300, Lapsed())],
+            [Reason.FIRED, Reason.UNKNOWN, Reason.ESCALATED],
+            id="what cannot be looked at is not well",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (10, Hushed(ALL_EAST)), (300, Lapsed()), (500, Hushed(None)), (501, Lapsed())],
+            [Reason.FIRED, Reason.SILENCED, Reason.NONE, Reason.UNSILENCED, Reason.ESCALATED],
+            id="a silence holds it",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (10, Escalated(ANA)), (11, Escalated(ANA)), (12, Escalated(ANA)), (900, Lapsed())],
+            [Reason.FIRED, Reason.ESCALATED, Reason.ESCALATED, Reason.NONE, Reason.NONE],
+            id="a person may ask for the next step at once",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (300, Lapsed()), (310, Gone()), (340, Gone()), (400, Seen(BROKEN)), (600, Lapsed()), (700, Lapsed())],
+            [Reason.FIRED, Reason.ESCALATED, Reason.CLEARING, Reason.RESOLVED, Reason.FIRED_AGAIN, Reason.NONE, Reason.ESCALATED],
+            id="a new firing begins anew",
+        ),
+    ],
+)
+def test_an_escalation_is_this_table(events: list[tuple[float, Event]], reasons: list[Reason]):
+    assert escalate(*events)[1] == reasons
+
+
+def test_due_says_when_the_next_step_of_the_escalation_is():
+    alert, _ = escalate((0, Seen(BROKEN)), (300, Lapsed()))
+    assert alert is not None
+    assert due(alert, for_s=0, clear_s=0, escalation=STEPS) == 900
+    assert due(alert, for_s=0, clear_s=0) is None
 
 
 def test_what_fires_into_a_silence_is_told_when_the_silence_ends_and_never_if_it_is_well_by_then():

@@ -351,6 +351,7 @@ def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
     not_yet = {"deep"}  # a permission that nothing uses is not offered
     assert set(parts["clusters"]["items"]["properties"]) == keys(settings.RegisteredCluster) - not_in_a_pod - not_yet | own_to_the_chart
     assert set(parts["alerts"]["properties"]) == keys(settings.Alerts)
+    assert set(parts["alerts"]["properties"]["escalation"]["items"]["properties"]) == keys(settings.EscalationStep)
     route = parts["alerts"]["properties"]["routes"]["items"]["properties"]
     assert set(route) == keys(settings.AlertRoute)
     assert set(route["match"]["properties"]) == keys(settings.Match)

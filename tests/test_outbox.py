@@ -139,6 +139,16 @@ async def test_a_message_is_posted_with_its_thread_and_its_place_is_remembered(s
     assert await store.alert_at(root.channel, root.ts) == ALERT
 
 
+async def test_a_line_that_is_said_aloud_is_seen_in_the_channel_as_well(store: Store, slack: LocalSlack):
+    asked = Step(id="a1-1.1", message=words("<!subteam^S0SRE> escalated"), aloud=True)
+    async with running(store, slack):
+        await commit(store, draft(), steps={"a1-1": [Step(id="a1-1.0", message=words("fired")), asked]})
+        await settled(store)
+    assert roots(slack) == ["95 % fails", "<!subteam^S0SRE> escalated"]
+    (root,) = [m for m in slack.messages("#mesh") if not m.thread_ts or m.thread_ts == m.ts]
+    assert replies(slack, root) == ["fired", "<!subteam^S0SRE> escalated"]
+
+
 async def test_an_edit_changes_the_message_and_a_restart_posts_nothing_twice(store: Store, slack: LocalSlack):
     async with running(store, slack):
         await commit(store, draft())

@@ -97,6 +97,18 @@ def test_only_the_clusters_are_read_without_holding_any_secret(tmp_path: Path):
         ("for: 10s", "for: soon", 9, "alerts.for must be a duration such as 10s, 5m or 1h30m, not 'soon'"),
         ("for: 10s", "for: -1", 9, "alerts.for must be a duration such as 10s, 5m or 1h30m, and not negative"),
         ("for: 10s", "for: .nan", 9, "alerts.for must be a duration such as 10s, 5m or 1h30m"),
+        (
+            "for: 10s",
+            "escalation: [{after: 5m, to: sre}]",
+            9,
+            "alerts.escalation[0].to must be the id of a person (U0ABCDEF) or of a user group",
+        ),
+        (
+            "for: 10s",
+            "escalation: [{after: 5m, to: U0ANA}, {after: 5m, to: S0SRE}]",
+            9,
+            "alerts.escalation must have its steps in the order of time",
+        ),
         ('"#mesh"', '"mesh"', 9, "alerts.default_channel must be a channel"),
         ("label: team=a", "label: team", 9, "alerts.routes[0].match.label must be labels such as team=payments"),
         ("    path: recorded/west\n", "", 6, "clusters[1] needs exactly one of context"),

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from bot.alerts import Silence, State
 from bot.store import Deed, Store
@@ -332,3 +333,46 @@ async def test_an_alert_that_flaps_says_so_once_and_is_edited_from_then_on(store
     lines = said(work)
     assert sum("flapping" in line for line in lines) == 1
     assert "flapping" in lines[-1]
+
+
+async def test_what_nobody_sees_to_asks_the_next_one_and_says_how_late_when_nobody_was_there(store: Store):
+    steps = [{"after": 0.3, "to": "S0SRE"}, {"after": 7200, "to": "U0BEN"}]
+    settings = alerts(escalation=steps)
+    world = World(subsets(1, broken=1))
+    sweeper = Sweeper(world, store, settings)
+    await sweeper.look()
+    (work,) = await waiting(store)
+    assert "Escalates at " in str(work.draft.message.blocks)
+    assert 0 < (sweeper._until_due() or 0) < 0.4
+    await asyncio.sleep(0.4)
+    await sweeper.look()
+    await sweeper.look()
+    (work,) = await waiting(store)
+    (line,) = [step for step in work.steps if "escalated" in step.message.text]
+    assert "<!subteam^S0SRE>" in line.message.text
+    assert "step 1 of 2: nobody has seen to it" in line.message.text
+    assert " late" not in line.message.text
+    assert line.aloud
+    alert = await the_alert(store)
+    assert alert.escalated == 1
+    long_ago = replace(alert, fired_at=time.time() - 7200 - 1200)
+    await store.commit({alert.id: long_ago}, now=time.time())
+    await Sweeper(world, store, settings).look()
+    (work,) = await waiting(store)
+    line = work.steps[-1]
+    assert "<@U0BEN>" in line.message.text
+    assert "20 min late: no bot was there to say it in time" in line.message.text
+
+
+async def test_who_is_asked_for_is_asked_at_once_and_an_ack_ends_it(store: Store):
+    world = World(subsets(1, broken=1))
+    sweeper = Sweeper(world, store, alerts(escalation=[{"after": 0.5, "to": "S0SRE"}, {"after": 0.6, "to": "U0BEN"}]))
+    await sweeper.look()
+    message = (await the_alert(store)).message
+    await does(sweeper, store, Deed(verb="escalate", by=ANA, at=time.time(), message=message))
+    (work,) = await waiting(store)
+    assert f"step 1 of 2 by <@{ANA}>" in work.steps[-1].message.text
+    await does(sweeper, store, Deed(verb="ack", by=BEN, at=time.time(), message=message))
+    await asyncio.sleep(0.6)
+    await sweeper.look()
+    assert (await the_alert(store)).escalated == 1
