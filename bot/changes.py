@@ -88,7 +88,7 @@ def _reached(planned: Planned, meshes: Sequence[Mesh]) -> list[tuple[Mesh, Clust
     change = planned.change
     everywhere = [(m, c) for m in meshes for c in m.clusters]
     if change.cluster:
-        everywhere = [(m, c) for m, c in everywhere if change.cluster in {c.name, m.cluster_id(c)}]
+        everywhere = [(m, c) for m, c in everywhere if change.cluster in {c.name, c.name.partition("/")[0], m.cluster_id(c)}]
         if not everywhere:
             raise BadChange(refusals.no_such_cluster(change.cluster, [c.name for m in meshes for c in m.clusters]))
     having = [(m, c) for m, c in everywhere if c.get(change.kind, change.namespace, change.name) is not None]

@@ -24,6 +24,7 @@ from bot import manifests
 from bot.clusters import ClusterSource, server
 from bot.informers import NoAccess, Pace, Refused, why
 from bot.valkey import NoState, embedded
+from checks.planes import planes
 from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind, Secret
 
 if TYPE_CHECKING:
@@ -510,7 +511,9 @@ def _istio(what: str, istiods: list[Deployment], *, served: bool) -> Row:
             + (f" (revision {rev})" if (rev := d.labels.get("istio.io/rev", "default")) != "default" else "")
             for d in sorted(istiods, key=lambda d: (d.namespace, d.name))
         ]
-        return _ok(what, f"{', '.join(said)}.")
+        silent = any(p.version is None for d in istiods for p in planes([d], ()))
+        open_ = " What names no version is taken for that of its newest proxy, else for the newest Istio." if silent else ""
+        return _ok(what, f"{', '.join(said)}.{open_}")
     if served:
         return _skipped(
             what,
@@ -522,10 +525,14 @@ def _istio(what: str, istiods: list[Deployment], *, served: bool) -> Row:
 
 
 def _tag(istiod: Deployment) -> str:
-    """The version that the image of istiod says."""
+    """The version that the image of istiod says, else its labels; and which Istio that is where it is not the same."""
     images = [c.image for c in istiod.spec.template.spec.containers if c.image]
     name = images[0].partition("@")[0].rpartition("/")[2] if images else ""
-    return name.partition(":")[2] or "of unknown version"
+    tag = name.partition(":")[2]
+    (plane,) = planes([istiod], ())
+    if plane.version is None:
+        return f"{tag} (of no known version)" if tag else "of unknown version"
+    return tag if tag.lstrip("v").startswith(str(plane.version)) else f"{tag} (Istio {plane.version})" if tag else str(plane.version)
 
 
 _WHO = re.compile(r'User "([^"]+)"')

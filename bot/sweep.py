@@ -135,11 +135,7 @@ class Sweeper:
     def meshes(self) -> tuple[Mesh, ...]:
         """The meshes as they are known now; what was worked out of unchanged parts is kept."""
         now = time.time()
-        groups: dict[str, list[Cluster]] = {}
-        for cluster in self._clusters.clusters():
-            groups.setdefault(cluster.mesh, []).append(cluster)
-        known = self._meshes
-        made = Mesh.beside(known[name].replace(group, now) if name in known else Mesh(name, group, now) for name, group in groups.items())
+        made = Mesh.of(self._clusters.clusters(), now, self._meshes.values())
         self._meshes = {mesh.name: mesh for mesh in made}
         return made
 
@@ -444,7 +440,7 @@ class Sweeper:
         spaces = namespaces(alert.finding)
 
         def near(happened: _Happened) -> bool:
-            return happened.change.cluster == alert.finding.cluster and happened.change.namespace in spaces
+            return happened.change.cluster == alert.finding.cluster.partition("/")[0] and happened.change.namespace in spaces
 
         earliest = max(alert.since, time.time() - _RECENT_S)
         deeds = [h.told for h in self._recent if h.at >= earliest and near(h) and h.change.kind not in _FOLLOWS]

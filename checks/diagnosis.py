@@ -26,6 +26,7 @@ from checks.finding import CUES, REGISTRY, Check, Cue, Finding, Severity, Skippe
 from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.reach import outward, reach
 from checks.resources import (
+    KIND_OF,
     OPTIONAL,
     APIGRPCRoute,
     APIHTTPRoute,
@@ -34,7 +35,9 @@ from checks.resources import (
     Deployment,
     DestinationRule,
     EndpointSlice,
+    MutatingWebhookConfiguration,
     Node,
+    OpenShiftRoute,
     Pod,
     ReplicaSet,
     Resource,
@@ -67,7 +70,7 @@ FAMILIES = (
     "siblings",
     "ambient",
 )
-_OPTIONAL = {k.key for k in OPTIONAL}
+_OPTIONAL = {k.key for k in (*OPTIONAL, KIND_OF[MutatingWebhookConfiguration], KIND_OF[OpenShiftRoute])}
 BY_PERMISSION = frozenset({"gw-tls-secret"})
 """Checks that need more than meshwhy asks for (DESIGN §2, Secrets): that they are skipped makes no verdict unknown."""
 
@@ -88,6 +91,11 @@ class ClusterAge(Struct, frozen=True):
     name: str
     synced: bool
     age_s: float
+    istio: str = ""
+    """The Istio of its control planes, `1.28`; empty when nothing says."""
+    proxies: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+    """What is not known of its Istio and its settings, as sentences without their full stop."""
 
 
 class Diagnosis(Struct, frozen=True):
@@ -106,6 +114,8 @@ class Diagnosis(Struct, frozen=True):
     """The port that was asked about; None: all of the host's."""
     alike: tuple[tuple[Viewpoint, ...], ...] = ()
     """Callers that hold the same: the first of each stands in `routes` for all of them."""
+    outside: str = ""
+    """Why the host is in no mesh at all, as a sentence without its full stop; empty where it is in one."""
 
 
 class Sweep(Struct, frozen=True, dict=True):
@@ -302,6 +312,7 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
         clusters=tuple(dict.fromkeys(c for d in parts for c in d.clusters)),
         port=worst.port,
         alike=tuple(a for d in parts for a in d.alike),
+        outside=next((d.outside for d in parts), "") if all(d.outside for d in parts) else "",
     )
 
 
@@ -324,7 +335,17 @@ def diagnose(host: str, mesh: Mesh, port: int | None = None) -> Diagnosis:
         clusters=tuple(a for m in around for a in _ages(m)),
         port=port,
         alike=tuple(v.callers.viewpoints for v in case.views if len(v.callers.viewpoints) > 1),
+        outside="" if case.views else _outside(host, mesh),
     )
+
+
+def _outside(host: str, mesh: Mesh) -> str:
+    for istiod in _istiods(mesh):
+        if host in istiod.undiscovered:
+            where, service = istiod.undiscovered[host]
+            why = "no member roll names it" if mesh.cluster(where).members is not None else "no discoverySelector selects it"
+            return f"it is in no mesh: {why}, the namespace of {service}"
+    return ""
 
 
 def _verdict(host: str, meshes: Sequence[Mesh], looked: _Looked, failing: float) -> Verdict:
@@ -355,7 +376,7 @@ def _unread(mesh: Mesh) -> tuple[Skipped, ...]:
 
 
 def _ages(mesh: Mesh) -> tuple[ClusterAge, ...]:
-    return tuple(ClusterAge(c.name, c.synced, round(max(0.0, mesh.read_at - c.read_at), 3)) for c in mesh.clusters)
+    return tuple(ClusterAge(c.name, c.synced, round(max(0.0, mesh.read_at - c.read_at), 3), *mesh.istio(c)) for c in mesh.clusters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -704,7 +725,9 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
             return None
         for kind in {*a.objects, *b.objects}:
             was, now = a.objects.get(kind, {}), b.objects.get(kind, {})
-            if was is now or (kind is Node and old.localities(a) == new.localities(b)):
+            if was is now or kind is OpenShiftRoute or (kind is Node and old.localities(a) == new.localities(b)):
+                continue
+            if kind is MutatingWebhookConfiguration and old.tags(a) == new.tags(b):
                 continue
             spaces = [ns for ns in {*was, *now} if was.get(ns) is not now.get(ns)]
             if kind is EndpointSlice:
@@ -787,7 +810,7 @@ def _split(text: str) -> tuple[str, str, str]:
 
 
 def _clusters(mesh: Mesh, name: str) -> list[Cluster]:
-    return [c for c in mesh.clusters if name in ("", c.name, mesh.cluster_id(c))]
+    return [c for c in mesh.clusters if name in ("", c.name, c.name.partition("/")[0], mesh.cluster_id(c))]
 
 
 def _knows(mesh: Mesh, text: str) -> bool:

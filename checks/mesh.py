@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from checks import names
+from checks import names, tenancy
 from checks.istiod import Istiod, Proxy
-from checks.planes import NEWEST, REVISION, Plane, Version, planes, proxy_versions, revision_of
+from checks.planes import NEWEST, REVISION, TAG, Plane, Version, planes, proxy_versions, revision_of, told
 from checks.registry import (
     NETWORK,
     REGION,
@@ -42,10 +42,13 @@ from checks.resources import (
     DaemonSet,
     Deployment,
     EndpointSlice,
+    IstioRevision,
     LabelSelector,
     Malformed,
+    MutatingWebhookConfiguration,
     Namespace,
     Node,
+    OpenShiftRoute,
     Pod,
     ReplicaSet,
     Resource,
@@ -53,6 +56,7 @@ from checks.resources import (
     ServiceEntry,
     ServiceExport,
     ServiceImport,
+    ServiceMeshControlPlane,
     SliceEndpoint,
     StatefulSet,
     Workload,
@@ -64,7 +68,9 @@ Objects = Mapping[type[Resource], Mapping[str, Mapping[str, Resource]]]
 _R = TypeVar("_R", bound=Resource)
 _T = TypeVar("_T")
 
-RUNTIME: frozenset[type[Resource]] = frozenset({Pod, EndpointSlice, Deployment, ReplicaSet, StatefulSet, DaemonSet, Node, WorkloadEntry})
+RUNTIME: frozenset[type[Resource]] = frozenset(
+    {Pod, EndpointSlice, Deployment, ReplicaSet, StatefulSet, DaemonSet, Node, WorkloadEntry, MutatingWebhookConfiguration, OpenShiftRoute}
+)
 """Kinds that no control plane's view of the configuration depends on."""
 
 
@@ -104,6 +110,10 @@ class Cluster:
     origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     read_at: float = 0.0
     synced: bool = True
+    members: frozenset[str] | None = None
+    """The namespaces that member rolls give to the control plane here; None: no roll says."""
+    foreign: frozenset[str] = frozenset()
+    """The namespaces of the same cluster that belong to other meshes, and are not looked at (checks.tenancy)."""
 
     @staticmethod
     def index(resources: Iterable[Resource]) -> dict[type[Resource], dict[str, dict[str, Resource]]]:
@@ -119,6 +129,8 @@ class Cluster:
         fresh: dict[tuple[type[Resource], str], dict[str, Resource]] = {}
         spaces: dict[type[Resource], dict[str, Mapping[str, Resource]]] = {}
         for c in changes:
+            if self.foreign and (c.name if c.kind is Namespace else c.namespace) in self.foreign:
+                continue
             space = c.namespace if KIND_OF[c.kind].namespaced else ""
             if c.kind not in spaces:
                 spaces[c.kind] = dict(objects.get(c.kind, {}))
@@ -160,6 +172,14 @@ class NetworkGateway(NamedTuple):
     port: int
 
 
+class Running(NamedTuple):
+    """Which Istio a cluster runs: `version` of its control planes (`1.28`, empty when unknown), those of its proxies, and what that leaves open."""
+
+    version: str
+    proxies: tuple[str, ...]
+    open: tuple[str, ...]
+
+
 class Mesh:
     """All clusters of one mesh at one instant. `read_at` is that instant, in seconds since the epoch.
 
@@ -180,12 +200,20 @@ class Mesh:
         self._shards: dict[tuple[str, str, str], tuple[IstioEndpoint, ...]] = {}
 
     @staticmethod
-    def of(clusters: Iterable[Cluster], read_at: float) -> tuple[Mesh, ...]:
-        """One Mesh for each mesh name, in the order of their first clusters."""
+    def of(clusters: Iterable[Cluster], read_at: float, before: Iterable[Mesh] = ()) -> tuple[Mesh, ...]:
+        """One Mesh for each mesh name, in the order of their first clusters; a cluster of several meshes is taken apart.
+
+        What was worked out of unchanged parts of earlier ones is kept.
+        """
+        known = {m.name: m for m in before}
         groups: dict[str, list[Cluster]] = {}
-        for c in clusters:
-            groups.setdefault(c.mesh, []).append(c)
-        return Mesh.beside(Mesh(name, group, read_at) for name, group in groups.items())
+        for part in (p for c in clusters for p in tenancy.parts(c)):
+            before_it = known[part.mesh].clusters if part.foreign and part.mesh in known else ()
+            old = next((c for c in before_it if c.name == part.name), None)
+            groups.setdefault(part.mesh, []).append(part if old is None else tenancy.kept(part, old))
+        return Mesh.beside(
+            known[name].replace(group, read_at) if name in known else Mesh(name, group, read_at) for name, group in groups.items()
+        )
 
     @staticmethod
     def beside(meshes: Iterable[Mesh]) -> tuple[Mesh, ...]:
@@ -217,9 +245,17 @@ class Mesh:
         else:
             new._memo, new._under = self._memo, self._under
         new.neighbours = self.neighbours
-        if [c.name for c in self.clusters] == [c.name for c in new.clusters] and all(map(_same_plane, self.clusters, new.clusters)):
+        if (
+            [c.name for c in self.clusters] == [c.name for c in new.clusters]
+            and all(map(_same_plane, self.clusters, new.clusters))
+            and self._guesses() == new._guesses()
+        ):
             new._istiods = self._istiods
         return new
+
+    def _guesses(self) -> list[tuple[Plane, ...]]:
+        """What is only known of control planes by their proxies, which come and go."""
+        return self.now(("guesses",), lambda: [known for known in map(self.planes, self.clusters) if any(p.guessed for p in known)])
 
     def once(self, key: Any, made_of: Any, make: Callable[[], _T]) -> _T:
         """A value worked out once for as long as the things that it is made of are the same objects; the same object while it stays equal."""
@@ -300,14 +336,63 @@ class Mesh:
         return self.now(("planes", cluster.name), partial(self._planes, cluster))
 
     def _planes(self, cluster: Cluster) -> tuple[Plane, ...]:
-        spaces = sorted({c.namespace for c in cluster.all(ConfigMap)} | {"istio-system"})
-        made_of = tuple(cluster.objects.get(kind, {}).get(ns) for kind in (Deployment, Pod) for ns in spaces)
+        installed: list[IstioRevision | ServiceMeshControlPlane] = [*cluster.all(IstioRevision), *cluster.all(ServiceMeshControlPlane)]
+        named = {i.spec.namespace if isinstance(i, IstioRevision) else i.namespace for i in installed}
+        spaces = sorted({c.namespace for c in cluster.all(ConfigMap)} | {"istio-system"} | named)
+        made_of = (*(cluster.objects.get(kind, {}).get(ns) for kind in (Deployment, Pod) for ns in spaces), *installed)
 
         def find() -> tuple[Plane, ...]:
             deployments = [d for ns in spaces for d in cluster.ordered(Deployment, ns)]
-            return planes(deployments, (p for ns in spaces for p in cluster.ordered(Pod, ns)))
+            return planes(deployments, (p for ns in spaces for p in cluster.ordered(Pod, ns)), installed)
 
-        return self.once(("planes", cluster.name), made_of, find)
+        known = self.once(("planes", cluster.name), made_of, find)
+        if all(p.version is not None for p in known):
+            return known
+        newest: dict[str, Version] = {}
+        for revision, version in self.proxies(cluster):
+            newest[revision] = max(newest.get(revision, version), version)
+        whole = max(newest.values(), default=None)
+        guesses = (p if p.version is not None else p._replace(version=newest.get(p.revision, whole), guessed=True) for p in known)
+        return self.once(("planes with guesses", cluster.name), (known, *newest.items()), lambda: tuple(guesses))
+
+    def proxies(self, cluster: Cluster) -> frozenset[tuple[str, Version]]:
+        """The releases of a cluster's proxies, each with the revision that it was injected by."""
+        pods = cluster.objects.get(Pod, {})
+
+        def find() -> frozenset[tuple[str, Version]]:
+            spaces = ((ns, cluster.within(Pod, ns)) for ns in pods)
+            parts = (self.once(("proxies", cluster.name, ns), (space,), partial(_proxies, space)) for ns, space in spaces)
+            return frozenset().union(*parts)
+
+        return self.once(("proxies", cluster.name), (pods,), find)
+
+    def istio(self, cluster: Cluster) -> Running:
+        """Which Istio an answer about a cluster speaks for, and what that leaves open."""
+        return self.now(("istio", cluster.name), partial(self._istio, cluster))
+
+    def _istio(self, cluster: Cluster) -> Running:
+        holders = self.primaries
+        holder = next((c for c in holders if c.name == cluster.name), holders[0])
+        known = self.planes(holder)
+        around = sorted({v for _, v in self.proxies(cluster)})
+        open_: list[str] = []
+        where = f"the control plane of {cluster.name}" + (f" (in {holder.name})" if holder is not cluster else "")
+        if not known and not around:
+            open_.append(f"which Istio runs in {cluster.name} is not known: answers follow the newest")
+        elif not known:
+            open_.append(f"no istiod of {cluster.name} was seen, whose proxies run {_listed(around)}: answers follow the newest Istio")
+        for p in known:
+            name = f"{where}, revision {p.revision}," if len(known) > 1 else where
+            if p.version is None:
+                open_.append(f"{name} does not say its version: answers follow the newest Istio")
+            elif p.guessed:
+                open_.append(f"{name} does not say its version: it is taken for that of its proxies, {p.version}")
+            if self._config_map(holder, p.revision) is None and KIND_OF[ConfigMap].key not in holder.unreadable:
+                open_.append(f"the ConfigMap of {name} was not seen: Istio's default settings are assumed")
+        said = {p.version for p in known} - {None}
+        if said and set(around) - said:
+            open_.append(f"proxies in {cluster.name} run {_listed(around)}: what older ones do otherwise is not considered")
+        return Running(told(known), tuple(map(str, around)), tuple(open_))
 
     def plane(self, cluster: Cluster, revision: str = "") -> Plane:
         """The control plane of a revision in a cluster; of an unknown one, and without any, the default one; what nothing says is the newest."""
@@ -318,9 +403,9 @@ class Mesh:
         return known.get(revision) or known.get("default") or known.get("") or next(iter(known.values()), NEWEST)
 
     def version(self, cluster: Cluster) -> Version | None:
-        """The Istio that a cluster runs: of its istiod's image, else of the oldest proxy's; None when no image says."""
+        """The Istio that a cluster runs: of its istiod, else of the oldest proxy; None when nothing says."""
         own = self.plane(cluster).version
-        return own or min((v for c in cluster.objects.get(Pod, {}) for v in proxy_versions(cluster.ordered(Pod, c))), default=None)
+        return own or min((v for _, v in self.proxies(cluster)), default=None)
 
     def revision(self, cluster: Cluster, pod: Pod) -> str:
         """The control plane that a pod's proxy listens to, where there are several to choose from; else empty."""
@@ -328,7 +413,24 @@ class Mesh:
         if len(known) < 2:
             return ""
         own = revision_of(pod)
+        own = own if any(p.revision == own for p in known) else self.tags(cluster).get(own, own)
         return own if own in {p.revision for p in known} and own != self.plane(cluster).revision else ""
+
+    def tags(self, cluster: Cluster) -> Mapping[str, str]:
+        """The revision that each revision tag of a cluster stands for (pkg/revisions/tag_watcher.go): of its webhooks, else of Services beside istiod."""
+        homes = sorted({p.namespace for p in self.planes(cluster)})
+        made_of = cluster.objects.get(MutatingWebhookConfiguration), *(cluster.objects.get(Service, {}).get(ns) for ns in homes)
+
+        def find() -> dict[str, str]:
+            beside = (s for ns in homes for s in cluster.ordered(Service, ns))
+            tagged = [*sorted(cluster.all(MutatingWebhookConfiguration), key=lambda w: w.name), *beside]
+            found: dict[str, str] = {}
+            for o in tagged:
+                if o.labels.get(TAG) and o.labels.get(REVISION):
+                    found.setdefault(o.labels[TAG], o.labels[REVISION])
+            return found
+
+        return self.once(("tags", cluster.name), made_of, find)
 
     def istiod(self, cluster: str, revision: str = "") -> Istiod:
         """The control plane of a cluster's proxies: its own, else that of the first cluster that has one; of a revision, else the default one."""
@@ -386,7 +488,11 @@ class Mesh:
 
     @staticmethod
     def _left_out(cluster: Cluster, config: MeshConfig) -> set[str]:
-        """The namespaces that a control plane does not read, since no discoverySelector selects them; its own is always read."""
+        """The namespaces that a control plane does not read, since no member roll names or no discoverySelector selects them; its own is always read."""
+        if cluster.members is not None:
+            return (
+                {*(n.name for n in cluster.all(Namespace)), *cluster.objects.get(Service, {})} - cluster.members - {config.root_namespace}
+            )
         selectors = [msgspec.convert(s, LabelSelector) for s in config.discovery_selectors or ()]
         if not selectors:
             return set()
@@ -830,6 +936,15 @@ def _cluster_ids(space: Mapping[str, Resource]) -> list[str]:
     return out
 
 
+def _proxies(space: Mapping[str, Pod]) -> frozenset[tuple[str, Version]]:
+    return frozenset((revision_of(p), v) for p in space.values() for v in proxy_versions((p,)))
+
+
+def _listed(versions: Iterable[Version]) -> str:
+    *rest, last = map(str, versions)
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
 def _planes(space: Mapping[str, Resource]) -> tuple[Plane, ...]:
     """The control planes among a namespace's Deployments or pods."""
     istiods = [w for _, w in sorted(space.items()) if w.labels.get("app") == "istiod"]
@@ -838,7 +953,9 @@ def _planes(space: Mapping[str, Resource]) -> tuple[Plane, ...]:
 
 def _same_plane(old: Cluster, new: Cluster) -> bool:
     """Whether nothing differs that a control plane's view of the configuration is made of; where istiod runs, pods and Deployments say."""
-    if old.unreadable != new.unreadable or any(old.objects.get(k) is not new.objects.get(k) for k in KIND_OF if k not in RUNTIME):
+    if (old.unreadable, old.members, old.foreign) != (new.unreadable, new.members, new.foreign) or any(
+        old.objects.get(k) is not new.objects.get(k) for k in KIND_OF if k not in RUNTIME
+    ):
         return False
     for kind in (Deployment, Pod):
         was, now = old.objects.get(kind, {}), new.objects.get(kind, {})

@@ -1,7 +1,8 @@
 """Which Istio a cluster runs: its control planes, their revisions and versions, and what they do otherwise than the newest.
 
-Versions are read from images (semantics.md 3.11); what cannot be read means the newest. First releases as in istio/istio's release branches:
-the best service namespace in 1.30, unhealthy endpoints sent by default in 1.31.
+Versions are read from images, else from what the installer writes beside them, else from the proxies (semantics.md 3.11); what nothing says means
+the newest. First releases as in istio/istio's release branches: the best service namespace in 1.30, unhealthy endpoints sent by default in 1.31.
+OpenShift Service Mesh counts by itself: its releases stand for Istio's (its release notes).
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from checks.resources import IstioRevision
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from checks.resources import Container, Deployment, Pod
+    from checks.resources import Container, Deployment, Pod, ServiceMeshControlPlane
 
 REVISION = "istio.io/rev"
+TAG = "istio.io/tag"
 _TAG = re.compile(r":v?(\d+)\.(\d+)(?:[.\-_]|$)")
+_RELEASE = re.compile(r"v?(\d+)\.(\d+)(?:[.\-_]|$)")
+_LABELS = ("app.kubernetes.io/version", "maistra-version")
 _SWITCHES = frozenset(
     {
         "PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS",
@@ -39,12 +45,32 @@ class Version(NamedTuple):
         return f"{self.major}.{self.minor}"
 
 
+_OPENSHIFT = {
+    Version(2, 0): Version(1, 6),
+    Version(2, 1): Version(1, 9),
+    Version(2, 2): Version(1, 12),
+    Version(2, 3): Version(1, 14),
+    Version(2, 4): Version(1, 16),
+    Version(2, 5): Version(1, 18),
+    Version(2, 6): Version(1, 20),
+    Version(3, 0): Version(1, 24),
+    Version(3, 1): Version(1, 26),
+    Version(3, 2): Version(1, 27),
+}
+"""Which Istio a release of OpenShift Service Mesh is."""
+
+
 class Plane(NamedTuple):
-    """One istiod: its revision (empty when it does not say), its version (None when its image does not say), and the switches that it was given."""
+    """One istiod: its revision (empty when it does not say), its version (None when nothing says), the switches that it was given, its namespace.
+
+    `guessed`: the version is that of its newest proxy, since nothing of its own says one; istiod is that new at least.
+    """
 
     revision: str
     version: Version | None
     switches: tuple[tuple[str, str], ...] = ()
+    namespace: str = ""
+    guessed: bool = False
 
     def _told(self, switch: str) -> bool:
         """Whether it was told to do what no release does by itself."""
@@ -100,26 +126,55 @@ NEWEST = Plane("", None)
 
 def version(image: str) -> Version | None:
     """The release that an image's tag names; None for a digest, `latest` or a build of one's own."""
-    found = _TAG.search(image.partition("@")[0])
-    return Version(int(found[1]), int(found[2])) if found else None
+    return _istio(_TAG.search(image.partition("@")[0]))
 
 
-def planes(deployments: Iterable[Deployment], pods: Iterable[Pod]) -> tuple[Plane, ...]:
-    """Every control plane by revision, from istiod's Deployments, else from its pods; its own image says the version."""
+def release(text: str) -> Version | None:
+    """The release that a label or a field names: `1.28.0`, `v2.4`; None for anything else."""
+    return _istio(_RELEASE.match(text))
+
+
+def _istio(found: re.Match[str] | None) -> Version | None:
+    said = Version(int(found[1]), int(found[2])) if found else None
+    return said if said is None or said.major == 1 else _OPENSHIFT.get(said)
+
+
+def planes(
+    deployments: Iterable[Deployment], pods: Iterable[Pod], installed: Iterable[IstioRevision | ServiceMeshControlPlane] = ()
+) -> tuple[Plane, ...]:
+    """Every control plane by revision, from istiod's Deployments, else from its pods.
+
+    Its own image says the version, else its labels, else what an operator was told to install in its namespace (`installed`).
+    """
     found: dict[str, Plane] = {}
-    made = [*((d.spec.template.spec.containers, d.labels) for d in deployments), *((p.spec.containers, p.labels) for p in pods)]
-    for containers, labels in made:
-        if labels.get("app") == "istiod":
-            plane = _plane(containers, labels)
+    wanted = {(i.spec.namespace if isinstance(i, IstioRevision) else i.namespace, i.name): release(i.spec.version) for i in installed}
+    made = [*((d.spec.template.spec.containers, d) for d in deployments), *((p.spec.containers, p) for p in pods)]
+    for containers, one in made:
+        if one.labels.get("app") == "istiod":
+            plane = _plane(containers, one.labels, one.namespace)
+            if plane.version is None:
+                plane = plane._replace(version=wanted.get((plane.namespace, plane.revision)))
             found.setdefault(plane.revision, plane)
     return tuple(found[r] for r in sorted(found))
 
 
-def _plane(containers: Iterable[Container], labels: Mapping[str, str]) -> Plane:
+def _plane(containers: Iterable[Container], labels: Mapping[str, str], namespace: str) -> Plane:
     own = [c for c in containers if c.name == "discovery"] or list(containers)
     env = {e.name: e.value for c in own for e in c.env or () if e.value}
-    said = next((v for v in (version(c.image) for c in own) if v), None)
-    return Plane(labels.get(REVISION) or env.get("REVISION", ""), said, tuple(sorted((k, v) for k, v in env.items() if k in _SWITCHES)))
+    said = (*(version(c.image) for c in own), *(release(labels.get(k, "")) for k in _LABELS))
+    switches = tuple(sorted((k, v) for k, v in env.items() if k in _SWITCHES))
+    return Plane(labels.get(REVISION) or env.get("REVISION", ""), next(filter(None, said), None), switches, namespace)
+
+
+def told(known: Iterable[Plane]) -> str:
+    """The releases of some control planes: `1.28`, `1.28 and 1.30 (revision canary)`; empty when none is known."""
+    said: dict[str, list[str]] = {}
+    for p in known:
+        if p.version is not None:
+            said.setdefault(str(p.version), []).append(p.revision)
+    if len(said) < 2:
+        return next(iter(said), "")
+    return " and ".join(v if "default" in of or "" in of else f"{v} (revision {', '.join(of)})" for v, of in sorted(said.items()))
 
 
 def proxy_versions(pods: Iterable[Pod]) -> Iterator[Version]:

@@ -1252,6 +1252,106 @@ class CustomResourceDefinition(Resource, frozen=True):
     """apiextensions.k8s.io CustomResourceDefinition: its annotations say which release of the Gateway API it is from."""
 
 
+# --- who runs the mesh: revision tags, OpenShift Service Mesh, Sail ----------------------------------------------------------
+
+
+class MutatingWebhookConfiguration(Resource, frozen=True):
+    """admissionregistration.k8s.io MutatingWebhookConfiguration, metadata only: labels `istio.io/tag` and `istio.io/rev` make a revision tag."""
+
+
+class _ControlPlaneSpec(_Object, frozen=True):
+    version: str = ""
+    mode: str = ""
+
+
+class ServiceMeshControlPlane(Resource, frozen=True):
+    """maistra.io ServiceMeshControlPlane: a control plane of OpenShift Service Mesh 2 in its namespace; its name is the revision."""
+
+    spec: _ControlPlaneSpec = _ControlPlaneSpec()
+
+
+class _MemberRollSpec(_Object, frozen=True):
+    members: tuple[str, ...] | None = None
+    member_selectors: tuple[LabelSelector, ...] | None = None
+
+
+class _MemberRollStatus(_Object, frozen=True):
+    configured_members: tuple[str, ...] | None = None
+
+
+class ServiceMeshMemberRoll(Resource, frozen=True):
+    """maistra.io ServiceMeshMemberRoll: the namespaces that belong to the control plane of its namespace."""
+
+    spec: _MemberRollSpec = _MemberRollSpec()
+    status: _MemberRollStatus = _MemberRollStatus()
+
+
+class _ControlPlaneRef(_Object, frozen=True):
+    name: str = ""
+    namespace: str = ""
+
+
+class _MemberSpec(_Object, frozen=True):
+    control_plane_ref: _ControlPlaneRef = _ControlPlaneRef()
+
+
+class ServiceMeshMember(Resource, frozen=True):
+    """maistra.io ServiceMeshMember: its namespace belongs to a control plane."""
+
+    spec: _MemberSpec = _MemberSpec()
+
+
+class _IstioRevisionSpec(_Object, frozen=True):
+    version: str = ""
+    namespace: str = ""
+
+
+class IstioRevision(Resource, frozen=True):
+    """sailoperator.io IstioRevision: a control plane that Sail runs; its name is the revision."""
+
+    spec: _IstioRevisionSpec = _IstioRevisionSpec()
+
+
+class _RouteTarget(_Object, frozen=True):
+    kind: str = "Service"
+    name: str = ""
+
+
+class _RoutePort(_Object, frozen=True):
+    target_port: int | str = ""
+
+
+class RouteTLS(_Object, frozen=True):
+    """How the router treats TLS: edge, reencrypt or passthrough."""
+
+    termination: str = ""
+    insecure_edge_termination_policy: str = ""
+
+
+class _RouteSpec(_Object, frozen=True):
+    host: str = ""
+    to: _RouteTarget = _RouteTarget()
+    port: _RoutePort | None = None
+    tls: RouteTLS | None = None
+    wildcard_policy: str = ""
+
+
+class _RouteIngress(_Object, frozen=True):
+    host: str = ""
+    router_canonical_hostname: str = ""
+
+
+class _RouteStatus(_Object, frozen=True):
+    ingress: tuple[_RouteIngress, ...] | None = None
+
+
+class OpenShiftRoute(Resource, frozen=True):
+    """route.openshift.io Route: a host that OpenShift's router leads to a Service."""
+
+    spec: _RouteSpec = _RouteSpec()
+    status: _RouteStatus = _RouteStatus()
+
+
 # --- the registry of kinds -------------------------------------------------------------------------------------------------
 
 
@@ -1303,6 +1403,20 @@ KINDS: tuple[Kind, ...] = (
     Kind(APITCPRoute, "TCPRoute", _API, ("v1alpha2",), "tcproutes"),
     Kind(ReferenceGrant, "ReferenceGrant", _API, ("v1", "v1beta1"), "referencegrants"),
     Kind(BackendTLSPolicy, "BackendTLSPolicy", _API, ("v1", "v1alpha3"), "backendtlspolicies"),
+    Kind(
+        MutatingWebhookConfiguration,
+        "MutatingWebhookConfiguration",
+        "admissionregistration.k8s.io",
+        ("v1",),
+        "mutatingwebhookconfigurations",
+        namespaced=False,
+        metadata_only=True,
+    ),
+    Kind(ServiceMeshControlPlane, "ServiceMeshControlPlane", "maistra.io", ("v2", "v1"), "servicemeshcontrolplanes"),
+    Kind(ServiceMeshMemberRoll, "ServiceMeshMemberRoll", "maistra.io", ("v1",), "servicemeshmemberrolls"),
+    Kind(ServiceMeshMember, "ServiceMeshMember", "maistra.io", ("v1",), "servicemeshmembers"),
+    Kind(IstioRevision, "IstioRevision", "sailoperator.io", ("v1", "v1alpha1"), "istiorevisions", namespaced=False),
+    Kind(OpenShiftRoute, "Route", "route.openshift.io", ("v1",), "routes"),
     Kind(ServiceExport, "ServiceExport", _MCS, ("v1beta1", "v1alpha1"), "serviceexports"),
     Kind(ServiceImport, "ServiceImport", _MCS, ("v1beta1", "v1alpha1"), "serviceimports"),
 )

@@ -163,7 +163,7 @@ def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
 
 def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
     """What of a cluster, besides its pods, decides who its callers are: control plane, namespaces, localities, revisions."""
-    return mesh.istiod(cluster.name), cluster.objects.get(Namespace), mesh.localities(cluster), mesh.planes(cluster)
+    return mesh.istiod(cluster.name), cluster.objects.get(Namespace), mesh.localities(cluster), mesh.planes(cluster), mesh.tags(cluster)
 
 
 def _of_namespace(

@@ -21,8 +21,12 @@ async def answer(_: str, sweeper: Sweeper) -> Message:
             "age_s": max(mesh.read_at - cluster.read_at, 0.0) if cluster.read_at else 0.0,
             "objects": sum(len(space) for spaces in cluster.objects.values() for space in spaces.values()),
             "unreadable": dict(cluster.unreadable),
+            "istio": running.version,
+            "proxies": running.proxies,
+            "open": running.open,
         }
         for mesh in sweeper.meshes()
         for cluster in mesh.clusters
+        for running in (mesh.istio(cluster),)
     ]
     return messages.clusters(told)

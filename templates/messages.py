@@ -85,6 +85,7 @@ def _footer(diagnosis: Json) -> Block:
         findings=len(diagnosis["findings"]),
         skipped=escape(cut(words.not_looked_at(diagnosis["skipped"]), 900)),
         fresh=words.freshness(diagnosis["clusters"]),
+        spoken=escape(cut(words.spoken_for(diagnosis["clusters"]), 900)),
     )
     return context(*text or (Mrkdwn("Nothing was looked at."),))
 
@@ -103,9 +104,8 @@ def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ())
     top, said = Rich(), ""
     match verdict:
         case "healthy":
-            top.words(
-                f"{words.breadth(found)}." if found else "No rule of it is seen by anybody, and nothing is wrong with it.", tail=verdict
-            )
+            none = diagnosis.get("outside") or "no rule of it is seen by anybody, and nothing is wrong with it"
+            top.words(f"{words.breadth(found)}." if found else f"{none[0].upper()}{none[1:]}.", tail=verdict)
         case "unknown":
             top.words("Nothing known fails, yet not everything could be read:", tail=verdict).bullets(
                 words.unreadable(diagnosis["skipped"])
@@ -192,6 +192,7 @@ def broken(sweep: Json, *, most: int = 10) -> Message:
         findings=0,
         skipped=escape(cut(words.not_looked_at(sweep["skipped"]), 900)),
         fresh=words.freshness(sweep["clusters"]),
+        spoken=escape(cut(words.spoken_for(sweep["clusters"]), 900)),
     )
     return _say(escape(title), [*blocks, *([context(*small)] if small else [])])
 
@@ -253,7 +254,7 @@ def whatif_modal(clusters: Sequence[str], kept: str) -> Block:
 
 
 def clusters(clusters: Sequence[Json]) -> Message:
-    """The registered clusters: {"name", "mesh", "synced", "age_s", "objects", "unreadable": {kind: reason}} each."""
+    """The registered clusters: {"name", "mesh", "synced", "age_s", "objects", "istio", "proxies", "open", "unreadable": {kind: reason}} each."""
     synced = sum(bool(c["synced"]) for c in clusters)
     title = f"{synced} of {words.amount(len(clusters), 'cluster')} read completely" if clusters else "No cluster is registered"
     blocks = [header(title)]
@@ -266,6 +267,9 @@ def clusters(clusters: Sequence[Json]) -> Message:
             synced=cluster["synced"],
             objects=words.amount(cluster["objects"], "object"),
             age=words.age(cluster["age_s"]),
+            istio=cluster.get("istio") or "",
+            proxies=words.listed(cluster.get("proxies") or ()),
+            open=list(cluster.get("open") or ())[:4],
             unreadable=refused[:6],
             more=max(len(refused) - 6, 0),
         )

@@ -114,7 +114,8 @@ def why(diagnosis: Json, *, colour: bool, width: int = WIDTH) -> str:
     first = f"{paint(f'{mark} {verdict}', style)}  {host}{port} · {names}"
     match verdict:
         case "healthy":
-            seen = words.breadth(found) if found else "no caller sees a rule of it, and nothing is wrong with it"
+            none = diagnosis.get("outside") or "no caller sees a rule of it, and nothing is wrong with it"
+            seen = words.breadth(found) if found else clean(none)
             lines = [first, *_wrap(f"{seen}. {words.freshness(diagnosis['clusters'])}.", width, "  ")]
         case "unknown":
             lines = [first]
@@ -167,6 +168,8 @@ def _also(diagnosis: Json, width: int, paint: Callable[[str, Style], str]) -> li
     notes = [f"{words.cause_name(f)}: {clean(f['message'])}" for f in diagnosis["findings"] if f["severity"] == "info"]
     if diagnosis["clean"]:
         notes.append(f"{words.amount(diagnosis['clean'], 'other check' if diagnosis['findings'] else 'check')} found nothing.")
+    if spoken := words.spoken_for(diagnosis["clusters"]):
+        notes.append(spoken)
     if diagnosis["verdict"] != "unknown" and (skipped := words.not_looked_at(diagnosis["skipped"])):
         notes.append(f"Not looked at: {skipped}.")
     lines = _labelled("Also", [" ".join(notes)], width, paint)
@@ -199,6 +202,8 @@ def sweep(sweep: Json, *, colour: bool, width: int = WIDTH) -> str:
     counts = {s: sum(f["severity"] == s for f in sweep["findings"]) for s in order}
     said = words.listed(words.amount(n, s) if s != "info" else f"{n} at info" for s, n in counts.items() if n) or "nothing found"
     lines.append(f"{words.amount(sweep['hosts'], 'host')} looked at, {said}. {words.freshness(sweep['clusters'])}.".replace(" .", ""))
+    if spoken := words.spoken_for(sweep["clusters"]):
+        lines += _wrap(spoken, width, "")
     if skipped := words.not_looked_at(sweep["skipped"], most=8):
         lines += _wrap(f"Not looked at: {skipped}.", width, "")
     return "\n".join(lines)

@@ -151,12 +151,14 @@ _SELECTED = re.compile(r"([^,=\s]+)(?:=([^,]*)| in \(([^)]*)\))")
 
 def placed(selector: str) -> str:
     """A label selector in words where it says where pods run: `app=web, on nodes a and b`, `in zone eu-1`."""
+    if len(selector) > 1000 or not any(key in selector for key in _PLACES):
+        return selector
     told = []
     for key, one, several in _SELECTED.findall(selector):
         place, where = _PLACES.get(key), [one] if one else several.split(",")
         said = f"{place}{'s'[: len(where) != 1]} {listed(where, most=3)}"
         told.append(f"{key}={one}" if place is None else f"{'on' if place == 'node' else 'in'} {said}")
-    return ", ".join(told) if any(key in _PLACES for key, _, _ in _SELECTED.findall(selector)) else selector
+    return ", ".join(told)
 
 
 def _groups(hit: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
@@ -610,6 +612,19 @@ def elsewhere(share: float, finding: Json | None, found: Sequence[Rule]) -> bool
 def freshness(clusters: Sequence[Json]) -> str:
     """How old what was read is: `east 0.4 s old, west is not read completely`."""
     return ", ".join(f"{clean(c['name'])} {age(c['age_s']) if c['synced'] else 'is not read completely'}" for c in clusters)
+
+
+def spoken_for(clusters: Sequence[Json]) -> str:
+    """Which Istio an answer speaks for, and what is not known of it: `Istio 1.28.`, `Istio 1.28 (east), 1.30 (west).`; empty where nothing is told."""
+    by_version: dict[str, list[str]] = {}
+    for c in clusters:
+        if c.get("istio"):
+            by_version.setdefault(clean(c["istio"]), []).append(clean(c["name"]))
+    whole = len(by_version) == 1 and all(c.get("istio") for c in clusters)
+    versions = ", ".join(v if whole else f"{v} ({listed(names, most=4)})" for v, names in by_version.items())
+    left = [f"{clean(o)[:1].upper()}{clean(o)[1:]}." for o in dict.fromkeys(o for c in clusters for o in c.get("open") or ())]
+    rest = [f"{len(left) - 3} more things are not known of control planes."] if len(left) > 4 else left[3:]
+    return " ".join(([f"Answered for Istio {versions}."] if versions else []) + left[:3] + rest)
 
 
 def not_looked_at(skipped: Sequence[Json], most: int = 4) -> str:

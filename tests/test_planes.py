@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from checks import diagnosis, planes, resources
 from checks.mesh import Change, Cluster, Mesh
 from checks.planes import Plane, Version
-from checks.resources import Deployment
+from checks.resources import Deployment, Pod
+from templates import messages, terminal, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,7 +135,7 @@ def test_a_new_image_of_istiod_changes_what_is_known() -> None:
     assert not before.istiod("east").plane.sends_unhealthy
     (new,) = resources.objects(resources.parse(istiod("istio/pilot:1.31.0")))
     after = before.apply([Change("east", Deployment, "istio-system", "istiod-default", new)])
-    assert after.istiod("east").plane == Plane("default", Version(1, 31))
+    assert after.istiod("east").plane == Plane("default", Version(1, 31), namespace="istio-system")
 
 
 def test_revisions_are_kept_apart() -> None:
@@ -162,3 +164,153 @@ def test_revisions_are_kept_apart() -> None:
     proxies = {p.name: found.revision(cluster, p) for p in cluster.all(resources.Pod)}
     assert proxies == {"a": "canary", "b": ""}
     assert [p.version for p in found.planes(cluster)] == [Version(1, 31), Version(1, 30)]
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("registry.redhat.io/openshift-service-mesh/pilot-rhel8:2.4.5-3", Version(1, 16)),
+        ("quay.io/maistra/pilot-ubi8:2.6.0", Version(1, 20)),
+        ("registry.redhat.io/openshift-service-mesh/istio-pilot-rhel9:3.1.0", Version(1, 26)),
+        ("docker.io/istio/pilot:1.28.0-distroless", Version(1, 28)),
+        ("gcr.io/istio-testing/pilot:1.29-alpine", Version(1, 29)),
+        ("registry.example/pilot:7.1", None),
+    ],
+)
+def test_openshifts_releases_stand_for_istios(image: str, version: Version | None) -> None:
+    assert planes.version(image) == version
+
+
+def digest(labels: Json | None = None) -> Json:
+    made = istiod("registry.example/pilot@sha256:0f1e")
+    made["metadata"]["labels"] |= labels or {}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("beside", "version"),
+    [
+        ([digest({"app.kubernetes.io/version": "1.29.1"})], Version(1, 29)),
+        ([digest({"maistra-version": "2.5.0"})], Version(1, 18)),
+        (
+            [
+                digest(),
+                {
+                    "apiVersion": "sailoperator.io/v1",
+                    "kind": "IstioRevision",
+                    "metadata": {"name": "default"},
+                    "spec": {"version": "v1.24.3", "namespace": "istio-system"},
+                },
+            ],
+            Version(1, 24),
+        ),
+        ([digest(), item("maistra.io/v2", "ServiceMeshControlPlane", "istio-system", "default", spec={"version": "v2.6"})], Version(1, 20)),
+        ([digest(), pod("cart", "10.0.0.1", ready=True, image="proxyv2:1.27.3")], Version(1, 27)),
+        ([digest(), pod("cart", "10.0.0.1", ready=True, image="proxyv2@sha256:1a")], None),
+    ],
+)
+def test_a_digest_leaves_the_version_to_what_stands_beside_it(beside: list[Json], version: Version | None) -> None:
+    found = mesh(beside)
+    (plane,) = found.planes(found.clusters[0])
+    assert plane.version == version
+    assert found.istiod("east").plane.version == version
+    assert plane.guessed == (version in {Version(1, 27), None})
+
+
+def test_a_newer_proxy_makes_an_istiod_of_no_known_version_newer() -> None:
+    found = mesh([digest(), *cart(ready=False), pod("old", "10.0.0.9", ready=True, image="proxyv2:1.30.0")])
+    before = found.istiod("east")
+    assert diagnosis.routes([found], "cart.shop")[0].destinations[0].endpoints == ()
+    (new,) = resources.objects(resources.parse(pod("new", "10.0.0.10", ready=True, image="proxyv2:1.31.0")))
+    after = found.apply([Change("east", type(new), "shop", "new", new)])
+    assert after.istiod("east") is not before
+    assert [e.state for e in diagnosis.routes([after], "cart.shop")[0].destinations[0].endpoints] == ["unhealthy"]
+    (same,) = resources.objects(resources.parse(pod("more", "10.0.0.11", ready=True, image="proxyv2:1.31.0")))
+    assert after.apply([Change("east", type(same), "shop", "more", same)]).istiod("east") is after.istiod("east")
+
+
+@pytest.mark.parametrize(
+    ("items", "version", "said"),
+    [
+        (
+            [istiod("pilot:1.28.0"), *cart()],
+            "1.28",
+            "the ConfigMap of the control plane of east was not seen: Istio's default settings are assumed",
+        ),
+        ([digest()], "", "the control plane of east does not say its version: answers follow the newest Istio"),
+        (
+            [digest(), pod("a", "10.0.0.1", ready=True, image="proxyv2:1.27.0")],
+            "1.27",
+            "the control plane of east does not say its version: it is taken for that of its proxies, 1.27",
+        ),
+        (
+            [istiod("pilot:1.28.0"), pod("a", "10.0.0.1", ready=True, image="proxyv2:1.26.0")],
+            "1.28",
+            "proxies in east run 1.26: what older ones do otherwise is not considered",
+        ),
+        (cart(), "", "which Istio runs in east is not known: answers follow the newest"),
+        (
+            [pod("a", "10.0.0.1", ready=True, image="proxyv2:1.26.0")],
+            "",
+            "no istiod of east was seen, whose proxies run 1.26: answers follow the newest Istio",
+        ),
+    ],
+)
+def test_an_answer_says_which_istio_it_speaks_for_and_what_that_leaves_open(items: list[Json], version: str, said: str) -> None:
+    found = mesh(items)
+    (told,) = diagnosis.sweep(found).clusters
+    assert told.istio == version
+    assert said in told.open
+
+
+def test_what_is_known_of_istio_is_in_every_answer_and_in_the_list_of_clusters() -> None:
+    plain = msgspec.to_builtins(diagnosis.why("cart.shop", [mesh([digest(), *cart()])]))
+    sentence = "The control plane of east does not say its version: answers follow the newest Istio."
+    assert sentence in " ".join(terminal.why(plain, colour=False).split())
+    assert sentence in str(messages.why(plain).blocks)
+    two = [{"name": "east", "istio": "1.28", "open": ()}, {"name": "west", "istio": "1.30", "open": ()}]
+    assert words.spoken_for(two) == "Answered for Istio 1.28 (east), 1.30 (west)."
+    assert words.spoken_for(two[:1]) == "Answered for Istio 1.28."
+    shown = {"name": "east", "mesh": "", "synced": True, "age_s": 0, "objects": 3, "unreadable": {}}
+    told = messages.clusters([{**shown, "istio": "1.28", "proxies": ("1.27", "1.28"), "open": ("a thing",)}])
+    assert "Istio 1.28, proxies 1.27 and 1.28" in str(told.blocks)
+    assert "not known: a thing" in str(told.blocks)
+
+
+def test_several_control_planes_are_told_by_their_revisions() -> None:
+    found = mesh([istiod("pilot:1.28.0"), istiod("pilot:1.30.0", "canary")])
+    assert planes.told(found.planes(found.clusters[0])) == "1.28 and 1.30 (revision canary)"
+
+
+# --- revision tags ------------------------------------------------------------------------------------------------------------
+
+
+def webhook(tag: str, revision: str) -> Json:
+    labels = {"istio.io/tag": tag, "istio.io/rev": revision}
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": f"istio-revision-tag-{tag}", "labels": labels},
+    }
+
+
+def test_a_tag_is_another_name_of_a_revision() -> None:
+    tagged = item("v1", "Pod", "shop", "by-tag", {"istio.io/rev": "prod"}, spec={"containers": [{"name": "istio-proxy"}]})
+    found = mesh([istiod("pilot:1.28.0"), istiod("pilot:1.30.0", "canary"), webhook("prod", "canary"), tagged])
+    east = found.clusters[0]
+    assert found.tags(east) == {"prod": "canary"}
+    assert found.revision(east, east.within(Pod, "shop")["by-tag"]) == "canary"
+    service = item("v1", "Service", "istio-system", "istiod-revision-tag-prod", {"istio.io/tag": "prod", "istio.io/rev": "canary"})
+    beside = mesh([istiod("pilot:1.28.0"), istiod("pilot:1.30.0", "canary"), service])
+    assert beside.tags(beside.clusters[0]) == {"prod": "canary"}
+
+
+@pytest.mark.parametrize(("webhooks", "asks"), [([webhook("prod", "default")], False), ([webhook("other", "default")], True), ([], False)])
+def test_a_namespace_that_asks_for_a_revision_that_is_gone_is_told_which_one_runs(webhooks: list[Json], asks: bool) -> None:  # noqa: FBT001 - a column of the table
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web", "labels": {"istio.io/rev": "prod"}}}
+    caller = item("v1", "Pod", "web", "web", {"app": "web"}, spec={"containers": [{"name": "app"}]}, status={"podIP": "10.0.0.7"})
+    strict = item("security.istio.io/v1", "PeerAuthentication", "istio-system", "default", spec={"mtls": {"mode": "STRICT"}})
+    found = mesh([istiod("pilot:1.28.0"), *webhooks, namespace, caller, strict, *cart()])
+    (finding,) = (f for f in diagnosis.why("cart.shop", [found]).findings if f.cause == "caller-not-injected")
+    assert ("Label namespace web istio.io/rev=default" in finding.fix) == asks
+    assert ("no control plane and no revision tag of east is called prod" in finding.evidence) == asks

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.finding import Finding, check
+from checks.planes import REVISION
+from checks.resources import MutatingWebhookConfiguration, Namespace
 from checks.security import around, guarded_somewhere, somewhere
 from checks.security.authz_principal_without_mtls import closed
 from checks.security.mtls_plain_to_strict import strict
@@ -67,9 +69,26 @@ def _rules(case: Case) -> str:
     return next((s for s in found if s.startswith("VirtualService ")), "")
 
 
+def _gone(case: Case, outsider: Outsider) -> tuple[str, str]:
+    """The revision that a namespace asks for where nothing of that name runs, and one that does; empty where it runs, or nobody can say."""
+    cluster = case.mesh.cluster(outsider.viewpoint.cluster)
+    around = cluster.get(Namespace, "", outsider.viewpoint.namespace)
+    wanted = around.labels.get(REVISION, "") if around is not None and "istio-injection" not in around.labels else ""
+    running = [p.revision for p in case.mesh.planes(cluster) if p.revision]
+    if not wanted or not running or not any(True for _ in cluster.all(MutatingWebhookConfiguration)):
+        return "", ""
+    known = {*running, *case.mesh.tags(cluster)}
+    return ("", "") if wanted in known else (wanted, case.mesh.plane(cluster).revision)
+
+
 def _finding(case: Case, outsider: Outsider, share: float, effect: str, *more: str) -> Finding:
     v = outsider.viewpoint
     kind, _, name = outsider.workload.partition(" ")
+    again = f"Restart {outsider.workload}, so that its pods are made anew with a sidecar"
+    gone, instead = _gone(case, outsider)
+    if gone:
+        more = (*more, f"no control plane and no revision tag of {v.cluster} is called {gone}")
+        again = f"Label namespace {v.namespace} {REVISION}={instead}, then restart {outsider.workload}"
     return case.finding(
         "caller-not-injected",
         cluster=v.cluster,
@@ -79,7 +98,7 @@ def _finding(case: Case, outsider: Outsider, share: float, effect: str, *more: s
         share=share,
         viewpoints=(v,),
         evidence=(outsider.meant, f"the pods of {outsider.workload} have no container istio-proxy", *more),
-        fix=f'Restart {outsider.workload}, so that its pods are made anew with a sidecar, or say sidecar.istio.io/inject: "false" if it is none of the mesh.',
+        fix=f'{again}, or say sidecar.istio.io/inject: "false" if it is none of the mesh.',
         commands=(
             f"kubectl -n {v.namespace} rollout restart {kind.lower()} {name.partition('/')[2]}",
             f"kubectl -n {v.namespace} get pods -o custom-columns=NAME:.metadata.name,CONTAINERS:.spec.containers[*].name",

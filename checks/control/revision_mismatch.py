@@ -102,6 +102,8 @@ def _finding(case: Case, thing: Resource, istiods: list[Istiod], branches: list[
         else f"A rule of {short(case.host)} does not hold for these callers"
     )
     where = "no control plane of this name runs" if wanted not in running else f"these callers listen to {whose}"
+    if (meant := case.mesh.tags(cluster).get(wanted)) is not None and wanted not in running:
+        where = f"that is a tag, of revision {meant}: istiod knows objects by revisions only"
     kind = type(thing).__name__
     return case.finding(
         "revision-mismatch",

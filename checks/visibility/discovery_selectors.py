@@ -9,7 +9,7 @@ import msgspec
 from checks.case import short
 from checks.entries import together
 from checks.finding import Finding, check, explains
-from checks.resources import Namespace
+from checks.resources import Namespace, ServiceMeshMemberRoll
 from checks.subsets import percent
 from checks.visibility import hidden, mesh_config, spaces
 from checks.when import either, failing, missed
@@ -29,14 +29,14 @@ def _explains(_: Case, branch: Branch) -> bool:
 
 @check("discovery-selectors", when=either(failing, missed))
 def discovery_selectors(case: Case) -> Iterator[Finding]:
-    """A Service lives in a namespace that the mesh's discoverySelectors leave out.
+    """A Service lives in a namespace that the mesh's discoverySelectors, or its member roll, leave out.
 
-    istiod reads only the namespaces that a discoverySelector selects. Services elsewhere do not exist for it: rules that lead there answer
-    with 503 (flag NC), plain calls pass through unseen (ALLOW_ANY) or get 502 (REGISTRY_ONLY).
+    istiod reads only the namespaces that a discoverySelector selects, in OpenShift Service Mesh those of its member roll. Services elsewhere do
+    not exist for it: rules that lead there answer with 503 (flag NC), plain calls pass through unseen (ALLOW_ANY) or get 502 (REGISTRY_ONLY).
 
     How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` prints nothing, although `kubectl get service` finds it.
 
-    How to fix it: give the namespace the label that a selector asks for, or widen the selectors.
+    How to fix it: give the namespace the label that a selector asks for, or widen the selectors; add it to the member roll.
     """
     told: set[str] = set()
     for branches in together(case, "discovery-selectors"):
@@ -68,6 +68,8 @@ def _finding(
     namespace = cluster.get(Namespace, "", service.partition(" ")[2].partition("/")[0])
     _, config = mesh_config(case, istiod)
     labels = ", ".join(f"{k}={v}" for k, v in sorted(namespace.labels.items())) if namespace else ""
+    if cluster.members is not None:
+        return _outside_of_the_roll(case, istiod, host, share, what, viewpoints, evidence)
     return case.finding(
         "discovery-selectors",
         cluster=cluster.name,
@@ -84,6 +86,32 @@ def _finding(
         fix=f"Give the namespace of {service} a label that a discoverySelector selects, or widen the selectors.",
         commands=(
             f"kubectl get namespace {namespace.name if namespace else ''} --show-labels",
+            f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {host}",
+        ),
+    )
+
+
+def _outside_of_the_roll(
+    case: Case, istiod: Istiod, host: str, share: float, what: str, viewpoints: tuple[Viewpoint, ...], evidence: tuple[str, ...]
+) -> Finding:
+    where, service = istiod.undiscovered[host]
+    cluster, home = case.mesh.cluster(where), istiod.plane.namespace or istiod.config.root_namespace
+    name = service.partition(" ")[2].partition("/")[0]
+    roll = next(iter(cluster.ordered(ServiceMeshMemberRoll, home)), None)
+    ref = roll.ref if roll is not None else f"ServiceMeshMemberRoll {home}/default"
+    members = ", ".join(sorted((cluster.members or frozenset()) - {home})) or "nobody"
+    return case.finding(
+        "discovery-selectors",
+        cluster=cluster.name,
+        resource=ref,
+        path="spec.members",
+        message=f"{what}, and namespace {name} is no member of the mesh of {home}.",
+        share=share,
+        viewpoints=viewpoints,
+        evidence=(f"members of the mesh of {home}: {members}", f"{service} is in namespace {name}", *evidence),
+        fix=f"Add {name} to spec.members of {ref}, or let a ServiceMeshMember in {name} ask for it.",
+        commands=(
+            f"kubectl -n {home} get servicemeshmemberroll -o yaml",
             f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {host}",
         ),
     )
