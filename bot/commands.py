@@ -626,12 +626,17 @@ def checks(
     """The catalogue, or one cause explained."""
     from checks import diagnosis, finding
     from checks.case import SAME_AS
-    from checks.catalogue import CAUSES
+    from checks.catalogue import CAUSES, UNPATCHED
 
     pages = diagnosis.pages()
 
     def row(known: Cause) -> dict[str, Any]:
-        return {**known._asdict(), "implemented": known.id in pages, "same_as": SAME_AS.get(known.id, ())}
+        return {
+            **known._asdict(),
+            "implemented": known.id in pages,
+            "same_as": SAME_AS.get(known.id, ()),
+            "no_patch": UNPATCHED.get(known.id),
+        }
 
     if cause is None:
         if output is Output.SLACK:

@@ -5,6 +5,7 @@ RFC 6902 (JSON Patch) and 6901 (JSON Pointer). Only fields that are read are eve
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from copy import deepcopy
@@ -38,8 +39,14 @@ class Moved(NamedTuple):
     origin: int
 
 
+class Copied(NamedTuple):
+    """The value that another field of the object has, with all that is not read of it."""
+
+    origin: tuple[str | int, ...]
+
+
 Edit = tuple[tuple[str | int, ...], Any]
-"""A field, as the words that lead to it, and its new value: anything JSON has, AWAY or Moved. In a list one past the end appends."""
+"""A field, as the words that lead to it, and its new value: anything JSON has, AWAY, Moved or Copied. In a list one past the end appends."""
 
 
 class Proposal(NamedTuple):
@@ -57,10 +64,10 @@ def edited(old: _R, edits: Iterable[Edit]) -> tuple[_R, list[dict[str, Any]]]:
 
 
 def _edit(plain: Any, path: tuple[str | int, ...], value: Any) -> Iterable[dict[str, Any]]:
-    place: Any = plain
+    place = root = plain
     for depth, word in enumerate(path[:-1]):
         inner = place[int(word)] if isinstance(place, list) else place.get(word)
-        if not inner:  # perhaps it is not there at all, and an operation makes one member only
+        if not inner and not isinstance(value, Copied):  # perhaps it is not there at all, and an operation makes one member only
             for outer in reversed(path[depth + 1 :]):
                 value = AWAY if value is AWAY else [value] if isinstance(outer, int) else {outer: value}
             path = path[: depth + 1]
@@ -71,6 +78,10 @@ def _edit(plain: Any, path: tuple[str | int, ...], value: Any) -> Iterable[dict[
     if isinstance(value, Moved):
         place.insert(key, place.pop(value.origin))
         return [{"op": "move", "from": pointer((*path[:-1], value.origin)), "path": at}]
+    if isinstance(value, Copied):
+        found: Any = plain_of(root, value.origin)
+        place[key] = deepcopy(found)
+        return [{"op": "copy", "from": pointer(value.origin), "path": at}]
     there = key < len(place) if isinstance(place, list) else bool(place.get(key))
     if value is AWAY:
         if there:
@@ -82,6 +93,21 @@ def _edit(plain: Any, path: tuple[str | int, ...], value: Any) -> Iterable[dict[
         place[key] = value
     # `add` sets a member that is there as well as one that is not: which of the two it is cannot be told from a default
     return [{"op": "replace" if there and isinstance(place, list) else "add", "path": at, "value": deepcopy(value)}]
+
+
+def plain_of(root: Any, path: Iterable[str | int]) -> Any:
+    """What a field of a plain object holds."""
+    for word in path:
+        root = root[word]
+    return root
+
+
+_WORD = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+def at(path: str) -> tuple[str | int, ...]:
+    """A field as findings write it, `spec.http[0].route`, as the words that lead to it."""
+    return tuple(int(number) if number else word for word, number in _WORD.findall(path))
 
 
 def pointer(path: Iterable[str | int]) -> str:

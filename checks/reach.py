@@ -78,7 +78,9 @@ def _of(o: Resource, planes: list[Istiod], before: Mesh, after: Mesh) -> Iterabl
         case DestinationRule():
             return [names.fqdn(o.spec.host, o.namespace)]
         case Service():
-            return _listening({names.service_host(o.name, o.namespace)}, planes)
+            host = names.service_host(o.name, o.namespace)
+            entered = any(p.service == host for m in (before, after) for gate in gates(m) for p in gate.ports)
+            return _listening({host}, planes) | (_at_gateways(planes) if entered else set())
         case ServiceEntry():
             return _listening(set(o.spec.hosts or ()), planes)
         case EndpointSlice():
@@ -86,13 +88,18 @@ def _of(o: Resource, planes: list[Istiod], before: Mesh, after: Mesh) -> Iterabl
         case Pod() | Workload():
             return {s.hostname for i in planes for s in i.services if s.namespace == o.namespace}
         case Gateway() | ReferenceGrant() | BackendTLSPolicy():
-            return {h for i in planes for r in i.rulesets if r.gateways != ("mesh",) for h in (*r.hosts, *r.destinations())}
+            return _at_gateways(planes)
         case PeerAuthentication() | AuthorizationPolicy():
             roots = {i.config.root_namespace for i in planes}
             return {s.hostname for i in planes for s in i.services if s.namespace == o.namespace or o.namespace in roots}
         case Sidecar():
             return _scoped(o, planes, before, after)
     return None
+
+
+def _at_gateways(planes: list[Istiod]) -> set[str]:
+    """The hosts that gateways have rules for, and where these lead."""
+    return {h for i in planes for r in i.rulesets if r.gateways != ("mesh",) for h in (*r.hosts, *r.destinations())}
 
 
 def _ruled(o: Resource, planes: list[Istiod], meshes: tuple[Mesh, ...]) -> set[str]:

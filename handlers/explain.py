@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from checks import diagnosis
 from checks.case import SAME_AS
-from checks.catalogue import CAUSES
+from checks.catalogue import CAUSES, UNPATCHED
 from checks.finding import cause
 from handlers.errors import Unanswerable
 from templates import messages, refusals
@@ -26,4 +26,6 @@ async def answer(words: str, _: Sweeper) -> Message:
     if found is None:
         known = {**{i: i for i in CAUSES}, **{c.code.lower(): c.code for c in CAUSES.values()}}
         raise Unanswerable(refusals.no_check(word, [known[k] for k in difflib.get_close_matches(word.lower(), known, n=3)]))
-    return messages.explain(found._asdict() | {"same_as": SAME_AS.get(found.id, ())}, diagnosis.pages().get(found.id))
+    return messages.explain(
+        found._asdict() | {"same_as": SAME_AS.get(found.id, ()), "no_patch": UNPATCHED.get(found.id)}, diagnosis.pages().get(found.id)
+    )

@@ -284,6 +284,8 @@ def explain(cause: Json, docstring: str | None) -> Message:
     title = clean(f"{cause['code']} {cause['id']}")
     body = Rich().words(f"{cause['cause']}.".replace("..", ".")).words(cause["fix"], label="Fix")
     body.words(f"{words.seen_by(cause)}.", label="See")
+    if cause.get("no_patch"):
+        body.words(f"None: {cause['no_patch']}.", label="Patch")
     page = Rich()
     for paragraph in (
         re.split(r"\n\s*\n", docstring.strip())[:8] if docstring else ["meshwhy knows this cause but does not check for it yet."]

@@ -279,6 +279,8 @@ def explain(cause: Json, docstring: str | None, *, colour: bool, width: int = WI
     lines = [paint(clean(f"{cause['code']} {cause['id']}"), _BOLD), *_wrap(f"{cause['cause']}.", width, "  "), ""]
     lines += _labelled("Fix", [cause["fix"]], width, paint)
     lines += _labelled("See", [f"{words.seen_by(cause)}."], width, paint)
+    if cause.get("no_patch"):
+        lines += _labelled("Patch", [f"None: {cause['no_patch']}."], width, paint)
     page = _verbatim(textwrap.dedent(docstring), 2) if docstring else ["  meshwhy knows this cause but does not check for it yet."]
     return "\n".join([*lines, "", *page, "", *_labelled("More", words.references(cause), width, paint)])
 

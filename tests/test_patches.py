@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from checks import diagnosis, reach, resources
 from checks.case import Case
+from checks.catalogue import UNPATCHED
 from checks.foresight import foreseen
 from checks.mesh import Cluster, Mesh
 from checks.patches import AWAY, Edit, Moved, command, edited, pointer
@@ -137,3 +138,16 @@ def test_a_patch_that_breaks_something_is_not_shown() -> None:
     assert harmful is not None
     harming = dataclasses.replace(looked, findings=tuple(replace(f, patch=harmful) for f in looked.findings))
     assert [f.patch for f in diagnosis._proved(case, harming, lambda _: None).findings] == [None]
+
+
+def test_every_cause_has_a_patch_somewhere_or_a_reason_why_there_is_none() -> None:
+    patched_somewhere = {f.cause for name in BROKEN for f in sweep(name).findings if f.patch}
+    assert set(UNPATCHED) & patched_somewhere == set(), "what has a patch needs no reason"
+    assert set(UNPATCHED) | patched_somewhere == set(diagnosis.registry())
+
+
+@pytest.mark.parametrize("cause", sorted(UNPATCHED))
+def test_a_reason_is_one_line_that_a_person_reads(cause: str) -> None:
+    assert UNPATCHED[cause][0].islower()
+    assert not UNPATCHED[cause].endswith(".")
+    assert "\n" not in UNPATCHED[cause]

@@ -75,5 +75,6 @@ def _finding(case: Case, istiod: Istiod, entry: ServiceEntry, branches: list[Bra
         viewpoints=case.viewpoints(branches or case.branches),
         evidence=(describe(entry), *(f"{w.ref}: address {w.spec.address}" for w in skipped)),
         fix=f"Write an IP address into {which}, or say resolution DNS in {entry.ref}.",
+        patch=case.patch(istiod.cluster, entry, (("spec", "resolution"), "DNS")),
         commands=(f"kubectl -n {entry.namespace} get workloadentry {' '.join(w.name for w in skipped)} -o yaml",),
     )

@@ -50,5 +50,6 @@ def se_static_no_endpoints(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(describe(entry),),
             fix=f"Add the addresses of {host} to spec.endpoints, or say resolution DNS.",
+            patch=case.patch(first.view.ups.istiod.cluster, entry, (("spec", "resolution"), "DNS")),
             commands=(f"kubectl -n {entry.namespace} get serviceentry {entry.name} -o yaml", endpoints_command(first.upstream)),
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.binding import bindings
+from checks.binding import Binding, bindings
 from checks.finding import Finding, check
+from checks.resources import EntryPort, Service
 from checks.when import bound
 
 if TYPE_CHECKING:
@@ -48,5 +49,18 @@ def gw_port_not_on_service(case: Case) -> Iterator[Finding]:
                 ),
             ),
             fix=f"Add port {server.port.number} to the gateway's Service, or let {found.ref} use a port that it has.",
+            patch=_patch(case, b, server.port),
             commands=(f"kubectl -n {b.gates[0].namespace} get services",),
         )
+
+
+def _patch(case: Case, b: Binding, port: EntryPort) -> str | None:
+    """The port added to the only Service of the gateway's pods."""
+    (gate, *_) = b.gates
+    cluster = case.mesh.cluster(gate.ups.proxy.cluster)
+    behind = {p.service.partition(".")[0] for p in gate.ports}
+    service = cluster.get(Service, gate.namespace, behind.pop()) if len(behind) == 1 else None
+    if service is None:
+        return None
+    added = {"name": f"{port.protocol.lower()}-{port.number}", "port": port.number, "targetPort": port.number, "protocol": "TCP"}
+    return case.patch(cluster.name, service, (("spec", "ports", len(service.spec.ports)), added))

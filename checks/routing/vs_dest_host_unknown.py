@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from checks import names
 from checks.finding import Finding, check, explains
 from checks.resources import Service, ServiceEntry, VirtualService
-from checks.routing import unknown_host
+from checks.routing import mend, unknown_host, with_host
 from checks.subsets import percent, reweigh, shown
+from checks.subsets.subset_label_not_on_pods import alike
 from checks.when import failing
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def vs_dest_host_unknown(case: Case) -> Iterator[Finding]:
         host, share = first.upstream.host, case.share(branches)
         istiod = first.view.ups.istiod
         near = names.nearest(host, istiod.by_host, 3)
+        same = [h for h in near if h.partition(".")[2] == host.partition(".")[2] and alike(h.partition(".")[0], host.partition(".")[0])]
         yield case.finding(
             "vs-dest-host-unknown",
             cluster=case.cluster_of(first),
@@ -47,7 +49,7 @@ def vs_dest_host_unknown(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(f"none of {len(istiod.by_host)} known hosts is {host}", *((f"near: {', '.join(near)}",) if near else ())),
             fix=f"Correct the host{f' (did you mean {near[0]}?)' if near else ''}, or create the Service or ServiceEntry that it names.",
-            patch=reweigh(case, branches),
+            patch=reweigh(case, branches) or (mend(case, branches, with_host(same[0])) if len(same) == 1 else None),
             commands=(f"istioctl proxy-config cluster <pod> --fqdn {host}",),
         )
     shown(case, VirtualService, Service, ServiceEntry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.binding import holes
+from checks.binding import holes, virtual_service
 from checks.case import short
 from checks.finding import Finding, check
 from checks.when import selective
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.istiod import Istiod
+    from checks.rulesets import RuleSet
 
 
 @check("vs-no-default-route", when=selective)
@@ -46,5 +48,15 @@ def vs_no_default_route(case: Case) -> Iterator[Finding]:
             viewpoints=tuple(dict.fromkeys(v for h in group for v in h.view.callers.viewpoints)),
             evidence=tuple(matches[:8]),
             fix=f"Add a last rule without match to {resource}, or make the last rule's match `prefix: /`.",
+            patch=_patch(case, first.view.ups.istiod, first.ruleset),
             commands=(f"istioctl proxy-config routes <pod> --name {first.port} -o json",),
         )
+
+
+def _patch(case: Case, istiod: Istiod, ruleset: RuleSet) -> str | None:
+    """A last rule that leads the rest to the host itself, as without the VirtualService."""
+    vs = virtual_service(istiod, ruleset.ref)
+    if vs is None or case.host not in istiod.by_host:
+        return None
+    rest = {"route": [{"destination": {"host": case.host}}]}
+    return case.patch(istiod.cluster, vs, (("spec", "http", len(vs.spec.http or ())), rest))

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from checks.binding import covers, described, rulesets
+from checks.binding import covers, described, rulesets, virtual_service
 from checks.finding import Finding, check
+from checks.patches import Moved, at
 from checks.rulesets import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.istiod import Istiod
     from checks.rulesets import Rule, RuleSet
 
 
@@ -48,8 +50,17 @@ def vs_route_shadowed(case: Case) -> Iterator[Finding]:
                 viewpoints=tuple(dict.fromkeys(x for v in views for x in v.callers.viewpoints)),
                 evidence=(f"{by.path} of {by.leaf} matches {_said(by)}", f"{hidden.path} of {hidden.leaf} matches {_said(hidden)}"),
                 fix=f"Move {hidden.path} of {hidden.leaf} before {_place(by, hidden)}, or remove it.",
+                patch=_patch(case, istiod, hidden, by),
                 commands=("istioctl proxy-config routes <pod> -o json",),
             )
+
+
+def _patch(case: Case, istiod: Istiod, hidden: Rule, by: Rule) -> str | None:
+    """The rule moved before the one that takes everything."""
+    (*rules, here), (*others, there) = at(hidden.path), at(by.path)
+    if hidden.leaf != by.leaf or rules != others:
+        return None
+    return case.patch(istiod.cluster, virtual_service(istiod, hidden.leaf), ((*rules, there), Moved(int(here))))
 
 
 def _shadowed(r: RuleSet) -> Iterator[tuple[Rule, Rule]]:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from checks.binding import virtual_service
 from checks.case import short
 from checks.finding import Finding, Severity, check
+from checks.patches import AWAY, at
 from checks.resources import VirtualService
 from checks.routing import by_rule
 from checks.subsets import shown
@@ -50,6 +52,11 @@ def vs_single_weight_ignored(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(f"{first.path} of {first.resource} has weight {first.weight} and stands alone",),
             fix="Add the destination that should get the rest of the requests, or remove the weight.",
+            patch=case.patch(
+                first.view.ups.istiod.cluster,
+                virtual_service(first.view.ups.istiod, first.resource),
+                ((*at(first.path), "weight"), AWAY),
+            ),
             commands=("istioctl proxy-config routes <pod> -o json",),
         )
         yield replace(found, severity=Severity.INFO)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks.binding import virtual_service
 from checks.finding import Finding, check
+from checks.patches import at
 from checks.resources import VirtualService
 from checks.routing import by_rule
 from checks.subsets import shown
@@ -51,6 +53,11 @@ def vs_weights_all_zero(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(branches),
             evidence=(f"{rule}.route of {first.resource} has {len(first.step.targets)} destinations, and their weights add up to 0",),
             fix="Give at least one destination of the rule a weight above 0.",
+            patch=case.patch(
+                first.view.ups.istiod.cluster,
+                virtual_service(first.view.ups.istiod, first.resource),
+                *(((*at(path), "weight"), 1) for path in dict.fromkeys(b.path for b in branches)),
+            ),
             commands=("istioctl proxy-status", f"istioctl proxy-config routes <pod> --name {first.step.port}"),
         )
     shown(case, VirtualService)

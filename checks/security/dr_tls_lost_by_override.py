@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from checks import names
 from checks.case import short
 from checks.finding import Finding, check
+from checks.patches import Copied
+from checks.patches import at as place
 from checks.resources import DestinationRule, Resource
 from checks.security import accepts, reached
 from checks.subsets import percent
@@ -84,6 +86,7 @@ def dr_tls_lost_by_override(case: Case) -> Iterator[Finding]:
                 *sorted({f"{u.host}:{b.upstream.port} leads to port {p}" for b in branches for p in _targets(b)}),
             ),
             fix=f"Repeat tls (mode {found.tls.mode}) under {found.path} of {found.ref}.",
+            patch=_patch(case, first, found),
             commands=(
                 f"istioctl proxy-config cluster <pod> --fqdn {u.host} --port {u.port} -o json",
                 f"kubectl -n {found.ref.partition(' ')[2].partition('/')[0]} get destinationrule {found.ref.rpartition('/')[2]} -o yaml",
@@ -163,3 +166,13 @@ def _targets(branch: Branch) -> list[int]:
     """The port numbers at which a branch's requests arrive."""
     u = branch.upstream
     return sorted({e.port for e in u.endpoints} or {u.port})
+
+
+def _patch(case: Case, branch: Branch, found: _Lost) -> str | None:
+    """The tls of the rule copied, with its certificates, where it stands in the same object."""
+    namespace, _, name = found.ref.partition(" ")[2].partition("/")
+    rule = case.mesh.cluster(branch.view.ups.istiod.cluster).get(DestinationRule, namespace, name)
+    wide = rule.spec.traffic_policy.tls if rule is not None and rule.spec.traffic_policy is not None else None
+    if found.of != found.ref or wide != found.tls:
+        return None
+    return case.patch(branch.view.ups.istiod.cluster, rule, ((*place(found.path), "tls"), Copied(("spec", "trafficPolicy", "tls"))))

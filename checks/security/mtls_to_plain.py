@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.finding import Finding, check
+from checks.patches import AWAY, at
+from checks.resources import DestinationRule
 from checks.security import Miss, Server, accepts, by_object, holder, odd, reached, seen, share, somewhere, speaks, tls_at, viewpoints
 from checks.subsets import percent
 from checks.viewpoints import proxy_kind
@@ -93,8 +95,16 @@ def _finding(case: Case, missed: list[Miss]) -> Finding:
             if said
             else f"Give the pods of {first.ref} a sidecar, or remove the label security.istio.io/tlsMode from its template."
         ),
+        patch=_patch(case, first, b) if said else None,
         commands=(
             f"istioctl proxy-config cluster <pod> --fqdn {b.upstream.host} --port {b.upstream.port} -o json",
             f"kubectl -n {first.server.pod.namespace} get pod {first.server.pod.name} -o jsonpath='{{.spec.containers[*].name}}'",
         ),
     )
+
+
+def _patch(case: Case, first: Miss, branch: Branch) -> str | None:
+    """The DestinationRule without tls, so that Istio decides for each endpoint."""
+    cluster = holder(case, first.ref, case.mesh.cluster(branch.view.ups.istiod.cluster))
+    namespace, _, name = first.ref.partition(" ")[2].partition("/")
+    return case.patch(cluster, case.mesh.cluster(cluster).get(DestinationRule, namespace, name), (at(first.path), AWAY))

@@ -70,6 +70,7 @@ def svc_port_not_exposed(case: Case) -> Iterator[Finding]:
                 *((f"{port} is the targetPort of port {targets[0]}",) if targets else ()),
             ),
             fix=f"Call {short(case.host)}:{meant}, or add port {port} to {service.sources[0][1]}.",
+            patch=_patch(case, service, port),
             commands=(f"kubectl -n {service.namespace} get service {service.name} -o wide",),
         )
 
@@ -151,3 +152,14 @@ def _host(text: str, namespace: str) -> str:
     if len(parts) == 2 or (len(parts) == 3 and parts[2] == "svc"):
         return names.service_host(parts[0], parts[1])
     return text
+
+
+def _patch(case: Case, service: HostService, number: int) -> str | None:
+    """The port added, where it is one that the pods are known to listen on, and one cluster has the Service."""
+    own = [(c.name, s) for c in case.mesh.clusters if (s := c.get(Service, service.namespace, service.name)) is not None]
+    like = next((p for p in own[0][1].spec.ports if p.target_port == number), None) if len(own) == 1 else None
+    if like is None:
+        return None
+    speaks = {"appProtocol": like.app_protocol} if like.app_protocol else {}
+    port = {"name": f"{like.name or 'port'}-{number}", "port": number, "targetPort": number, "protocol": like.protocol, **speaks}
+    return case.patch(own[0][0], own[0][1], (("spec", "ports", len(own[0][1].spec.ports)), port))

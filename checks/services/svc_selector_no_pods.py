@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.names import nearest
-from checks.resources import Pod
+from checks.resources import Pod, Service
 from checks.subsets import percent
+from checks.subsets.subset_label_not_on_pods import alike
 from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from checks.patches import Edit
+    from checks.registry import HostService
 
 
 @explains("svc-selector-no-pods", before=("subset-empty-weighted", "subset-empty-all"))
@@ -54,6 +58,7 @@ def svc_selector_no_pods(case: Case) -> Iterator[Finding]:
             viewpoints=case.viewpoints(same),
             evidence=(*_near(case, service.namespace, dict(service.selector or {})), *case.slices_evidence(service)),
             fix=f"Make the selector of {short(service.hostname)} and the labels of its pods agree, or deploy the pods.",
+            patch=_patch(case, service),
             commands=(f"kubectl -n {service.namespace} get pods -l '{wanted}'", endpoints_command(first.upstream)),
         )
 
@@ -67,3 +72,20 @@ def _near(case: Case, namespace: str, selector: dict[str, str]) -> Iterator[str]
             yield f"pods of namespace {namespace} carry {key}={f', {key}='.join(near)}"
         elif not have:
             yield f"no pod of namespace {namespace} carries label {key}"
+
+
+def _patch(case: Case, service: HostService) -> str | None:
+    """The values that are no pod's spelt as the pods spell them, where one spelling is meant and one cluster has the Service."""
+    own = [(c, s) for c in case.mesh.clusters if (s := c.get(Service, service.namespace, service.name)) is not None]
+    if len(own) != 1:
+        return None
+    cluster, found = own[0]
+    edits: list[Edit] = []
+    for key, value in (found.spec.selector or {}).items():
+        have = {p.labels[key] for p in cluster.within(Pod, found.namespace).values() if key in p.labels}
+        near = [v for v in have if alike(value, v)]
+        if value not in have:
+            if len(near) != 1:
+                return None
+            edits.append((("spec", "selector", key), near[0]))
+    return case.patch(cluster.name, found, *edits)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
 from checks.case import Branch, Case, endpoints_command, short
-from checks.patches import AWAY, Edit
+from checks.patches import AWAY, Edit, at
 from checks.resources import DestinationRule, Resource, VirtualService
 from checks.upstream import Upstream, shares
 
@@ -116,9 +116,22 @@ def empty(case: Case, cause: str, branches: Sequence[Branch]) -> Finding:
         viewpoints=case.viewpoints(branches),
         evidence=proof(case, first),
         fix=f"{fix}.",
-        patch=reweigh(case, branches),
+        patch=reweigh(case, branches) or _instead(case, branches),
         commands=(endpoints_command(u), *_pods_command(u)),
     )
+
+
+def _instead(case: Case, branches: Sequence[Branch]) -> str | None:
+    """The patch that leads to the only other subset of the host that has endpoints."""
+    first = branches[0]
+    u = first.upstream
+    alive = [s.name for s in (u.rule.subsets if u.rule else ()) if s.name != u.subset and carriers(case, first, s.labels or {})]
+    namespace, _, name = first.resource.partition(" ")[2].partition("/")
+    vs = case.mesh.cluster(first.view.ups.istiod.cluster).get(VirtualService, namespace, name)
+    if len(alive) != 1 or vs is None or not first.resource.startswith("VirtualService "):
+        return None
+    paths = dict.fromkeys(b.path for b in branches)
+    return case.patch(first.view.ups.istiod.cluster, vs, *(((*at(p), "destination", "subset"), alive[0]) for p in paths))
 
 
 def _pods_command(u: Upstream) -> Iterator[str]:
