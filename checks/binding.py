@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from checks import gateway, names, sidecar
 from checks.answers import Viewpoint
 from checks.istiod import MESH
-from checks.resources import Gateway, Pod, Resource, Service, VirtualService
+from checks.resources import Deployment, Gateway, Pod, Resource, Service, StatefulSet, VirtualService
 from checks.routes import upstreams
 from checks.rulesets import Lost, Rule, RuleSet, is_catch_all, l4_match, rules_for
 from checks.viewpoints import callers
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from checks.gateway import Bound, Merged, Port
     from checks.gatewayapi import BoundGateway
     from checks.istiod import Istiod, Listener
-    from checks.mesh import Mesh
+    from checks.mesh import Cluster, Mesh
     from checks.registry import HostService
-    from checks.resources import HTTPMatch, Server, StringMatch
+    from checks.resources import HTTPMatch, Server, StringMatch, Workload
     from checks.sidecar import Step
     from checks.upstream import Upstreams
 
@@ -132,6 +132,19 @@ class Binding:
     server: Server | None = None
     reason: str = ""
     share: float = 1.0
+
+    def stopped(self, mesh: Mesh) -> list[tuple[Cluster, Workload]]:
+        """The workloads whose pods its Gateway selects, if every one of them stands at 0 replicas."""
+        selector = (self.gateway.spec.selector or {}) if self.gateway is not None else {}
+        found = [
+            (c, w)
+            for c in mesh.clusters
+            if mesh.istiod(c.name) is self.istiod
+            for kind in (Deployment, StatefulSet)
+            for w in c.all(kind)
+            if selector and all((w.spec.template.metadata.labels or {}).get(k) == v for k, v in selector.items())
+        ]
+        return found if all(w.wanted == 0 for _, w in found) else []
 
     @property
     def index(self) -> int:

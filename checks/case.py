@@ -15,7 +15,7 @@ from checks.finding import Finding, Origin, Severity, by_nearness
 from checks.istiod import Istiod, can_merge
 from checks.mesh import Change
 from checks.patches import Edit, Proposal, command, edited
-from checks.registry import HostService, IstioEndpoint, from_entry
+from checks.registry import HostService, IstioEndpoint, from_entry, proxy_kind
 from checks.resources import AuthorizationPolicy, DestinationRule, Pod, Service, ServiceEntry, Sidecar, Workload
 from checks.routes import answer, failing, steps
 from checks.upstream import Upstream, Upstreams, shares
@@ -161,6 +161,8 @@ class Case:
     """The one port that was asked about; None: all of them."""
     proposals: dict[str, Proposal] = field(default_factory=dict)
     """What each patch that a check suggests would change; it is shown once it is proved (`diagnosis`)."""
+    missed: dict[int, dict[tuple[int, int], float]] = field(default_factory=dict, repr=False)
+    """Of each rule (by id) the parts of its requests that do not arrive although somebody is there, by destination and endpoint (by id)."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _known: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -196,11 +198,14 @@ class Case:
         return case
 
     def private(self, view: View) -> bool:
-        """Whether the host is kept from some callers on purpose: their cluster has no such Service, no other's endpoints are for them, none asks.
+        """Whether the host is kept from some callers on purpose, and none of them asks for it.
 
-        A host that is cluster-local, or that Multi-cluster Services do not export: istiod tells every cluster of it all the same. That nobody
-        can call it from there is what whoever keeps it wants (DESIGN §2).
+        istiod tells them of it all the same. That nobody can call it from there is what whoever keeps it wants (DESIGN §2).
         """
+        return (self._kept_at_home(view) or self._of_other_network(view)) and not any(map(self.asks, view.callers.viewpoints))
+
+    def _kept_at_home(self, view: View) -> bool:
+        """Whether the callers' cluster has no such Service and no other's endpoints are for them: cluster-local, or not exported (MCS)."""
         istiod = view.ups.istiod
         local = len(self.mesh.clusters) > 1 and istiod.cluster_local(self.host)
         if not local and not istiod.plane.mcs:
@@ -210,9 +215,18 @@ class Case:
         there = imported if self.host.endswith(f".{names.CLUSTERSET}") else (c for s in known for c, _ in s.sources)
         if not known or view.callers.proxy.cluster in there:
             return False
-        if not local and any(istiod.discoverable(s, c) for s in known for c, _ in s.sources):
+        return local or not any(istiod.discoverable(s, c) for s in known for c, _ in s.sources)
+
+    def _of_other_network(self, view: View) -> bool:
+        """Whether the host is the Service of gateways in another network, which take no mTLS by its name: they are called at their addresses."""
+        proxy = view.callers.proxy
+        if proxy.kind != "sidecar" or not proxy.network or not self.mesh.network_gateways():
             return False
-        return not any(map(self.asks, view.callers.viewpoints))
+        known = [s for s in view.ups.istiod.by_host.get(self.host, ()) if s.kubernetes and s.selector]
+        pods = [p for s in known for _, p in self.pods(s)]
+        if not pods or any(proxy_kind(p) != "gateway" for p in pods):
+            return False
+        return all(view.ups.through(e) for s in known for e in self.endpoints(view.ups.istiod, s))
 
     # --- what it consists of ------------------------------------------------------------------------------------------------
 
@@ -242,6 +256,16 @@ class Case:
     def failing_share(self) -> float:
         """The failing share of its worst rule, as far as clusters and endpoints decide."""
         return max((failing(s) for v in self.views for s in v.steps if self.asked(s.port)), default=0.0)
+
+    def miss(self, branch: Branch, endpoint: object, part: float) -> None:
+        """Keeps that a part of a destination's requests, those to an endpoint, do not arrive: several faults of one rule add up."""
+        self.missed.setdefault(id(branch.step), {})[branch.index, id(endpoint)] = branch.share * part
+
+    @property
+    def losing_share(self) -> float:
+        """The failing share of its worst rule, with what was found of requests that do not arrive."""
+        lost = (failing(s) + sum(self.missed.get(id(s), {}).values()) for v in self.views for s in v.steps if self.asked(s.port))
+        return round(min(1.0, max(lost, default=0.0)), 6)
 
     def failing(self) -> list[Branch]:
         """Destinations that get requests and cannot serve them."""

@@ -464,12 +464,14 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
     if findings or case.failing_share:
         namespaces.update(ns for _, ns in services)
     beyond = legs.share((h, looked.failing) for h, looked in far)
+    for h, looked in far:
+        case.miss(h.branch, h, h.part * looked.failing)
     return _Looked(
         _ordered(findings),
         tuple(dict.fromkeys(skipped)),
         frozenset(services),
         frozenset(namespaces),
-        max(case.failing_share, beyond),
+        max(case.losing_share, beyond),
         abroad,
         tuple(c for _, looked in far for c in looked.onward) if depth == 0 else (case, *(c for _, looked in far for c in looked.onward)),
     )

@@ -35,6 +35,7 @@ from checks.registry import (
     is_healthy,
     locality_label,
     pod_instance,
+    takes_mtls,
 )
 from checks.resources import (
     KIND_OF,
@@ -62,7 +63,6 @@ from checks.resources import (
     Workload,
     WorkloadEntry,
 )
-from checks.viewpoints import proxy_kind
 
 Objects = Mapping[type[Resource], Mapping[str, Mapping[str, Resource]]]
 _R = TypeVar("_R", bound=Resource)
@@ -161,6 +161,9 @@ class Cluster:
     def get(self, kind: type[_R], namespace: str, name: str) -> _R | None:
         """One object, or None."""
         return self.within(kind, namespace if KIND_OF[kind].namespaced else "").get(name)
+
+
+NETWORK_GATEWAY_PORT = "networking.istio.io/gatewayPort"
 
 
 class NetworkGateway(NamedTuple):
@@ -569,7 +572,7 @@ class Mesh:
                     network = s.labels.get(NETWORK)
                     if not network:
                         continue
-                    port = s.labels.get("networking.istio.io/gatewayPort", "15443")
+                    port = s.labels.get(NETWORK_GATEWAY_PORT, "15443")
                     addresses = [i.ip or i.hostname for i in s.status.load_balancer.ingress] if s.spec.type == "LoadBalancer" else []
                     number = int(port) if port.isdigit() else 15443
                     entered = (*(a for a in addresses if a), *s.spec.external_ips)
@@ -889,8 +892,7 @@ class _Around(NamedTuple):
             cid,
             locality,
             health,
-            # injection writes the label; a pod that shows the proxy alone was written down without it
-            own.get("security.istio.io/tlsMode", "istio" if proxy_kind(pod) == "sidecar" else "") == "istio",
+            takes_mtls(pod),
             node,
             _workload(self.cluster, pod),
             pod.namespace,

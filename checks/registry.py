@@ -31,6 +31,8 @@ from checks.resources import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from checks.answers import ViewpointKind
+
 Resolution = Literal["static", "dns", "dns_round_robin", "none", "dynamic_dns", "alias"]
 Health = Literal["healthy", "unhealthy", "draining", "terminating"]
 
@@ -50,6 +52,39 @@ _TCP = frozenset({"TCP", "HTTPS", "TLS", "MONGO", "REDIS", "MYSQL"})
 _KNOWN = _HTTP | _TCP | {"UDP"}
 _WELL_KNOWN_TCP = frozenset({25, 53, 3306, 27017})
 AUTO = "AUTO"
+
+
+WAYPOINT = "istio.io-mesh-controller"
+TLS_MODE = "security.istio.io/tlsMode"
+_GATEWAY = frozenset({"istio", "gateway.networking.k8s.io/gateway-name"})
+
+
+def proxy_kind(pod: Pod) -> ViewpointKind:
+    """What kind of proxy runs in a pod: waypoint, gateway, sidecar, or none.
+
+    A proxy that is shown without its arguments is a gateway's where the pod's labels say so, as those of every gateway chart do.
+    """
+    if pod.labels.get("gateway.istio.io/managed") == WAYPOINT:
+        return "waypoint"
+    found: ViewpointKind = "none"
+    for some in (pod.spec.containers, pod.spec.init_containers or ()):
+        for c in some:
+            if c.name == "istio-proxy":
+                args = c.args or ()
+                if "waypoint" in args:
+                    return "waypoint"
+                routing = "router" in args or (not args and not _GATEWAY.isdisjoint(pod.labels))
+                found = "gateway" if routing or found == "gateway" else "sidecar"
+    return "sidecar" if found == "none" and "sidecar.istio.io/status" in pod.annotations else found
+
+
+def takes_mtls(pod: Pod) -> bool:
+    """Whether istiod takes a pod for one that speaks the mesh's mTLS: by its label, which injection writes (injection-template.yaml).
+
+    Where a sidecar is shown without the label the pod was written down in part; only other templates than that of the sidecar leave it out.
+    """
+    said = pod.labels.get(TLS_MODE)
+    return said == "istio" if said is not None else proxy_kind(pod) == "sidecar" and "inject.istio.io/templates" not in pod.annotations
 
 
 def protocol(text: str) -> str:
@@ -501,7 +536,7 @@ def entry_instance(
 ) -> WorkloadInstance:
     """A WorkloadEntry's spec, or an inline endpoint, as a WorkloadInstance."""
     locality = spec.locality or locality_label(labels)
-    tls = labels.get("security.istio.io/tlsMode") or ("istio" if spec.service_account else "disabled")
+    tls = labels.get(TLS_MODE) or ("istio" if spec.service_account else "disabled")
     endpoint = IstioEndpoint(
         address=spec.address,
         port=0,

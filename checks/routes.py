@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks import gateway, sidecar, waypoint
 from checks.answers import Destination, Endpoint, Route, Viewpoint
+from checks.registry import proxy_kind
 from checks.resources import Pod
 from checks.upstream import Upstreams, shares
-from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -332,12 +332,11 @@ class Upstreams:
             if not near:
                 out.append(e)
             elif self._mtls(e, rule, port, subset):
-                for g in near:
-                    if names.is_ip(g.address):
-                        entry = e.copy(
-                            address=g.address, port=g.port, health="healthy", workload="", reason="", labels={}, cluster=g.cluster, node=""
-                        )
-                        through.setdefault((g.address, g.port), entry)
+                for g in near:  # a load balancer's hostname is resolved by istiod (pilot/pkg/model/network.go)
+                    entry = e.copy(
+                        address=g.address, port=g.port, health="healthy", workload="", reason="", labels={}, cluster=g.cluster, node=""
+                    )
+                    through.setdefault((g.address, g.port), entry)
         return out + list(through.values())
 
     def through(self, e: IstioEndpoint) -> list[NetworkGateway]:

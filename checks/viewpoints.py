@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from checks.answers import Viewpoint, ViewpointKind
 from checks.istiod import Istiod, Proxy, Scope
 from checks.planes import REVISION
-from checks.registry import REGION, ZONE, split_locality
+from checks.registry import REGION, ZONE, proxy_kind, split_locality
 from checks.resources import ConfigMap, DestinationRule, Namespace, Pod, ReplicaSet, Sidecar
 
 if TYPE_CHECKING:
@@ -21,23 +21,7 @@ if TYPE_CHECKING:
     from checks.mesh import Cluster, Mesh
     from checks.registry import IstioEndpoint
 
-WAYPOINT = "istio.io-mesh-controller"
 HOSTNAME = "kubernetes.io/hostname"
-
-
-def proxy_kind(pod: Pod) -> ViewpointKind:
-    """What kind of proxy runs in a pod: waypoint, gateway, sidecar, or none."""
-    if pod.labels.get("gateway.istio.io/managed") == WAYPOINT:
-        return "waypoint"
-    found: ViewpointKind = "none"
-    for some in (pod.spec.containers, pod.spec.init_containers or ()):
-        for c in some:
-            if c.name == "istio-proxy":
-                args = c.args or ()
-                if "waypoint" in args:
-                    return "waypoint"
-                found = "gateway" if "router" in args or found == "gateway" else "sidecar"
-    return "sidecar" if found == "none" and "sidecar.istio.io/status" in pod.annotations else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +72,7 @@ def _workload(pod: Pod) -> str:
 
 
 def callers(mesh: Mesh) -> list[Caller]:
-    """Every population of proxies of the mesh; of a mesh without any pod that has a proxy, the namespaces that could have one."""
+    """Every population of proxies of the mesh; of a mesh without any pod that has a proxy or is in the ambient mesh, the namespaces that could have one."""
     parts = ((c.objects.get(Pod), *_placing(mesh, c)) for c in mesh.clusters)
     made_of = tuple(p for part in parts for p in part)
 
@@ -228,6 +212,9 @@ def _told_apart(pods: list[Pod], revision: str, locality: str) -> str:
 
 def _imagined(mesh: Mesh) -> Iterator[Caller]:
     for cluster in mesh.clusters:
+        spaces_of_pods = cluster.objects.get(Pod, {})
+        if any(_ambient(p, _labels(cluster, ns)) for ns in spaces_of_pods for p in cluster.within(Pod, ns).values()):
+            continue  # there it is ztunnel that calls
         istiod = mesh.istiod(cluster.name)
         spaces = {s.namespace for s in istiod.services} | {r.namespace for r in istiod.rulesets}
         for ns in sorted(spaces - {istiod.config.root_namespace} or spaces):
@@ -350,8 +337,7 @@ def outsiders(mesh: Mesh) -> list[Outsider]:
 
 
 def _outsiders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Outsider, ...]:
-    around = cluster.get(Namespace, "", namespace)
-    labels = around.labels if around is not None else {}
+    labels = _labels(cluster, namespace)
     named = [(mesh.workload(cluster, p), p) for p in cluster.ordered(Pod, namespace) if _outside(p, labels)]
     out: list[Outsider] = []
     for workload, members in groupby(sorted(named, key=lambda n: (n[0], n[1].name)), key=lambda n: n[0]):
@@ -365,10 +351,19 @@ def _outsiders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Outsider, 
 
 
 def _outside(pod: Pod, namespace: Mapping[str, str]) -> bool:
-    ambient = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
-    wanted = pod.labels.get("istio.io/dataplane-mode", namespace.get("istio.io/dataplane-mode")) == "ambient"
     ended = pod.status.phase in {"Succeeded", "Failed"} or bool(pod.metadata.deletion_timestamp)
-    return proxy_kind(pod) == "none" and not ambient and not wanted and not ended
+    return proxy_kind(pod) == "none" and not _ambient(pod, namespace) and not ended
+
+
+def _ambient(pod: Pod, namespace: Mapping[str, str]) -> bool:
+    """Whether a pod is in the ambient mesh, or asked into it."""
+    wanted = pod.labels.get("istio.io/dataplane-mode", namespace.get("istio.io/dataplane-mode")) == "ambient"
+    return wanted or pod.annotations.get("ambient.istio.io/redirection") == "enabled"
+
+
+def _labels(cluster: Cluster, namespace: str) -> Mapping[str, str]:
+    around = cluster.get(Namespace, "", namespace)
+    return around.labels if around is not None else {}
 
 
 def _meant(pod: Pod, namespace: Mapping[str, str], name: str) -> str:

@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from checks.answers import Viewpoint
+from checks.registry import proxy_kind
 from checks.resources import Namespace, Pod
-from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,7 +26,8 @@ def ambient_l7_without_waypoint(case: Case) -> Iterator[Finding]:
 
     ztunnel forwards connections and looks into none: VirtualServices, routes and traffic policies of a service without a waypoint are ignored for
     callers of the ambient mesh. An AuthorizationPolicy is not ignored: ztunnel leaves out every ALLOW rule that names something of HTTP, and what
-    remains allows less; when nothing remains, every call is denied.
+    remains allows less; when nothing remains, every call is denied. One that names the Service by targetRefs is for its waypoint alone, and
+    without one nobody enforces it.
 
     How to see it: `istioctl ztunnel-config service` shows no waypoint for it; an AuthorizationPolicy says in its status what ztunnel cannot enforce.
 
@@ -39,6 +40,7 @@ def ambient_l7_without_waypoint(case: Case) -> Iterator[Finding]:
             continue
         yield from _policies(case, cluster, service, callers)
         yield from _rules(case, cluster, istiod, service, callers)
+        yield from _targeting(case, cluster, istiod, service, callers)
 
 
 def _policies(case: Case, cluster: Cluster, service: HostService, callers: tuple[Viewpoint, ...]) -> Iterator[Finding]:
@@ -68,6 +70,34 @@ def _policies(case: Case, cluster: Cluster, service: HostService, callers: tuple
                 f"{pod.ref} is in the ambient mesh, and {short(case.host)} has no waypoint",
             ),
             fix=f"Give {short(case.host)} a waypoint and attach {p.ref} to it by targetRefs, or take what needs HTTP out of its rules.",
+            commands=(
+                f"kubectl -n {p.namespace} get authorizationpolicy {p.name} -o yaml",
+                f"istioctl ztunnel-config service --service-namespace {service.namespace}",
+            ),
+        )
+
+
+def _targeting(case: Case, cluster: Cluster, istiod: Istiod, service: HostService, callers: tuple[Viewpoint, ...]) -> Iterator[Finding]:
+    """Policies that name the Service, which only a waypoint enforces (pilot/pkg/serviceregistry/ambient/authorization.go)."""
+    for p in istiod.all(AuthorizationPolicy):
+        if not isinstance(p, AuthorizationPolicy) or p.namespace != service.namespace:
+            continue
+        targets = [t for t in (p.spec.target_ref, *(p.spec.target_refs or ())) if t is not None]
+        if not any((t.kind, t.name) == ("Service", service.name) for t in targets) or not service.kubernetes:
+            continue
+        yield case.finding(
+            "ambient-l7-without-waypoint",
+            cluster=cluster.name,
+            resource=p.ref,
+            path="spec.targetRefs",
+            message=f"{p.ref} is enforced by nobody: it names {service.sources[0][1]} by targetRefs, and {short(case.host)} has no waypoint.",
+            share=0.0,
+            viewpoints=callers,
+            evidence=(
+                f"{p.ref}: action {p.spec.action}, targetRefs {', '.join(f'{t.kind} {t.name}' for t in targets)}",
+                f"neither {service.sources[0][1]} nor namespace {service.namespace} has label istio.io/use-waypoint",
+            ),
+            fix=f"Give {short(case.host)} a waypoint: istioctl waypoint apply -n {service.namespace}, and label {service.sources[0][1]} with istio.io/use-waypoint.",
             commands=(
                 f"kubectl -n {p.namespace} get authorizationpolicy {p.name} -o yaml",
                 f"istioctl ztunnel-config service --service-namespace {service.namespace}",

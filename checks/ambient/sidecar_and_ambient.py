@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from checks import ambient, ztunnel
 from checks.case import Case, short
 from checks.finding import Finding, check
+from checks.registry import proxy_kind
 from checks.resources import Namespace, Pod
-from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks import gateway, names
-from checks.registry import NETWORK
+from checks.registry import NETWORK, proxy_kind
 from checks.resources import Namespace, Pod, Service
 from checks.routes import upstreams
-from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,7 +60,7 @@ class Lost(NamedTuple):
 def lost(case: Case, which: Callable[[Branch, Way], object]) -> dict[object, list[Lost]]:
     """The destinations whose requests go ways that do not arrive, by what `which` says of such a way (None: it arrives)."""
     out: dict[object, list[Lost]] = {}
-    if len(case.mesh.clusters) < 2 or any(_entry(s) for _, s in services(case)):
+    if len(case.mesh.clusters) < 2 or any(entry(s) for _, s in services(case)):
         return out  # nobody calls a network's gateway by the name of its Service
     gateways = case.mesh.network_gateways()
     for g in gateways:
@@ -82,14 +81,17 @@ def lost(case: Case, which: Callable[[Branch, Way], object]) -> dict[object, lis
     return out
 
 
-def _entry(service: Service) -> bool:
+def entry(service: Service) -> bool:
+    """Whether a Service is where a network is entered."""
     return NETWORK in service.labels or any(p.port == TUNNEL_PORT for p in service.spec.ports)
 
 
-def share(found: Iterable[Lost]) -> float:
+def share(case: Case, found: Iterable[Lost]) -> float:
     """The part of a rule's requests that does not arrive, of the rule where it is largest."""
     sums: dict[int, float] = {}
     for one in found:
+        for e in one.endpoints:
+            case.miss(one.branch, e, one.part / len(one.endpoints))
         key = id(one.branch.step)
         sums[key] = sums.get(key, 0.0) + one.branch.share * one.part
     return round(max(sums.values(), default=0.0), 6)
@@ -121,7 +123,7 @@ def tunnels(mesh: Mesh, cluster: Cluster, network: str) -> list[Service]:
     """The Services of a cluster that are to be gateways of its network: labelled, else with the port of such gateways."""
 
     def find() -> list[Service]:
-        return sorted((s for s in cluster.all(Service) if _entry(s)), key=lambda s: s.ref)
+        return sorted((s for s in cluster.all(Service) if entry(s)), key=lambda s: s.ref)
 
     found = mesh.once(("tunnels", cluster.name), (cluster.objects.get(Service),), find)
     return [s for s in found if s.labels.get(NETWORK) == network] or found

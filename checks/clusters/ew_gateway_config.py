@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from checks.case import short
 from checks.clusters import behind, callers, lost, passing, share, viewpoints
 from checks.finding import Finding, check
-from checks.mesh import NetworkGateway
+from checks.mesh import NETWORK_GATEWAY_PORT, NetworkGateway
 from checks.resources import Gateway
 from checks.subsets import percent
 from checks.when import several_clusters
@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 
     from checks.case import Branch, Case
     from checks.clusters import Way
+    from checks.resources import Service
 
 
 def _closed(branch: Branch, way: Way) -> NetworkGateway | None:
     """A gateway that stands for an endpoint and lets none of its calls through."""
     for g in way.gateways:
         found = behind(branch.view.ups.mesh, g)
-        if found is not None and not passing(found[2], g, branch.upstream.host)[0]:
+        if found is not None and (not _listens(found[1], g) or not passing(found[2], g, branch.upstream.host)[0]):
             return g
     return None
+
+
+def _listens(service: Service, gateway: NetworkGateway) -> bool:
+    """Whether a gateway's Service has the port that callers are told of: 15443, or what its label says (kube/controller/network.go)."""
+    return any(p.port == gateway.port for p in service.spec.ports)
 
 
 @check("ew-gateway-config", when=several_clusters)
@@ -34,7 +40,8 @@ def ew_gateway_config(case: Case) -> Iterator[Finding]:
 
     Calls to another network go to its gateway as mTLS with the host in the SNI. Only a Gateway whose server has TLS mode AUTO_PASSTHROUGH, on
     the port that is told (15443) and for a pattern that covers the host (`*.local`), passes them on. Without it the connection is closed:
-    503 (flags UF, UC) at the caller, `filter_chain_not_found` at the gateway.
+    503 (flags UF, UC) at the caller, `filter_chain_not_found` at the gateway. Where the gateway's Service has another port, its label
+    `networking.istio.io/gatewayPort` must say so, or callers are told of one that nobody opens.
 
     How to see it: `istioctl proxy-config listeners <gateway pod> --port 15443` shows no such filter chain.
 
@@ -46,10 +53,13 @@ def ew_gateway_config(case: Case) -> Iterator[Finding]:
             continue
         cluster, service, ups = held
         case.mesh.require(case.mesh.cluster(ups.istiod.cluster), Gateway)
-        wrong = passing(ups, key, found[0].branch.upstream.host)[1]
-        part = share(found)
+        open_ = _listens(service, key)
+        wrong = passing(ups, key, found[0].branch.upstream.host)[1] if open_ else []
+        part = share(case, found)
         said = (
-            f"{wrong[0].gateway.ref} passes {', '.join(wrong[0].server.hosts or ())} on port {wrong[0].server.port.number}"
+            f"callers are told of port {key.port}, which {service.ref} does not have"
+            if not open_
+            else f"{wrong[0].gateway.ref} passes {', '.join(wrong[0].server.hosts or ())} on port {wrong[0].server.port.number}"
             if wrong
             else f"no Gateway with AUTO_PASSTHROUGH selects its pods on port {key.port}"
         )
@@ -57,7 +67,7 @@ def ew_gateway_config(case: Case) -> Iterator[Finding]:
             "ew-gateway-config",
             cluster=cluster.name,
             resource=wrong[0].gateway.ref if wrong else service.ref,
-            path="spec.servers" if wrong else "",
+            path="spec.servers" if wrong else "" if open_ else "spec.ports",
             message=(
                 f"{percent(part)} of the requests from {callers(case, found)} to {short(case.host)} end at the gateway of network "
                 f"{key.network}, {service.ref} in {cluster.name}: {said}."
@@ -65,7 +75,9 @@ def ew_gateway_config(case: Case) -> Iterator[Finding]:
             share=part,
             viewpoints=viewpoints(case, found),
             evidence=(f"network {key.network} is entered at {key.address}:{key.port} ({service.ref})", said),
-            fix=f"Write a Gateway for the pods of {service.ref} with port {key.port}, tls mode AUTO_PASSTHROUGH and a host that covers {case.host}.",
+            fix=f"Give {service.ref} port {key.port}, or say its own port in the label {NETWORK_GATEWAY_PORT}."
+            if not open_
+            else f"Write a Gateway for the pods of {service.ref} with port {key.port}, tls mode AUTO_PASSTHROUGH and a host that covers {case.host}.",
             commands=(
                 f"kubectl --context {cluster.name} get gateways.networking.istio.io -A -o yaml",
                 f"istioctl --context {cluster.name} proxy-config listeners <gateway pod> --port {key.port}",

@@ -45,7 +45,7 @@ def ew_gateway_no_address(case: Case) -> Iterator[Finding]:
         name, network = key if isinstance(key, tuple) else ("", "")
         cluster = case.mesh.cluster(name)
         services = tunnels(case.mesh, cluster, network)
-        part = share(found)
+        part = share(case, found)
         ref = services[0].ref if services else system(case.mesh, cluster)
         yield case.finding(
             "ew-gateway-no-address",

@@ -58,7 +58,7 @@ def ew_sni_subset_missing(case: Case) -> Iterator[Finding]:
             continue
         same = there.get(DestinationRule, origin.namespace, origin.name)
         where = there if same is not None else case.mesh.cluster(found[0].branch.view.ups.istiod.cluster)
-        part = share(found)
+        part = share(case, found)
         said = f"{origin.ref} is not exported to namespace {service.namespace}" if same is not None else f"{there.name} has no {origin.ref}"
         yield case.finding(
             "ew-sni-subset-missing",

@@ -40,7 +40,7 @@ def network_label_missing(case: Case) -> Iterator[Finding]:
         return
     for key, found in lost(case, _unnamed).items():
         cluster = case.mesh.cluster(str(key))
-        part = share(found)
+        part = share(case, found)
         ref = system(case.mesh, cluster)
         yield case.finding(
             "network-label-missing",

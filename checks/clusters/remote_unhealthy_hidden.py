@@ -45,7 +45,7 @@ def remote_unhealthy_hidden(case: Case) -> Iterator[Finding]:
         cluster = case.mesh.cluster(name)
         service = found[0].branch.upstream.service
         source = next((r for c, r in service.sources if case.mesh.cluster(c) is cluster), service.sources[0][1]) if service else ""
-        part = share(found)
+        part = share(case, found)
         sick = list(dict.fromkeys(e for one in found for e in one.endpoints))
         yield case.finding(
             "remote-unhealthy-hidden",

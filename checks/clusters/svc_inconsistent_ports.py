@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.case import short
-from checks.clusters import services
+from checks.clusters import entry, services
 from checks.finding import Finding, check, explains
 from checks.registry import port_protocol
 from checks.resources import Service
@@ -61,8 +61,8 @@ def svc_inconsistent_ports(case: Case) -> Iterator[Finding]:
             held = [(c, s) for c in case.mesh.clusters if (s := c.get(Service, service.namespace, service.name)) is not None]
             mine = next(((c, s) for c, s in held if case.mesh.cluster_id(c) == service.sources[0][0]), held[0])
             yield _finding(case, mine, [h for h in held if h[0] is not mine[0]], failing)
-    held = list(services(case))
-    other = [h for h in held[1:] if any(case.asked(n) for n in _differing(held[0][1], h[1]))]
+    held = [h for h in services(case) if not entry(h[1])]
+    other = [h for h in held[1:] if any(case.asked(n) for n in _differing(held[0][1], h[1]))]  # each network's gateway has ports of its own
     if not failing and other and case.branches:
         yield _finding(case, held[0], other, [])
 

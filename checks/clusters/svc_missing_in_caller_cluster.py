@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from checks.case import short
 from checks.clusters import services
 from checks.finding import Finding, check
+from checks.registry import proxy_kind
 from checks.resources import Pod, Service
-from checks.viewpoints import proxy_kind
 from checks.when import several_clusters
 
 if TYPE_CHECKING:

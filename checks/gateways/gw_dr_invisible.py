@@ -24,7 +24,7 @@ def _seen_by_others(case: Case, branch: Branch) -> tuple[str, DestinationRule] |
         return None
     if u.service.port(u.port) is None or (u.rule is not None and u.rule.subset(u.subset) is not None):
         return None
-    for c in classes(case.mesh, u.service.namespace) if istiod in istiods(case.mesh) else ():
+    for c in classes(case.mesh, u.service.hostname) if istiod in istiods(case.mesh) else ():
         if c.proxy.kind != "sidecar" or case.mesh.istiod(c.viewpoints[0].cluster) is not istiod:
             continue
         rule = istiod.destination_rule(c.proxy, u.service)

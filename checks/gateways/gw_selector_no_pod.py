@@ -22,13 +22,15 @@ def gw_selector_no_pod(case: Case) -> Iterator[Finding]:
     A typo in the selector, another release name of the gateway's chart, or a gateway without pods. istiod gives the Gateway to nobody: at the
     load balancer connections are refused, or another gateway that stands there answers 404.
 
+    A gateway that stands at 0 replicas is `workload-scaled-zero`.
+
     How to see it: `kubectl get pods -A -l SELECTOR` prints nothing.
 
     How to fix it: make the selector and the labels of the gateway's pods agree, or deploy the gateway.
     """
     for b in bindings(case, "gw-selector-no-pod"):
         found = b.gateway
-        if found is None:
+        if found is None or b.stopped(case.mesh):
             continue
         selector = ",".join(f"{k}={v}" for k, v in (found.spec.selector or {}).items())
         around = [g for g in gates(case.mesh) if g.ups.istiod is b.istiod]

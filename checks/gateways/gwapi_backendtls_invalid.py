@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.binding import istiods
 from checks.case import short
 from checks.finding import Finding, check
 from checks.resources import BackendTLSPolicy, ServiceEntry
@@ -30,26 +29,32 @@ def gwapi_backendtls_invalid(case: Case) -> Iterator[Finding]:
 
     How to fix it: let caCertificateRefs name a ConfigMap with ca.crt, or use wellKnownCACertificates: System.
     """
-    for istiod in istiods(case.mesh):
-        for policy in _about(istiod, case.host):
-            why = _invalid(policy)
-            felt = [b for b in case.branches if b.view.ups.istiod is istiod and _ruled(b, case.host, policy)] if why else []
-            if not felt:
-                continue
-            share = case.share(felt)
-            refs = ", ".join(f"{r.kind} {r.name}" for r in policy.spec.validation.ca_certificate_refs or ())
-            yield case.finding(
-                "gwapi-backendtls-invalid",
-                cluster=case.mesh.cluster(istiod.cluster).name,
-                resource=policy.ref,
-                path="spec.validation.caCertificateRefs",
-                message=f"{percent(share)} of the requests to {short(case.host)} fail in TLS: the certificate authority of {policy.ref} cannot be used ({why}).",
-                share=share,
-                viewpoints=case.viewpoints(felt),
-                evidence=(f"{policy.ref} is for {short(case.host)} and names {refs or 'no certificate authority'}", *_status(policy)),
-                fix=f"Let caCertificateRefs of {policy.ref} name a ConfigMap of namespace {policy.namespace} with the key ca.crt.",
-                commands=(f"kubectl -n {policy.namespace} get backendtlspolicy {policy.name} -o yaml",),
-            )
+    felt: dict[tuple[str, str], list[Branch]] = {}
+    found: dict[tuple[str, str], BackendTLSPolicy] = {}
+    for b in case.branches:
+        istiod = b.view.ups.istiod
+        for policy in _about(istiod, b.upstream.host):
+            if _invalid(policy) and _ruled(b, policy):
+                key = istiod.cluster, policy.ref
+                found[key] = policy
+                felt.setdefault(key, []).append(b)
+                case.miss(b, b.upstream, 1.0)
+    for key, branches in felt.items():
+        policy, host = found[key], short(branches[0].upstream.host)
+        share = case.share(branches)
+        refs = ", ".join(f"{r.kind} {r.name}" for r in policy.spec.validation.ca_certificate_refs or ())
+        yield case.finding(
+            "gwapi-backendtls-invalid",
+            cluster=case.mesh.cluster(key[0]).name,
+            resource=policy.ref,
+            path="spec.validation.caCertificateRefs",
+            message=f"{percent(share)} of the requests of a rule fail in TLS to {host}: the certificate authority of {policy.ref} cannot be used ({_invalid(policy)}).",
+            share=share,
+            viewpoints=case.viewpoints(branches),
+            evidence=(f"{policy.ref} is for {host} and names {refs or 'no certificate authority'}", *_status(policy)),
+            fix=f"Let caCertificateRefs of {policy.ref} name a ConfigMap of namespace {policy.namespace} with the key ca.crt.",
+            commands=(f"kubectl -n {policy.namespace} get backendtlspolicy {policy.name} -o yaml",),
+        )
 
 
 def _about(istiod: Istiod, host: str) -> list[BackendTLSPolicy]:
@@ -83,10 +88,10 @@ def _invalid(policy: BackendTLSPolicy) -> str:
     return ""
 
 
-def _ruled(branch: Branch, host: str, policy: BackendTLSPolicy) -> bool:
+def _ruled(branch: Branch, policy: BackendTLSPolicy) -> bool:
     """Whether a destination's TLS is the policy's: a DestinationRule's own settings win, and one of the callers' namespace hides it."""
     u = branch.upstream
-    if u.host != host or not branch.share or not u.usable or u.service is None:
+    if not branch.share or not u.usable or u.service is None:
         return False
     sections = {t.section_name for t in policy.spec.target_refs or ()}
     port = u.service.port(u.port)

@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from checks.names import fqdn as host_of
+from checks.registry import proxy_kind
 from checks.resources import AuthorizationPolicy, DestinationRule, PeerAuthentication, Pod, Sidecar
-from checks.viewpoints import outsiders, proxy_kind
+from checks.viewpoints import outsiders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -504,8 +505,10 @@ class Miss:
         return tuple(v for v in self.branch.view.callers.viewpoints if not self.only or v.namespace in self.only)
 
 
-def share(missed: Iterable[Miss]) -> float:
+def share(case: Case, missed: Sequence[Miss]) -> float:
     """The part of a rule's requests that some misses take, of the rule where it is largest."""
+    for m in missed:
+        case.miss(m.branch, m.server.endpoint, m.part)
     parts = {(id(m.branch.step), m.branch.index, id(m.server.endpoint)): m.branch.share * m.part for m in missed}
     sums: dict[int, float] = {}
     for (step, _, _), part in parts.items():

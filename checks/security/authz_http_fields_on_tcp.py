@@ -62,7 +62,7 @@ def _refusals(case: Case, branch: Branch, server: Server) -> dict[str, Refusal]:
 def _finding(case: Case, missed: list[Miss]) -> Finding:
     first = missed[0]
     u = first.branch.upstream
-    part = share(missed)
+    part = share(case, missed)
     found = policies(case.mesh, first.server.cluster, first.server.endpoint.namespace, first.server.pod.labels)
     policy = next(p for p in found if p.ref == first.ref)
     name = u.service.port(u.port) if u.service else None

@@ -94,7 +94,7 @@ def closed(case: Case, namespace: str) -> tuple[float, list[tuple[Server, Refusa
 def _of_callers(case: Case, missed: list[Miss]) -> Finding:
     first = missed[0]
     u = first.branch.upstream
-    part = share(missed)
+    part = share(case, missed)
     said = tls_at(first.branch)
     why = f"{said[0]} switches TLS off ({said[1]})" if said else "automatic mutual TLS does not reach these endpoints"
     policy = first.ref.partition(" ")[2]

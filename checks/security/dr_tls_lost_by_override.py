@@ -62,6 +62,7 @@ def dr_tls_lost_by_override(case: Case) -> Iterator[Finding]:
     for b in case.branches:
         if b.share > 0 and b.upstream.usable and (found := lost(case, b)) is not None:
             groups.setdefault((found.ref, found.path), []).append((b, found))
+            case.miss(b, b.upstream, 1.0)
     for group in groups.values():
         branches = [b for b, _ in group]
         first, found = group[0]

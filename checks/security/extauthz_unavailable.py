@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checks.case import short
 from checks.finding import Finding, check
+from checks.registry import proxy_kind
 from checks.routes import upstreams
 from checks.security import Miss, Peer, by_object, guarded, holder, matched, policies, reached, seen, share, viewpoints
 from checks.subsets import percent
-from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +107,7 @@ def _finding(case: Case, missed: list[Miss], asked: _Asked) -> Finding:
     first = missed[0]
     u = first.branch.upstream
     policy = asked.policy
-    part = share(missed)
+    part = share(case, missed)
     which = f"{percent(part)} of the requests of a rule" if part else "What the policy matches of the requests"
     return case.finding(
         "extauthz-unavailable",

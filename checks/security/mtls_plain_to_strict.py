@@ -72,7 +72,7 @@ def _of_callers(case: Case, missed: list[Miss]) -> Finding:
     how = tls.tls.mode if tls and tls.tls else ""
     speech = f"TLS of their own (mode {how})" if how not in {"", "DISABLE"} else "plain text"
     why = f"{first.ref} says tls mode {how}" if said else "automatic mutual TLS is switched off in MeshConfig"
-    part = share(missed)
+    part = share(case, missed)
     host = short(b.upstream.host)
     cluster = holder(case, first.ref, case.mesh.cluster(b.view.ups.istiod.cluster), server.cluster)
     return case.finding(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from checks.case import short
 from checks.finding import Finding, check
 from checks.patches import AWAY, at
+from checks.registry import proxy_kind
 from checks.resources import DestinationRule
 from checks.security import Miss, Server, accepts, by_object, holder, odd, reached, seen, share, somewhere, speaks, tls_at, viewpoints
 from checks.subsets import percent
-from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,10 +44,11 @@ def mtls_to_plain(case: Case) -> Iterator[Finding]:
         if b.share <= 0 or not b.upstream.usable or not (disabled or b.upstream.unseen or odd(case.mesh, b.upstream.endpoints)):
             continue
         servers = reached(case, b)
-        for s in servers:
-            if _deaf(case, s) and speaks(case, b, s) == "mutual":
-                at = tls_at(b) or (f"{_owner(case, s)}", "spec.template.metadata.labels")
-                missed.append(Miss(b, s, 1 / len(servers), *at))
+        deaf = [s for s in servers if _deaf(case, s) and speaks(case, b, s) == "mutual"]
+        for s in deaf:
+            # what several workloads of one service lack is one fault
+            place = tls_at(b) or _labelled(min(_owner(case, d) for d in deaf if d.cluster is s.cluster))
+            missed.append(Miss(b, s, 1 / len(servers), *place))
     for group in by_object(missed):
         yield _finding(case, group)
 
@@ -55,6 +56,10 @@ def mtls_to_plain(case: Case) -> Iterator[Finding]:
 def _owner(case: Case, server: Server) -> str:
     kind, _, name = case.mesh.workload(server.cluster, server.pod).partition(" ")
     return f"{kind} {server.pod.namespace}/{name}"
+
+
+def _labelled(owner: str) -> tuple[str, str]:
+    return owner, "metadata.labels" if owner.startswith("Pod ") else "spec.template.metadata.labels"
 
 
 def _deaf(case: Case, server: Server) -> str:
@@ -73,10 +78,12 @@ def _finding(case: Case, missed: list[Miss]) -> Finding:
     first = missed[0]
     b: Branch = first.branch
     said = tls_at(b)
-    part = share(missed)
+    part = share(case, missed)
     host = short(b.upstream.host)
     reasons = sorted({_deaf(case, m.server) for m in missed})
-    why = f"{first.ref} says ISTIO_MUTUAL" if said else f"{first.ref} labels its pods security.istio.io/tlsMode=istio"
+    owners = sorted({_owner(case, m.server) for m in missed})
+    who = ", ".join(owners[:3]) + (f" and {len(owners) - 3} more" if len(owners) > 3 else "")
+    why = f"{first.ref} says ISTIO_MUTUAL" if said else f"label security.istio.io/tlsMode=istio on the pods of {who}"
     return case.finding(
         "mtls-to-plain",
         cluster=holder(case, first.ref, case.mesh.cluster(b.view.ups.istiod.cluster)) if said else first.server.cluster.name,
@@ -93,7 +100,7 @@ def _finding(case: Case, missed: list[Miss]) -> Finding:
         fix=(
             f"Leave tls out of {first.ref}, so that Istio decides for each endpoint, or give the pods of {host} a sidecar."
             if said
-            else f"Give the pods of {first.ref} a sidecar, or remove the label security.istio.io/tlsMode from its template."
+            else f"Give the pods of {who} a sidecar, or remove the label security.istio.io/tlsMode from them."
         ),
         patch=_patch(case, first, b) if said else None,
         commands=(

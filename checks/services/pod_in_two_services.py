@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from checks import names
 from checks.case import Case, endpoints_command, short
 from checks.finding import Finding, check
-from checks.registry import HostPort, port_protocol
+from checks.registry import HostPort, port_protocol, proxy_kind
 from checks.resources import Pod, Service
-from checks.viewpoints import proxy_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

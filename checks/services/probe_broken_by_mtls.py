@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
+from checks.registry import proxy_kind
 from checks.resources import Container, PeerAuthentication, Pod
 from checks.security import peer
 from checks.services import by_service, home, kubernetes
 from checks.subsets import percent
-from checks.viewpoints import proxy_kind
 from checks.when import failing
 
 if TYPE_CHECKING:

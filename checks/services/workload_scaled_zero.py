@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks import names
+from checks.binding import bindings
 from checks.case import Branch, Case, endpoints_command, going, short
 from checks.finding import Finding, check, explains
 from checks.resources import DaemonSet
 from checks.subsets import percent
-from checks.when import failing
+from checks.when import bound, either, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +27,12 @@ def _explains(case: Case, branch: Branch) -> bool:
     return case.off(service) and going(case.endpoints(branch.view.ups.istiod, service))
 
 
-@check("workload-scaled-zero", when=failing)
+@check("workload-scaled-zero", when=either(failing, bound))
 def workload_scaled_zero(case: Case) -> Iterator[Finding]:
     """Every workload behind a service stands at 0 replicas.
 
     An autoscaler that scales to zero, a cron job that was not undone, a person: the Service has no endpoint, and every request to it gets
-    503 "no healthy upstream" (flag UH).
+    503 "no healthy upstream" (flag UH). Where it is a gateway, nobody listens for the hosts that are bound to it.
 
     How to see it: `kubectl get deployment` shows 0/0.
 
@@ -74,5 +76,36 @@ def workload_scaled_zero(case: Case) -> Iterator[Finding]:
                 *((f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1",) if scalable else ()),
                 f"kubectl -n {workload.namespace} get {kind} {workload.name}",
                 endpoints_command(first.upstream),
+            ),
+        )
+    yield from _gateways(case)
+
+
+def _gateways(case: Case) -> Iterator[Finding]:
+    """The gateways of the host that stand at 0 replicas."""
+    for b in bindings(case, "gw-selector-no-pod"):
+        stopped = b.stopped(case.mesh)
+        if not stopped:
+            continue
+        cluster, workload = stopped[0]
+        kind = workload.ref.partition(" ")[0].lower()
+        # what has the host looked at again when one of them is gone
+        case.also.update((names.service_host(w.name, w.namespace), w.namespace) for _, w in stopped)
+        yield case.finding(
+            "workload-scaled-zero",
+            cluster=cluster.name,
+            resource=workload.ref,
+            path="spec.replicas",
+            message=f"Nobody serves {case.host} at Gateway {b.name}: {' and '.join(dict.fromkeys(w.ref for _, w in stopped))}, whose pods it selects, stands at 0 replicas.",
+            share=b.share,
+            viewpoints=b.viewpoints,
+            evidence=(
+                f"Gateway {b.name} selects {','.join(f'{k}={v}' for k, v in ((b.gateway.spec.selector or {}) if b.gateway else {}).items())}",
+                *(f"{w.ref} in {c.name}: spec.replicas 0" for c, w in stopped),
+            ),
+            fix=f"Scale {workload.ref} up.",
+            commands=(
+                f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1",
+                f"kubectl -n {workload.namespace} get {kind} {workload.name}",
             ),
         )
