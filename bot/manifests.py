@@ -30,7 +30,9 @@ from msgspec import Struct
 
 from checks.mesh import Cluster
 from checks.resources import (
+    AUTHORITY_KEYS,
     KIND_OF,
+    BackendTLSPolicy,
     ConfigMap,
     Container,
     EndpointConditions,
@@ -198,6 +200,7 @@ class _Gathered:
         self.origins: dict[str, tuple[str, int]] = {}
         self.unreadable: dict[str, str] = {}
         self._endpoints: list[tuple[_Endpoints, str, int]] = []
+        self._configs: dict[tuple[str, str], tuple[ConfigMap, str, int]] = {}
         self._documents = 0
         self._passed: Counter[str] = Counter()
         self._understood = False
@@ -247,10 +250,12 @@ class _Gathered:
         if not found.name:
             self.malformed.append(Malformed(f"{file}:{line}", f"a {kind.kind} without metadata.name"))
             return
-        if isinstance(found, ConfigMap) and not _of_istiod(found):
-            return
         if kind.namespaced and not found.namespace:
             found = msgspec.structs.replace(found, metadata=msgspec.structs.replace(found.metadata, namespace="default"))
+        if isinstance(found, ConfigMap) and not _of_istiod(found):
+            held = {k: "" for k in AUTHORITY_KEYS if (found.data or {}).get(k)}
+            self._configs[found.namespace, found.name] = msgspec.structs.replace(found, data=held), file, line
+            return
         self.objects.append(found)
         self.origins[found.ref] = (file, line)
 
@@ -278,6 +283,12 @@ class _Gathered:
             if (endpoints.metadata.namespace, endpoints.metadata.name) not in sliced:
                 for made in endpoints.slices():
                     self._keep(made, file, line)
+        # of other ConfigMaps none is kept but those in which a policy looks for its certificate authority, and of them nothing but the keys
+        for policy in [o for o in self.objects if isinstance(o, BackendTLSPolicy)]:
+            for ref in policy.spec.validation.ca_certificate_refs or ():
+                if ref.kind == "ConfigMap" and (known := self._configs.pop((policy.namespace, ref.name), None)) is not None:
+                    self.objects.append(known[0])
+                    self.origins[known[0].ref] = known[1:]
         if not (self.objects or self.malformed or self.unreadable or self._understood):
             raise BadSource(f"{_shown(path)} {self._nothing()}.")
         return Cluster(

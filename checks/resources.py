@@ -404,8 +404,15 @@ class ReplicaSet(Resource, frozen=True):
     """apps/v1 ReplicaSet, metadata only: it leads from a Pod to its Deployment."""
 
 
+AUTHORITY_KEYS = ("cacert", "ca.crt")
+"""Where istiod looks for a certificate authority in a ConfigMap (pilot/pkg/credentials/kube/secrets.go ExtractRoot)."""
+
+
 class ConfigMap(Resource, frozen=True):
-    """v1 ConfigMap: only istiod's own (`istio`, `istio-<revision>`) are read, for MeshConfig and meshNetworks."""
+    """v1 ConfigMap: only istiod's own (`istio`, `istio-<revision>`) are read, for MeshConfig and meshNetworks.
+
+    From files also those that a BackendTLSPolicy names, of which nothing is kept but which of AUTHORITY_KEYS they have.
+    """
 
     data: dict[str, str] | None = None
 
@@ -497,7 +504,7 @@ class Percent(_Object, frozen=True):
 
 
 class Abort(_Object, frozen=True):
-    """fault.abort; without a percentage Envoy aborts 100 %."""
+    """fault.abort; without a percentage Envoy aborts nothing (route.go TranslateFault leaves it out)."""
 
     http_status: int | None = None
     grpc_status: str | None = None

@@ -131,7 +131,7 @@ def _abort(http: HTTPRoute) -> tuple[int, float] | None:
     abort = http.fault.abort if http.fault else None
     if abort is None:
         return None
-    share = 1.0 if abort.percentage is None else abort.percentage.value / 100
+    share = 0.0 if abort.percentage is None else abort.percentage.value / 100
     return abort.http_status or 503, share
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from checks import names
 from checks.case import short
 from checks.finding import Finding, check
-from checks.resources import BackendTLSPolicy, ServiceEntry
+from checks.resources import BackendTLSPolicy, ConfigMap, ServiceEntry
 from checks.subsets import percent
 from checks.when import holds
 
@@ -34,7 +34,7 @@ def gwapi_backendtls_invalid(case: Case) -> Iterator[Finding]:
     for b in case.branches:
         istiod = b.view.ups.istiod
         for policy in _about(istiod, b.upstream.host):
-            if _invalid(policy) and _ruled(b, policy):
+            if _invalid(case, istiod, policy) and _ruled(b, policy):
                 key = istiod.cluster, policy.ref
                 found[key] = policy
                 felt.setdefault(key, []).append(b)
@@ -48,7 +48,7 @@ def gwapi_backendtls_invalid(case: Case) -> Iterator[Finding]:
             cluster=case.mesh.cluster(key[0]).name,
             resource=policy.ref,
             path="spec.validation.caCertificateRefs",
-            message=f"{percent(share)} of the requests of a rule fail in TLS to {host}: the certificate authority of {policy.ref} cannot be used ({_invalid(policy)}).",
+            message=f"{percent(share)} of the requests of a rule fail in TLS to {host}: the certificate authority of {policy.ref} cannot be used ({_invalid(case, branches[0].view.ups.istiod, policy)}).",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(f"{policy.ref} is for {host} and names {refs or 'no certificate authority'}", *_status(policy)),
@@ -76,16 +76,22 @@ def _about(istiod: Istiod, host: str) -> list[BackendTLSPolicy]:
     return istiod.once("backend policies", index).get(host, [])
 
 
-def _invalid(policy: BackendTLSPolicy) -> str:
-    """Why the certificate authority cannot be used: what the policy shows by itself, else what istiod wrote into its status."""
+def _invalid(case: Case, istiod: Istiod, policy: BackendTLSPolicy) -> str:
+    """Why the certificate authority cannot be used: what the policy shows by itself, what istiod wrote into its status, else its ConfigMap."""
     refs = policy.spec.validation.ca_certificate_refs or ()
     if refs and refs[0].kind != "ConfigMap":
         return f"{refs[0].kind} {refs[0].name} is no ConfigMap"
-    for a in policy.status.ancestors or ():
-        for c in a.conditions or ():
-            if c.type == "ResolvedRefs" and c.status == "False":
-                return c.message.rstrip(".") or c.reason
-    return ""
+    said = [c for a in policy.status.ancestors or () for c in a.conditions or () if c.type == "ResolvedRefs"]
+    for c in said:
+        if c.status == "False":
+            return c.message.rstrip(".") or c.reason
+    cluster = case.mesh.cluster(istiod.cluster)
+    if said or not refs or not cluster.origins:
+        return ""  # a cluster's ConfigMaps are not read, and its istiod says what it thinks of them
+    found = cluster.get(ConfigMap, policy.namespace, refs[0].name)
+    if found is None:
+        return f"there is no ConfigMap {policy.namespace}/{refs[0].name}"
+    return "" if found.data else f"{found.ref} has no key ca.crt"
 
 
 def _ruled(branch: Branch, policy: BackendTLSPolicy) -> bool:
