@@ -557,7 +557,8 @@ def _proved(case: Case, looked: _Looked, known: Callable[[str], _Looked | None],
     findings: list[Finding] = []
     for f in looked.findings:
         proposal = case.proposals.get(f.patch or "")
-        proved = proposal is not None and (proposal.sure or (thoroughly and _mends(case, looked, f, proposal.change, known, read)))
+        sure = proposal is not None and proposal.sure and not case.missed  # what is sure of routes alone says nothing of the rest
+        proved = proposal is not None and (sure or (thoroughly and _mends(case, looked, f, proposal.change, known, read)))
         findings.append(f if proved or f.patch is None else structs_replace(f, patch=None))
     services, namespaces, abroad = set(looked.services), set(looked.namespaces), dict(looked.abroad)
     for mesh, at in read:
