@@ -15,10 +15,11 @@ from bot import manifests
 from checks import diagnosis
 from checks.finding import Finding, Origin
 from checks.mesh import RUNTIME, Change
-from checks.resources import KIND_OF, Namespace, Resource, Service
+from checks.resources import KIND_OF, Namespace, Resource, Service, Workload
 from templates import refusals
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from checks.diagnosis import Whatif
@@ -43,9 +44,15 @@ class Planned(NamedTuple):
     does: str = ""
 
 
-def read(path: str, *, cluster: str = "", delete: bool = False) -> list[Planned]:
-    """What a file, directory, archive or `-` means to change, in a named cluster or wherever it fits. Raises BadChange, manifests.BadSource."""
-    return _planned(manifests.read(path, "", read_at=0.0), "stdin" if path == "-" else path, cluster, delete=delete)
+def read(path: str, *, cluster: str = "", delete: bool = False, passed: Counter[str] | None = None) -> list[Planned]:
+    """What a file, directory, archive or `-` means to change, in a named cluster or wherever it fits. Raises BadChange, manifests.BadSource.
+
+    The objects of kinds that are not read are counted in `passed`.
+    """
+    found = manifests.read(path, "", read_at=0.0)
+    if passed is not None:
+        passed.update(found.passed)
+    return _planned(found, "stdin" if path == "-" else path, cluster, delete=delete)
 
 
 def read_bytes(data: bytes, shown: str, *, cluster: str = "", delete: bool = False) -> list[Planned]:
@@ -171,12 +178,23 @@ def gaps(meshes: Sequence[Mesh], aimed: Iterable[Planned] = ()) -> list[str]:
     return list(told)
 
 
-def told(found: Whatif, aimed: Sequence[Planned], meshes: Sequence[Mesh]) -> dict[str, object]:
-    """The answer for people: what -o json says, and beside it the changes themselves and what could not be read."""
+def told(found: Whatif, aimed: Sequence[Planned], meshes: Sequence[Mesh], passed: Mapping[str, int] | None = None) -> dict[str, object]:
+    """The answer for people: what -o json says, and beside it the changes themselves, what of them was not weighed, and what could not be read."""
+    grown = [p.ref for p in aimed if _grows(p, meshes)]
     return {
         "introduced": found.introduced,
         "resolved": found.resolved,
         "changes": [{"object": p.ref, "cluster": p.change.cluster, "does": p.does, "origin": p.origin} for p in aimed],
         "clusters": [c.name for m in meshes for c in m.clusters],
+        "notes": [*([refusals.not_foreseen(grown)] if grown else []), *([refusals.passed_over(passed)] if passed else [])],
         "unread": gaps(meshes, aimed),
     }
+
+
+def _grows(planned: Planned, meshes: Iterable[Mesh]) -> bool:
+    """Whether a workload would have pods that nobody has seen yet."""
+    c = planned.change
+    old = next(
+        (o for m in meshes for x in m.clusters if x.name == c.cluster and (o := x.get(c.kind, c.namespace, c.name)) is not None), None
+    )
+    return isinstance(c.new, Workload) and c.new.wanted > (old.wanted if isinstance(old, Workload) else 0)

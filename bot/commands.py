@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from enum import StrEnum
@@ -593,11 +594,12 @@ def whatif(
         asked = _asked(context, from_, config)
         if sum(path == "-" for path in [*(path for _, path, _ in wanted), *(m.path for m in asked.manifests)]) > 1:
             raise Refused(_refusals().stdin_once())
-        planned = [p for cluster, path, gone in wanted for p in changes.read(path, cluster=cluster, delete=gone)]
+        passed: Counter[str] = Counter()
+        planned = [p for cluster, path, gone in wanted for p in changes.read(path, cluster=cluster, delete=gone, passed=passed)]
         meshes = _meshes(asked, progress)
         aimed = changes.aim(planned, meshes)
         answer = changes.weigh(aimed, meshes)
-    told = msgspec.to_builtins(changes.told(answer, aimed, meshes))
+    told = msgspec.to_builtins(changes.told(answer, aimed, meshes, passed))
     if output is GateOutput.GITHUB:
         from templates import terminal
 
@@ -610,6 +612,9 @@ def whatif(
             text=lambda terminal, plain, look: terminal.whatif(plain, **look),
             slack=lambda messages, plain: messages.whatif(plain),
         )
+    if output in {GateOutput.JSON, GateOutput.GITHUB}:
+        for note in told["notes"]:
+            _tell(note)
     if told["unread"]:
         _tell(_refusals().unread(told["unread"]))
     return _status(fails=_any_error(answer.introduced), unknown=bool(told["unread"]))

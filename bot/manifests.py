@@ -300,6 +300,7 @@ class _Gathered:
             origins=self.origins,
             read_at=read_at,
             synced="*" not in self.unreadable,
+            passed=dict(self._passed),
         )
 
     def _nothing(self) -> str:
@@ -332,6 +333,9 @@ def _documents(file: _File) -> Iterator[tuple[int, Any]]:
         with contextlib.suppress(ValueError, RecursionError):
             yield from list(_json_stream(file.data))
             return
+    if file.data[:2] in {b"\xff\xfe", b"\xfe\xff"}:  # what `kubectl get -o yaml > file` leaves in Windows' PowerShell
+        with contextlib.suppress(UnicodeDecodeError):
+            file = file._replace(data=file.data.decode("utf-16").encode())
     try:
         text = file.data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

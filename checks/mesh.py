@@ -114,6 +114,8 @@ class Cluster:
     """The namespaces that member rolls give to the control plane here; None: no roll says."""
     foreign: frozenset[str] = frozenset()
     """The namespaces of the same cluster that belong to other meshes, and are not looked at (checks.tenancy)."""
+    passed: Mapping[str, int] = field(default_factory=dict)
+    """How many objects of which kinds were passed over in manifests, since nobody reads them."""
 
     @staticmethod
     def index(resources: Iterable[Resource]) -> dict[type[Resource], dict[str, dict[str, Resource]]]:

@@ -222,7 +222,7 @@ def whatif(whatif: Json, *, most: int = 6) -> Message:
         rest.words("or less than before:", label="Resolved").bullets(less, most=most)
     rest.words("not applied:", label="Weighed").bullets(made)
     missing = f"Not everything could be read: {words.listed(map(clean, whatif['unread']))}."
-    small = [context(escape(cut(missing, 900)))] if whatif["unread"] else []
+    small = [context(escape(cut(said, 900))) for said in (*whatif.get("notes", ()), *([missing] if whatif["unread"] else []))]
     about = f": {words.first_sentence(worst['message'])}" if worst else ""
     return _say(escape(cut(f"{title}{about}", 300)), [*blocks, *rest.blocks(), *small])
 

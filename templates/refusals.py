@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from templates.words import clean
+from templates.words import clean, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 def no_cluster() -> str:
@@ -80,6 +80,17 @@ def nothing_to_delete(ref: str, clusters: Sequence[str], unread: Sequence[str]) 
 def which_cluster(ref: str, clusters: Sequence[str]) -> str:
     """A new object that belongs to one cluster, and none was named."""
     return f"{clean(ref)} is in none of {_and(clusters)}; say where it would be created: NAME=FILE."
+
+
+def not_foreseen(workloads: Sequence[str]) -> str:
+    """Workloads whose new pods nobody has seen."""
+    return f"Not foreseen: the new pods of {listed(map(clean, workloads))}. Give them and their EndpointSlices as well if they count."
+
+
+def passed_over(kinds: Mapping[str, int]) -> str:
+    """Objects of kinds that are not read."""
+    told = [f"{count} {clean(kind)}" for kind, count in sorted(kinds.items(), key=lambda k: (-k[1], k[0]))]
+    return f"Passed over, since meshwhy does not read these kinds: {listed(told)}."
 
 
 def unread(gaps: Sequence[str]) -> str:

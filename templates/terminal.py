@@ -235,6 +235,8 @@ def whatif(whatif: Json, *, colour: bool, width: int = WIDTH) -> str:
     lines += ["", paint("Weighed, not applied", _BOLD)]
     for change in whatif["changes"]:
         lines.append(f"  {words.change_told(change, cluster=several)}{paint(_origin(change), _DIM)}")
+    for note in whatif.get("notes", ()):
+        lines += _wrap(note, width, "  ")
     return "\n".join(lines)
 
 

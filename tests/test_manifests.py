@@ -632,3 +632,13 @@ data: {tls.key: aHVzaA==}
 """
     (found,) = read(write(tmp_path / "live.yaml", text)).objects[Secret]["shop"].values()
     assert (found.name, found.type, dict(found.annotations)) == ("a", "kubernetes.io/tls", {})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be", "utf-16"])
+def test_what_windows_writes_is_read(tmp_path: Path, encoding: str):
+    """A byte order mark, line ends of two characters, and PowerShell's UTF-16."""
+    text = "apiVersion: v1\r\nkind: Service\r\nmetadata: {name: ä, namespace: b}\r\n---\r\n# nothing\r\n---\r\n"
+    mark = "\ufeff" if encoding in {"utf-16-le", "utf-16-be"} else ""
+    (tmp_path / "a.yaml").write_bytes((mark + text).encode(encoding))
+    found = manifests.read(str(tmp_path / "a.yaml"), "a", read_at=0.0)
+    assert [s.name for s in found.all(Service)] == ["ä"]

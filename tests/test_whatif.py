@@ -104,6 +104,30 @@ def test_the_snapshot_is_the_same_afterwards(ask: Callable[..., Answer], file: C
     assert before == {f: f.read_bytes() for f in (tmp_path / "east").iterdir()}
 
 
+def test_what_is_not_weighed_is_said_and_no_secret_is_told(ask: Callable[..., Answer], file: Callable[..., str]):
+    template = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "a"}]}}
+    fresh = document("Deployment", "fresh", "mynamespace", {"replicas": 2, "template": template}, group="apps/v1")
+    secret = {**document("Secret", "pw", "mynamespace", group="v1"), "stringData": {"password": "hunter2"}}
+    path = file(fresh, secret, document("Job", "j", "mynamespace", group="batch/v1"), to("v2"))
+    for form in ("text", "slack", "json", "github"):
+        answer = ask("whatif", path, *FROM_EAST, "-o", form)
+        said = " ".join((answer.out + answer.err).split())
+        assert "Not foreseen: the new pods of Deployment mynamespace/fresh." in said, form
+        assert "Passed over, since meshwhy does not read these kinds: 1 Job." in said, form
+        assert "hunter2" not in said
+        assert answer.status == 0
+
+
+def test_a_workload_at_0_replicas_is_weighed_with_its_pods(ask: Callable[..., Answer], file: Callable[..., str]):
+    items = yaml.safe_load((RECORDED / "east" / "mynamespace.yaml").read_text())["items"]
+    (workload,) = [i for i in items if i["kind"] == "Deployment" and i["metadata"]["name"] == "destination-v2"]
+    workload["spec"]["replicas"] = 0
+    answer = ask("whatif", file(workload), *FROM_EAST, "-o", "json")
+    assert answer.status == 1
+    assert {f["cause"] for f in answer.json["introduced"]} <= {"workload-scaled-zero", "subset-scaled-to-zero"}
+    assert max(f["failing_share"] for f in answer.json["introduced"]) == 1.0
+
+
 # --- which clusters ----------------------------------------------------------------------------------------------------------
 
 TWICE = ("--from", f"a/one={EAST}", "--from", f"b/two={EAST}", "--from", f"c/west={WEST}")
