@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from checks import gateway, names
 from checks.binding import covers, gates
 from checks.case import Case, View
-from checks.resources import APIHTTPRoute, DestinationRule, Pod, Service, ServiceEntry
+from checks.resources import APIHTTPRoute, DestinationRule, OpenShiftRoute, Pod, Service, ServiceEntry
 from checks.rulesets import describe
 from checks.viewpoints import Class
 
@@ -34,28 +34,33 @@ _RULE = re.compile(r"spec\.rules\[(\d+)\]")
 
 
 class Door(NamedTuple):
-    """A Service of a mesh that is entered by an address of its own: LoadBalancer or external."""
+    """A Service of a mesh that is entered from outside: by an address of its own (LoadBalancer or external), or by an OpenShift Route (`by`)."""
 
     mesh: Mesh
     cluster: Cluster
     service: Service
     address: str
+    by: str = ""
 
 
-def doors(mesh: Mesh) -> Mapping[str, tuple[tuple[str, Service], ...]]:
-    """The addresses by which a mesh is entered from outside: (cluster, Service) of each."""
+def doors(mesh: Mesh) -> Mapping[str, tuple[tuple[str, Service | OpenShiftRoute], ...]]:
+    """The addresses by which a mesh is entered from outside: (cluster, Service) of each; of the names of OpenShift's routers (cluster, Route)."""
 
-    def find() -> dict[str, tuple[tuple[str, Service], ...]]:
-        out: dict[str, tuple[tuple[str, Service], ...]] = {}
+    def find() -> dict[str, tuple[tuple[str, Service | OpenShiftRoute], ...]]:
+        out: dict[str, tuple[tuple[str, Service | OpenShiftRoute], ...]] = {}
         for c in mesh.clusters:
             for s in c.all(Service):
                 balanced = s.status.load_balancer.ingress if s.spec.type == "LoadBalancer" else ()
                 own = {*(a for i in balanced for a in (i.ip, i.hostname) if a), *s.spec.external_ips}
                 for address in own if s.spec.selector else ():
                     out[address.lower()] = (*out.get(address.lower(), ()), (c.name, s))
+            for r in sorted(c.all(OpenShiftRoute), key=lambda r: r.ref):
+                canonical = (i.router_canonical_hostname for i in r.status.ingress or ())
+                for address in {h.lower() for h in (r.spec.host, *canonical) if h}:
+                    out[address] = (*out.get(address, ()), (c.name, r))
         return out
 
-    return mesh.once(("doors",), tuple(c.objects.get(Service) for c in mesh.clusters), find)
+    return mesh.once(("doors",), tuple(c.objects.get(kind) for c in mesh.clusters for kind in (Service, OpenShiftRoute)), find)
 
 
 def leads_out(mesh: Mesh) -> bool:
@@ -86,6 +91,7 @@ class Hop:
     rewritten: str
     steps: tuple[tuple[Gate, tuple[Step, ...]], ...] = ()
     lacks: str = ""
+    by: str = ""
 
     @property
     def abroad(self) -> bool:
@@ -104,15 +110,19 @@ class Hop:
         first = b.view.callers.viewpoints[0]
         who = f"gateway {first.namespace} ({first.selector})" if first.kind == "gateway" else "callers"
         place = f"{b.path} of {b.resource}" if b.path else f"the default route of {b.resource}"
-        at = f" at {self.address}:{self.number}" if self.address else f":{self.number}"
+        at = self._at or f":{self.number}"
         asked = f", asked for {self.host}" if self.host else ""
         return f"leg 1: {who} in {first.cluster}, {place} leads to gateway {self.service.name}.{self.service.namespace}{at} in {self.cluster.name}{asked}"
 
     @property
     def way(self) -> str:
         """The gateway and how it is entered, in words."""
-        at = f" at {self.address}:{self.number}" if self.address else ""
-        return f"gateway {self.service.name}.{self.service.namespace} of {self.cluster.name}{at}"
+        return f"gateway {self.service.name}.{self.service.namespace} of {self.cluster.name}{self._at}"
+
+    @property
+    def _at(self) -> str:
+        by = f" ({self.by})" if self.by else ""
+        return f" at {self.address}{by}, port {self.number}" if by else f" at {self.address}:{self.number}" if self.address else ""
 
 
 def hops(case: Case) -> list[Hop]:
@@ -164,12 +174,41 @@ def _abroad(case: Case, b: Branch) -> Iterator[Hop]:
             if e.address.lower() in known:
                 by_door[e.address.lower(), e.port] = by_door.get((e.address.lower(), e.port), 0) + 1
         for (address, number), count in by_door.items():
-            door = _door(mesh, address, number, known[address])
+            entries = known[address]
+            door = _door(mesh, address, number, [(c, s) for c, s in entries if isinstance(s, Service)])
             if door is not None:
                 yield _hop(case, b, door, number, count / len(sent), _behind(door))
+                continue
+            routed = _routed(mesh, address, _asked(b, _rewritten(b)), [(c, r) for c, r in entries if isinstance(r, OpenShiftRoute)])
+            if routed is not None:
+                yield _hop(case, b, *routed, count / len(sent), _behind(routed[0]))
 
 
-def _door(mesh: Mesh, address: str, number: int, known: tuple[tuple[str, Service], ...]) -> Door | None:
+def _routed(mesh: Mesh, address: str, asked: list[str], known: list[tuple[str, OpenShiftRoute]]) -> tuple[Door, int] | None:
+    """The Service and port to which OpenShift's router leads: by the Route of the host that is asked for. None where no gateway is behind it.
+
+    The router knows Routes by their hosts, whatever name it was called by.
+    """
+    for name, route in known:
+        cluster = mesh.cluster(name)
+        service = cluster.get(Service, route.namespace, route.spec.to.name)
+        if service is None or not asked or not _taken(route, asked[0]) or route.spec.to.kind != "Service" or not service.spec.ports:
+            continue
+        wanted = route.spec.port.target_port if route.spec.port is not None else ""
+        port = next((p for p in service.spec.ports if wanted in (p.name, p.target_port)), service.spec.ports[0])
+        door = Door(mesh, cluster, service, address, route.ref)
+        mesh.require(cluster, Pod)
+        if _behind(door):
+            return door, port.port
+    return None
+
+
+def _taken(route: OpenShiftRoute, host: str) -> bool:
+    own = route.spec.host.lower()
+    return host == own or (route.spec.wildcard_policy == "Subdomain" and host.partition(".")[2] == own.partition(".")[2])
+
+
+def _door(mesh: Mesh, address: str, number: int, known: list[tuple[str, Service]]) -> Door | None:
     """The Service behind an address: one that has the port, and whose pods are gateways or gone. Raises Unreadable where pods are not shown."""
     ordered = sorted(known, key=lambda k: (not any(p.port == number for p in k[1].spec.ports), k[0], k[1].ref))
     for name, service in ordered:
@@ -204,16 +243,16 @@ def _hop(case: Case, b: Branch, door: Door, number: int, part: float, behind: li
         case.also.add((host, door.service.namespace))
     if not behind or not any(e.health == "healthy" for e in ready):
         # nobody is there to be asked: whatever keeps the gateway's pods away is what is wrong
-        return Hop(*common, (), asked[0] if asked else "", rewritten)
+        return Hop(*common, (), asked[0] if asked else "", rewritten, by=door.by)
     met = [(g, _met(g, door, number, asked, _sni(b, asked))) for g in behind]
     sent = None if _moved(b) else _request(b.view.ups.istiod, b.step)
     first = asked[0] if asked else ""
     lacking = [lacks for _, (_, lacks) in met]
     steps = tuple((g, tuple(_reached(g, steps, sent))) for g, (steps, _) in met if steps)
     lacks = lacking[0] if all(lacking) else ""
-    if not lacks and door.address:
+    if not lacks and door.address and not door.by:  # a router speaks as its Route says, to either side
         lacks = _scheme(b, steps or tuple((g, ()) for g in behind), door, number)
-    return Hop(*common, tuple(behind), first, rewritten, steps, lacks)
+    return Hop(*common, tuple(behind), first, rewritten, steps, lacks, door.by)
 
 
 def _target(g: Gate, door: Door, number: int) -> int | None:

@@ -109,6 +109,32 @@ def test_an_external_address_is_a_door_too():
     assert said(world)[2] == [("egress-chain-broken", "home", "VirtualService payments/payments")]
 
 
+def routed(world: World, host: str) -> None:
+    """Madrid's gateway behind OpenShift's router, by a Route of this host."""
+    service = world.object("madrid", "Service", "istio-ingressgateway")
+    service["spec"]["type"], service["status"] = "ClusterIP", {}
+    spec = {"host": host, "to": {"kind": "Service", "name": "istio-ingressgateway"}, "port": {"targetPort": "http2"}}
+    status = {"ingress": [{"host": host, "routerCanonicalHostname": "router.apps.madrid.example"}]}
+    meta = {"name": "payments", "namespace": "istio-system"}
+    world.items["madrid"].append({"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": meta, "spec": spec, "status": status})
+    entry = world.object("home", "ServiceEntry", "payments-madrid")["spec"]
+    entry |= {"resolution": "DNS", "endpoints": [{"address": "router.apps.madrid.example"}]}
+
+
+def test_an_openshift_route_is_a_door_for_the_host_that_it_names():
+    world = World()
+    routed(world, "payments.madrid.example")
+    assert said(world)[0] == "healthy"
+    world.object("madrid", "VirtualService", "from-abroad")["spec"]["hosts"] = ["orders.madrid.example"]
+    assert said(world)[2] == [("egress-chain-broken", "home", "VirtualService payments/payments")]
+    evidence = diagnosis.why(HOST, world.meshes()).findings[0].evidence
+    assert any("at router.apps.madrid.example (Route istio-system/payments), port 80" in e for e in evidence)
+    elsewhere = World()
+    routed(elsewhere, "other.madrid.example")
+    elsewhere.object("madrid", "VirtualService", "from-abroad")["spec"]["hosts"] = ["orders.madrid.example"]
+    assert said(elsewhere)[0] == "healthy", "nobody can say where the router sends a host that no Route here names"
+
+
 def test_a_port_that_the_other_gateways_service_does_not_have_ends_the_call():
     world = World()
     world.object("home", "ServiceEntry", "payments-madrid")["spec"]["endpoints"][0]["ports"] = {"http": 8443}
