@@ -15,7 +15,7 @@ from bot import manifests
 from checks import diagnosis
 from checks.finding import Finding, Origin
 from checks.mesh import RUNTIME, Change
-from checks.resources import KIND_OF, Namespace, Resource, Service, Workload
+from checks.resources import KIND_OF, Namespace, Pod, Resource, Service, Workload
 from templates import refusals
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def gaps(meshes: Sequence[Mesh], aimed: Iterable[Planned] = ()) -> list[str]:
 
 def told(found: Whatif, aimed: Sequence[Planned], meshes: Sequence[Mesh], passed: Mapping[str, int] | None = None) -> dict[str, object]:
     """The answer for people: what -o json says, and beside it the changes themselves, what of them was not weighed, and what could not be read."""
-    grown = [p.ref for p in aimed if _grows(p, meshes)]
+    grown = [p.ref for p in aimed if _grows(p, aimed, meshes)]
     return {
         "introduced": found.introduced,
         "resolved": found.resolved,
@@ -191,10 +191,15 @@ def told(found: Whatif, aimed: Sequence[Planned], meshes: Sequence[Mesh], passed
     }
 
 
-def _grows(planned: Planned, meshes: Iterable[Mesh]) -> bool:
-    """Whether a workload would have pods that nobody has seen yet."""
+def _grows(planned: Planned, aimed: Iterable[Planned], meshes: Iterable[Mesh]) -> bool:
+    """Whether a workload would have pods that nobody has seen yet, and that are not given either."""
     c = planned.change
+    if not isinstance(c.new, Workload):
+        return False
     old = next(
         (o for m in meshes for x in m.clusters if x.name == c.cluster and (o := x.get(c.kind, c.namespace, c.name)) is not None), None
     )
-    return isinstance(c.new, Workload) and c.new.wanted > (old.wanted if isinstance(old, Workload) else 0)
+    wanted = (c.new.spec.template.metadata.labels or {}).items()
+    given = [p.change.new for p in aimed if p.change.kind is Pod and (p.change.cluster, p.change.namespace) == (c.cluster, c.namespace)]
+    mine = [p for p in given if p is not None and wanted <= p.labels.items()]
+    return c.new.wanted > (old.wanted if isinstance(old, Workload) else 0) + len(mine)
