@@ -589,8 +589,24 @@ def endpoints_command(u: Upstream) -> str:
     return f"istioctl proxy-config endpoints <pod> --cluster '{u.name}'"
 
 
+def _of_any_host(ups: Upstreams, host: str) -> list[Step]:
+    """A gateway's rules for `*` that are about a host: those of VirtualServices for any host that lead to it, and TCP of those that name it."""
+    istiod = ups.istiod
+    naming = {r.ref for r in istiod.claiming(host) if r.tcp and host in (h.lower() for h in r.hosts)}
+    if not naming and ("*" not in istiod.leading(host) or not istiod.by_host.get(host)):
+        return []
+    for_any = istiod.once("for any host", lambda: {r.ref for r in istiod.rulesets if "*" in r.hosts})
+    return [
+        s
+        for s in steps(ups, ["*"])
+        if (s.protocol == "tcp" and s.source in naming) or (s.source in for_any and any(u.host == host for u, _, _ in s.targets))
+    ]
+
+
 def _steps(ups: Upstreams, host: str) -> list[Step]:
     found = list(steps(ups, [host]))
+    if ups.proxy.kind == "gateway" and host != "*":
+        found += _of_any_host(ups, host)
     if not found and not ups.istiod.by_host.get(host):
         through = ups.istiod.leading(host)
         found = [s for s in steps(ups, through) if any(u.host == host for u, _, _ in s.targets)] if through else []

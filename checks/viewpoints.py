@@ -72,15 +72,20 @@ def _workload(pod: Pod) -> str:
 
 
 def callers(mesh: Mesh) -> list[Caller]:
-    """Every population of proxies of the mesh; of a mesh without any pod that has a proxy or is in the ambient mesh, the namespaces that could have one."""
+    """Every population of proxies of the mesh; where no pod has one, or gateways alone do, the namespaces outside of the ambient mesh that could have one as well."""
     parts = ((c.objects.get(Pod), *_placing(mesh, c)) for c in mesh.clusters)
     made_of = tuple(p for part in parts for p in part)
 
     def find() -> list[Caller]:
         found = [c for cluster in mesh.clusters for c in _callers(mesh, cluster)]
-        return found or list(_imagined(mesh))
+        return _peopled(mesh, found)
 
     return mesh.once(("callers",), made_of, find)
+
+
+def _peopled(mesh: Mesh, found: list[Caller]) -> list[Caller]:
+    """The callers that were found, with those that could be there where nobody calls but gateways."""
+    return found if any(c.viewpoint.kind != "gateway" for c in found) else [*found, *_imagined(mesh)]
 
 
 def callers_of(mesh: Mesh, host: str) -> list[Caller]:
@@ -98,7 +103,7 @@ def callers_of(mesh: Mesh, host: str) -> list[Caller]:
             for namespace in sorted(cluster.objects.get(Pod, {})):
                 own = [*selectors.get("", ()), *selectors.get(namespace, ())]
                 found += _of_namespace(mesh, cluster, cluster.within(Pod, namespace), own, serving)
-        return found or list(_imagined(mesh))
+        return _peopled(mesh, found)
 
     return mesh.once(("callers of", host), (*made_of, serving), find)
 

@@ -37,7 +37,7 @@ def svc_port_not_exposed(case: Case) -> Iterator[Finding]:
 
     A Service answers on its own ports alone, whatever its pods listen on (`port`, not `targetPort`). A proxy has no listener for another port
     and passes the connection on to the Service's address, where nobody answers: it times out or is refused (flag UF); under REGISTRY_ONLY it is
-    502. That a caller means to dial it is read from the environment of workloads (only in manifests: a running bot keeps no environment)
+    502. That a caller means to dial it is read from the environment and the arguments of workloads (only in manifests: a running bot keeps neither)
     and from Sidecars' egress listeners.
 
     How to see it: `kubectl get service NAME` lists the ports; the access log shows the cluster PassthroughCluster or BlackHoleCluster.
@@ -137,10 +137,12 @@ def _of_space(cluster: Cluster, kind: type[Workload], namespace: str) -> list[tu
     out: list[tuple[str, _Dials]] = []
     for w in sorted(cluster.within(kind, namespace).values(), key=lambda w: w.name):
         for i, container in enumerate(w.spec.template.spec.containers):
-            for e in container.env or ():
-                for m in _ADDRESS.finditer(e.value.lower()):
-                    path = f"spec.template.spec.containers[{i}].env"
-                    out.append((_host(m[1], namespace), _Dials(cluster.name, w, path, f"{e.name} names {m[1]}:{m[5]}", int(m[5]))))
+            said = [("env", e.name, e.value) for e in container.env or ()]
+            said += [("args", "an argument", a) for a in container.args or () if container.name != "istio-proxy"]
+            for field, name, text in said:
+                for m in _ADDRESS.finditer(text.lower()):
+                    path = f"spec.template.spec.containers[{i}].{field}"
+                    out.append((_host(m[1], namespace), _Dials(cluster.name, w, path, f"{name} names {m[1]}:{m[5]}", int(m[5]))))
     return out
 
 
