@@ -22,7 +22,7 @@ from checks.diagnosis import Verdict
 from checks.finding import Severity
 from checks.foresight import foreseen
 from checks.mesh import Change, Mesh
-from checks.resources import parse
+from checks.resources import DestinationRule, Service, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -159,6 +159,20 @@ def test_one_cause_in_one_object_about_one_host_is_one_finding(name: str) -> Non
     swept = sweep(name).findings
     said = [(f.cluster, f.cause, f.resource, f.path, f.host) for f in swept]
     assert len(said) == len(set(said))
+
+
+@pytest.mark.parametrize(
+    ("name", "asking"),
+    [
+        ("cluster-local-and-asked-for", Change("east", DestinationRule, "client", "cart", None)),
+        ("mcs-not-exported", Change("east", Service, "shop", "cart", None)),
+    ],
+)
+def test_what_a_cluster_keeps_for_itself_is_private_where_nobody_asks_for_it(name: str, asking: Change) -> None:
+    (one,) = meshes(name)
+    assert diagnosed(name).verdict is Verdict.BROKEN
+    found = diagnosis.diagnose(diagnosed(name).host, one.apply([asking]))
+    assert (found.verdict, found.findings) == (Verdict.HEALTHY, ())
 
 
 def test_a_host_that_is_only_led_to_is_told_of_under_its_leader_and_answered_when_asked() -> None:
