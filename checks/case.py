@@ -278,6 +278,13 @@ class Case:
         """
         return [list(g) for g in self.once("caused", self._causes).get(cause, {}).values()]
 
+    def led(self, cause: str) -> list[list[Branch]]:
+        """Failing destinations that a cause explains, those of one object that lead to one host together, whatever their subsets and ports."""
+        groups: dict[object, list[Branch]] = {}
+        for branches in self.caused(cause):
+            groups.setdefault((branches[0].place, branches[0].upstream.host), []).extend(branches)
+        return list(groups.values())
+
     def _causes(self) -> dict[str, dict[object, list[Branch]]]:
         out: dict[str, dict[object, list[Branch]]] = {}
         for b in self.failing():

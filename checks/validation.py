@@ -146,6 +146,9 @@ def _of_service_entry(entry: ServiceEntry) -> Iterator[Fault]:
             "resolution NONE takes no endpoints",
             "they have no effect, and calls go to the address that they were made for",
         )
+    fixed = [h for h in spec.hosts or () if not names.is_wildcard(h)]
+    if spec.resolution == "DYNAMIC_DNS" and fixed:
+        yield Fault("spec.resolution", f"resolution DYNAMIC_DNS takes wildcards, and {', '.join(fixed)} is none", "it has no endpoint")
     if spec.resolution == "DNS_ROUND_ROBIN" and len(endpoints) > 1:
         yield Fault("spec.endpoints", "resolution DNS_ROUND_ROBIN takes one endpoint", f"only {endpoints[0].address} is used")
     if spec.resolution == "STATIC":

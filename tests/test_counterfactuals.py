@@ -30,6 +30,7 @@ from checks.resources import (
     objects,
     parse,
 )
+from checks.routing import registered
 from tests.test_oracle import recorded
 from tests.test_scenarios import BROKEN, meshes
 
@@ -172,7 +173,9 @@ def in_full(x: Faulty) -> list[Change]:
 
 @edits("vs-dest-port-unknown", "vs-port-omitted-other-port", "vs-port-omitted-multiport")
 def to_a_port_that_exists(x: Faulty) -> list[Change]:
-    known = [p.number for p in x.service.ports if p.protocol != "UDP"]
+    service = registered(x.branch)
+    assert service is not None
+    known = [p.number for p in service.ports if p.protocol != "UDP"]
     assert all(str(p) in x.finding.message for p in known)
     return destination(x, port=made_port(known[0]))
 
@@ -644,17 +647,6 @@ def exported_to_other_clusters(x: Faulty) -> list[Change]:
         meta = {"name": service.name, "namespace": service.namespace}
         changes.append(now(x.cluster, made(apiVersion="multicluster.x-k8s.io/v1alpha1", kind=kind, metadata=meta, **more)))
     return changes
-
-
-@edits("discovery-selectors")
-def discovered(x: Faulty) -> list[Change]:
-    import yaml  # noqa: PLC0415 - only these edits need it
-
-    space = x.named()
-    held = x.mesh.config_map(x.holder)
-    assert held is not None
-    wanted = yaml.safe_load((held.data or {})["mesh"])["discoverySelectors"][0]["matchLabels"]
-    return [now(x.cluster, replace(space, metadata=replace(space.metadata, labels={**space.labels, **wanted})))]
 
 
 # --- the proof -------------------------------------------------------------------------------------------------------------------

@@ -24,10 +24,18 @@ if TYPE_CHECKING:
 
 
 @explains(
-    "config-rejected-by-istiod", before=("vs-dest-host-unknown", "se-static-no-endpoints", "subset-empty-weighted", "subset-empty-all")
+    "config-rejected-by-istiod",
+    before=(
+        "vs-dest-host-unknown",
+        "se-wildcard-resolution",
+        "subset-undefined",
+        "se-static-no-endpoints",
+        "subset-empty-weighted",
+        "subset-empty-all",
+    ),
 )
 def _explains(case: Case, branch: Branch) -> bool:
-    return _homeless(branch) or bool(_named(case, branch))
+    return _homeless(branch) or bool(_named(case, branch)) or bool(_fixed(case, branch))
 
 
 def _homeless(branch: Branch) -> bool:
@@ -50,6 +58,14 @@ def _named(case: Case, branch: Branch) -> list[ServiceEntry]:
 def _said(case: Case) -> bool:
     """Something is said of the host that could be refused."""
     return bool(rulesets(case)) or any(written_for(i, case.host) for i in control_planes(case))
+
+
+def _fixed(case: Case, branch: Branch) -> list[ServiceEntry]:
+    """The ServiceEntries that want to look a destination up at each request although its host is no wildcard."""
+    u = branch.upstream
+    if u.service is None or u.service.resolution != "dynamic_dns" or names.is_wildcard(u.host):
+        return []
+    return [e for e in behind(case, branch) if e.spec.resolution == "DYNAMIC_DNS"]
 
 
 @check("config-rejected-by-istiod", when=either(entered, failing, _said))
@@ -98,6 +114,10 @@ def _failing(case: Case, branches: list[Branch]) -> Finding:
     if _homeless(first):
         ref, path, wrong = first.resource, f"{first.path}.destination.host", "the destination says no host"
         fix = f"Name the host in {path}."
+    elif fixed := _fixed(case, first):
+        ref, path = fixed[0].ref, "spec.resolution"
+        wrong = f"resolution DYNAMIC_DNS takes wildcards, and {first.upstream.host} is none"
+        fix = f"Say resolution DNS in {ref}."
     else:
         entry = _named(case, first)[0]
         ref, path = entry.ref, "spec.endpoints"

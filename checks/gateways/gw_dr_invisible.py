@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from checks.binding import istiods
 from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
-from checks.subsets import percent
+from checks.subsets import missing, percent
 from checks.viewpoints import classes
 from checks.when import failing
 
@@ -49,7 +49,12 @@ def gw_dr_invisible(case: Case) -> Iterator[Finding]:
 
     How to fix it: put the DestinationRule into the service's namespace, exported to the gateway's.
     """
-    for branches in case.caused("gw-dr-invisible"):
+    groups: dict[tuple[str, str], list[Branch]] = {}
+    for branches in case.led("gw-dr-invisible"):
+        for b in branches:
+            if (found := _seen_by_others(case, b)) is not None:
+                groups.setdefault((b.view.ups.istiod.cluster, found[1].ref), []).append(b)
+    for branches in groups.values():
         first = branches[0]
         seen = _seen_by_others(case, first)
         u = first.upstream
@@ -65,7 +70,7 @@ def gw_dr_invisible(case: Case) -> Iterator[Finding]:
             path="metadata.namespace" if rule.namespace != own else "spec.exportTo",
             message=(
                 f"{percent(share)} of the requests of a rule fail at the gateway in {gateway}: it does not get {rule.ref}, "
-                f"which defines subset {u.subset} of {short(u.host)}."
+                f"which defines subset{'s'[: len(missing(branches)) != 1]} {' and '.join(missing(branches))} of {short(u.host)}."
             ),
             share=share,
             viewpoints=case.viewpoints(branches),

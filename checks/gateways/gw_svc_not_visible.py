@@ -31,7 +31,7 @@ def gw_svc_not_visible(case: Case) -> Iterator[Finding]:
 
     How to fix it: export it to the gateway's namespace.
     """
-    for branches in case.caused("gw-svc-not-visible"):
+    for branches in case.led("gw-svc-not-visible"):
         first = branches[0]
         istiod, host = first.view.ups.istiod, first.upstream.host
         hidden = istiod.by_host[host][0]

@@ -44,18 +44,21 @@ def _route(vs: VirtualService, kind: str, rule: int) -> tuple[WeightedDestinatio
 
 def registered(branch: Branch) -> HostService | None:
     """The destination's service with every port that istiod knows of it, whatever a Sidecar leaves the caller; None when it does not see it."""
-    seen = branch.upstream.service
-    if seen is None:
-        return None
-    every = branch.view.ups.istiod.by_host.get(seen.hostname, ())
-    return max((s for s in every if s.namespace == seen.namespace), key=lambda s: len(s.ports), default=seen)
+    seen, istiod, namespace = branch.upstream.service, branch.view.ups.istiod, branch.view.ups.proxy.namespace
+    every = istiod.by_host.get(branch.upstream.host, ())
+    mine = [s for s in every if (s.namespace == seen.namespace if seen is not None else istiod.visible(s, namespace))]
+    return max(mine, key=lambda s: len(s.ports), default=seen)
 
 
 def no_port(branch: Branch) -> bool:
-    """Whether the destination's port is none of any service of its host that its caller may see, whatever a Sidecar leaves it."""
+    """Whether the destination's port is none of any service of its host that its caller may see, whatever a Sidecar leaves it.
+
+    A service that only the rule brings to its caller is brought with the rule's port, so one without that port is not there at all.
+    """
     u, istiod = branch.upstream, branch.view.ups.istiod
-    shown = (s for s in istiod.by_host.get(u.host, ()) if istiod.visible(s, branch.view.ups.proxy.namespace))
-    return u.service is not None and not any(s.port(u.port) for s in (u.service, *shown))
+    shown = [s for s in istiod.by_host.get(u.host, ()) if istiod.visible(s, branch.view.ups.proxy.namespace)]
+    known = shown if u.service is None else [u.service, *shown]
+    return bool(known) and not any(s.port(u.port) for s in known)
 
 
 def unknown_host(branch: Branch) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.case import Branch, Case, endpoints_command, short, waits
 from checks.finding import Finding, check, explains
 from checks.gateways import backend
+from checks.services import known
 from checks.subsets import percent
 from checks.when import failing
 
@@ -19,13 +20,13 @@ def _explains(case: Case, branch: Branch) -> bool:
     service = branch.upstream.service
     if service is None or not branch.upstream.defined or not service.kubernetes:
         return False
-    endpoints = case.endpoints(branch.view.ups.istiod, service)
+    endpoints = known(case, branch, service)
     health = {e.health for e in endpoints}
     if "healthy" in health:
         return False
     # pods without an address, such as those that no node takes, are in no EndpointSlice
-    known = {e.address for e in endpoints}
-    unready = [p for _, p in case.unready(service) if p.status.pod_ip not in known]
+    listed = {e.address for e in endpoints}
+    unready = [p for _, p in case.unready(service) if p.status.pod_ip not in listed]
     if "unhealthy" in health or (unready and len(unready) == len(case.pods(service))):
         return True
     # that a route's backend has no pod is said at the route (gwapi-backend-empty)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command
 from checks.finding import Finding, check, explains
-from checks.services import by_service, home, known, kubernetes, orphans, slices
+from checks.services import by_service, known, kubernetes, orphans, slices
 from checks.subsets import percent
 from checks.when import failing
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from checks.mesh import Cluster
     from checks.registry import HostService
-    from checks.resources import EndpointSlice
+    from checks.resources import EndpointSlice, Pod
 
 _LABEL = "kubernetes.io/service-name"
 
@@ -39,8 +39,14 @@ def _explains(case: Case, branch: Branch) -> bool:
 
 
 def _unlisted(case: Case, service: HostService) -> bool:
-    """Whether a Service selects ready pods and no EndpointSlice is made for it, as where their controller stands still."""
-    return not any(slices(case, service)) and any(p.ready and p.status.pod_ip for _, p in case.pods(service))
+    """Whether a Service selects ready pods of a cluster and no EndpointSlice is made for it there, as where their controller stands still."""
+    return bool(_forgotten(case, service))
+
+
+def _forgotten(case: Case, service: HostService) -> list[tuple[Cluster, Pod]]:
+    """The ready pods that a Service selects and that no EndpointSlice of its own lists in their cluster."""
+    listed = {(c.name, a) for c, s in slices(case, service) for e in s.endpoints or () for a in e.addresses or ()}
+    return [(c, p) for c, p in case.pods(service) if p.ready and p.status.pod_ip and (c.name, p.status.pod_ip) not in listed]
 
 
 @check("slice-no-service-label", when=failing)
@@ -87,14 +93,15 @@ def _instead(s: EndpointSlice) -> str:
 
 
 def _none(case: Case, service: HostService, branches: Sequence[Branch]) -> Finding:
-    ready = [p for _, p in case.pods(service) if p.ready and p.status.pod_ip]
+    ready = [p for _, p in _forgotten(case, service)]
+    at = _forgotten(case, service)[0][0].name
     share = case.share(branches)
     return case.finding(
         "slice-no-service-label",
-        cluster=home(case, service, branches[0]),
+        cluster=at,
         resource=service.sources[0][1],
         path="",
-        message=f"{percent(share)} of the requests fail: no EndpointSlice has label {_LABEL}={service.name}, although {service.sources[0][1]} selects ready pods.",
+        message=f"{percent(share)} of the requests fail: no EndpointSlice of {at} with label {_LABEL}={service.name} lists the ready pods that {service.sources[0][1]} selects.",
         share=share,
         viewpoints=case.viewpoints(branches),
         evidence=(

@@ -25,7 +25,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     if service is None or name is None:
         return False
     found = known(case, branch, service)
-    if any(e.port_name == name for e in found) or not any(e.health == "healthy" for e in found):
+    if any(e.port_name == name and e.health == "healthy" for e in found) or not any(e.health == "healthy" for e in found):
         return False
     return bool(_mismatched(case, service, name))
 

@@ -35,6 +35,11 @@ def words(found: Mapping[str, str] | None) -> str:
     return ",".join(f"{k}={v}" for k, v in sorted((found or {}).items())) or "(no labels)"
 
 
+def named_subsets(branches: Iterable[Branch]) -> str:
+    """The subsets that some destinations lead to, with their labels: `subset v1 (version=v1) and subset v2 (version=v2)`."""
+    return " and ".join(dict.fromkeys(f"subset {b.upstream.subset} ({labels(b.upstream)})" for b in branches))
+
+
 def definition(u: Upstream) -> tuple[DestinationRule, int]:
     """The DestinationRule that defines a subset, and which of its subsets it is. Raises LookupError when none does."""
     if u.rule is None or u.subset not in u.rule.subset_origins:
@@ -374,13 +379,18 @@ def unseen(
     """The finding of subsets that `found.rule` defines and these callers do not get; `why` completes the first sentence."""
     first = branches[0]
     share, subsets = case.share(branches), missing(branches)
-    said = f"subset{'s'[: len(subsets) != 1]} {' and '.join(subsets)} of {short(first.upstream.host)}"
+    definers = {b.upstream.host: one.rule.ref for b in branches if (one := lost(case, b)) is not None}
+    said = " and ".join(
+        f"subset{'s'[: len(mine) != 1]} {' and '.join(mine)} of {short(host)} {'is' if len(mine) == 1 else 'are'} defined by {ref}"
+        for host, ref in definers.items()
+        for mine in [missing(b for b in branches if b.upstream.host == host)]
+    )
     return case.finding(
         cause,
         cluster=case.cluster_of(first),
         resource=resource.ref,
         path=path,
-        message=f"{percent(share)} of the requests of a rule fail for {callers(branches)}: {said} {'is' if len(subsets) == 1 else 'are'} defined by {found.rule.ref}, {why}.",
+        message=f"{percent(share)} of the requests of a rule fail for {callers(branches)}: {said}, {why}.",
         share=share,
         viewpoints=case.viewpoints(branches),
         evidence=tuple(_definitions(found, first, subsets)),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Branch, Case
+    from checks.subsets import Lost
 
 
 @explains("dr-client-ns-hides-subsets", before=("subset-undefined",))
@@ -33,7 +34,10 @@ def dr_client_ns_hides_subsets(case: Case) -> Iterator[Finding]:
 
     How to fix it: repeat the subsets in the DestinationRule nearest to the callers, or remove that one.
     """
-    for found, branches in by_rule(case, "dr-client-ns-hides-subsets"):
+    groups: dict[str, tuple[Lost, list[Branch]]] = {}
+    for found, branches in by_rule(case, "dr-client-ns-hides-subsets"):  # what one rule hides may stand in several
+        groups.setdefault(found.winner.ref if found.winner else found.rule.ref, (found, []))[1].extend(branches)
+    for found, branches in groups.values():
         winner = found.winner.origins[0] if found.winner else found.rule
         yield unseen(
             case,

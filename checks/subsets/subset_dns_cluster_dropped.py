@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, ServiceEntry, VirtualService, WorkloadEntry
 from checks.routing import mend
-from checks.subsets import labels, of_port, percent, proof, shown, words
+from checks.subsets import labels, named_subsets, of_port, percent, proof, shown, words
 from checks.when import failing
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def subset_dns_cluster_dropped(case: Case) -> Iterator[Finding]:
 
     How to fix it: label the endpoints, or lead the rule to the host without a subset.
     """
-    for branches in case.caused("subset-dns-cluster-dropped"):
+    for branches in case.led("subset-dns-cluster-dropped"):
         first = branches[0]
         u, share = first.upstream, case.share(branches)
         if u.service is None:
@@ -53,13 +53,13 @@ def subset_dns_cluster_dropped(case: Case) -> Iterator[Finding]:
             resource=entry,
             path="spec.endpoints",
             message=(
-                f"{percent(share)} of the requests of a rule go to subset {u.subset} of {u.host}, for which istiod makes no cluster: "
-                f"no endpoint of {entry} carries {labels(u)}, and a DNS cluster without endpoints is left out."
+                f"{percent(share)} of the requests of a rule go to {named_subsets(branches)} of {u.host}, for which istiod makes no cluster: "
+                f"no endpoint of {entry} carries the labels, and a DNS cluster without endpoints is left out."
             ),
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(*dict.fromkeys(f"endpoint {e.at} of {entry} has {words(e.labels)}" for e in found[:5]), *proof(case, first)),
-            fix=f"Label the endpoints of {entry} with {labels(u)}, or lead the rule to {u.host} without a subset.",
+            fix=f"Label the endpoints of {entry} with {' and '.join(dict.fromkeys(labels(b.upstream) for b in branches))}, or lead the rule to {u.host} without a subset.",
             patch=mend(case, branches, _whole),
             commands=(f"istioctl proxy-config cluster <pod> --fqdn {u.host}",),
         )

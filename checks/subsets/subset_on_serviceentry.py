@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from checks.case import Branch, Case, endpoints_command
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, ServiceEntry, VirtualService, WorkloadEntry
-from checks.subsets import labels, nobody, of_port, percent, proof, reweigh, shown, words
+from checks.subsets import labels, named_subsets, nobody, of_port, percent, proof, reweigh, shown, words
 from checks.when import failing
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def subset_on_serviceentry(case: Case) -> Iterator[Finding]:
 
     How to fix it: label the endpoints, or lead the rule to the host without a subset.
     """
-    for branches in case.caused("subset-on-serviceentry"):
+    for branches in case.led("subset-on-serviceentry"):
         first = branches[0]
         u, share = first.upstream, case.share(branches)
         if u.service is None:
@@ -45,13 +45,13 @@ def subset_on_serviceentry(case: Case) -> Iterator[Finding]:
             resource=entry,
             path="spec.workloadSelector" if u.service.selector else "spec.endpoints",
             message=(
-                f"{percent(share)} of the requests of a rule go to subset {u.subset} of {u.host}, which has no endpoint: "
-                f"none of the {len(found)} endpoint{'s'[: len(found) != 1]} of {entry} carries {labels(u)}."
+                f"{percent(share)} of the requests of a rule go to {named_subsets(branches)} of {u.host}, which has no endpoint: "
+                f"none of the {len(found)} endpoint{'s'[: len(found) != 1]} of {entry} carries such labels."
             ),
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(*dict.fromkeys(f"endpoint {e.at} of {entry} has {words(e.labels)}" for e in found[:5]), *proof(case, first)),
-            fix=f"Label {where} with {labels(u)}, or lead the rule to {u.host} without a subset.",
+            fix=f"Label {where} with {' and '.join(dict.fromkeys(labels(b.upstream) for b in branches))}, or lead the rule to {u.host} without a subset.",
             patch=reweigh(case, branches),
             commands=(
                 f"kubectl -n {u.service.namespace} get serviceentry {u.service.sources[0][1].rpartition('/')[2]} -o yaml",
