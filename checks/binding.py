@@ -88,7 +88,11 @@ def _gates(mesh: Mesh) -> Iterator[Gate]:
 
 def rulesets(case: Case) -> list[tuple[Istiod, RuleSet]]:
     """The VirtualServices and routes that name the host; of those that name `*`, the ones that lead to it."""
-    return [(i, r) for i in istiods(case.mesh) for r in i.once("rulesets by host", lambda i=i: _by_host(i)).get(case.host.lower(), ())]  # type: ignore[misc]
+
+    def find() -> list[tuple[Istiod, RuleSet]]:
+        return [(i, r) for i in istiods(case.mesh) for r in i.once("rulesets by host", lambda i=i: _by_host(i)).get(case.host.lower(), ())]  # type: ignore[misc]
+
+    return case.once("rulesets", find)
 
 
 def _by_host(istiod: Istiod) -> dict[str, list[RuleSet]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from checks import names
+from checks import gateway, names
 from checks.catalogue import CAUSES
 from checks.finding import Finding, Origin, Severity, by_nearness
 from checks.istiod import Istiod, can_merge
@@ -181,11 +181,15 @@ class Case:
         blind: list[Class] = []
         read: set[tuple[str, str]] = set()
         shared: dict[object, Upstream] = {}
+        ports: dict[object, list[IstioEndpoint]] = {}
         for c in around:
-            if c.proxy.kind == "sidecar" and not c.scope.holds(host) and host in c.istiod.by_host:
+            if c.proxy.kind == "sidecar" and not c.scope.holds(host) and (host in c.istiod.by_host or not c.istiod.leading(host)):
                 blind.append(c)
                 continue
-            ups = Upstreams(mesh, c.istiod, c.proxy, c.scope, read, shared)
+            if c.proxy.kind == "gateway" and not gateway.holds(mesh, c, host) and (host in c.istiod.by_host or not c.istiod.leading(host)):
+                blind.append(c)
+                continue
+            ups = Upstreams(mesh, c.istiod, c.proxy, c.scope, read, shared, ports)
             found = _steps(ups, host)
             if found:
                 views.append(View(c, ups, found))

@@ -432,12 +432,9 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
         far = list(_further(case, depth))
     except Unreadable as error:
         skipped.append(Skipped("egress-chain-broken", error.cluster, f"{error.kind} cannot be read: {error.reason}"))
-    due: dict[Cue | None, bool] = {None: True} if when.readable(mesh) else dict.fromkeys((None, *CUES.values()), True)
-    for cause, check in registry().items():
-        cue = CUES.get(cause)
+    for cause, check in _due(case):
         try:
-            if due[cue] if cue in due else due.setdefault(cue, cue is None or cue(case)):
-                findings += check(case)
+            findings += check(case)
         except Unreadable as error:
             if "*" not in _cluster(mesh, error.cluster).unreadable:  # a cluster that is lost as a whole is said once, for all checks
                 skipped.append(Skipped(cause, error.cluster, f"{error.kind} cannot be read: {error.reason}"))
@@ -475,6 +472,22 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
         abroad,
         tuple(c for _, looked in far for c in looked.onward) if depth == 0 else (case, *(c for _, looked in far for c in looked.onward)),
     )
+
+
+def _due(case: Case) -> Iterator[tuple[str, Check]]:
+    """The checks that have something to look at; all of them where anything could not be read."""
+    every = registry()
+    if not when.readable(case.mesh):
+        yield from every.items()
+        return
+    for cause in _waiting(tuple(cue for cue in dict.fromkeys(CUES.values()) if cue(case))):
+        yield cause, every[cause]
+
+
+@cache
+def _waiting(cues: tuple[Cue, ...]) -> tuple[str, ...]:
+    """The checks that wait for these cues, or for none."""
+    return tuple(cause for cause in registry() if cause not in CUES or CUES[cause] in cues)
 
 
 def _cluster(mesh: Mesh, name: str) -> Cluster:

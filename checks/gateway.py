@@ -16,13 +16,15 @@ from checks.registry import protocol
 from checks.resources import L4Match, Pod, Server, Service
 from checks.rulesets import L4Rule, Rule, RuleSet, describe, is_catch_all, rules_for
 from checks.sidecar import Step, l4_targets
+from checks.upstream import Upstreams
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from checks.istiod import Proxy
     from checks.mesh import Mesh
-    from checks.upstream import Upstream, Upstreams
+    from checks.upstream import Upstream
+    from checks.viewpoints import Class
 
 _HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
 
@@ -115,6 +117,23 @@ def _resolve(gateway: BoundGateway, number: int, known: list[Port]) -> list[int]
 
 def merge(mesh: Mesh, ups: Upstreams) -> Merged:
     """The servers of a gateway workload as istiod merges them (model.mergeGateways)."""
+    proxy = ups.proxy
+    return mesh.now(("merged", proxy.cluster, proxy.namespace, proxy.pod, proxy.revision), lambda: _known(mesh, ups))
+
+
+def holds(mesh: Mesh, c: Class, host: str) -> bool:
+    """Whether a gateway may have a rule for a host: a virtual host of it, or a listener that tells no hosts apart."""
+    p = c.proxy
+    hosts = mesh.now(("held", p.cluster, p.namespace, p.pod, p.revision), lambda: _held(mesh, Upstreams(mesh, c.istiod, p, c.scope)))
+    return hosts is None or host in hosts
+
+
+def _held(mesh: Mesh, ups: Upstreams) -> frozenset[str] | None:
+    merged = merge(mesh, ups)
+    return None if merged.l4 else frozenset(h for servers in merged.by_route.values() for one in servers for h in _fitting(ups, one))
+
+
+def _known(mesh: Mesh, ups: Upstreams) -> Merged:
     proxy = ups.proxy
     cluster = mesh.cluster(proxy.cluster)
     made_of = ups.istiod, cluster.objects.get(Service, {}).get(proxy.namespace), cluster.get(Pod, proxy.namespace, proxy.pod), proxy

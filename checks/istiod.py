@@ -383,7 +383,15 @@ class Istiod:
 
     def cluster_local(self, host: str) -> bool:
         """Whether this host's endpoints stay in the caller's cluster."""
-        return bool(names.most_specific(host, *self._cluster_local))
+        known: dict[str, bool] = self._memo.setdefault("cluster local", {})
+        if host not in known:
+            known[host] = bool(names.most_specific(host, *self._cluster_local))
+        return known[host]
+
+    @cached_property
+    def sends_unhealthy(self) -> bool:
+        """Whether endpoints that are not ready are sent as well."""
+        return self.plane.sends_unhealthy
 
     @cached_property
     def _cluster_local(self) -> tuple[dict[str, bool], dict[str, bool]]:

@@ -137,11 +137,10 @@ def dead_ends(case: Case) -> list[Hop]:
 
 def _hops(case: Case) -> Iterator[Hop]:
     mesh = case.mesh
-    inside = {(g.ups.proxy.cluster, g.namespace) for g in gates(mesh)}
+    spaces = mesh.now(("gateways' namespaces",), lambda: {g.namespace for g in gates(mesh)})
     away = {m.name: doors(m) for m in mesh.neighbours}
-    if not inside and not any(away.values()):
+    if not spaces and not any(away.values()):
         return
-    spaces = {ns for _, ns in inside}
     for b in case.branches:
         service = b.upstream.service
         if not b.share or not b.upstream.usable or service is None:

@@ -112,6 +112,8 @@ class Upstreams:
     """Whose endpoints were looked at: (host, namespace)."""
     shared: dict[object, Upstream] = field(default_factory=dict)
     """Clusters by all that decides them, for the proxies of several viewpoints."""
+    ports: dict[object, list[IstioEndpoint]] = field(default_factory=dict)
+    """The endpoints of services by port, for the proxies of several viewpoints."""
     _known: dict[tuple[str, int, str, bool], Upstream] = field(default_factory=dict)
     _vips: dict[str, Upstream] = field(default_factory=dict)
 
@@ -258,13 +260,24 @@ class Upstreams:
         return "eds"
 
     def _candidates(self, service: HostService, port_name: str, port: int, labels: dict[str, str], *, dns: bool) -> list[IstioEndpoint]:
-        shard = self.endpoints(service)
-        if dns:
-            # CDS matches on the port's number where the registry gave one, else on its name (EndpointShards.CopyEndpoints)
-            on_port = [e for e in shard if (e.legacy_port == port if e.legacy_port else e.port_name == port_name)]
-        else:
-            on_port = [e for e in shard if e.port_name == port_name and (not e.port or not e.address or names.is_ip(e.address))]
+        on_port = self._on_port(service, port_name, port, dns=dns)
+        if len(labels) == 1:
+            ((key, value),) = labels.items()
+            return [e for e in on_port if e.labels.get(key) == value]
         return [e for e in on_port if all(e.labels.get(k) == v for k, v in labels.items())] if labels else on_port
+
+    def _on_port(self, service: HostService, port_name: str, port: int, *, dns: bool) -> list[IstioEndpoint]:
+        shard = self.endpoints(service)
+        key = id(shard), port_name, port, dns
+        known = self.ports.get(key)
+        if known is None:
+            if dns:
+                # CDS matches on the port's number where the registry gave one, else on its name (EndpointShards.CopyEndpoints)
+                known = [e for e in shard if (e.legacy_port == port if e.legacy_port else e.port_name == port_name)]
+            else:
+                known = [e for e in shard if e.port_name == port_name and (not e.port or not e.address or names.is_ip(e.address))]
+            self.ports[key] = known
+        return known
 
     def _filter(
         self,
@@ -294,7 +307,7 @@ class Upstreams:
     def _sends_unhealthy(self, service: HostService, policy: TrafficPolicy | None) -> bool:
         if service.traffic_distribution:
             return True
-        if not self.istiod.plane.sends_unhealthy:
+        if not self.istiod.sends_unhealthy:
             return False
         outlier = policy.outlier_detection if policy else None
         if outlier is None and self.istiod.config.default_traffic_policy:

@@ -7,6 +7,7 @@ the answers against each other. Where anything could not be read every check run
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from checks import legs, names, ztunnel
@@ -24,6 +25,7 @@ def readable(mesh: Mesh) -> bool:
     return mesh.now(("readable",), lambda: not any(c.unreadable for m in (mesh, *mesh.neighbours) for c in m.clusters))
 
 
+@cache
 def either(*cues: Cue) -> Cue:
     """Whether any of some cues holds."""
     return lambda case: any(cue(case) for cue in cues)
@@ -59,12 +61,10 @@ def selective(case: Case) -> bool:
 
 def missed(case: Case) -> bool:
     """Some sidecar does not hold the host although something in its namespace means to call it, or a Sidecar too many is there."""
-    for c in case.blind:
-        if c.proxy.kind == "sidecar":
-            asking = case.askers(c.istiod)
-            if c.proxy.namespace in c.istiod.crowding or any(v.namespace in asking for v in c.viewpoints):
-                return True
-    return False
+    asking = {i: case.askers(i) | i.crowding for i in {c.istiod for c in case.blind}}
+    return any(
+        (spaces := asking[c.istiod]) and c.proxy.kind == "sidecar" and any(v.namespace in spaces for v in c.viewpoints) for c in case.blind
+    )
 
 
 # --- what names the host ---------------------------------------------------------------------------------------------------------

@@ -31,10 +31,10 @@ def asked(pod: Pod, namespace: Mapping[str, str]) -> str:
 
 def enrolled(cluster: Cluster, pod: Pod) -> bool:
     """Whether ztunnel carries what a pod sends and receives."""
-    if pod.spec.host_network or pod.metadata.deletion_timestamp or proxy_kind(pod) != "none":
-        return False
     around = cluster.get(Namespace, "", pod.namespace)
-    return pod.annotations.get(REDIRECTION) == "enabled" or bool(asked(pod, around.labels if around is not None else {}))
+    if pod.annotations.get(REDIRECTION) != "enabled" and not asked(pod, around.labels if around is not None else {}):
+        return False
+    return not pod.spec.host_network and not pod.metadata.deletion_timestamp and proxy_kind(pod) == "none"
 
 
 def callers(mesh: Mesh) -> list[Viewpoint]:
@@ -55,4 +55,7 @@ def _callers(mesh: Mesh) -> list[Viewpoint]:
 
 
 def _any(cluster: Cluster, space: Mapping[str, Pod]) -> bool:
-    return any(enrolled(cluster, p) for p in space.values())
+    first = next(iter(space.values()), None)
+    around = cluster.get(Namespace, "", first.namespace) if first is not None else None
+    whole = around is not None and MODE in around.labels
+    return any(enrolled(cluster, p) for p in space.values() if whole or MODE in p.labels or REDIRECTION in p.annotations)

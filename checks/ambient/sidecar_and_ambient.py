@@ -75,17 +75,27 @@ def _somebody(mesh: Mesh, cluster: Cluster, namespace: str) -> bool:
     space = cluster.within(Pod, namespace)
     made_of = space, cluster.objects.get(Namespace)
     key = "sidecar and ambient", cluster.name, namespace
-    return mesh.now(key, lambda: mesh.once(key, made_of, lambda: any(_both(cluster, p) for p in space.values())))
+    around = cluster.get(Namespace, "", namespace)
+    whole = around is not None and ztunnel.MODE in around.labels
+
+    def find() -> bool:
+        asked = (p for p in space.values() if whole or ztunnel.MODE in p.labels or ztunnel.REDIRECTION in p.annotations)
+        return any(_both(cluster, p) for p in asked)
+
+    return mesh.now(key, lambda: mesh.once(key, made_of, find))
 
 
 def _both(cluster: Cluster, pod: Pod) -> str:
     """What asks for both modes in a pod that has a sidecar, for people; empty when it is clear which one is meant."""
-    if proxy_kind(pod) != "sidecar" or pod.metadata.deletion_timestamp:
-        return ""
-    if pod.annotations.get(ztunnel.REDIRECTION) == "enabled":
-        return "its traffic is redirected to ztunnel too"
     around = cluster.get(Namespace, "", pod.namespace)
     labels = around.labels if around is not None else {}
+    redirected = pod.annotations.get(ztunnel.REDIRECTION) == "enabled"
+    if not redirected and not ztunnel.asked(pod, labels):
+        return ""
+    if proxy_kind(pod) != "sidecar" or pod.metadata.deletion_timestamp:
+        return ""
+    if redirected:
+        return "its traffic is redirected to ztunnel too"
     injected = labels.get("istio-injection") == "enabled" or "istio.io/rev" in labels or pod.labels.get("sidecar.istio.io/inject") == "true"
     # a pod that was injected before its namespace changed only waits for its restart
     return ztunnel.asked(pod, labels) if injected else ""

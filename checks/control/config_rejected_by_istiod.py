@@ -11,7 +11,7 @@ from checks.finding import Finding, check, explains
 from checks.resources import Gateway, VirtualService
 from checks.subsets import carriers, percent, wanted_labels, written_for
 from checks.validation import PLAIN, faults
-from checks.when import either, entered, failing
+from checks.when import either, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,9 +55,9 @@ def _named(case: Case, branch: Branch) -> list[ServiceEntry]:
     return [e for e in found if any(not names.is_ip(x.address) for x in e.spec.endpoints or ())]
 
 
-def _said(case: Case) -> bool:
-    """Something is said of the host that could be refused."""
-    return bool(rulesets(case)) or any(written_for(i, case.host) for i in control_planes(case))
+def _faulty(case: Case) -> bool:
+    """Some object that says something about the host is not valid."""
+    return any(_invalid(istiod, o) for istiod in control_planes(case) for o in _objects(case, istiod))
 
 
 def _fixed(case: Case, branch: Branch) -> list[ServiceEntry]:
@@ -68,7 +68,14 @@ def _fixed(case: Case, branch: Branch) -> list[ServiceEntry]:
     return [e for e in behind(case, branch) if e.spec.resolution == "DYNAMIC_DNS"]
 
 
-@check("config-rejected-by-istiod", when=either(entered, failing, _said))
+def _invalid(istiod: Istiod, o: Resource) -> bool:
+    known: dict[str, bool] = istiod.once("invalid", dict)
+    if o.ref not in known:
+        known[o.ref] = any(True for _ in faults(o))
+    return known[o.ref]
+
+
+@check("config-rejected-by-istiod", when=either(failing, _faulty))
 def config_rejected_by_istiod(case: Case) -> Iterator[Finding]:
     """An object says what istiod's validation refuses, and it is in the cluster all the same.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks import names
 from checks.case import short
 from checks.finding import Finding, check, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, unknown_host, with_host, written
-from checks.subsets import percent, shown
+from checks.subsets import namesakes, percent, shown
 from checks.when import failing
 
 if TYPE_CHECKING:
@@ -66,7 +65,4 @@ def _namesakes(branch: Branch) -> list[str]:
     said = written(branch)
     if said is None or "." in said.host or not unknown_host(branch):
         return []
-    found = branch.view.ups.istiod.by_host.items()
-    return sorted(
-        h for h, s in found if h.startswith(f"{said.host}.") and s[0].kubernetes and h == names.service_host(s[0].name, s[0].namespace)
-    )
+    return sorted(set(namesakes(branch.view.ups.istiod, said.host)))

@@ -79,9 +79,10 @@ def _opaque(view: View, host: str, r: RuleSet) -> HostService | None:
     service = view.ups.scope.services.get(host)
     if view.callers.proxy.kind != "sidecar" or service is None or service.resolution == "alias":
         return None
-    given = any(r in li.rulesets for li in view.ups.scope.listeners)
     ports = [p for p in service.ports if p.protocol != "UDP"]
-    return service if given and ports and not any(p.http_or_auto for p in ports) else None
+    if not ports or any(p.http_or_auto for p in ports):
+        return None
+    return service if any(r in li.candidates(host) for li in view.ups.scope.listeners) else None
 
 
 def _patch(case: Case, istiod: Istiod, service: HostService) -> str | None:

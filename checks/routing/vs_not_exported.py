@@ -54,7 +54,7 @@ def vs_not_exported(case: Case) -> Iterator[Finding]:
             commands=(f"istioctl proxy-config routes <gateway pod> -n {spaces[0]}",),
         )
     for istiod in istiods(case.mesh):
-        spaces = sorted({c.viewpoint.namespace for c in callers(case.mesh)})
+        spaces = case.mesh.now(("calling namespaces",), lambda: sorted({c.viewpoint.namespace for c in callers(case.mesh)}))
         for owner, r in rulesets(case):
             known = istiod.namespaces
             lost = sorted(e for e in r.export_to if e not in known and e not in {"*", "~"})

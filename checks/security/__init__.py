@@ -85,14 +85,10 @@ def servers(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> list[Server]:
 
 def odd(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> bool:
     """Whether any endpoint is a pod that takes something else than what sidecars take: without one, or with a port kept from it."""
-    known: dict[tuple[str, str], frozenset[str]] = {}
-    for e in endpoints:
-        where = e.cluster, e.namespace
-        if where not in known:
-            known[where] = mesh.now(("odd pods", *where), partial(_odd_pods, mesh, *where))
-        if e.address in known[where]:
-            return True
-    return False
+    found = list(endpoints)
+    spaces = {(e.cluster, e.namespace) for e in found}
+    some = {at: pods for at in spaces if (pods := mesh.now(("odd pods", *at), partial(_odd_pods, mesh, *at)))}
+    return bool(some) and any(e.address in some.get((e.cluster, e.namespace), ()) for e in found)
 
 
 def _odd_pods(mesh: Mesh, cluster_id: str, namespace: str) -> frozenset[str]:

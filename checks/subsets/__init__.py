@@ -234,7 +234,7 @@ def lost(case: Case, branch: Branch) -> Lost | None:
 
 def _lost(istiod: Istiod, proxy: Proxy, service: HostService, subset: str, winner: MergedRule | None) -> Lost | None:
     defining = [
-        r for r in destination_rules(istiod) if not r.spec.workload_selector and any(s.name == subset for s in r.spec.subsets or ())
+        r for r in _near(istiod, service.hostname) if not r.spec.workload_selector and any(s.name == subset for s in r.spec.subsets or ())
     ]
     found = [reason for r in defining if (reason := _reason(istiod, proxy, service, winner, r)) is not None]
     order = [winner.namespace if winner else service.namespace, service.namespace, istiod.config.root_namespace]
@@ -265,14 +265,33 @@ def destination_rules(istiod: Istiod) -> list[DestinationRule]:
 
 def written_for(istiod: Istiod, host: str) -> list[DestinationRule]:
     """The DestinationRules whose host is exactly this one, oldest first."""
+    return _written(istiod).get(host, [])
 
+
+def _written(istiod: Istiod) -> dict[str, list[DestinationRule]]:
     def index() -> dict[str, list[DestinationRule]]:
         out: dict[str, list[DestinationRule]] = {}
         for r in destination_rules(istiod):
             out.setdefault(names.fqdn(r.spec.host, r.namespace), []).append(r)
         return out
 
-    return istiod.once("written for", index).get(host, [])
+    return istiod.once("written for", index)
+
+
+def _near(istiod: Istiod, host: str) -> list[DestinationRule]:
+    """The DestinationRules that are for a host, or were meant to be, oldest first."""
+    wild = istiod.once("wildcard destination rules", lambda: [h for h in _written(istiod) if names.is_wildcard(h)])
+    found = [r for h in (host, *(w for w in wild if names.subset_of(host, w))) for r in written_for(istiod, h)]
+    found += istiod.once("meant destination rules", lambda: _meant(istiod)).get(host, ())
+    return sorted({id(r): r for r in found}.values(), key=lambda r: (r.created, r.name, r.namespace))
+
+
+def _meant(istiod: Istiod) -> dict[str, list[DestinationRule]]:
+    out: dict[str, list[DestinationRule]] = {}
+    for rule in destination_rules(istiod):
+        for host in meant_host(istiod, rule):
+            out.setdefault(host, []).append(rule)
+    return out
 
 
 def literal(istiod: Istiod, host: str) -> list[DestinationRule]:
@@ -333,8 +352,12 @@ def meant_host(istiod: Istiod, rule: DestinationRule) -> list[str]:
         return []
     if "." in said:
         return [h for h in (f"{said}.svc.{names.DOMAIN}", f"{said}.{names.DOMAIN}") if h in istiod.by_host]
-    namesakes = istiod.once("namesakes", lambda: _namesakes(istiod))
-    return namesakes.get(said, [])
+    return namesakes(istiod, said)
+
+
+def namesakes(istiod: Istiod, name: str) -> list[str]:
+    """The hosts of the Kubernetes Services of a name."""
+    return istiod.once("namesakes", lambda: _namesakes(istiod)).get(name, [])
 
 
 def _namesakes(istiod: Istiod) -> dict[str, list[str]]:
