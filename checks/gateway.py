@@ -130,7 +130,8 @@ def holds(mesh: Mesh, c: Class, host: str) -> bool:
 
 def _held(mesh: Mesh, ups: Upstreams) -> frozenset[str] | None:
     merged = merge(mesh, ups)
-    return None if merged.l4 else frozenset(h for servers in merged.by_route.values() for one in servers for h in _fitting(ups, one))
+    hosts = frozenset(h for servers in merged.by_route.values() for one in servers for h in _fitting(ups, one))
+    return None if merged.l4 or "*" in hosts else hosts  # rules for any host are rules of the hosts that they lead to
 
 
 def _known(mesh: Mesh, ups: Upstreams) -> Merged:
