@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from checks import names
 from checks.gatewayapi import BoundGateway
-from checks.registry import protocol
+from checks.registry import GATEWAY_NAME, protocol
 from checks.resources import L4Match, Pod, Server, Service
 from checks.rulesets import L4Rule, Rule, RuleSet, describe, is_catch_all, rules_for
 from checks.sidecar import Step, l4_targets
@@ -86,7 +86,13 @@ def bound(mesh: Mesh, ups: Upstreams) -> list[BoundGateway]:
 
 def _serves(mesh: Mesh, proxy: Proxy, gateway: BoundGateway) -> bool:
     known = gateway.services or ()
+    if not proxy.pod:  # of manifests without pods: whoever has the Gateway's name serves it
+        return bool(known) and gateway.namespace == proxy.namespace and proxy.labels.get(GATEWAY_NAME) == _own_name(gateway)
     return any(p.service in known and p.namespace == gateway.namespace for p in ports(mesh, proxy))
+
+
+def _own_name(gateway: BoundGateway) -> str:
+    return gateway.name.partition("/")[2].partition("~")[0]
 
 
 def ports(mesh: Mesh, proxy: Proxy) -> list[Port]:
@@ -109,7 +115,7 @@ def ports(mesh: Mesh, proxy: Proxy) -> list[Port]:
 
 def _resolve(gateway: BoundGateway, number: int, known: list[Port]) -> list[int]:
     """The pod's ports for a server's port (resolvePorts)."""
-    if gateway.services is None:
+    if gateway.services is None or not known:
         first = next((p.target for p in known if p.number == number and p.translated), None)
         return [number if first is None else first]
     return sorted({p.target for p in known if p.number == number and p.service in gateway.services and p.namespace == gateway.namespace})
@@ -138,7 +144,9 @@ def _known(mesh: Mesh, ups: Upstreams) -> Merged:
     proxy = ups.proxy
     cluster = mesh.cluster(proxy.cluster)
     made_of = ups.istiod, cluster.objects.get(Service, {}).get(proxy.namespace), cluster.get(Pod, proxy.namespace, proxy.pod), proxy
-    return mesh.once(("merged", cluster.name, proxy.namespace, proxy.pod), made_of, lambda: _merge(mesh, ups))
+    return mesh.once(
+        ("merged", cluster.name, proxy.namespace, proxy.pod or frozenset(proxy.labels.items())), made_of, lambda: _merge(mesh, ups)
+    )
 
 
 def _merge(mesh: Mesh, ups: Upstreams) -> Merged:

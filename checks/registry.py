@@ -56,7 +56,8 @@ AUTO = "AUTO"
 
 WAYPOINT = "istio.io-mesh-controller"
 TLS_MODE = "security.istio.io/tlsMode"
-_GATEWAY = frozenset({"istio", "gateway.networking.k8s.io/gateway-name"})
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+_GATEWAY = frozenset({"istio", GATEWAY_NAME})
 
 
 def proxy_kind(pod: Pod) -> ViewpointKind:

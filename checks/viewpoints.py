@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from checks.answers import Viewpoint, ViewpointKind
 from checks.istiod import Istiod, Proxy, Scope
 from checks.planes import REVISION
-from checks.registry import REGION, ZONE, proxy_kind, split_locality
+from checks.registry import GATEWAY_NAME, REGION, ZONE, proxy_kind, split_locality
 from checks.resources import ConfigMap, DestinationRule, Namespace, Pod, ReplicaSet, Sidecar
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _selectors(istiod: Istiod) -> dict[str, list[tuple[str, Mapping[str, str]]]]
 
 def _workload(pod: Pod) -> str:
     """A stable name of the workload that a gateway's pod belongs to."""
-    for key in ("gateway.networking.k8s.io/gateway-name", "istio", "app"):
+    for key in (GATEWAY_NAME, "istio", "app"):
         if pod.labels.get(key):
             return f"{key}={pod.labels[key]}"
     return pod.name
@@ -84,8 +84,10 @@ def callers(mesh: Mesh) -> list[Caller]:
 
 
 def _peopled(mesh: Mesh, found: list[Caller]) -> list[Caller]:
-    """The callers that were found, with those that could be there where nobody calls but gateways."""
-    return found if any(c.viewpoint.kind != "gateway" for c in found) else [*found, *_imagined(mesh)]
+    """The callers that were found, with those that could be there where nobody calls but gateways; gateways only where none is shown."""
+    if any(c.viewpoint.kind != "gateway" for c in found):
+        return found
+    return [*found, *(c for c in _imagined(mesh) if not found or c.viewpoint.kind != "gateway")]
 
 
 def callers_of(mesh: Mesh, host: str) -> list[Caller]:
@@ -225,6 +227,26 @@ def _imagined(mesh: Mesh) -> Iterator[Caller]:
         for ns in sorted(spaces - {istiod.config.root_namespace} or spaces):
             proxy = Proxy("sidecar", mesh.cluster_id(cluster), ns, "", {}, network=mesh.network(cluster, "", {}))
             yield Caller(Viewpoint(cluster.name, "sidecar", ns), proxy)
+        for ns, labels in _workloads(istiod) if mesh.cluster(istiod.cluster) is cluster else ():
+            proxy = Proxy("gateway", mesh.cluster_id(cluster), ns, "", labels, network=mesh.network(cluster, "", labels))
+            yield Caller(Viewpoint(cluster.name, "gateway", ns, None, ",".join(f"{k}={v}" for k, v in labels.items())), proxy)
+
+
+_CHARTED = ({"istio": "ingressgateway"}, {"istio": "egressgateway"})
+"""The labels of the gateways that Istio's own profiles install, beside the control plane."""
+
+
+def _workloads(istiod: Istiod) -> Iterator[tuple[str, dict[str, str]]]:
+    """The workloads that would serve the Gateways of a control plane's configuration: their namespaces and labels."""
+    found: dict[tuple[str, frozenset[tuple[str, str]]], dict[str, str]] = {}
+    for g in istiod.gateways:
+        if labels := dict(g.spec.selector or {}):
+            ns = istiod.config.root_namespace if labels in _CHARTED else g.namespace
+            found.setdefault((ns, frozenset(labels.items())), labels)
+    for b in istiod.api.gateways:
+        labels = {GATEWAY_NAME: b.name.partition("/")[2].partition("~")[0]}
+        found.setdefault((b.namespace, frozenset(labels.items())), labels)
+    yield from ((ns, labels) for (ns, _), labels in sorted(found.items(), key=lambda i: (i[0][0], sorted(i[0][1]))))
 
 
 def classes(mesh: Mesh, host: str, *, apart: bool = False) -> list[Class]:
