@@ -282,7 +282,9 @@ def clusters(clusters: Sequence[Json]) -> Message:
 def explain(cause: Json, docstring: str | None) -> Message:
     """One cause of the catalogue, with the page that its check carries; without a check it is said that nobody looks."""
     title = clean(f"{cause['code']} {cause['id']}")
-    body = Rich().words(f"{cause['cause']}.".replace("..", ".")).words(cause["fix"], label="Fix")
+    body = Rich()
+    if not docstring:  # the page says it in whole sentences
+        body.words(f"{cause['cause']}.".replace("..", ".")).words(cause["fix"], label="Fix")
     body.words(f"{words.seen_by(cause)}.", label="See")
     if cause.get("no_patch"):
         body.words(f"None: {cause['no_patch']}.", label="Patch")

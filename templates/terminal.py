@@ -278,8 +278,9 @@ def checks(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
 def explain(cause: Json, docstring: str | None, *, colour: bool, width: int = WIDTH) -> str:
     """One cause of the catalogue with the page that its check carries, and pages of others; "same_as" are other tools' codes of it."""
     paint = _brush(colour)
-    lines = [paint(clean(f"{cause['code']} {cause['id']}"), _BOLD), *_wrap(f"{cause['cause']}.", width, "  "), ""]
-    lines += _labelled("Fix", [cause["fix"]], width, paint)
+    lines = [paint(clean(f"{cause['code']} {cause['id']}"), _BOLD)]
+    if not docstring:  # the page says it in whole sentences
+        lines += [*_wrap(f"{cause['cause']}.", width, "  "), "", *_labelled("Fix", [cause["fix"]], width, paint)]
     lines += _labelled("See", [f"{words.seen_by(cause)}."], width, paint)
     if cause.get("no_patch"):
         lines += _labelled("Patch", [f"None: {cause['no_patch']}."], width, paint)
