@@ -63,7 +63,7 @@ def test_the_articles_first_incident_is_named_with_its_share_resource_and_repair
     assert (finding["cause"], finding["resource"]) == ("subset-empty-weighted", "VirtualService mynamespace/destination")
     assert finding["origin"]["file"].endswith("mynamespace.yaml")
     assert "kubectl" in finding["patch"]
-    assert told["clusters"] == [{"name": "east", "synced": True, "age_s": 0.0}]
+    assert told["clusters"] == [{"name": "east", "synced": True, "age_s": 0.0, "istio": "1.28", "proxies": ["1.28"], "open": []}]
 
 
 def test_the_articles_second_incident_names_both_entries_and_what_is_lost(ask: Callable[..., Answer]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import shutil
 import signal
 import subprocess
@@ -276,9 +277,12 @@ async def test_whichever_bot_takes_a_click_it_counts_once(redis_url: str, tmp_pa
     async with team(redis_url, tmp_path) as here:
         root = await here.headline("95 % of destination.mynamespace fails", 40)
         await here.slack.until(lambda: len(here.slack.delivery.connections) == 3, 40)
-        people = ("U0ANA", "U0BEN")
-        for user in people * 3:
-            await here.slack.click(root, ACK, user=user)
+        stale = copy.copy(root)  # as those see it whose client has not drawn the edit yet
+        await here.slack.click(root, ACK, user="U0ANA")
+        await here.slack.until(lambda: "You see to it." in str([m.words for m in here.slack.ephemerals("ana")]), 15)
+        for _ in range(5):
+            await here.slack.click(stale, ACK, user="U0BEN")
+        await here.slack.until(lambda: len(here.slack.ephemerals("ben")) == 5, 15)
         await here.slack.until(lambda: "Acknowledged by <@U0ANA>" in root.words, 15)
         await here.slack.until(lambda: [m for m in here.slack.thread(root.channel, root.ts) if "*acknowledged*" in m.words], 15)
         assert len([m for m in here.slack.thread(root.channel, root.ts) if "*acknowledged*" in m.words]) == 1
