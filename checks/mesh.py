@@ -332,9 +332,17 @@ class Mesh:
         running = [c for c in self.clusters if self._runs_istiod(c)]
         return running or [c for c in self.clusters if _configured(c)] or list(self.clusters[:1])
 
+    @cached_property
+    def runs_istiod(self) -> bool:
+        """Whether a control plane is shown running in any of the clusters."""
+        return any(map(self._runs_istiod, self.clusters))
+
     def _runs_istiod(self, cluster: Cluster) -> bool:
-        spaces = ((kind, ns, space) for kind in (Deployment, Pod) for ns, space in cluster.objects.get(kind, {}).items())
-        return any(self.once(("istiod", cluster.name, kind, ns), (space,), partial(_any_istiod, space)) for kind, ns, space in spaces)
+        def find() -> bool:
+            spaces = ((kind, ns, space) for kind in (Deployment, Pod) for ns, space in cluster.objects.get(kind, {}).items())
+            return any(self.once(("istiod", cluster.name, kind, ns), (space,), partial(_any_istiod, space)) for kind, ns, space in spaces)
+
+        return self.once(("istiods", cluster.name), (cluster.objects.get(Deployment), cluster.objects.get(Pod)), find)
 
     def planes(self, cluster: Cluster) -> tuple[Plane, ...]:
         """The control planes that run in a cluster, by revision."""

@@ -84,8 +84,11 @@ def callers(mesh: Mesh) -> list[Caller]:
 
 
 def _peopled(mesh: Mesh, found: list[Caller]) -> list[Caller]:
-    """The callers that were found, with those that could be there where nobody calls but gateways; gateways only where none is shown."""
-    if any(c.viewpoint.kind != "gateway" for c in found):
+    """The callers that were found, with those that could be there where nobody calls but gateways; gateways only where none is shown.
+
+    Where a control plane is shown running beside its gateways, the pods that are shown are all there are: a mesh of gateways alone is common.
+    """
+    if any(c.viewpoint.kind != "gateway" for c in found) or (found and mesh.runs_istiod):
         return found
     return [*found, *(c for c in _imagined(mesh) if not found or c.viewpoint.kind != "gateway")]
 
