@@ -169,9 +169,7 @@ def gaps(meshes: Sequence[Mesh], aimed: Iterable[Planned] = ()) -> list[str]:
     told: dict[str, None] = {}
     mended = {(p.change.cluster, p.ref) for p in aimed}
     for c in (c for m in meshes for c in m.clusters):
-        told.update(
-            {f"{c.name}: {reason}" if kind == "*" else f"{c.name}: {kind}: {reason}": None for kind, reason in c.unreadable.items()}
-        )
+        told.update({f"{c.name}: {reason}" if kind == "*" else f"{c.name}: {kind}: {reason}": None for kind, reason in c.missing.items()})
         if not c.synced and not c.unreadable:
             told[f"{c.name}: not everything has been read yet"] = None
         told.update({f"{c.name}: {m.ref} cannot be understood: {m.reason}": None for m in c.malformed if (c.name, m.ref) not in mended})

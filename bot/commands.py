@@ -774,7 +774,7 @@ def _among(meshes: Sequence[Mesh]) -> Iterator[None]:
     try:
         yield
     except (UnknownHost, UnknownViewpoint) as error:
-        gaps = [f"{c.name}: {reason}" for mesh in meshes for c in mesh.clusters for reason in dict.fromkeys(c.unreadable.values())]
+        gaps = [f"{c.name}: {reason}" for mesh in meshes for c in mesh.clusters for reason in dict.fromkeys(c.missing.values())]
         if gaps and not (isinstance(error, UnknownHost) and error.ambiguous):
             raise Refused(_refusals().not_found(error.word, gaps)) from None
         raise
@@ -786,7 +786,7 @@ def _any_error(findings: Iterable[Finding]) -> bool:
 
 def _complete(meshes: Iterable[Mesh]) -> bool:
     """Whether every cluster could be read in full."""
-    return all(c.synced and not c.unreadable for mesh in meshes for c in mesh.clusters)
+    return all(c.synced and not c.missing for mesh in meshes for c in mesh.clusters)
 
 
 # --- the door --------------------------------------------------------------------------------------------------------------

@@ -322,8 +322,10 @@ class Sweeper:
                     events.append((Escalated(d.by), d.by))
         fits = _fitting(silences, found.finding if found is not None else before.finding if before is not None else None)
         if before is not None and before.silence != fits:
-            ended = next((d.by for d in deeds if d.verb == "unsilence"), "") if fits is None else ""
-            events.append((Hushed(fits), ended))
+            ended = next(
+                (d.by for d in deeds if d.verb == "unsilence" and d.silence is not None and d.silence.id == _id(before.silence)), ""
+            )
+            events.append((Hushed(fits), "" if fits is not None else ended))
         looked = self._event(before, found, joins, fits, seen)
         if looked is not None:
             events.append((looked, ""))
@@ -345,7 +347,12 @@ class Sweeper:
     async def _commit(
         self, known: Mapping[str, Alert], moved: Mapping[str, _Step], seen: _Seen, silences: Mapping[str, Silence | None], done: str
     ) -> None:
-        """Commit what changed, each message together with the alerts that it is about, and last what people did."""
+        """Commit what changed, each message together with the alerts that it is about.
+
+        First what is silenced, since alerts say by which silence; last which deeds are done, since a deed that is done again changes nothing.
+        """
+        if silences:
+            await self._store.commit({}, now=seen.now, silences=silences)
         quiet = {key: step.after for key, step in moved.items() if step.told is None}
         told: dict[str, dict[str, _Step]] = {}
         for key, step in moved.items():
@@ -378,8 +385,8 @@ class Sweeper:
         rest = list(quiet.items())
         for start in range(0, len(rest), _CHUNK):
             await self._store.commit(dict(rest[start : start + _CHUNK]), now=seen.now)
-        if silences or done:
-            await self._store.commit({}, now=seen.now, silences=silences, done=done)
+        if done:
+            await self._store.commit({}, now=seen.now, done=done)
 
     async def _known(self, found: Mapping[str, _Found]) -> dict[str, Alert]:
         """The open alerts, and of the resolved ones those that are found again."""
@@ -401,7 +408,9 @@ class Sweeper:
         if found is not None and found.finding.cause == OUTAGE:
             return Seen(found.finding, "", joins, silence)
         if alert is not None and alert.finding.cause == OUTAGE:
-            return Gone()
+            # A process that has just started has not tried for long enough to say so, and nobody tries a cluster that is not registered any more.
+            lost = seen.cluster(alert.finding.cluster)
+            return Gone() if lost is not None and _is_live(lost) else None
         if found is not None and (cluster := seen.cluster(found.finding.cluster)) is not None and _is_live(cluster):
             return Seen(found.finding, found.rule, joins, silence)
         if alert is None or alert.state is State.RESOLVED:
@@ -421,7 +430,7 @@ class Sweeper:
         if seen.cluster(finding.cluster) is None:
             return _Blind(f"{finding.cluster} is not registered any more", early=True)
         for cluster in concerned:
-            for kind, reason in sorted(cluster.unreadable.items()):
+            for kind, reason in sorted(cluster.missing.items()):
                 what = f"{cluster.name} cannot be read" if kind == "*" else f"{kind} of {cluster.name} cannot be read"
                 return _Blind(f"{what}: {reason}", early=cluster.name not in self._read)
             if not cluster.synced:
@@ -470,6 +479,10 @@ def _silences(before: Mapping[str, Silence], deeds: Iterable[Deed], now: float) 
         elif deed.silence is not None and deed.verb == "unsilence":
             found.pop(deed.silence.id, None)
     return {key: silence for key, silence in found.items() if silence.until > now}
+
+
+def _id(silence: Silence | None) -> str:
+    return silence.id if silence is not None else ""
 
 
 def _difference(before: Mapping[str, Silence], after: Mapping[str, Silence]) -> dict[str, Silence | None]:

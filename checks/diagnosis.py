@@ -26,8 +26,6 @@ from checks.finding import CUES, REGISTRY, Check, Cue, Finding, Severity, Skippe
 from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.reach import outward, reach
 from checks.resources import (
-    KIND_OF,
-    OPTIONAL,
     APIGRPCRoute,
     APIHTTPRoute,
     APITLSRoute,
@@ -70,7 +68,6 @@ FAMILIES = (
     "siblings",
     "ambient",
 )
-_OPTIONAL = {k.key for k in (*OPTIONAL, KIND_OF[MutatingWebhookConfiguration], KIND_OF[OpenShiftRoute])}
 BY_PERMISSION = frozenset({"gw-tls-secret"})
 """Checks that need more than meshwhy asks for (DESIGN §2, Secrets): that they are skipped makes no verdict unknown."""
 
@@ -355,7 +352,7 @@ def _verdict(host: str, meshes: Sequence[Mesh], looked: _Looked, failing: float)
         return Verdict.DEGRADED
     namespace = host.split(".")[1] if host.endswith(f".svc.{names.DOMAIN}") else ""
     clusters = [c for m in meshes for c in m.clusters]
-    blind = any(c.unreadable.keys() - _OPTIONAL or not c.synced for c in clusters)
+    blind = any(c.missing or not c.synced for c in clusters)
     blind = blind or any(k.check not in BY_PERMISSION for k in looked.skipped)
     if blind or any(f" {namespace}/" in m.ref for c in clusters for m in c.malformed if namespace):
         return Verdict.UNKNOWN

@@ -38,6 +38,7 @@ from checks.registry import (
     takes_mtls,
 )
 from checks.resources import (
+    ADDING,
     KIND_OF,
     ConfigMap,
     DaemonSet,
@@ -116,6 +117,11 @@ class Cluster:
     """The namespaces of the same cluster that belong to other meshes, and are not looked at (checks.tenancy)."""
     passed: Mapping[str, int] = field(default_factory=dict)
     """How many objects of which kinds were passed over in manifests, since nobody reads them."""
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Of what is unreadable that without which an answer is unknown: all but the kinds that only add to one."""
+        return {key: reason for key, reason in self.unreadable.items() if key not in ADDING}
 
     @staticmethod
     def index(resources: Iterable[Resource]) -> dict[type[Resource], dict[str, dict[str, Resource]]]:

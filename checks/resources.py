@@ -1441,6 +1441,8 @@ OPTIONAL: tuple[Kind, ...] = (
 )
 """Kinds that are understood where somebody shows them, and never asked for by default: what cannot be seen of them makes nothing unknown."""
 KIND_OF: Mapping[type[Resource], Kind] = {k.struct: k for k in (*KINDS, *OPTIONAL)}
+ADDING: frozenset[str] = frozenset(k.key for k in (*OPTIONAL, KIND_OF[MutatingWebhookConfiguration], KIND_OF[OpenShiftRoute]))
+"""The keys of kinds that add to what is known and without which nothing is unknown."""
 _BY_API: Mapping[tuple[str, str], Kind] = {(k.group, k.kind): k for k in KIND_OF.values()}
 
 

@@ -23,7 +23,7 @@ from bot.sweep import Sweeper, channel
 from bot.valkey import embedded
 from checks.finding import Finding, Severity
 from checks.mesh import Change, Cluster, Mesh
-from checks.resources import Deployment, Malformed, VirtualService
+from checks.resources import ADDING, Deployment, Malformed, VirtualService
 from checks.routes import Viewpoint
 from tests.bots import RECORDED, alerts
 
@@ -244,6 +244,38 @@ async def test_a_cluster_that_is_lost_is_one_message_and_what_it_held_stays_as_i
     assert len(heads) == 2
     assert all(h.startswith("Resolved after ") for h in heads)
     assert any("east can be read again" in h for h in heads)
+
+
+async def test_a_bot_that_starts_while_a_cluster_is_lost_does_not_say_that_it_can_be_read_again(store: Store):
+    world = World(BROKEN)
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    lost = dataclasses.replace(WELL, unreadable={"*": "it does not answer"}, synced=False)
+    world.now = (lost,)
+    await sweeper.look()
+    before = await store.alerts()
+    assert OUTAGE in {a.finding.cause for a in before.values()}
+    restarted = Sweeper(world, store, alerts())
+    await restarted.look()
+    assert await store.alerts() == before
+    world.now = ()
+    await restarted.look()
+    assert await store.alerts() == before, "nor when it is not registered any more"
+    world.now = (WELL,)
+    await restarted.look()
+    assert await store.alerts() == {}
+
+
+@pytest.mark.parametrize("kind", sorted(ADDING))
+async def test_a_kind_that_only_adds_to_what_is_known_freezes_no_alert(store: Store, kind: str):
+    world = World(without(BROKEN, kind))
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    alert = await the_alert(store)
+    assert alert is not None
+    world.now = (without(WELL, kind),)
+    await sweeper.look()
+    assert await the_alert(store) is None
 
 
 async def test_a_malformed_object_of_another_namespace_holds_nothing_up(store: Store):
