@@ -297,6 +297,8 @@ class Outbox:
 
     async def _upload(self, work: Work, drawing: Any) -> None:
         """Draw the picture and put it into the thread: tried once, since it must neither cost nor repeat anything."""
+        if not self._held():
+            raise Deposed("the lease may be over")
         has = replace(work.delivery, picture=drawing.key, file="", shown=False)
         await self._store.record(work.draft, has)
         try:

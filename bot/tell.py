@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from checks.mesh import Mesh
     from templates.blocks import Message
 
-_LOUD = frozenset({Reason.RESOLVED, Reason.SILENCED, Reason.UNSILENCED})
-"""What is said in the thread of a silenced alert as well."""
+_LOUD = frozenset({Reason.RESOLVED, Reason.SILENCED, Reason.UNSILENCED, Reason.ACKED, Reason.UNACKED, Reason.ESCALATED})
+"""What is said in the thread of a silenced alert as well: how it ends, and what people do."""
 _WORDS = {
     Reason.FIRED: "fired",
     Reason.FIRED_AGAIN: "fired",

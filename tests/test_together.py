@@ -112,16 +112,6 @@ def subsets(count: int, broken: int) -> Cluster:
     return cluster(*made)
 
 
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[Store]:
-    store = Store(redis_url)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 async def waiting(store: Store) -> list[Work]:
     """What the outbox has to bring to Slack."""
     found = [await store.work(ident) for ident, _ in await store.waiting()]
@@ -362,6 +352,19 @@ async def test_what_nobody_sees_to_asks_the_next_one_and_says_how_late_when_nobo
     line = work.steps[-1]
     assert "<@U0BEN>" in line.message.text
     assert "20 min late: no bot was there to say it in time" in line.message.text
+
+
+async def test_what_a_person_does_about_a_silenced_alert_is_said_all_the_same(store: Store):
+    sweeper = Sweeper(World(subsets(1, broken=1)), store, alerts(escalation=[{"after": 600, "to": "S0SRE"}]))
+    await sweeper.look()
+    message = (await the_alert(store)).message
+    silence = Silence(id="s1", match={"cluster": "east"}, by=ANA, at=time.time(), until=time.time() + 900, why="moving")
+    await does(sweeper, store, Deed(verb="silence", by=ANA, at=time.time(), silence=silence))
+    await does(sweeper, store, Deed(verb="escalate", by=ANA, at=time.time(), message=message))
+    await does(sweeper, store, Deed(verb="ack", by=BEN, at=time.time(), message=message))
+    (work,) = await waiting(store)
+    assert "<!subteam^S0SRE> *escalated*" in said(work)[-2]
+    assert "*acknowledged*" in said(work)[-1]
 
 
 async def test_who_is_asked_for_is_asked_at_once_and_an_ack_ends_it(store: Store):
