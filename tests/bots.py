@@ -18,6 +18,7 @@ from bot.outbox import Outbox
 from bot.settings import Alerts
 from bot.store import Store
 from bot.sweep import Sweeper
+from checks.finding import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
     from bot.demo.slack import LocalSlack
 
 RECORDED = Path(__file__).parent.parent / "bot" / "demo" / "recorded"
+
+
+FINDING = Finding(
+    cause="subset-empty-weighted",
+    code="MESH101",
+    severity=Severity.ERROR,
+    cluster="east",
+    resource="VirtualService mynamespace/destination",
+    path="spec.http[0].route[0]",
+    host="destination.mynamespace.svc.cluster.local",
+    viewpoints=(),
+    failing_share=0.95,
+    message="Subset v1 has no endpoint.",
+)
+"""The article's first incident as a check says it, for tests that need no mesh."""
 
 
 def alerts(**more: Any) -> Alerts:

@@ -15,10 +15,9 @@ from bot.clusters import ClusterSource
 from bot.demo.slack import LocalSlack, Message
 from bot.demo.workspace import View
 from bot.store import Delivery, Draft
-from checks.finding import Finding, Severity
 from handlers.mesh import VERBS, typed
 from templates import blocks, messages
-from tests.bots import RECORDED, Bot, running
+from tests.bots import FINDING, RECORDED, Bot, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -314,19 +313,7 @@ async def test_a_direct_message_is_answered_where_it_was_written(slack: LocalSla
 
 async def test_why_in_the_thread_of_an_alert_means_its_host(slack: LocalSlack, bot: Bot):
     root = await slack.say("an alert")
-    finding = Finding(
-        cause="subset-empty-weighted",
-        code="MESH101",
-        severity=Severity.ERROR,
-        cluster="east",
-        resource="VirtualService mynamespace/destination",
-        path="",
-        host="destination.mynamespace.svc.cluster.local",
-        viewpoints=(),
-        failing_share=0.95,
-        message="",
-    )
-    await bot.store.commit({"a1": Alert(id="a1", state=State.FIRING, finding=finding, since=1.0)}, now=1)
+    await bot.store.commit({"a1": Alert(id="a1", state=State.FIRING, finding=FINDING, since=1.0)}, now=1)
     draft = Draft(id="a1-1", alert="a1", channel="#mesh", message=blocks.Message("an alert"))
     await bot.store.record(draft, Delivery(channel=root.channel, ts=root.ts, rev=1))
     await slack.mention("why", thread_ts=root.ts)

@@ -15,26 +15,14 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.alerts import Alert, State
 from bot.outbox import Outbox, Pace
 from bot.store import Draft, Picture, Step, Store
-from checks.finding import Finding, Severity
 from templates import blocks, picture
+from tests.bots import FINDING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from bot.demo.slack import LocalSlack, Message
 
-FINDING = Finding(
-    cause="subset-empty-weighted",
-    code="MESH101",
-    severity=Severity.ERROR,
-    cluster="east",
-    resource="VirtualService mynamespace/destination",
-    path="",
-    host="destination.mynamespace.svc.cluster.local",
-    viewpoints=(),
-    failing_share=0.95,
-    message="Subset v1 has no endpoint.",
-)
 ALERT = Alert(id="a1", state=State.FIRING, finding=FINDING, since=1.0)
 
 

@@ -22,27 +22,14 @@ from bot.demo.slack import LocalSlack, Message
 from bot.lease import Lease
 from bot.store import Deposed, Draft, Store
 from bot.tell import ACK
-from checks.finding import Finding, Severity
 from templates.blocks import Message as Words
-from tests.bots import RECORDED
+from tests.bots import FINDING, RECORDED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 TTL_S = 1.5  # ten seconds in production; what is measured here are parts of it
-FINDING = Finding(
-    cause="subset-empty-weighted",
-    code="MESH101",
-    severity=Severity.ERROR,
-    cluster="east",
-    resource="VirtualService mynamespace/destination",
-    path="",
-    host="destination.mynamespace.svc.cluster.local",
-    viewpoints=(),
-    failing_share=0.95,
-    message="",
-)
 ALERT = Alert(id="a1", state=State.FIRING, finding=FINDING, since=1.0, message="a1-1", told=True)
 DRAFT = Draft(id="a1-1", alert="a1", channel="#mesh", message=Words("95 % fails"))
 

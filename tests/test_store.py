@@ -24,24 +24,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from bot.alerts import Alert, Silence, State
 from bot.store import Deed, Delivery, Draft, NewerSchema, Step, Store
 from bot.valkey import NoState, embedded
-from checks.finding import Finding, Severity
 from templates.blocks import Message
+from tests.bots import FINDING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-FINDING = Finding(
-    cause="subset-empty-weighted",
-    code="MESH101",
-    severity=Severity.ERROR,
-    cluster="east",
-    resource="VirtualService mynamespace/destination",
-    path="spec.http[0].route[0]",
-    host="destination.mynamespace.svc.cluster.local",
-    viewpoints=(),
-    failing_share=0.95,
-    message="Subset v1 has no endpoint.",
-)
 FIRING = Alert(id="a1", state=State.FIRING, finding=FINDING, since=1.0)
 RESOLVED = replace(FIRING, state=State.RESOLVED, resolved_at=9.0)
 DRAFT = Draft(id="a1-1", alert="a1", channel="#mesh", message=Message("95 % fails", ({"type": "divider"},)))
