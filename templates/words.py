@@ -569,8 +569,11 @@ _PAGES = {
 def seen_by(cause: Json) -> str:
     """Where a cause shows itself, and whether others name it."""
     shown, _ = DECIDED_BY.get(cause["decided_by"], (f"{clean(cause['decided_by'])} data show it", ""))
-    same = f", as {listed(map(clean, cause['same_as']))}" if cause.get("same_as") else ""
-    return f"{shown}; istioctl or Kiali name it: {clean(cause['caught_today'])}{same}"
+    codes = listed(map(clean, cause.get("same_as") or ()))
+    told = {"yes": "istioctl or Kiali name it", "partly": "istioctl or Kiali name a part of it"}.get(clean(cause["caught_today"]))
+    if told is None:
+        return f"{shown}; neither istioctl nor Kiali names it" + (f" for what it is, {codes} comes near" if codes else "")
+    return f"{shown}; {told}" + (f", as {codes}" if codes else "")
 
 
 def references(cause: Json) -> list[str]:

@@ -162,7 +162,7 @@ def test_a_cause_is_explained_with_its_page_or_said_to_be_unchecked():
 
 def test_a_cause_says_where_it_is_seen_what_others_call_it_and_where_to_read_more():
     page = " ".join(terminal.explain(CAUSE | {"same_as": ["IST0101", "KIA1107"]}, None, colour=False).split())
-    assert "the API's objects alone show it; istioctl or Kiali name it: yes, as IST0101 and KIA1107." in page
+    assert "the API's objects alone show it; istioctl or Kiali name it, as IST0101 and KIA1107." in page
     assert page.endswith("More https://istio.io/latest/docs/reference/config/analysis/ https://kiali.io/docs/features/validations/")
     for decided_by, seen in (("envoy", "admin port"), ("istiod", "proxy-status"), ("telemetry", "access logs")):
         page = terminal.explain(CAUSE | {"decided_by": decided_by}, None, colour=False)
