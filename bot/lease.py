@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -41,49 +42,49 @@ class Lease:
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled: wait for the lease, and run `lead` for as long as we have it. What `lead` raises is raised."""
         while True:
-            if not await self._renewed():
+            fence = await self._asked()
+            if not fence:
                 await asyncio.sleep(self._ttl_s / 3)
                 continue
-            logger.info("This bot keeps the alerts now (fence %s).", self._store.fence)
+            logger.info("This bot keeps the alerts now (fence %s).", fence)
+            # Only here: what is still under way of an earlier lease carries the earlier fence.
+            self._store.fence = fence
             self.leading = True
             leading = asyncio.ensure_future(lead())
             try:
-                await self._keep(leading)
+                await self._keep(leading, fence)
             finally:
                 self.leading = False
+                self._until = float("-inf")
                 leading.cancel()
                 await asyncio.wait([leading])
-                await self._give_up()
+                await self._give_up(fence)
             if not leading.cancelled() and (error := leading.exception()) is not None and not isinstance(error, Deposed):
                 raise error
             logger.warning("Another bot keeps the alerts now; this one watches and answers.")
 
-    async def _keep(self, leading: asyncio.Future[None]) -> None:
+    async def _keep(self, leading: asyncio.Future[None], fence: str) -> None:
         """Renew the lease until it is not the one that we began with, or what it is for has ended.
 
-        A lease that was lost and taken again is another one: meanwhile somebody else may have kept the alerts.
+        A lease that was lost and taken again is another one: meanwhile somebody else may have kept the alerts. While Redis is away nobody can
+        take it, and nobody's write is taken.
         """
-        began_with = self._store.fence
         while not leading.done():
             await asyncio.wait([leading], timeout=self._ttl_s / 3)
-            if not await self._renewed() or self._store.fence != began_with:
+            if await self._asked() not in {fence, None}:
                 return
 
-    async def _renewed(self) -> bool:
-        """Whether the lease is not somebody else's. While Redis is away nobody can take it, and nobody's write is taken."""
+    async def _asked(self) -> str | None:
+        """The fence of the lease if it is ours now, empty if it is somebody else's; None when nobody answers."""
         asked = time.monotonic()
         try:
-            ours = await self._store.lease(self._name, self._ttl_s)
+            fence = await self._store.lease(self._name, self._ttl_s)
         except (RedisError, OSError):
-            return self.leading
-        if ours:
-            self._until = asked + self._ttl_s
-        return ours
+            return None
+        self._until = asked + self._ttl_s if fence else float("-inf")
+        return fence
 
-    async def _give_up(self) -> None:
+    async def _give_up(self, fence: str) -> None:
         """Let the next one have it at once, when we end by ourselves."""
-        self._until = float("-inf")
-        try:
-            await self._store.release_lease()
-        except (RedisError, OSError):
-            return
+        with suppress(RedisError, OSError):
+            await self._store.release_lease(fence)

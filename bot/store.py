@@ -256,20 +256,17 @@ class Store:
 
     # --- the lease ---
 
-    async def lease(self, name: str, ttl_s: float) -> bool:
-        """Whether this bot has the lease now, for so many seconds; with it comes the fence of its writes."""
-        token = str(await self._do("EVAL", _LEASE, 2, _LEADER, _FENCE, name, int(ttl_s * 1000)) or "")
-        if token:
-            self.fence = token
-        return bool(token)
+    async def lease(self, name: str, ttl_s: float) -> str:
+        """The fence of the lease if this bot has it now, for so many seconds; empty when somebody else has it."""
+        return str(await self._do("EVAL", _LEASE, 2, _LEADER, _FENCE, name, int(ttl_s * 1000)) or "")
 
     async def clear_lease(self) -> None:
         """Nobody has the lease: for who knows that nobody else is there."""
         await self._do("DEL", _LEADER)
 
-    async def release_lease(self) -> None:
-        """Nobody has the lease any more, if it was ours."""
-        await self._do("EVAL", _UNLEASE, 1, _LEADER, self.fence)
+    async def release_lease(self, fence: str) -> None:
+        """Nobody has the lease any more, if it was the one of this fence."""
+        await self._do("EVAL", _UNLEASE, 1, _LEADER, fence)
 
     async def ping(self) -> None:
         """Raises redis.RedisError or OSError when the store does not answer."""

@@ -58,27 +58,28 @@ async def eventually(ask: Callable[[], Awaitable[Any]], timeout_s: float = 10) -
 
 async def test_one_has_the_lease_and_the_next_one_gets_it_with_a_greater_fence(redis_url: str):
     async with stores(redis_url, 2) as (one, two):
-        assert await one.lease("one", 0.3)
-        assert await one.lease("one", 0.3), "it is renewed"
-        assert not await two.lease("two", 0.3)
-        first = one.fence
+        first = await one.lease("one", 0.3)
+        assert first
+        assert await one.lease("one", 0.3) == first, "it is renewed"
+        assert await two.lease("two", 0.3) == ""
         await asyncio.sleep(0.4)
-        assert await two.lease("two", 0.3)
-        assert int(two.fence.split()[0]) > int(first.split()[0])
-        assert not await one.lease("one", 0.3)
-        await two.release_lease()
-        assert await one.lease("one", 0.3)
-        assert one.fence != first
+        second = await two.lease("two", 0.3)
+        assert int(second.split()[0]) > int(first.split()[0])
+        assert await one.lease("one", 0.3) == ""
+        await two.release_lease(first)
+        assert await one.lease("one", 0.3) == "", "a lease that is over gives nothing back"
+        await two.release_lease(second)
+        assert await one.lease("one", 0.3) not in {"", first}
 
 
 async def test_nothing_that_is_written_under_a_lease_that_is_over_changes_anything(redis_url: str):
     async with stores(redis_url, 2) as (stale, fresh):
-        assert await stale.lease("stale", 0.2)
+        stale.fence = await stale.lease("stale", 0.2)
         await stale.commit({"a1": ALERT}, [DRAFT], now=1)
         await asyncio.sleep(0.3)
         with pytest.raises(Deposed):
             await stale.commit({"a1": None}, now=2)
-        assert await fresh.lease("fresh", 60)
+        fresh.fence = await fresh.lease("fresh", 60)
         work = await fresh.work("a1-1")
         assert work is not None
         for write in (
@@ -92,6 +93,34 @@ async def test_nothing_that_is_written_under_a_lease_that_is_over_changes_anythi
         assert await fresh.waiting() == [("a1-1", 1)]
         await fresh.commit({"a1": None}, now=4)
         assert await fresh.alerts() == {}
+
+
+async def test_a_lease_that_was_lost_and_taken_again_begins_anew_and_what_was_under_way_keeps_its_fence(redis_url: str):
+    fences: list[str] = []
+    late: list[Exception] = []
+
+    async with stores(redis_url, 1) as (store,):
+
+        async def lead() -> None:
+            fences.append(store.fence)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                try:  # what is cancelled may still write once
+                    await store.commit({"a1": ALERT}, now=1)
+                except Deposed as error:
+                    late.append(error)
+
+        task = asyncio.create_task(Lease(store, 0.6).run(lead))
+        await eventually(lambda: asyncio.sleep(0, len(fences) == 1))
+        with Redis.from_url(redis_url) as client:
+            client.delete("{meshwhy}:leader")  # as if it had run out while we were paused
+        await eventually(lambda: asyncio.sleep(0, len(fences) == 2))
+        assert fences[0] != fences[1]
+        assert len(late) == 1
+        assert await store.alerts() == {}
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_who_lost_the_lease_stops_and_begins_anew_and_who_ends_gives_it_back(redis_url: str):
