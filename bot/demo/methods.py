@@ -424,6 +424,19 @@ class WebApi:
         page, more = _page(found, args)
         return {"channels": page, **more}
 
+    @_method("users.conversations", *_READ)
+    async def _joined(self, args: Json) -> Json:
+        wanted = set(str(args.get("types") or "public_channel").replace(" ", "").split(","))
+        found = [
+            channel.json()
+            for channel in self.workspace.channels.values()
+            if BOT in channel.members
+            and ("im" if channel.person else "private_channel" if channel.private else "public_channel") in wanted
+            and not (channel.archived and _yes(args.get("exclude_archived")))
+        ]
+        page, more = _page(found, args)
+        return {"channels": page, **more}
+
     @_method("conversations.info", *_READ)
     async def _channel_info(self, args: Json) -> Json:
         _required(args, "channel")
