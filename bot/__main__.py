@@ -66,7 +66,7 @@ async def serve(settings: Settings) -> None:
         sweeper = Sweeper(clusters, store, settings.alerts)
         slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
         app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
-        handlers.register(app, sweeper, store)
+        handlers.register(app, sweeper, store, settings.access, settings.slack.teams)
         connected = await stack.enter_async_context(_listening(app, settings.slack))
         lease = Lease(store, settings.redis.lease_s)
         outbox = Outbox(store, slack, settings.alerts.default_channel, held=lease.held)
@@ -164,6 +164,7 @@ def _json_log(settings: Settings) -> Iterator[None]:
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
+            structlog.stdlib.ExtraAdder(allow=["audit"]),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
         ],
         processors=[

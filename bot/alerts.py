@@ -192,8 +192,14 @@ Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Escalated | Hushed
 
 def namespaces(finding: Finding) -> set[str]:
     """The namespaces that a finding is about: its object's and its host's."""
-    named, service = _NAMED.match(finding.resource), _SERVICE.match(finding.host)
-    return {n for n in (named and named[1], service and service[1]) if n}
+    named = _NAMED.match(finding.resource)
+    return {n for n in (named and named[1], service_namespace(finding.host)) if n}
+
+
+def service_namespace(host: str) -> str | None:
+    """The namespace of a Service's host; None for a host that is none."""
+    found = _SERVICE.match(host)
+    return found[1] if found is not None else None
 
 
 def outage(cluster: str, reason: str) -> Finding:

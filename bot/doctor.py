@@ -21,8 +21,10 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import manifests
+from bot.access import EVERYONE, named
 from bot.clusters import ClusterSource, server
 from bot.informers import NoAccess, Pace, Refused, why
+from bot.members import Members, Unread
 from bot.valkey import NoState, embedded
 from checks.planes import planes
 from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind, Secret
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot.informers import Server
-    from bot.settings import RegisteredCluster, Settings
+    from bot.settings import Access, RegisteredCluster, Settings
 
 SLACK_S = 15.0
 REDIS_S = 10.0
@@ -51,6 +53,7 @@ SCOPES = {
     "groups:history": "a message whose answer was lost may be posted twice in private channels",
     "groups:read": "private channels cannot be found by name",
     "im:history": "nobody can ask in a direct message",
+    "usergroups:read": "nobody is known to be in a user group",
 }
 """Every scope that manifest.yaml asks for, and what does not work without it."""
 
@@ -98,13 +101,15 @@ async def _slack(settings: Settings) -> list[Row]:
         rows.append(await _app_token(client, slack.app_token.get_secret_value()))
     else:
         rows.append(_skipped("slack requests", f"Slack calls port {slack.port} of the bot; whether it gets there only Slack can say."))
+    access = settings.access
     channels = list(dict.fromkeys([settings.alerts.default_channel, *(r.channel for r in settings.alerts.routes)]))
     token, bot = await _bot_token(client)
     rows.append(token)
     if bot is None:
-        return [*rows, *(_skipped(f"channel {c}", "The bot token does not work.") for c in channels)]
+        asleep = [f"channel {c}" for c in channels] + [f"access of {who}" for who in (named(access) if access else ()) if who != EVERYONE]
+        return [*rows, *(_skipped(what, "The bot token does not work.") for what in asleep)]
     rows.append(_scopes(bot.scopes))
-    return rows + await _channels(client, channels, bot.name)
+    return [*rows, *await _channels(client, channels, bot.name), *await _access(client, access)]
 
 
 async def _app_token(client: AsyncWebClient, token: str) -> Row:
@@ -183,6 +188,38 @@ async def _channels(client: AsyncWebClient, channels: list[str], bot: str) -> li
             rows.append(_bad(what, "The bot is not in it.", f"In that channel: /invite @{bot}"))
         else:
             rows.append(_ok(what, "The bot is in it."))
+    return rows
+
+
+async def _access(client: AsyncWebClient, access: Access | None) -> list[Row]:
+    """Whether anybody is limited, and whom Slack says to be in each group and channel that the settings name."""
+    if access is None:
+        return [_ok("access", "The settings limit nobody: everybody in the workspace may look, acknowledge, silence and escalate.")]
+    members = Members(client, access.remember_s)
+    rows = []
+    for who in named(access):
+        if who == EVERYONE or who[0] in "UW":
+            continue  # whether a person's id is anybody's needs a permission that nothing else needs
+        try:
+            people = await members.people(who)
+        except Unread as why:
+            mend = (
+                _REINSTALL
+                if "missing_scope" in str(why)
+                else "Name an id or a name that Slack knows; a private channel needs the bot in it."
+            )
+            refused = "everything" if not access.look_without_groups else "what changes anything"
+            rows.append(_bad(f"access of {who}", f"Slack does not say who that is ({why}), so they are refused {refused}.", mend))
+        else:
+            count = f"{len(people):,} {'person' if len(people) == 1 else 'people'}"
+            rows.append(_ok(f"access of {who}", f"{count} in it." if people else "Nobody is in it."))
+    everywhere = [g for g in access.admins if g.namespace is None and g.cluster is None]
+    if not everywhere:
+        rows.append(
+            _bad(
+                "access", "No admin may do everything everywhere, so nobody can read the audit.", "Give one without namespace and cluster."
+            )
+        )
     return rows
 
 

@@ -169,6 +169,34 @@ def _person(value: object) -> object:
     return value
 
 
+_ANYBODY = re.compile(r"everyone|[UWSCG][A-Z0-9]{2,24}|[@#][^\s#@,<>|]{1,80}")
+
+
+def _somebody(value: object) -> object:
+    """Somebody in Slack: everyone, a person, a user group, or whoever is in a channel."""
+    if not isinstance(value, str) or not _ANYBODY.fullmatch(value):
+        raise _wrong(
+            'must be everyone, the id of a person (U0ABCDEF), a user group ("@oncall" or S0ABCDEF), or a channel whose members are meant '
+            '("#mesh" or C0ABCDEF), in quotes where it starts with @ or #'
+        )
+    return value
+
+
+def _grants(value: object) -> object:
+    """Grants, or in short only who it is: `["@oncall", U0ABCDEF]`."""
+    found = value if isinstance(value, list | tuple) else [value]
+    return [{"who": one} if isinstance(one, str) else one for one in found]
+
+
+def _team(value: object) -> object:
+    """The id of a workspace or of an organisation."""
+    if not isinstance(value, str) or not re.fullmatch(r"[TE][A-Z0-9]{2,24}", value):
+        raise _wrong(
+            "must be the id of a workspace (T0ABCDEF) or of an organisation (E0ABCDEF); it stands in the address of Slack in a browser"
+        )
+    return value
+
+
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Duration = Annotated[float, BeforeValidator(_seconds)]
 LocalPath = Annotated[Path, BeforeValidator(_path)]
@@ -191,6 +219,8 @@ class Slack(_Section):
     signing_secret: Secret | None = None
     base_url: str = SLACK_API
     port: int = Field(default=3000, ge=0, le=65535)
+    teams: Annotated[tuple[Annotated[str, BeforeValidator(_team)], ...], BeforeValidator(_several)] = ()
+    """Workspaces and organisations whose people are answered beside those of the bot's own workspace."""
 
     @model_validator(mode="after")
     def _complete(self) -> Slack:
@@ -289,6 +319,28 @@ class Alerts(_Section):
     escalation: Annotated[tuple[EscalationStep, ...], AfterValidator(_later)] = ()
 
 
+class Grant(_Section):
+    """Who may do something, and for which namespaces and clusters; patterns with `*`, and what is left out is everywhere."""
+
+    who: Annotated[tuple[Annotated[str, BeforeValidator(_somebody)], ...], BeforeValidator(_several), Field(min_length=1)]
+    namespace: Words | None = None
+    cluster: Words | None = None
+
+
+Grants = Annotated[tuple[Grant, ...], BeforeValidator(_grants)]
+
+
+class Access(_Section):
+    """Who may look, who may see to alerts, who may do everything; each may what the ones before may. Who is in a group is asked anew after `remember`."""
+
+    viewers: Grants = (Grant(who=("everyone",)),)
+    responders: Grants = ()
+    admins: Annotated[Grants, Field(min_length=1)]
+    remember_s: Duration = Field(default=300.0, alias="remember", gt=0)
+    look_without_groups: bool = False
+    """Whether people may look while Slack does not say who is in a group; what changes anything is refused then."""
+
+
 class Health(_Section):
     """Where `/livez` and `/readyz` are answered; without a port nowhere."""
 
@@ -304,6 +356,8 @@ class Settings(_Section):
     clusters: RegisteredClusters
     alerts: Alerts
     health: Health = Health()
+    access: Access | None = None
+    """None: everybody in the workspace may do everything."""
 
 
 class _OnlyClusters(BaseModel):

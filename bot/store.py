@@ -27,6 +27,7 @@ SCHEMA = 2  # 2: an alert names the message that speaks for it
 DAY_S = 24 * 3600
 RESOLVED_S = 7 * DAY_S  # how long a resolved alert, its message and its place in Slack are remembered
 ANSWER_S = DAY_S  # how long an answer can be shared
+AUDIT_S, AUDIT_KEPT = 90 * DAY_S, 50_000
 ONCE_S = 3600  # Slack repeats an event for five minutes
 
 _ANSWERS_S = 10  # how long Redis may take for one exchange
@@ -49,6 +50,7 @@ _DEEDS = f"{_ALL}deeds"  # stream: what people do, in order
 _DONE = f"{_ALL}done"  # the last deed that is part of what is committed
 _CLAIM = f"{_ALL}claim:"  # + what -> the person who was first
 _DEEDS_KEPT = 10_000
+_AUDIT = f"{_ALL}audit"  # stream: who did what, the last AUDIT_KEPT of the last AUDIT_S
 _LEADER = f"{_ALL}leader"  # who keeps the alerts: the fence of their lease, a space, their name
 _FENCE = f"{_ALL}fence"  # the last fence that was given out
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
@@ -395,6 +397,22 @@ class Store:
     async def release(self, what: str) -> None:
         """Nobody has it any more."""
         await self._do("DEL", _CLAIM + what)
+
+    # --- what people did ---
+
+    async def note(self, entries: Iterable[str], now: float) -> None:
+        """Put entries on the audit, all or none, and forget those that are too old or too many."""
+        async with _in_time(), self._redis.pipeline(transaction=True) as pipe:
+            for entry in entries:
+                pipe.execute_command("XADD", _AUDIT, "MAXLEN", "~", AUDIT_KEPT, "*", "entry", entry)
+            pipe.execute_command("XTRIM", _AUDIT, "MINID", "~", int((now - AUDIT_S) * 1000))
+            pipe.execute_command("EXPIRE", _AUDIT, AUDIT_S)
+            await pipe.execute()
+
+    async def noted(self, before: str, count: int) -> list[tuple[str, str]]:
+        """The newest entries of the audit, each with its id; only those before an id, if there is one."""
+        found = await self._do("XREVRANGE", _AUDIT, f"({before}" if before else "+", "-", "COUNT", count)
+        return [(i, fields["entry"] if isinstance(fields, dict) else fields[1]) for i, fields in found]
 
     # --- what the outbox reads and writes ---
 

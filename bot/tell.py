@@ -187,6 +187,8 @@ def _sentence(changes: tuple[str, ...]) -> str:
 def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Message:
     """One line of the thread: what happened, to which hosts if there are several, with its proof."""
     first, words = moved[0], _WORDS.get(reason, reason.value)
+    if reason is Reason.UNSILENCED and not by:
+        words = "the silence is over"
     after = first.after
     if len(moved) > 1:
         text = _hosts(m.after for m in moved)
@@ -205,6 +207,8 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
                 text = after.unknown_why
             case Reason.RESOLVED:
                 text = _sentence(after.well_by)
+            case Reason.UNSILENCED if not by:
+                text = f"it fails still: {after.finding.message}"
             case Reason.ACKED | Reason.UNACKED | Reason.ACK_LAPSED | Reason.UNSILENCED:
                 text = ""
             case Reason.SILENCED if after.silence is not None:

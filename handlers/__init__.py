@@ -8,20 +8,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from handlers import ack, errors, escalate, mention, mesh, routes, share, silence, whatif, why
+from handlers.door import Door
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from slack_bolt.async_app import AsyncApp
 
+    from bot.settings import Access
     from bot.store import Store
     from bot.sweep import Sweeper
 
 
-def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
-    """Teach the app everything that people may do.
+def register(app: AsyncApp, sweeper: Sweeper, store: Store, access: Access | None = None, teams: Iterable[str] = ()) -> Door:
+    """Teach the app everything that people may do, as far as `access` lets them, and answer `teams` beside its own workspace.
 
     The app is to be made with `raise_error_for_unhandled_request=True` (else Bolt logs the body of what nobody handles) and with a client
     without retry handlers (slack_sdk's own would post a second time when a connection breaks).
     """
+    door = Door(app.client, sweeper, store, access, teams)
     for thing in (ack, escalate, mesh, mention, routes, share, silence, whatif, why):
-        thing.register(app, sweeper, store)
+        thing.register(app, door)
     errors.register(app)
+    return door

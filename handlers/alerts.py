@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bot import access
 from bot.alerts import OUTAGE, State
 from bot.tell import UNSILENCE
 from templates import messages
@@ -18,14 +19,21 @@ if TYPE_CHECKING:
 
 
 async def answer(asked: Asked) -> Message:
-    """One line for each message that speaks now, the worst first, and every silence."""
+    """One line for each message that speaks now, the worst first, and every silence, of what the person may look at."""
     told: dict[str, list[Alert]] = {}
+    left_out: set[str] = set()
     for alert in (await asked.store.alerts()).values():
-        if alert.state is State.FIRING:
+        if alert.state is not State.FIRING:
+            continue
+        if asked.sees(access.of_finding(alert.finding)):
             told.setdefault(alert.message, []).append(alert)
+        else:
+            left_out.add(alert.message)
     rows = sorted(map(_row, told.values()), key=lambda row: (bool(row["unknown"]), -row["share"], row["since"]))
     silences = sorted((await asked.store.silences()).values(), key=lambda s: s.until)
-    return messages.alerts(rows, msgspec.to_builtins(silences), UNSILENCE)
+    meshes = asked.sweeper.meshes()
+    shown = [s for s in silences if any(asked.sees(place) for place in access.of_silence(s.match, meshes))]
+    return messages.alerts(rows, msgspec.to_builtins(shown), UNSILENCE, left_out=len(left_out - told.keys()))
 
 
 def _row(members: list[Alert]) -> dict[str, Any]:

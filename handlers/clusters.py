@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bot import access
 from templates import messages
 
 if TYPE_CHECKING:
-    from bot.sweep import Sweeper
+    from handlers.say import Asked
     from templates.blocks import Message
 
 
-async def answer(_: str, sweeper: Sweeper) -> Message:
-    """One line for each cluster, in the order of their registration."""
+async def answer(asked: Asked) -> Message:
+    """One line for each cluster of which the person may look at anything, in the order of their registration."""
     told = [
         {
             "name": cluster.name,
@@ -25,8 +26,9 @@ async def answer(_: str, sweeper: Sweeper) -> Message:
             "proxies": running.proxies,
             "open": running.open,
         }
-        for mesh in sweeper.meshes()
+        for mesh in asked.sweeper.meshes()
         for cluster in mesh.clusters
+        if asked.sees(access.of_cluster(cluster))
         for running in (mesh.istio(cluster),)
     ]
     return messages.clusters(told)

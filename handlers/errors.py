@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import RedisError
 from slack_bolt.error import BoltUnhandledRequestError
@@ -16,10 +16,11 @@ from checks.mesh import Unreadable
 from templates import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
+    from bot.audit import Result
     from templates.blocks import Message
 
 logger = logging.getLogger(__name__)
@@ -38,25 +39,74 @@ class Unanswerable(Exception):
     """The question cannot be answered; the message is the sentence that says why."""
 
 
-_Answer = TypeVar("_Answer")
+class Already(Exception):
+    """Somebody else did it before: who (a Slack user's id), what (as `messages.already` knows it), and until when, if it ends."""
+
+    def __init__(self, did: str, by: str, until: float | None = None) -> None:
+        super().__init__(did)
+        self.did = did
+        self.by = by
+        self.until = until
 
 
-async def answered(question: Awaitable[_Answer]) -> _Answer | Message:
+class Denied(Exception):
+    """Somebody may not do a thing: what, about what, who may (ids, or names where Slack does not say), and of whom Slack does not say who they are."""
+
+    def __init__(self, verb: str, names: Sequence[str], may: Sequence[str], unread: Mapping[str, str]) -> None:
+        super().__init__(verb)
+        self.verb = verb
+        self.names = names
+        self.may = may
+        self.unread = unread
+
+
+class Stranger(Exception):
+    """Somebody comes from workspaces (their ids) that are not answered."""
+
+    def __init__(self, teams: Sequence[str]) -> None:
+        super().__init__(", ".join(teams))
+        self.teams = teams
+
+
+class Told(NamedTuple):
+    """What somebody is told; None: a dialog was opened. `why` is for the audit, without what was typed."""
+
+    message: Message | None
+    result: Result = "done"
+    why: str = ""
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is to read it."""
+        return self.result in {"denied", "stranger"}
+
+
+async def answered(question: Awaitable[Message | None]) -> Told:
     """The answer to a question, or what went wrong with it, in words."""
     try:
-        return await question
+        message = await question
+        return Told(message, why="" if message is not None else "a dialog was opened")
+    except Denied as denied:
+        why = ", ".join(f"{who}: {reason}" for who, reason in denied.unread.items())
+        return Told(messages.denied(denied.verb, denied.names, denied.may, denied.unread), "denied", why)
+    except Stranger as stranger:
+        return Told(messages.stranger(), "stranger", ", ".join(stranger.teams) or "of no workspace")
+    except Already as already:
+        return Told(messages.already(already.did, already.by, already.until), "already", f"by {already.by}")
     except UnknownVerb as unknown:
-        return messages.unknown_verb(unknown.word, unknown.nearest)
+        return Told(messages.unknown_verb(unknown.word, unknown.nearest), "unanswered", "no such verb")
     except UnknownHost as unknown:
-        return messages.unknown_host(unknown.word, unknown.candidates, unknown.ambiguous)
+        return Told(messages.unknown_host(unknown.word, unknown.candidates, unknown.ambiguous), "unanswered", "no such host")
     except (Unanswerable, Unreadable) as known:
-        return messages.error(str(known))
+        return Told(messages.error(str(known)), "unanswered")
     except RedisError:
-        return messages.error("My store does not answer, so I can neither say nor do that now; try again.")
+        told = messages.error("My store does not answer, so I can neither say nor do that now; try again.")
+        return Told(told, "failed", "the store does not answer")
     except Exception:  # the one blind except around a handler: whoever asked gets a sentence, the log gets the rest
         reference = secrets.token_hex(4)
         logger.exception("A question could not be answered (reference %s).", reference)
-        return messages.error(f"That question broke something in me. My log has the details under {reference}.")
+        told = messages.error(f"That question broke something in me. My log has the details under {reference}.")
+        return Told(told, "failed", f"reference {reference}")
 
 
 def register(app: AsyncApp) -> None:

@@ -13,13 +13,13 @@ from handlers.errors import Unanswerable
 from templates import messages, refusals
 
 if TYPE_CHECKING:
-    from bot.sweep import Sweeper
+    from handlers.say import Asked
     from templates.blocks import Message
 
 
-async def answer(words: str, _: Sweeper) -> Message:
+async def answer(asked: Asked) -> Message:
     """The cause of a code or an id, with the page that its check carries; raises Unanswerable with the nearest ones."""
-    word = words.strip().strip("`'\"<>,?.")
+    word = asked.words.strip().strip("`'\"<>,?.")
     if not word:
         raise Unanswerable("Which cause? Write /mesh explain CODE, for example /mesh explain MESH101.")
     found = cause(word)

@@ -9,53 +9,54 @@ from redis.exceptions import RedisError
 
 from bot.settings import duration
 from handlers import mesh, say, whatif
-from handlers.errors import answered
-from handlers.say import Asked
+from handlers.door import Visit
 from templates.words import short
 
 if TYPE_CHECKING:
-    from slack_bolt.async_app import AsyncApp
-    from slack_sdk.web.async_client import AsyncWebClient
+    from slack_bolt.async_app import AsyncApp, AsyncBoltContext
 
-    from bot.store import Store
-    from bot.sweep import Sweeper
-
+    from handlers.door import Door
 
 _TIMED = {"ack", "silence"}
 _ABOUT = {"why", "routes", "escalate", *_TIMED}
 """Verbs that mean the host of the alert in whose thread they are said."""
 
 
-def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
+def register(app: AsyncApp, door: Door) -> None:
     """Answer mentions in a thread, and direct messages where they were written."""
 
-    async def heard(event: dict[str, Any], client: AsyncWebClient, thread_ts: str | None) -> None:
-        channel, ts = event["channel"], event["ts"]
-        if not await store.once(f"said:{channel}:{ts}"):
-            return
+    async def heard(body: dict[str, Any], context: AsyncBoltContext, thread_ts: str | None) -> None:
+        event, visit = body["event"], Visit.words(body, context)
         words, files = mesh.typed(event.get("text", "")), event.get("files") or ()
         if files and words.lower() == "whatif":
-            await say.aloud(await answered(whatif.of_files(files, client, sweeper)), client, channel, thread_ts)
+            told = await whatif.of_files(visit, files, door)
+        else:
+            verb, rest = mesh.split(words)
+            if verb.lower() in _ABOUT and (not rest or (verb.lower() in _TIMED and duration(rest.split()[0]) is not None)):
+                words = f"{verb} {await about(visit)} {rest}"
+            told = await mesh.answer(visit, words, door)
+        if told is None or told.message is None:
             return
-        verb, rest = mesh.split(words)
-        if verb.lower() in _ABOUT and (not rest or (verb.lower() in _TIMED and duration(rest.split()[0]) is not None)):
-            words = f"{verb} {await about(channel, event.get('thread_ts'))} {rest}"
-        asked = Asked(words, str(event.get("user", "")), sweeper, store)
-        await say.aloud(await answered(mesh.answer(asked)), client, channel, thread_ts)
+        if told.alone and visit.via == "mention":
+            await say.aside(told.message, door.client, visit.channel, visit.user, visit.thread or None)
+        else:
+            await say.aloud(told.message, door.client, visit.channel, thread_ts)
 
-    async def about(channel: str, thread_ts: str | None) -> str:
+    async def about(visit: Visit) -> str:
         """The host of the alert in whose thread somebody writes."""
         with suppress(RedisError):
-            if thread_ts and (alert := await store.alert_at(channel, thread_ts)) is not None:
+            if visit.thread and (alert := await door.store.alert_at(visit.channel, visit.thread)) is not None:
                 return short(alert.finding.host)
         return ""
 
     @app.event("app_mention")
-    async def mentioned(event: dict[str, Any], client: AsyncWebClient) -> None:
-        await heard(event, client, event.get("thread_ts") or event["ts"])
+    async def mentioned(body: dict[str, Any], context: AsyncBoltContext) -> None:
+        event = body["event"]
+        await heard(body, context, event.get("thread_ts") or event["ts"])
 
     @app.event("message")
-    async def written(event: dict[str, Any], client: AsyncWebClient) -> None:
+    async def written(body: dict[str, Any], context: AsyncBoltContext) -> None:
+        event = body["event"]
         # Only what a person writes or attaches for the bot alone; edits, joins and the bot's own words are messages too.
         if event.get("channel_type") == "im" and event.get("subtype") in {None, "file_share"} and not event.get("bot_id"):
-            await heard(event, client, event.get("thread_ts"))
+            await heard(body, context, event.get("thread_ts"))

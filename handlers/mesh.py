@@ -7,22 +7,20 @@ import html
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from slack_sdk.errors import SlackApiError
-
 from checks.diagnosis import UnknownHost
 from handlers import ack, alerts, broken, clusters, escalate, explain, routes, say, silence, whatif, why
-from handlers.errors import UnknownVerb, answered
+from handlers.door import Visit, nothing
+from handlers.errors import UnknownVerb
 from handlers.say import Asked
 from templates import messages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
-    from slack_sdk.web.async_client import AsyncWebClient
+    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltContext, AsyncRespond
 
-    from bot.store import Store
-    from bot.sweep import Sweeper
+    from handlers.door import About, Door, Sees
+    from handlers.errors import Told
     from templates.blocks import Message
 
 
@@ -30,33 +28,29 @@ _TOKEN = re.compile(r"<(?:(@|!)[^>]*|[^>|]*\|([^>]*)|(?:https?://)?([^>|]*))>")
 
 
 class Verb(NamedTuple):
-    """What people type after `/mesh`: how it is written, what it does, and who answers."""
+    """What people type after `/mesh`: how it is written, what it does, who answers, and what it is about."""
 
     written: str
     does: str
     answer: Callable[[Asked], Awaitable[Message]]
+    about: Callable[[Asked], Awaitable[About]] = nothing
 
 
 async def _help(_: Asked) -> Message:
     return messages.help({verb.written: verb.does for verb in VERBS.values()})
 
 
-def _looks(at: Callable[[str, Sweeper], Awaitable[Message]]) -> Callable[[Asked], Awaitable[Message]]:
-    """A verb that only looks: it needs to know neither who asks nor the store."""
-    return lambda asked: at(asked.words, asked.sweeper)
-
-
 VERBS = {
-    "why": Verb("why HOST", "why calls to a host fail, for whom, and what repairs it", _looks(why.answer)),
-    "routes": Verb("routes HOST", "the rules of a host, their shares and endpoints, as callers see them", _looks(routes.answer)),
-    "broken": Verb("broken", "everything that fails now, the worst first", _looks(broken.answer)),
-    "whatif": Verb("whatif", "what a change would break and mend, before anybody applies it", _looks(whatif.answer)),
+    "why": Verb("why HOST", "why calls to a host fail, for whom, and what repairs it", why.answer, why.about),
+    "routes": Verb("routes HOST", "the rules of a host, their shares and endpoints, as callers see them", routes.answer, routes.about),
+    "broken": Verb("broken", "everything that fails now, the worst first", broken.answer),
+    "whatif": Verb("whatif", "what a change would break and mend, before anybody applies it", whatif.answer, whatif.about),
     "alerts": Verb("alerts", "what is open, who sees to it, and what is silenced", alerts.answer),
-    "ack": Verb("ack HOST [2h]", "you see to what fires on a host", ack.answer),
-    "silence": Verb("silence HOST 2h WHY", "what fires on a host is not told for some time", silence.answer),
-    "escalate": Verb("escalate HOST", "the next one is asked to see to what fires on a host", escalate.answer),
-    "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", _looks(clusters.answer)),
-    "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", _looks(explain.answer)),
+    "ack": Verb("ack HOST [2h]", "you see to what fires on a host", ack.answer, ack.about),
+    "silence": Verb("silence HOST 2h WHY", "what fires on a host is not told for some time", silence.answer, silence.about),
+    "escalate": Verb("escalate HOST", "the next one is asked to see to what fires on a host", escalate.answer, escalate.about),
+    "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", clusters.answer),
+    "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", explain.answer),
     "help": Verb("help", "this list", _help),
 }
 
@@ -72,36 +66,41 @@ def split(text: str) -> tuple[str, str]:
     return word, rest[0] if rest else ""
 
 
-async def answer(asked: Asked) -> Message:
-    """The answer to the words of a person; a host alone asks why. Raises what `errors.answered` knows to word."""
-    word, rest = split(asked.words)
-    if not word:
-        return await _help(asked)
-    if (verb := VERBS.get(word.lower())) is not None:
-        return await verb.answer(asked._replace(words=rest.strip()))
-    nearest = difflib.get_close_matches(word.lower(), VERBS, n=1)
-    if not rest and not nearest:
+async def answer(visit: Visit, words: str, door: Door, *, share: bool = False) -> Told | None:
+    """What came of the words of a person; a host alone asks why. With `share` an answer has a button to share it. None: Slack has sent it before."""
+    word, rest = split(words)
+    name, nearest = word.lower() or "help", difflib.get_close_matches(word.lower(), VERBS, n=1)
+    alone = name not in VERBS and not rest and not nearest
+    unknown = UnknownVerb(word, nearest[0] if nearest else None) if name not in VERBS else None
+    name, rest = ("why", word) if alone else (name if name in VERBS else "help", rest.strip())
+    verb = VERBS[name]
+
+    async def about(sees: Sees) -> About:
         try:
-            return await why.answer(word, asked.sweeper)
-        except UnknownHost as unknown:
-            if unknown.candidates:
+            return await verb.about(Asked(rest, visit.user, door.sweeper, door.store, sees))
+        except UnknownHost as host:
+            if unknown is None or host.candidates:
                 raise
-    raise UnknownVerb(word, nearest[0] if nearest else None)
+            raise unknown from None
+
+    async def work(sees: Sees) -> Message:
+        if unknown is not None and not alone:
+            raise unknown
+        message = await verb.answer(Asked(rest, visit.user, door.sweeper, door.store, sees))
+        return await say.shareable(message, door.store) if share else message
+
+    return await door.enter(visit, name, about, work)
 
 
-def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
+def register(app: AsyncApp, door: Door) -> None:
     """Answer the slash command, for the person alone."""
 
     @app.command("/mesh")
-    async def mesh(ack: AsyncAck, command: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient) -> None:
+    async def mesh(ack: AsyncAck, command: dict[str, Any], respond: AsyncRespond, context: AsyncBoltContext) -> None:
         await ack()
-        text = typed(command.get("text", ""))
+        visit, text = Visit.command(command, context), typed(command.get("text", ""))
         if text.lower() == "whatif":
-            try:
-                await whatif.open_modal(command, client, sweeper)
-            except SlackApiError as refused:
-                # A trigger opens one modal: the same command told twice has opened it already.
-                if (why := refused.response.get("error")) != "exchanged_trigger_id":
-                    await say.whisper(messages.error(f"Slack did not let me open the dialog ({why}); try again."), respond)
-        elif await store.once(f"command:{command['trigger_id']}"):
-            await say.whisper(await say.shareable(await answered(answer(Asked(text, command["user_id"], sweeper, store))), store), respond)
+            told = await door.enter(visit, "whatif", nothing, lambda _: whatif.open_modal(command, door))
+        else:
+            told = await answer(visit, text, door, share=True)
+        await say.told(told, respond)

@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from checks import diagnosis
 from handlers import say, why
-from handlers.errors import answered
+from handlers.door import Visit
 from templates import messages
 
 if TYPE_CHECKING:
-    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltContext, AsyncRespond
 
-    from bot.store import Store
     from bot.sweep import Sweeper
+    from handlers.door import About, Door, Sees
+    from handlers.say import Asked
     from templates.blocks import Message
 
 
-async def answer(words: str, sweeper: Sweeper, page: int = 0) -> Message:
-    """One page of the rules; raises UnknownHost."""
-    found = await why.asked(words, sweeper, "routes")
+async def answer(asked: Asked) -> Message:
+    """The first page of the rules; raises UnknownHost."""
+    return await _page(why.host(asked.words, "routes"), asked.sweeper, 0)
+
+
+async def about(asked: Asked) -> About:
+    """The host that is asked about; raises UnknownHost, or Unanswerable without one."""
+    return await why.about_host(why.host(asked.words, "routes"), asked.sweeper)
+
+
+async def _page(host: str, sweeper: Sweeper, page: int) -> Message:
+    found = await asyncio.to_thread(diagnosis.why, host, sweeper.meshes())
     return messages.routes(found.host, msgspec.to_builtins(found.routes), page)
 
 
-def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
+def register(app: AsyncApp, door: Door) -> None:
     """Turn the pages: of one's own answer in its place, of one that was shared for oneself."""
 
-    async def turn(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond) -> None:
+    async def turn(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, context: AsyncBoltContext) -> None:
         await ack()
-        action, user = body["actions"][0], body["user"]["id"]
-        if await store.once(f"click:{user}:{action['action_ts']}"):
-            page, _, host = action["value"].partition(" ")
-            message = await say.shareable(await answered(answer(host, sweeper, int(page))), store)
-            await say.whisper(message, respond, replace=bool(body["container"].get("is_ephemeral")))
+        page, _, host = body["actions"][0]["value"].partition(" ")
+
+        async def turned(_: Sees) -> Message:
+            return await say.shareable(await _page(host, door.sweeper, int(page)), door.store)
+
+        told = await door.enter(Visit.click(body, context), "routes", lambda _: why.about_host(host, door.sweeper), turned)
+        await say.told(told, respond, replace=bool(body["container"].get("is_ephemeral")))
 
     app.action(messages.PREVIOUS)(turn)
     app.action(messages.NEXT)(turn)

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
     from bot.store import Store
     from bot.sweep import Sweeper
+    from handlers.door import Sees
+    from handlers.errors import Told
 
 
 class Asked(NamedTuple):
-    """What somebody (a Slack user's id) typed behind a verb, and what answers are made from."""
+    """What somebody (a Slack user's id) typed behind a verb, what answers are made from, and which places the person may look at."""
 
     words: str
     user: str
     sweeper: Sweeper
     store: Store
+    sees: Sees
 
 
 async def whisper(message: Message, respond: AsyncRespond, *, replace: bool = False) -> bool:
@@ -36,6 +39,12 @@ async def whisper(message: Message, respond: AsyncRespond, *, replace: bool = Fa
         if answer.status_code == 200:
             return True
     return False
+
+
+async def told(answer: Told | None, respond: AsyncRespond, *, replace: bool = False) -> None:
+    """Say what came of something to the one person who did it, if there is anything to say."""
+    if answer is not None and answer.message is not None:
+        await whisper(answer.message, respond, replace=replace and answer.result == "done")
 
 
 async def aloud(message: Message, client: AsyncWebClient, channel: str, thread_ts: str | None) -> None:
@@ -50,6 +59,14 @@ async def aloud(message: Message, client: AsyncWebClient, channel: str, thread_t
         else:
             return
     await _post(last, client, channel, thread_ts)
+
+
+async def aside(message: Message, client: AsyncWebClient, channel: str, user: str, thread_ts: str | None) -> None:
+    """Say something in a channel to one person alone, who is told nothing where Slack does not show it to them."""
+    for rung in ladder(message):
+        with suppress(SlackApiError):
+            await client.chat_postEphemeral(channel=channel, user=user, thread_ts=thread_ts, text=rung.text, blocks=list(rung.blocks))
+            return
 
 
 async def _post(message: Message, client: AsyncWebClient, channel: str, thread_ts: str | None) -> None:

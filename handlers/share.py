@@ -4,41 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
 from slack_sdk.errors import SlackApiError
 
 from handlers import say
+from handlers.door import Visit, nothing
+from handlers.errors import Unanswerable
 from templates import messages
 
 if TYPE_CHECKING:
-    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
-    from slack_sdk.web.async_client import AsyncWebClient
+    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltContext, AsyncRespond
 
-    from bot.store import Store
-    from bot.sweep import Sweeper
+    from handlers.door import Door, Sees
+    from templates.blocks import Message
 
 
-def register(app: AsyncApp, _: Sweeper, store: Store) -> None:
+def register(app: AsyncApp, door: Door) -> None:
     """Share what was answered, in the thread or channel where it was asked."""
 
     @app.action(messages.SHARE)
-    async def share(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient) -> None:
+    async def share(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, context: AsyncBoltContext) -> None:
         await ack()
-        key, user, channel = body["actions"][0].get("value", ""), body["user"]["id"], body["channel"]["id"]
-        try:
-            kept = await store.take(key)
-        except RedisError:
-            await say.whisper(messages.error("My store does not answer, so I do not have this answer at hand; try again."), respond)
-            return
-        if kept is None:
-            await say.whisper(messages.error("This answer was shared already or is too old; ask again."), respond)
-            return
-        try:
-            await say.aloud(messages.shared(kept, user), client, channel, body["container"].get("thread_ts"))
-        except SlackApiError as refused:
-            await store.keep(key, kept)
-            why = refused.response.get("error")
-            told = messages.error(f"I cannot write in this channel ({why}). Invite me with /invite, then share again.")
-            await say.whisper(told, respond)
-        else:
-            await say.whisper(kept, respond, replace=bool(body["container"].get("is_ephemeral")))
+        visit, key = Visit.click(body, context), body["actions"][0].get("value", "")
+
+        async def shared(_: Sees) -> Message:
+            kept = await door.store.take(key)
+            if kept is None:
+                raise Unanswerable("This answer was shared already or is too old; ask again.")
+            try:
+                await say.aloud(messages.shared(kept, visit.user), door.client, visit.channel, visit.thread or None)
+            except SlackApiError as refused:
+                await door.store.keep(key, kept)
+                why = refused.response.get("error")
+                raise Unanswerable(f"I cannot write in this channel ({why}). Invite me with /invite, then share again.") from None
+            return kept
+
+        told = await door.enter(visit, "share", nothing, shared)
+        await say.told(told, respond, replace=bool(body["container"].get("is_ephemeral")))

@@ -7,51 +7,89 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from redis.exceptions import RedisError
 from slack_bolt.context.respond.async_respond import AsyncRespond
 from slack_sdk.errors import SlackApiError
 
+from bot import access
 from bot.alerts import Silence, State, namespaces
 from bot.settings import duration
 from bot.store import Deed
 from bot.tell import SILENCE, UNSILENCE
 from checks.diagnosis import UnknownHost, resolve
 from handlers import say
-from handlers.errors import Unanswerable, answered
+from handlers.ack import of_alerts, spoken
+from handlers.door import About, Visit
+from handlers.errors import Already, Unanswerable
 from templates import messages
 from templates.words import amount, short
 
 if TYPE_CHECKING:
-    from slack_bolt.async_app import AsyncAck, AsyncApp
-    from slack_sdk.web.async_client import AsyncWebClient
+    from collections.abc import Mapping
+
+    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltContext
 
     from bot.alerts import Alert
     from bot.store import Store
     from bot.sweep import Sweeper
+    from handlers.door import Door, Sees
     from handlers.say import Asked
     from templates.blocks import Message
 
 LONGEST_S = 30 * 86400.0
+_AS_LONG_S = 60.0  # who silences the same for so little longer silences nothing more
+_AT_ONCE_S = 10.0  # until a silence is in the store, of two people the first one made it
 _KEYS = ("cluster", "namespace", "host", "cause", "resource")
 _LONG = [("30 minutes", "1800"), ("1 hour", "3600"), ("4 hours", "14400"), ("1 day", "86400"), ("7 days", "604800")]
 
 
 async def answer(asked: Asked) -> Message:
-    """Silence a host, or what `key=value` words say, for the duration that follows; the rest is the reason. Raises Unanswerable."""
+    """Silence a host, or what `key=value` words say, for the duration that follows; the rest is the reason. Raises Unanswerable, Already."""
+    match, rest = _understood(asked)
+    silence = _made(match, asked.user, duration(rest[0]) or 0.0, " ".join(rest[1:]))
+    await _silence(silence, asked.store)
+    now = await _fitting(silence, asked.store)
+    among = "is" if now == 1 else "are"
+    return messages.done(
+        f"{messages.matchers(match)} is silent for {rest[0]}; {amount(now, 'alert')} that {'fires' if now == 1 else 'fire'} now {among} among it."
+    )
+
+
+async def about(asked: Asked) -> About:
+    """What the words would silence; raises Unanswerable, UnknownHost."""
+    return _of(_understood(asked)[0], asked.sweeper)
+
+
+def _of(match: Mapping[str, str], sweeper: Sweeper) -> About:
+    return About(access.of_silence(match, sweeper.meshes()), (messages.matchers(match),))
+
+
+def _understood(asked: Asked) -> tuple[dict[str, str], list[str]]:
+    """What to silence, and behind it for how long and why; raises Unanswerable, UnknownHost."""
     match, rest = _match(asked.words.split(), asked.sweeper)
-    long = duration(rest[0]) if rest else None
-    if not match or long is None:
+    if not match or duration(rest[0] if rest else "") is None:
         raise Unanswerable(
             "Write what to silence, for how long and why: /mesh silence payments.core 2h database move. "
             f"Instead of a host, words such as cluster=east or cause=subset-empty-weighted do ({', '.join(_KEYS)}; * stands for anything)."
         )
-    silence = _made(match, asked.user, long, " ".join(rest[1:]))
-    await asked.store.do(Deed(verb="silence", by=asked.user, at=silence.at, silence=silence))
-    now = [a for a in (await asked.store.alerts()).values() if a.state is State.FIRING and silence.fits(a.finding)]
-    return messages.done(
-        f"{messages.matchers(match)} is silent for {rest[0]}; {amount(len(now), 'alert')} that fires now is among it."
-        if len(now) == 1
-        else f"{messages.matchers(match)} is silent for {rest[0]}; {amount(len(now), 'alert')} that fire now are among it."
-    )
+    return match, rest
+
+
+async def _fitting(silence: Silence, store: Store) -> int:
+    """How many alerts that fire now it is about."""
+    return sum(a.state is State.FIRING and silence.fits(a.finding) for a in (await store.alerts()).values())
+
+
+async def _silence(silence: Silence, store: Store) -> None:
+    """Put a silence into effect; raises Already when somebody else silenced the same for as long."""
+    same = [s for s in (await store.silences()).values() if s.match == silence.match and s.until > silence.until - _AS_LONG_S]
+    if same:
+        raise Already("silence", same[0].by, same[0].until)
+    first = await store.claim(f"silence:{json.dumps(silence.match, sort_keys=True)}", silence.by, _AT_ONCE_S)
+    if first != silence.by:
+        raise Already("silence", first)
+    await store.do(Deed(verb="silence", by=silence.by, at=silence.at, silence=silence))
 
 
 def _match(words: list[str], sweeper: Sweeper) -> tuple[dict[str, str], list[str]]:
@@ -78,11 +116,19 @@ def _made(match: dict[str, str], by: str, long: float, why: str) -> Silence:
     return Silence(id=secrets.token_hex(4), match=match, by=by, at=now, until=now + long, why=why[:300])
 
 
-async def end(silence_id: str, user: str, store: Store) -> Message:
-    """End a silence; raises Unanswerable when it is over already."""
+async def _known(silence_id: str, store: Store) -> Silence:
     silence = (await store.silences()).get(silence_id)
     if silence is None:
         raise Unanswerable("This silence is over already.")
+    return silence
+
+
+async def _end(silence_id: str, user: str, store: Store) -> Message:
+    """End a silence; raises Unanswerable when it is over already, and Already when somebody else just ended it."""
+    silence = await _known(silence_id, store)
+    first = await store.claim(f"unsilence:{silence_id}", user, _AS_LONG_S)
+    if first != user:
+        raise Already("unsilence", first)
     await store.do(Deed(verb="unsilence", by=user, at=time.time(), silence=silence))
     return messages.done(f"{messages.matchers(silence.match)} is no longer silent.")
 
@@ -96,7 +142,11 @@ def _choices(alert: Alert) -> list[tuple[str, str]]:
     return [*choices, (f"everything in {finding.cluster}", "cluster")]
 
 
-def _chosen(choice: str, alert: Alert) -> dict[str, str]:
+async def _chosen(choice: str, alert_id: str, store: Store) -> dict[str, str]:
+    """The matchers of what was chosen; raises Unanswerable."""
+    alert = await store.alert(alert_id)
+    if alert is None:
+        raise Unanswerable("I do not remember this alert any more.")
     finding = alert.finding
     said = {"host": finding.host, "cause": finding.cause, "cluster": finding.cluster}
     if choice.startswith("namespace "):
@@ -104,61 +154,86 @@ def _chosen(choice: str, alert: Alert) -> dict[str, str]:
     return {"cluster": finding.cluster} | {key: said[key] for key in choice.split()}
 
 
-def register(app: AsyncApp, _: Sweeper, store: Store) -> None:
-    """The buttons of an alert and of the list of silences, and the modal that asks for how long and why."""
+def register(app: AsyncApp, door: Door) -> None:
+    """The buttons of an alert and of the list of silences, and the dialog that asks for how long and why, and then shows what it would do."""
+    store = door.store
 
-    async def about(message: str) -> Alert:
-        alerts = [a for a in (await store.alerts()).values() if a.message == message]
-        if not alerts:
-            raise Unanswerable("This alert is resolved already: there is nothing to silence.")
-        return max(alerts, key=lambda a: a.finding.failing_share)
+    async def speaking(message: str) -> Alert:
+        return max(await spoken(message, store, "there is nothing to silence"), key=lambda a: a.finding.failing_share)
 
     @app.action(SILENCE)
-    async def asked(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient) -> None:
+    async def asked(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, context: AsyncBoltContext) -> None:
         await ack()
-        action = body["actions"][0]
+        message = body["actions"][0]["value"]
 
-        async def opened() -> Message | None:
-            alert = await about(action["value"])
-            kept = json.dumps({"alert": alert.id, "respond": body.get("response_url", "")})
+        async def about(_: Sees) -> About:
+            return of_alerts([await speaking(message)])
+
+        async def opened(_: Sees) -> None:
+            alert = await speaking(message)
+            kept = json.dumps({"alert": alert.id, "respond": body.get("response_url", ""), "channel": body["channel"]["id"]})
             try:
-                await client.views_open(trigger_id=body["trigger_id"], view=messages.silence_modal(_choices(alert), _LONG, kept))
+                view = messages.silence_modal(_choices(alert), _LONG, kept)
+                await door.client.views_open(trigger_id=body["trigger_id"], view=view)
             except SlackApiError as refused:
                 if (why := refused.response.get("error")) != "exchanged_trigger_id":
                     raise Unanswerable(f"Slack did not let me open the dialog ({why}); press it again.") from None
-            return None
 
-        told = await answered(opened())
-        if told is not None:
-            await say.whisper(told, respond)
-
-    @app.view(messages.SILENCED)
-    async def submitted(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any], client: AsyncWebClient) -> None:
-        given = {block: next(iter(values.values())) for block, values in view["state"]["values"].items()}
-        why = (given.get(messages.REASON, {}).get("value") or "").strip()
-        if not why:
-            await ack(response_action="errors", errors={messages.REASON: "Say why: whoever reads the alert wants to know."})
-            return
-        await ack()
-        kept, user = json.loads(view["private_metadata"]), body["user"]["id"]
-        choice = given[messages.WHAT]["selected_option"]["value"]
-        long = float(given[messages.LONG]["selected_option"]["value"])
-
-        async def silenced() -> Message:
-            alert = await store.alert(kept["alert"])
-            if alert is None:
-                raise Unanswerable("I do not remember this alert any more.")
-            silence = _made(_chosen(choice, alert), user, long, why)
-            await store.do(Deed(verb="silence", by=user, at=silence.at, silence=silence))
-            return messages.done(f"{messages.matchers(silence.match)} is silent now.")
-
-        if await store.once(f"view:{view['id']}:{view['hash']}"):
-            respond = AsyncRespond(response_url=kept["respond"], proxy=client.proxy, ssl=client.ssl)
-            await say.whisper(await answered(silenced()), respond)
+        await say.told(await door.enter(Visit.click(body, context), "silence", about, opened), respond)
 
     @app.action(UNSILENCE)
-    async def ended(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond) -> None:
+    async def ended(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, context: AsyncBoltContext) -> None:
         await ack()
-        action, user = body["actions"][0], body["user"]["id"]
-        if await store.once(f"click:{user}:{action['action_ts']}"):
-            await say.whisper(await answered(end(action["value"], user, store)), respond)
+        visit, silence_id = Visit.click(body, context), body["actions"][0]["value"]
+
+        async def about(_: Sees) -> About:
+            return _of((await _known(silence_id, store)).match, door.sweeper)
+
+        await say.told(await door.enter(visit, "unsilence", about, lambda _: _end(silence_id, visit.user, store)), respond)
+
+    _dialog(app, door)
+
+
+def _dialog(app: AsyncApp, door: Door) -> None:
+    """The dialog: what is chosen is shown with its matchers, and done when that is sent off."""
+    store = door.store
+
+    @app.view(messages.SILENCED)
+    async def filled(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any]) -> None:
+        given = {block: next(iter(values.values())) for block, values in view["state"]["values"].items()}
+        why = (given.get(messages.REASON, {}).get("value") or "").strip()
+        what, long = (str((given.get(n, {}).get("selected_option") or {}).get("value") or "") for n in (messages.WHAT, messages.LONG))
+        wrong = {name: "Choose one." for name, value in ((messages.WHAT, what), (messages.LONG, long)) if not value}
+        if not why:
+            wrong[messages.REASON] = "Say why: whoever reads the alert wants to know."
+        if wrong:
+            await ack(response_action="errors", errors=wrong)
+            return
+        kept = json.loads(view["private_metadata"])
+        try:
+            silence = _made(await _chosen(what, kept["alert"], store), body["user"]["id"], float(long), why)
+            fits = await _fitting(silence, store)
+        except Unanswerable as error:
+            await ack(response_action="errors", errors={messages.WHAT: str(error)})
+            return
+        except RedisError:
+            await ack(response_action="errors", errors={messages.WHAT: "My store does not answer; try again."})
+            return
+        again = kept | {"match": silence.match, "long": silence.until - silence.at, "why": silence.why}
+        shown = messages.silence_sure(msgspec.to_builtins(silence), fits, json.dumps(again, ensure_ascii=False))
+        await ack(response_action="update", view=shown)
+
+    @app.view(messages.SILENCE_SURE)
+    async def submitted(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any], context: AsyncBoltContext) -> None:
+        await ack()
+        kept, user = json.loads(view["private_metadata"]), body["user"]["id"]
+
+        async def about(_: Sees) -> About:
+            return _of(kept["match"], door.sweeper)
+
+        async def silenced(_: Sees) -> Message:
+            await _silence(_made(kept["match"], user, kept["long"], kept["why"]), store)
+            return messages.done(f"{messages.matchers(kept['match'])} is silent now.")
+
+        respond = AsyncRespond(response_url=kept["respond"], proxy=door.client.proxy, ssl=door.client.ssl)
+        await say.told(await door.enter(Visit.dialog(body, context, kept["channel"]), "silence", about, silenced), respond)

@@ -7,46 +7,72 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bot import access
 from bot.tell import WHY
 from checks import diagnosis
 from handlers import say
-from handlers.errors import Unanswerable, answered
+from handlers.door import About, Visit
+from handlers.errors import Unanswerable
 from templates import messages
 
 if TYPE_CHECKING:
-    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+    from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltContext, AsyncRespond
 
-    from bot.store import Store
+    from bot.alerts import Alert
     from bot.sweep import Sweeper
-    from checks.diagnosis import Diagnosis
+    from handlers.door import Door, Sees
+    from handlers.say import Asked
     from templates.blocks import Message
 
 
-async def answer(words: str, sweeper: Sweeper) -> Message:
+async def answer(asked: Asked) -> Message:
     """The diagnosis in words; raises UnknownHost."""
-    return messages.why(msgspec.to_builtins(await asked(words, sweeper, "why")))
+    return await of(asked.words, asked.sweeper)
 
 
-async def asked(words: str, sweeper: Sweeper, verb: str) -> Diagnosis:
-    """The diagnosis of the host that was typed; raises UnknownHost, or Unanswerable without a host."""
-    host = words.strip().strip("`'\"<>,?.").split(" ")[0].strip("`'\"<>,?.")
-    if not host:
+async def of(words: str, sweeper: Sweeper) -> Message:
+    """The diagnosis of the host that these words name; raises UnknownHost."""
+    return messages.why(msgspec.to_builtins(await asyncio.to_thread(diagnosis.why, host(words, "why"), sweeper.meshes())))
+
+
+async def about(asked: Asked) -> About:
+    """The host that is asked about; raises UnknownHost, or Unanswerable without one."""
+    return await about_host(host(asked.words, "why"), asked.sweeper)
+
+
+async def about_host(word: str, sweeper: Sweeper) -> About:
+    """Where the host is that a word names; raises UnknownHost."""
+    found = await asyncio.to_thread(diagnosis.resolve, word, sweeper.meshes())
+    named = found[0][0]
+    return About((access.of_host(named, (mesh for _, mesh in found)),), (named,))
+
+
+def host(words: str, verb: str) -> str:
+    """The host that was typed, as it was meant; raises Unanswerable without one."""
+    found = words.strip().strip("`'\"<>,?.").split(" ")[0].strip("`'\"<>,?.")
+    if not found:
         raise Unanswerable(f"Which host? Write /mesh {verb} HOST, for example /mesh {verb} payments.core.")
-    return await asyncio.to_thread(diagnosis.why, host, sweeper.meshes())
+    return found
 
 
-def register(app: AsyncApp, sweeper: Sweeper, store: Store) -> None:
+def register(app: AsyncApp, door: Door) -> None:
     """Diagnose the host of an alert anew, for whoever presses its button."""
 
-    async def about(alert_id: str) -> Message:
-        alert = await store.alert(alert_id)
-        if alert is None:
-            raise Unanswerable("I do not remember this alert any more; ask /mesh why HOST.")
-        return await answer(alert.finding.host, sweeper)
-
     @app.action(WHY)
-    async def why(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond) -> None:
+    async def why(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, context: AsyncBoltContext) -> None:
         await ack()
-        action = body["actions"][0]
-        if await store.once(f"click:{body['user']['id']}:{action['action_ts']}"):
-            await say.whisper(await say.shareable(await answered(about(action["value"])), store), respond)
+        alert_id = body["actions"][0]["value"]
+
+        async def remembered() -> Alert:
+            if (alert := await door.store.alert(alert_id)) is None:
+                raise Unanswerable("I do not remember this alert any more; ask /mesh why HOST.")
+            return alert
+
+        async def about(_: Sees) -> About:
+            finding = (await remembered()).finding
+            return About((access.of_finding(finding),), (finding.host,))
+
+        async def diagnosed(_: Sees) -> Message:
+            return await say.shareable(await of((await remembered()).finding.host, door.sweeper), door.store)
+
+        await say.told(await door.enter(Visit.click(body, context), "why", about, diagnosed), respond)

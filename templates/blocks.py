@@ -98,6 +98,13 @@ def responder(ident: object) -> Mrkdwn:
     return Mrkdwn(f"<!subteam^{ident}>") if re.fullmatch(r"S[A-Z0-9]{2,24}", str(ident)) else person(ident)
 
 
+def whom(ident: object) -> Mrkdwn:
+    """A mention of a person, of a user group or of a channel's members; a name, where Slack does not say whose it is, as text."""
+    if re.fullmatch(r"[CG][A-Z0-9]{2,24}", str(ident)):
+        return Mrkdwn(f"the members of <#{ident}>")
+    return code(ident) if str(ident)[:1] in "@#" else responder(ident)
+
+
 def _value(value: object) -> Mrkdwn:
     return value if isinstance(value, Mrkdwn) else escape(cut(clean(value), VALUE))
 
@@ -112,7 +119,7 @@ _FRAGMENTS = SandboxedEnvironment(
     auto_reload=False,
 )
 _FRAGMENTS.filters |= {"code": lambda text: code(cut(clean(text), VALUE)), "date": date}
-_FRAGMENTS.filters |= {"person": person, "responder": responder}
+_FRAGMENTS.filters |= {"person": person, "responder": responder, "whom": whom}
 
 
 def fragment(name: str, /, **values: object) -> list[Mrkdwn]:

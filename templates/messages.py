@@ -165,8 +165,8 @@ def routes(host: str, routes: Sequence[Json], page: int = 0) -> Message:
     return _say(escape(title), [header(title), *body.blocks(), *buttons(turn)])
 
 
-def broken(sweep: Json, *, most: int = 10) -> Message:
-    """What fails now, one line for one fault however many hosts it hits, the worst first."""
+def broken(sweep: Json, *, most: int = 10, left_out: int = 0) -> Message:
+    """What fails now, one line for one fault however many hosts it hits, the worst first; `left_out` findings the reader may not see."""
     faults: dict[tuple[str, str, str], list[Json]] = {}
     for finding in sweep["findings"]:
         if finding["severity"] == "error":
@@ -194,11 +194,16 @@ def broken(sweep: Json, *, most: int = 10) -> Message:
         fresh=words.freshness(sweep["clusters"]),
         spoken=escape(cut(words.spoken_for(sweep["clusters"]), 900)),
     )
-    return _say(escape(title), [*blocks, *([context(*small)] if small else [])])
+    return _say(escape(title), [*blocks, *_left_out(left_out, "finding"), *([context(*small)] if small else [])])
 
 
-def whatif(whatif: Json, *, most: int = 6) -> Message:
-    """What a change would introduce and resolve, the worst first; the form of `whatif` is that of the terminal's."""
+def _left_out(count: int, what: str) -> list[Block]:
+    """What the reader may not see is not told, but that it is there."""
+    return [context(Mrkdwn(f"{words.amount(count, what)} left out: you may not look there."))] if count else []
+
+
+def whatif(whatif: Json, *, most: int = 6, left_out: int = 0) -> Message:
+    """What a change would introduce and resolve, the worst first; the form of `whatif` is that of the terminal's. `left_out` findings the reader may not see."""
     introduced, resolved, several = whatif["introduced"], whatif["resolved"], len(whatif["clusters"]) > 1
     worst = words.lead(introduced)
     title = words.weighed(introduced, resolved)
@@ -224,7 +229,7 @@ def whatif(whatif: Json, *, most: int = 6) -> Message:
     missing = f"Not everything could be read: {words.listed(map(clean, whatif['unread']))}."
     small = [context(escape(cut(said, 900))) for said in (*whatif.get("notes", ()), *([missing] if whatif["unread"] else []))]
     about = f": {words.first_sentence(worst['message'])}" if worst else ""
-    return _say(escape(cut(f"{title}{about}", 300)), [*blocks, *rest.blocks(), *small])
+    return _say(escape(cut(f"{title}{about}", 300)), [*blocks, *rest.blocks(), *_left_out(left_out, "finding"), *small])
 
 
 def _where(finding: Json, *, several: bool) -> str:
@@ -551,10 +556,47 @@ SILENCED = "silenced"
 WHAT, LONG, REASON = "what", "long", "reason"
 
 
-def held(ack: Json) -> Message:
-    """Somebody sees to it already: {"by": user id, "until": epoch s or None}."""
-    (text,) = fragment("held", by=ack["by"], until=ack.get("until"))
+def already(did: str, by: str, until: float | None) -> Message:
+    """Somebody (a user's id) did it before: ack, unack, silence, unsilence or escalate; `until` when (epoch s), if it ends."""
+    (text,) = fragment("already", did=did, by=by, until=until)
     return _say(text, [section(text)])
+
+
+_DEEDS = {
+    "why": "Asking about",
+    "routes": "Asking about",
+    "broken": "Looking at what is broken",
+    "whatif": "Weighing changes of",
+    "alerts": "Looking at the alerts",
+    "clusters": "Looking at the clusters",
+    "explain": "Asking about causes",
+    "share": "Sharing answers",
+    "ack": "Seeing to",
+    "unack": "Giving back",
+    "silence": "Silencing",
+    "unsilence": "Ending a silence of",
+    "escalate": "Escalating",
+    "audit": "Reading the audit",
+}
+
+
+def denied(verb: str, names: Sequence[str], may: Sequence[str], unread: Mapping[str, str]) -> Message:
+    """Somebody may not do a thing: about what, who may (ids of people, groups and channels, or their names), and of whom Slack does not say who they are."""
+    deed, nothing = _DEEDS.get(verb, "This"), "nothing was changed" if verb in {"ack", "unack", "silence", "unsilence", "escalate"} else ""
+    told = fragment(
+        "denied",
+        deed=deed if names else deed.removesuffix(" of").removesuffix(" about"),
+        names=words.listed([clean(n) for n in names], most=3),
+        may=list(may)[:12],
+        unread=words.listed(f"{who} ({why})" for who, why in unread.items()),
+        nothing=nothing,
+    )
+    return _say(" ".join(told), [section(t) for t in told])
+
+
+def stranger() -> Message:
+    """Somebody of a workspace that is not answered."""
+    return error("I answer the people of my own workspace, and of those that my settings name (slack.teams). Yours is none of them.")
 
 
 def done(sentence: str) -> Message:
@@ -562,11 +604,11 @@ def done(sentence: str) -> Message:
     return error(sentence)
 
 
-def alerts(rows: Sequence[Json], silences: Sequence[Json], end: str, *, most: int = 20) -> Message:
+def alerts(rows: Sequence[Json], silences: Sequence[Json], end: str, *, most: int = 20, left_out: int = 0) -> Message:
     """The open alerts, one line a message, the worst first, and the silences with a button `end` (an action_id) each.
 
     A row is {"share", "hosts": names, "cause", "since", "unknown": epoch s or None, "flapping", "ack", "silenced"}; a silence {"id", "match": {},
-    "until", "by", "why"}.
+    "until", "by", "why"}. `left_out` alerts the reader may not see.
     """
     title = f"{words.amount(len(rows), 'alert')} open" if rows else "No alert is open"
     blocks = [header(title)]
@@ -581,7 +623,7 @@ def alerts(rows: Sequence[Json], silences: Sequence[Json], end: str, *, most: in
     for silence in silences[:most]:
         blocks.append(section(fragment("silence_row", **{**silence, "match": matchers(silence["match"])})[0]))
         blocks += buttons([("End silence", end, silence["id"], None)])
-    return _say(escape(title), blocks)
+    return _say(escape(title), [*blocks, *_left_out(left_out, "alert")])
 
 
 def matchers(match: Mapping[str, str]) -> str:
@@ -596,4 +638,20 @@ def silence_modal(choices: Sequence[tuple[str, str]], durations: Sequence[tuple[
         choice_input(LONG, "For how long", durations),
         text_input(REASON, "Why", "maintenance of east until noon", hint="Everybody who reads the alert sees this."),
     ]
-    return modal(SILENCED, "Silence", "Silence", inputs, kept)
+    return modal(SILENCED, "Silence", "Next", inputs, kept)
+
+
+SILENCE_SURE = "silence_sure"
+"""callback_id of the dialog that shows what a silence would do before it does it."""
+
+
+def silence_sure(silence: Json, fits: int, kept: str) -> Block:
+    """The dialog that shows the matchers of a silence, how many alerts that fire now are among it, and until when, before it applies."""
+    told = fragment(
+        "silence_sure",
+        match=[f"{key}={value}" for key, value in silence["match"].items()],
+        fits=words.amount(fits, "alert"),
+        until=silence["until"],
+        why=silence["why"],
+    )
+    return modal(SILENCE_SURE, "Silence", "Silence", [section(t) for t in told], kept)

@@ -17,15 +17,16 @@ import handlers
 from bot.__main__ import serve
 from bot.clusters import Clusters, ClusterSource
 from bot.outbox import Outbox
-from bot.settings import Alerts, Settings
+from bot.settings import Access, Alerts, Settings
 from bot.store import Store
 from bot.sweep import Sweeper
 from checks.finding import Finding, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from bot.demo.slack import LocalSlack
+    from handlers.door import Door
 
 RECORDED = Path(__file__).parent.parent / "bot" / "demo" / "recorded"
 
@@ -53,23 +54,32 @@ def alerts(**more: Any) -> Alerts:
 class Bot:
     """The parts of a running bot."""
 
-    def __init__(self, clusters: Clusters, store: Store, sweeper: Sweeper) -> None:
+    def __init__(self, clusters: Clusters, store: Store, sweeper: Sweeper, door: Door, app: AsyncApp) -> None:
         self.clusters = clusters
         self.store = store
         self.sweeper = sweeper
+        self.door = door
+        self.app = app
 
 
 @asynccontextmanager
 async def running(
-    slack: LocalSlack, redis_url: str, sources: Sequence[ClusterSource], settings: Alerts | None = None, *, watching: bool = True
+    slack: LocalSlack,
+    redis_url: str,
+    sources: Sequence[ClusterSource],
+    settings: Alerts | None = None,
+    *,
+    watching: bool = True,
+    access: Mapping[str, Any] | None = None,
+    teams: Sequence[str] = (),
 ) -> AsyncIterator[Bot]:
-    """A bot that follows `sources`; without `watching` it only answers."""
+    """A bot that follows `sources`; without `watching` it only answers, without `access` everybody."""
     client = AsyncWebClient(token=slack.bot_token, base_url=slack.base_url, retry_handlers=[])
     app = AsyncApp(client=client, raise_error_for_unhandled_request=True, logger=logging.getLogger("bolt"))
     clusters, store = Clusters(sources, poll_s=0.1), Store(redis_url)
     settings = settings or alerts()
     sweeper = Sweeper(clusters, store, settings)
-    handlers.register(app, sweeper, store)
+    door = handlers.register(app, sweeper, store, None if access is None else Access.model_validate(access), teams)
     socket = AsyncSocketModeHandler(app, slack.app_token)
     tasks = [asyncio.create_task(clusters.run())]
     try:
@@ -79,7 +89,7 @@ async def running(
         await slack.until(lambda: slack.connected)
         if watching:
             tasks += [asyncio.create_task(sweeper.run()), asyncio.create_task(Outbox(store, client, settings.default_channel).run())]
-        yield Bot(clusters, store, sweeper)
+        yield Bot(clusters, store, sweeper, door, app)
     finally:
         for task in tasks:
             task.cancel()

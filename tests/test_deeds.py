@@ -97,6 +97,12 @@ async def test_a_silence_is_asked_for_shown_listed_and_ended(redis_url: str, tmp
         await here.slack.submit(view)
         assert view.errors == {messages.REASON: "Say why: whoever reads the alert wants to know."}
         await here.slack.submit(view, {messages.WHAT: "cause host", messages.REASON: "we move it <!channel>"})
+        shown = str(view.payload["blocks"])
+        for matcher in ("cluster=east", "cause=subset-empty-weighted", "host=destination.mynamespace.svc.cluster.local"):
+            assert f"`{matcher}`" in shown, "what it fits is shown before it applies"
+        assert "1 alert that fires now is among it" in shown
+        assert (here.slack.ephemerals("ana"), await here.bot.store.silences()) == ([], {})
+        await here.slack.submit(view)
         assert "is silent now" in await here.answer("ana")
         await here.shows("Silenced until ")
         assert set(here.root.pings) <= {"U0ANA"}, "who said why is named, and nobody else"

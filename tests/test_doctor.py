@@ -69,7 +69,7 @@ async def test_when_everything_works_every_row_is_ok(slack: LocalSlack, tmp_path
     rows = await rows_of(given(slack, tmp_path, own_valkey(appendonly="yes")))
     assert {what: row["state"] for what, row in rows.items()} == dict.fromkeys(rows, "ok")
     assert list(rows) == [
-        *("slack app token", "slack bot token", "slack scopes", "channel #mesh"),
+        *("slack app token", "slack bot token", "slack scopes", "channel #mesh", "access"),
         *("redis", "redis persistence", "redis memory", "cluster east", "cluster east istio"),
     ]
     assert rows["slack bot token"]["text"].startswith("It is @meshwhy of workspace ")
@@ -127,6 +127,36 @@ async def test_each_scope_that_is_missing_is_named_with_what_does_not_work(tmp_p
     assert row["state"] == "bad"
     assert row["text"] == "Without files:write, alerts have no pictures. Without im:history, nobody can ask in a direct message."
     assert "reinstall" in row["mend"]
+
+
+async def test_it_is_said_that_nobody_is_limited_and_else_who_is_in_each_group(slack: LocalSlack, tmp_path: Path, redis_url: str):
+    assert "limit nobody" in (await rows_of(given(slack, tmp_path, redis_url)))["access"]["text"]
+    some = {"viewers": ["everyone", "U0KIM"], "responders": ["@sre", "#payments", "S0GONE"], "admins": [{"who": "U0ANA", "namespace": "a"}]}
+    rows = await rows_of(given(slack, tmp_path, redis_url, access=some))
+    told = {what: (row["state"], row["text"]) for what, row in rows.items() if what.startswith("access")}
+    assert told == {
+        "access of @sre": ("ok", "2 people in it."),
+        "access of #payments": ("ok", "4 people in it."),
+        "access of S0GONE": ("bad", "Slack does not say who that is (no_such_subteam), so they are refused everything."),
+        "access": ("bad", "No admin may do everything everywhere, so nobody can read the audit."),
+    }
+    slack.revoke("token_revoked")
+    rows = await rows_of(given(slack, tmp_path, redis_url, access=some))
+    assert rows["access of @sre"]["state"] == "skipped"
+
+
+async def test_without_the_scope_for_groups_the_doctor_says_who_is_refused(tmp_path: Path, redis_url: str):
+    less = {**MANIFEST, "oauth_config": {"scopes": {"bot": [s for s in doctor.SCOPES if s != "usergroups:read"]}}}
+    local = LocalSlack(manifest=less, enforce_rates=False)
+    await local.start()
+    try:
+        rows = await rows_of(given(local, tmp_path, redis_url, access={"admins": ["S0SRE"], "look_without_groups": True}))
+    finally:
+        await local.stop()
+    assert "missing_scope: usergroups:read" in rows["access of S0SRE"]["text"]
+    assert "refused what changes anything" in rows["access of S0SRE"]["text"]
+    assert "reinstall" in rows["access of S0SRE"]["mend"]
+    assert rows["slack scopes"]["text"] == "Without usergroups:read, nobody is known to be in a user group."
 
 
 async def test_without_the_scope_for_channels_they_are_not_called_missing(tmp_path: Path, redis_url: str):

@@ -324,6 +324,10 @@ def test_a_state_volume_is_claimed_only_when_asked_for(chart: Chart):
         ({**INSTALL, "alerts": {"default_channel": "#mesh", "routes": [{"channel": "#a"}]}}, "match"),
         ({**INSTALL, "slack": {"mode": "rtm"}}, "/slack/mode"),
         ({**INSTALL, "slack": {"botToken": "xapp-1"}}, "/slack/botToken"),
+        ({**INSTALL, "slack": {**INSTALL["slack"], "teams": ["prod"]}}, "/slack/teams/0"),
+        ({**INSTALL, "access": {"admins": ["sre"]}}, "/access/admins/0"),
+        ({**INSTALL, "access": {"admins": ["U0BOSS"], "responders": [{"who": "@sre", "namespaces": "a"}]}}, "/access/responders/0"),
+        ({**INSTALL, "access": {"responders": ["@sre"]}}, "set access.admins"),
         ({**INSTALL, "redis": {"url": "http://cache"}}, "/redis/url"),
         ({**INSTALL, "runAsUser": 0}, "/runAsUser"),
         ({**INSTALL, "secrets": True}, "/secrets"),
@@ -339,6 +343,20 @@ def test_a_wrong_value_is_refused_by_its_name(chart: Chart, values: dict[str, An
         chart.render(values, name="meshwhy", namespace="ops")
 
 
+def test_who_may_what_reaches_the_bot_and_nothing_is_limited_without_a_word(chart: Chart, tmp_path: Path):
+    assert loaded(rendered(chart, INSTALL), tmp_path).access is None
+    some = {"responders": ["@sre", {"who": ["#payments", "U0KIM"], "namespace": ["payments-*"]}], "admins": ["U0BOSS"]}
+    given = loaded(rendered(chart, {**INSTALL, "access": some, "slack": {**INSTALL["slack"], "teams": ["T0OTHER"]}}), tmp_path)
+    assert given.access is not None
+    assert given.slack.teams == ("T0OTHER",)
+    assert [g.who for g in (*given.access.viewers, *given.access.responders, *given.access.admins)] == [
+        ("everyone",),
+        ("@sre",),
+        ("#payments", "U0KIM"),
+        ("U0BOSS",),
+    ]
+
+
 def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
     schema = chart.schema
     assert schema is not None
@@ -352,6 +370,8 @@ def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
     assert set(parts["clusters"]["items"]["properties"]) == keys(settings.RegisteredCluster) - not_in_a_pod - not_yet | own_to_the_chart
     assert set(parts["alerts"]["properties"]) == keys(settings.Alerts)
     assert set(parts["alerts"]["properties"]["escalation"]["items"]["properties"]) == keys(settings.EscalationStep)
+    assert set(parts["access"]["properties"]) == keys(settings.Access)
+    assert set(schema["definitions"]["grants"]["items"]["anyOf"][1]["properties"]) == keys(settings.Grant)
     route = parts["alerts"]["properties"]["routes"]["items"]["properties"]
     assert set(route) == keys(settings.AlertRoute)
     assert set(route["match"]["properties"]) == keys(settings.Match)

@@ -246,6 +246,8 @@ def test_every_key_of_the_settings_stands_in_the_readme():
         settings.Alerts,
         settings.AlertRoute,
         settings.Match,
+        settings.Access,
+        settings.Grant,
         settings.Settings,
     )
     keys = {f.alias or name for s in sections for name, f in s.model_fields.items()} - {"deep", "base_url"}

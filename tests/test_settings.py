@@ -59,6 +59,21 @@ def test_everything_that_the_design_shows_is_read(loading: Callable[[str], Setti
     assert settings.state_dir == tmp_path / "state"
 
 
+def test_who_may_what_is_said_briefly_or_with_namespaces_and_clusters(loading: Callable[[str], Settings]):
+    assert loading(GOOD).access is None
+    access = loading(
+        GOOD
+        + "access: {responders: ['@sre', {who: [U0KIM, '#payments'], namespace: pay-*, cluster: [east]}], admins: S0ADMINS, remember: 1m}\n"
+    ).access
+    assert access is not None
+    assert [g.who for g in access.viewers] == [("everyone",)], "everybody may look unless somebody is named"
+    assert [(g.who, g.namespace, g.cluster) for g in access.responders] == [
+        (("@sre",), None, None),
+        (("U0KIM", "#payments"), ("pay-*",), ("east",)),
+    ]
+    assert ([g.who for g in access.admins], access.remember_s) == ([("S0ADMINS",)], 60.0)
+
+
 def test_a_cluster_is_a_mesh_of_its_own_unless_it_says_otherwise(loading: Callable[[str], Settings]):
     assert [c.mesh for c in loading(GOOD).clusters] == ["prod", "west"]
 
@@ -110,6 +125,18 @@ def test_only_the_clusters_are_read_without_holding_any_secret(tmp_path: Path):
             "alerts.escalation must have its steps in the order of time",
         ),
         ('"#mesh"', '"mesh"', 9, "alerts.default_channel must be a channel"),
+        ("alerts:", 'access: {responders: ["@sre"]}\nalerts:', 9, "access.admins is missing."),
+        ("alerts:", "access: {admins: []}\nalerts:", 9, "access.admins must not be empty."),
+        ("alerts:", "access: {admins: [sre]}\nalerts:", 9, "access.admins[0].who[0] must be everyone, the id of a person (U0ABCDEF)"),
+        ("alerts:", "access: {admins: [{namespace: a}]}\nalerts:", 9, "access.admins[0].who is missing."),
+        (
+            "alerts:",
+            "access:\n  admins: [U0ANA]\n  responders:\n  - {who: U0BEN, namespaces: a}\nalerts:",
+            12,
+            "access.responders[0].namespaces is not a setting; did you mean access.responders[0].namespace?",
+        ),
+        ("alerts:", "access: {admins: U0ANA, remember: 0s}\nalerts:", 9, "access.remember: must be greater than 0."),
+        ("mode: socket", "mode: socket, teams: [prod]", 1, "slack.teams[0] must be the id of a workspace (T0ABCDEF) or of an organisation"),
         ("label: team=a", "label: team", 9, "alerts.routes[0].match.label must be labels such as team=payments"),
         ("    path: recorded/west\n", "", 6, "clusters[1] needs exactly one of context"),
         ("name: east", "name: west", 4, "clusters has two clusters called west"),

@@ -247,7 +247,7 @@ class Delivery:
             "authorizations": [
                 {"enterprise_id": None, "team_id": TEAM, "user_id": "U0MESHWHY", "is_bot": True, "is_enterprise_install": False}
             ],
-            "is_ext_shared_channel": False,
+            "is_ext_shared_channel": "user_team" in event,
         }
         self.run(self._until_acknowledged(payload))
 

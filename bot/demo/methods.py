@@ -538,19 +538,16 @@ class WebApi:
     @_method("usergroups.list", "usergroups:read")
     async def _groups(self, args: Json) -> Json:
         self._paid()
-        shown = [
-            {"id": one.id, "team_id": TEAM, "handle": one.handle, "name": one.handle, "is_usergroup": True}
-            for one in self.workspace.groups.values()
-        ]
-        if _yes(args.get("include_users")):
-            shown = [group | {"users": self.workspace.groups[str(group["id"])].users} for group in shown]
+        users, disabled = _yes(args.get("include_users")), _yes(args.get("include_disabled"))
+        shown = [one.json(users=users) for one in self.workspace.groups.values() if disabled or not one.disabled]
         return {"usergroups": shown}
 
     @_method("usergroups.users.list", "usergroups:read")
     async def _group_users(self, args: Json) -> Json:
         self._paid()
-        group = self.workspace.groups.get(str(args.get("usergroup")))
-        if group is None:
+        _required(args, "usergroup")
+        group = self.workspace.groups.get(str(args["usergroup"]))
+        if group is None or (group.disabled and not _yes(args.get("include_disabled"))):
             raise SlackError("no_such_subteam")
         return {"users": list(group.users)}
 

@@ -226,13 +226,15 @@ class LocalSlack:
                 files=[file.id for file in given],
             )
         )
+        team = self.workspace.users[message.user].team
         event = {
             "user": message.user,
             "text": message.text,
             "ts": message.ts,
             "channel": place.id,
             "event_ts": message.ts,
-            "team": TEAM,
+            "team": team,
+            **({"user_team": team, "source_team": team} if team != TEAM else {}),  # who comes by Slack Connect
             **({"thread_ts": thread_ts} if thread_ts else {}),
             **({"files": [self.workspace.file_json(file) for file in given]} if given else {}),
         }
@@ -274,7 +276,7 @@ class LocalSlack:
             return
         payload = {
             "token": "x",
-            "team_id": TEAM,
+            "team_id": self.workspace.users[person].team,
             "team_domain": "local",
             "channel_id": place.id,
             "channel_name": "directmessage" if place.person else "privategroup" if place.private else place.name,
@@ -529,9 +531,9 @@ class LocalSlack:
     # Parts of payloads.
 
     def _by(self, person: str) -> Json:
-        name = self.workspace.users[person].name
+        who = self.workspace.users[person]
         return {
-            "user": {"id": person, "username": name, "name": name, "team_id": TEAM},
+            "user": {"id": person, "username": who.name, "name": who.name, "team_id": who.team},
             "team": {"id": TEAM, "domain": "local"},
             "api_app_id": APP,
             "token": "x",

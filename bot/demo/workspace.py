@@ -44,6 +44,7 @@ MANIFEST: Mapping[str, Any] = {
                 "groups:history",
                 "groups:read",
                 "im:history",
+                "usergroups:read",
             ]
         }
     },
@@ -60,12 +61,13 @@ class User:
     bot: bool = False
     deleted: bool = False
     tz: str = "Europe/Berlin"
+    team: str = TEAM  # another one's people are here by a shared channel
 
     def json(self) -> Json:
         """The user object of the Web API."""
         return {
             "id": self.id,
-            "team_id": TEAM,
+            "team_id": self.team,
             "name": self.name,
             "real_name": self.name.capitalize() if not self.bot else self.name,
             "deleted": self.deleted,
@@ -73,6 +75,7 @@ class User:
             "is_app_user": False,
             "is_restricted": False,
             "is_ultra_restricted": False,
+            **({"is_stranger": True} if self.team != TEAM else {}),
             "locale": "en-GB",
             "tz": self.tz,
             "profile": {"display_name": self.name, "real_name": self.name.capitalize()},
@@ -264,6 +267,32 @@ class Group:
     id: str
     handle: str
     users: list[str]
+    disabled: bool = False
+
+    def json(self, *, users: bool = False) -> Json:
+        """The usergroup object of the Web API."""
+        return {
+            "id": self.id,
+            "team_id": TEAM,
+            "is_usergroup": True,
+            "is_subteam": True,
+            "name": self.handle,
+            "description": "",
+            "handle": self.handle,
+            "is_external": False,
+            "date_create": 1_700_000_000,
+            "date_update": 1_700_000_000,
+            "date_delete": 1_700_000_001 if self.disabled else 0,
+            "auto_type": None,
+            "auto_provision": False,
+            "enterprise_subteam_id": "",
+            "created_by": SLACKBOT,
+            "updated_by": SLACKBOT,
+            "deleted_by": SLACKBOT if self.disabled else None,
+            "prefs": {"channels": [], "groups": []},
+            "user_count": len(self.users),
+            **({"users": list(self.users)} if users else {}),
+        }
 
 
 class Workspace:
@@ -333,6 +362,16 @@ class Workspace:
         self.messages[channel.id] = []
         self.changed({"kind": "channel", "channel": self.channel_for_page(channel)})
         return channel
+
+    def add_person(self, name: str, *, team: str = TEAM) -> User:
+        """A new person in every channel; one of another `team` is there as by Slack Connect."""
+        user = User(f"U0{re.sub(r'[^A-Z0-9]', '', name.upper())}", name, team=team)
+        self.users[user.id] = user
+        for channel in self.channels.values():
+            if not channel.person:
+                channel.members.add(user.id)
+        self.direct(user.id)
+        return user
 
     def direct(self, user: str) -> Channel:
         """The direct messages between this person and the bot."""

@@ -44,6 +44,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "meshwhy.config" -}}
 slack:
   mode: {{ .Values.slack.mode }}
+  {{- with .Values.slack.teams }}
+  teams: {{ toYaml . | nindent 4 }}
+  {{- end }}
   bot_token: {env: SLACK_BOT_TOKEN}
   {{- if eq .Values.slack.mode "socket" }}
   app_token: {env: SLACK_APP_TOKEN}
@@ -66,4 +69,11 @@ clusters:
 {{- end }}
 alerts:
   {{- toYaml .Values.alerts | nindent 2 }}
+{{- $access := .Values.access }}
+{{- if $access.admins }}
+access:
+  {{- toYaml $access | nindent 2 }}
+{{- else if or $access.responders (ne (toJson $access.viewers) "[\"everyone\"]") }}
+{{- fail "access limits somebody and names no admins: set access.admins" }}
+{{- end }}
 {{- end }}
