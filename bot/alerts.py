@@ -65,6 +65,7 @@ class Reason(StrEnum):
     SILENCED = "silenced"
     UNSILENCED = "no longer silenced"
     ESCALATED = "escalated"
+    ROUTED = "told elsewhere as well"
 
 
 QUIET = frozenset({Reason.NONE, Reason.PENDING, Reason.PASSED, Reason.CLEARING, Reason.RELAPSED, Reason.MUTED})
@@ -79,7 +80,7 @@ class Ack(Struct, frozen=True, kw_only=True):
 
 
 class Silence(Struct, frozen=True, kw_only=True):
-    """What shall not be told until when (seconds since the epoch), who said so and why.
+    """What shall not be told until when (seconds since the epoch; None: without an end), who said so and why; nobody where the settings do.
 
     `match` holds patterns by name: cluster, namespace, host, cause, resource, in which `*` and `?` stand for any text and one character. All
     of them must fit; what is left out fits everything.
@@ -89,8 +90,13 @@ class Silence(Struct, frozen=True, kw_only=True):
     match: dict[str, str]
     by: str
     at: float
-    until: float
+    until: float | None
     why: str = ""
+
+    @property
+    def end(self) -> float:
+        """When it is over; never is later than any time."""
+        return float("inf") if self.until is None else self.until
 
     def fits(self, finding: Finding) -> bool:
         """Whether it is about a finding."""
@@ -102,6 +108,13 @@ class Silence(Struct, frozen=True, kw_only=True):
         }
         said["namespace"] = sorted(namespaces(finding))
         return bool(self.match) and all(any(fnmatchcase(v, pattern) for v in said.get(key, ())) for key, pattern in self.match.items())
+
+
+class Receiver(Struct, frozen=True):
+    """Where an alert is told: a channel (`#name` or id) or a person's id, and the people and user groups who are mentioned there."""
+
+    place: str
+    mention: tuple[str, ...] = ()
 
 
 class Alert(Struct, frozen=True, kw_only=True):
@@ -133,6 +146,13 @@ class Alert(Struct, frozen=True, kw_only=True):
     silence: Silence | None = None
     escalated: int = 0
     """How many steps of the escalation were taken since it fired last."""
+    places: tuple[Receiver, ...] = ()
+    """Where its message stands; it only grows, so that what stands somewhere is edited there to its end."""
+
+    @property
+    def silenced_by(self) -> str:
+        """The person who silenced it; nobody where the settings do, or nothing does."""
+        return self.silence.by if self.silence is not None else ""
 
 
 class Seen(NamedTuple):
@@ -187,7 +207,14 @@ class Hushed(NamedTuple):
     silence: Silence | None
 
 
-Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Escalated | Hushed
+class Sent(NamedTuple):
+    """Where the alert is to be told now, and where its message stands already for others."""
+
+    receivers: tuple[Receiver, ...]
+    standing: tuple[Receiver, ...] = ()
+
+
+Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Escalated | Hushed | Sent
 
 
 def namespaces(finding: Finding) -> set[str]:
@@ -287,6 +314,8 @@ def step(
             return replace(alert, escalated=alert.escalated + 1), Reason.ESCALATED
         case Hushed(silence):
             return _hushed(alert, silence)
+        case Sent():
+            return _sent(alert, event)
         case _:
             assert_never(event)
 
@@ -305,7 +334,7 @@ def escalates(alert: Alert, escalation: Sequence[float]) -> float | None:
 def due(alert: Alert, *, for_s: float, clear_s: float, escalation: Sequence[float] = ()) -> float | None:
     """When the alert moves on by itself if nothing else happens; None if it never does."""
     moments = [alert.ack.until] if alert.ack is not None and alert.ack.until is not None else []
-    if alert.silence is not None:
+    if alert.silence is not None and alert.silence.until is not None:
         moments.append(alert.silence.until)
     if (next_step := escalates(alert, escalation)) is not None:
         moments.append(next_step)
@@ -364,7 +393,8 @@ def _fired(alert: Alert, now: float, joins: str) -> tuple[Alert, Reason]:
         fired = replace(fired, firings=alert.firings + 1, flapping=len(recent) >= FLAP_FIRINGS)
         return fired, Reason.FLAPPING if fired.flapping else Reason.FIRED_AGAIN
     episode = alert.episode if alert.message and not alert.told else alert.episode + 1
-    fired = replace(fired, episode=episode, message=joins or f"{alert.id}-{episode}", firings=1, told=alert.silence is None, flapping=False)
+    told = alert.silence is None
+    fired = replace(fired, episode=episode, message=joins or f"{alert.id}-{episode}", firings=1, told=told, flapping=False, places=())
     return fired, Reason.FIRED if fired.told else Reason.MUTED
 
 
@@ -418,6 +448,19 @@ def _hushed(alert: Alert | None, silence: Silence | None) -> tuple[Alert | None,
     if silence is not None:
         return after, _heard(alert, Reason.SILENCED)
     return (after, Reason.UNSILENCED) if alert.told else (replace(after, told=True), Reason.FIRED)
+
+
+def _sent(alert: Alert | None, event: Sent) -> tuple[Alert | None, Reason]:
+    """Told where it belongs when it fires; later in further places only while nobody sees to it."""
+    if alert is None or alert.state is not State.FIRING or not alert.told:
+        return alert, Reason.NONE
+    known = {r.place: r for r in (*event.standing, *alert.places)}
+    fired = not alert.places
+    new = {r.place: r for r in event.receivers if alert.silence is None and (fired or alert.ack is None)}
+    places = tuple(({**new, **known}[place]) for place in dict.fromkeys((*(r.place for r in alert.places), *known, *new)))
+    if places == alert.places:
+        return alert, Reason.NONE
+    return replace(alert, places=places), Reason.NONE if fired or not new.keys() - known.keys() else Reason.ROUTED
 
 
 def _percent(finding: Finding) -> int:

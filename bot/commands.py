@@ -12,9 +12,11 @@ import re
 import shutil
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
+from datetime import datetime  # noqa: TC003 - typer reads annotations at run time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
@@ -39,6 +41,7 @@ CLOSE_S = 1.0  # how long the bot's parts may take to close before they are aske
 PATIENCE_S = 1.0  # nobody needs a progress bar for less
 WIDTH, WIDEST = 110, 140  # columns: without a terminal, and at most
 ERROR, UNANSWERED = 1, 2
+_MOMENTS = ["%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
 
 Serve = Callable[["Settings"], Coroutine[Any, Any, None]]
 
@@ -763,6 +766,64 @@ def doctor(config: SettingsFile, output: For = Output.TEXT, color: Colours = Col
         rows = asyncio.run(doctors.examine(settings.load(config, os.environ)))
     _show({"doctor": rows}, output, color, text=lambda terminal, plain, look: terminal.doctor(plain["doctor"], **look), slack=None)
     return _status(fails=any(r["state"] == "bad" for r in rows), unknown=False)
+
+
+@app.command("alert-routes", help=usage.ALERT_ROUTES)
+def alert_routes(
+    config: SettingsFile,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", metavar="NS", help=usage.ROUTED_NAMESPACE)] = "default",
+    cluster: Annotated[str, typer.Option("--cluster", metavar="NAME", help=usage.ROUTED_CLUSTER)] = "",
+    cause: Annotated[str, typer.Option("--cause", metavar="CODE", help=usage.ROUTED_CAUSE, autocompletion=_complete_check)] = "MESH101",
+    share: Annotated[float, typer.Option("--share", min=0, max=1, help=usage.ROUTED_SHARE)] = 1.0,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help=usage.ROUTED_LABEL)] = None,
+    team: Annotated[list[str] | None, typer.Option("--team", metavar="TEAM", help=usage.ROUTED_TEAM)] = None,
+    when: Annotated[datetime | None, typer.Option("--at", formats=_MOMENTS, help=usage.ROUTED_AT)] = None,
+    contexts: Contexts = None,
+    froms: From = None,
+    output: For = Output.TEXT,
+    color: Colours = Colour.AUTO,
+) -> int:
+    """Where an alert would be told, and why."""
+    from bot import routing, settings
+    from checks.catalogue import CAUSES
+    from checks.finding import Finding, Severity
+    from checks.finding import cause as cause_named
+
+    if output is Output.SLACK:
+        raise Refused(_refusals().no_slack_form("alert-routes"))
+    if (known := cause_named(cause)) is None:
+        raise Refused(_refusals().no_check(cause, _nearest(cause, [name for c in CAUSES.values() for name in (c.id, c.code)])))
+    given = settings.alerts(config)
+    finding = Finding(
+        cause=known.id,
+        code=known.code,
+        severity=Severity.ERROR,
+        cluster=cluster,
+        resource=f"Namespace {namespace}",
+        path="",
+        host=f"any.{namespace}.svc.cluster.local",
+        viewpoints=(),
+        failing_share=share,
+        message="",
+    )
+    about = routing.About(finding)
+    if contexts or froms:
+        with _patience("Reading the cluster", color) as progress:
+            meshes = _meshes(_asked(contexts, froms, None), progress)
+        place = next(((m, c.name) for m in meshes for c in m.clusters if cluster in ("", c.name)), None)
+        if place is not None:
+            about = routing.about(msgspec.structs.replace(finding, cluster=place[1]), place[0])
+    labels = (dict(word.partition("=")[::2] for word in label or ()),) if label else ()
+    about = about._replace(labels=(*about.labels, *labels), teams=(*(team or ()), *about.teams))
+    found = routing.route(about, given, when.timestamp() if when is not None else time.time())
+    answer = {
+        "receivers": found.receivers,
+        "quiet": None if found.quiet is None else {"why": found.quiet.why, "until": found.quiet.until},
+        "team": found.team,
+        "because": found.because,
+    }
+    _show(answer, output, color, text=lambda terminal, plain, look: terminal.alert_routes(plain, **look), slack=None)
+    return 0
 
 
 @contextmanager

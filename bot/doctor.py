@@ -25,6 +25,7 @@ from bot.access import EVERYONE, named
 from bot.clusters import ClusterSource, server
 from bot.informers import NoAccess, Pace, Refused, why
 from bot.members import Members, Unread
+from bot.routing import places
 from bot.valkey import NoState, embedded
 from checks.planes import planes
 from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind, Secret
@@ -102,7 +103,7 @@ async def _slack(settings: Settings) -> list[Row]:
     else:
         rows.append(_skipped("slack requests", f"Slack calls port {slack.port} of the bot; whether it gets there only Slack can say."))
     access = settings.access
-    channels = list(dict.fromkeys([settings.alerts.default_channel, *(r.channel for r in settings.alerts.routes)]))
+    channels = [place for place in places(settings.alerts) if place[0] not in "UW"]
     token, bot = await _bot_token(client)
     rows.append(token)
     if bot is None:

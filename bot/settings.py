@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping  # noqa: TC003 - pydantic and NamedTuple read annotations at run time
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import (
@@ -29,8 +30,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from bot import hours
+from bot.hours import Span
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -197,11 +201,60 @@ def _team(value: object) -> object:
     return value
 
 
+def _user(value: object) -> object:
+    """The id of a person."""
+    if not isinstance(value, str) or not re.fullmatch(r"[UW][A-Z0-9]{2,24}", value):
+        raise _wrong("must be the id of a person (U0ABCDEF); Slack's profile menu copies it")
+    return value
+
+
+def _share(value: object) -> object:
+    """`50%`, or a number from 0 to 1."""
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value.strip())):
+        value = float(found[1]) / 100
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise _wrong("must be a share of requests such as 50%")
+    return float(value)
+
+
+def _zone(value: object) -> object:
+    """A time zone by its name."""
+    try:
+        ZoneInfo(str(value))
+    except (OSError, ValueError, LookupError):  # what zoneinfo raises for names that are not there, and for those that cannot be
+        raise _wrong("must be a time zone such as Europe/Berlin or UTC") from None
+    return value
+
+
+def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
+    """A validator for a text that bot.hours reads."""
+
+    def parsed(value: object) -> object:
+        try:
+            return parse(str(value))
+        except ValueError as error:
+            raise _wrong(str(error)) from None
+
+    return BeforeValidator(parsed)
+
+
+def _minute(value: object) -> object:
+    """A time of day; without quotes YAML reads 18:00 as the number of its minutes."""
+    return f"{value // 60:02}:{value % 60:02}" if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Duration = Annotated[float, BeforeValidator(_seconds)]
 LocalPath = Annotated[Path, BeforeValidator(_path)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_several)]
 Channel = Annotated[str, BeforeValidator(_channel)]
+Responder = Annotated[str, BeforeValidator(_person)]
+Responders = Annotated[tuple[Responder, ...], BeforeValidator(_several)]
+User = Annotated[str, BeforeValidator(_user)]
+Share = Annotated[float, BeforeValidator(_share)]
+Zone = Annotated[str, BeforeValidator(_zone)]
+Minute = Annotated[int, _parsed(hours.minutes), BeforeValidator(_minute)]
+Weekdays = tuple[Annotated[tuple[int, int], _parsed(hours.weekdays)], ...]
 
 
 class _Section(BaseModel):
@@ -279,28 +332,133 @@ def _names_differ(clusters: tuple[RegisteredCluster, ...]) -> tuple[RegisteredCl
 RegisteredClusters = Annotated[tuple[RegisteredCluster, ...], Field(min_length=1), AfterValidator(_names_differ)]
 
 
+class TimeOfDay(_Section):
+    """From one time of a day to another, without its last minute."""
+
+    start_time: Minute
+    end_time: Minute
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TimeOfDay:
+        if self.start_time >= self.end_time:
+            raise _wrong("must not end before it begins: what goes over midnight is two entries, up to 24:00 and from 00:00")
+        return self
+
+
+class TimeInterval(_Section):
+    """Times in the form of Alertmanager's time_intervals; all that is given must fit."""
+
+    times: tuple[TimeOfDay, ...] | None = None
+    weekdays: Weekdays | None = None
+    days_of_month: tuple[Annotated[tuple[int, int], _parsed(hours.days)], ...] | None = None
+    months: tuple[Annotated[tuple[int, int], _parsed(hours.months)], ...] | None = None
+    years: tuple[Annotated[tuple[int, int], _parsed(hours.years)], ...] | None = None
+    location: Zone = "UTC"
+
+    @property
+    def span(self) -> Span:
+        """The same for bot.hours."""
+        times = None if self.times is None else tuple((t.start_time, t.end_time) for t in self.times)
+        return Span(times, self.weekdays, self.days_of_month, self.months, self.years, self.location)
+
+
+def _some(intervals: tuple[TimeInterval, ...]) -> tuple[TimeInterval, ...]:
+    if not intervals:
+        raise _wrong("must not be empty")
+    return intervals
+
+
 class Match(_Section):
-    """What a finding must be for its alert to take a route; what is left out fits everything."""
+    """What a finding must be for its alert to take a route; what is left out fits everything, and `*` stands for any text."""
 
     namespace: Words | None = None
     label: Annotated[dict[str, str], BeforeValidator(_labels)] | None = None
+    team: Words | None = None
     cluster: Words | None = None
     severity: Literal["error", "warning", "info"] | None = None
     cause: Words | None = None
 
 
-class AlertRoute(_Section):
-    """Which channel gets what fits."""
+class _Place(_Section):
+    """A channel, or a person who is written to directly, and who is mentioned there."""
+
+    channel: Channel | None = None
+    user: User | None = None
+    mention: Responders | None = None
+
+    @property
+    def place(self) -> str | None:
+        """The channel or the person."""
+        return self.channel or self.user
+
+    @model_validator(mode="after")
+    def _one_place(self) -> _Place:
+        if self.channel is not None and self.user is not None:
+            raise _wrong("names a channel and a user: write two routes, the first one with continue: true")
+        return self
+
+
+class Outside(_Place):
+    """What is told outside of the hours: held until they begin where less than `hold_below` of the requests fail, else in another place."""
+
+    hold_below: Share = 0.0
+
+    @model_validator(mode="after")
+    def _something(self) -> Outside:
+        if not self.hold_below and self.place is None and self.mention is None:
+            raise _wrong("needs hold_below, or another channel, user or mention")
+        return self
+
+
+class AlertRoute(_Place):
+    """Where what fits is told; what it leaves out is its parent's. The deepest first route that fits decides, unless it says `continue`."""
+
+    match: Match = Match()
+    hours: Words | None = None
+    outside: Outside | None = None
+    continue_: bool = Field(default=False, alias="continue")
+    routes: tuple[AlertRoute, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> AlertRoute:
+        if (self.hours is None) != (self.outside is None):
+            raise _wrong("needs hours and outside, or none of them")
+        return self
+
+
+class Mute(_Section):
+    """What is not told during some time intervals, or never."""
 
     match: Match
-    channel: Channel
+    during: Words | None = None
+    why: str = ""
+
+    @model_validator(mode="after")
+    def _something(self) -> Mute:
+        if not self.match.model_fields_set and self.during is None:
+            raise _wrong("would mute everything for ever: say what in match, or when in during")
+        return self
+
+
+class Digest(_Place):
+    """A list of what is broken or at risk, at a time of the day."""
+
+    at: Minute
+    weekdays: Weekdays | None = None
+    location: Zone = "UTC"
+    match: Match = Match()
+
+    @property
+    def days(self) -> Span:
+        """The days on which it comes, for bot.hours."""
+        return Span(weekdays=self.weekdays, zone=self.location)
 
 
 class EscalationStep(_Section):
     """Who is told, so long after an alert fired, when nobody sees to it: a person or a user group, by id."""
 
     after_s: Duration = Field(alias="after")
-    to: Annotated[str, BeforeValidator(_person)]
+    to: Responder
 
 
 def _later(steps: tuple[EscalationStep, ...]) -> tuple[EscalationStep, ...]:
@@ -316,6 +474,9 @@ class Alerts(_Section):
     clear_s: Duration = Field(default=30.0, alias="clear")
     default_channel: Channel
     routes: tuple[AlertRoute, ...] = ()
+    time_intervals: dict[str, Annotated[tuple[TimeInterval, ...], AfterValidator(_some)]] = {}
+    mutes: tuple[Mute, ...] = ()
+    digests: tuple[Digest, ...] = ()
     escalation: Annotated[tuple[EscalationStep, ...], AfterValidator(_later)] = ()
 
 
@@ -367,6 +528,13 @@ class _OnlyClusters(BaseModel):
     clusters: RegisteredClusters
 
 
+class _OnlyAlerts(BaseModel):
+    """The part of the file that a question about the routes needs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    alerts: Alerts
+
+
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
     """The settings that `path` holds, with secrets from `environ` and files.
 
@@ -374,12 +542,44 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     """
     document = _read(path)
     state = environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return _validate(Settings, document, {"state_dir": f"{state}/meshwhy"}, environ)
+    settings = _validate(Settings, document, {"state_dir": f"{state}/meshwhy"}, environ)
+    _defined(settings.alerts, document)
+    return settings
+
+
+def _defined(alerts: Alerts, document: _Document) -> Alerts:
+    """The alerts' settings, where every time interval that is named is defined."""
+    if wrong := [_at(document, loc, sentence) for loc, sentence in _undefined(alerts)]:
+        raise BadSettings(*wrong)
+    return alerts
+
+
+def _undefined(alerts: Alerts) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Where a time interval is named that is not defined, and the sentence that says so."""
+
+    def named(routes: Sequence[AlertRoute], loc: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        for i, route in enumerate(routes):
+            yield from (((*loc, i, "hours"), name) for name in route.hours or ())
+            yield from named(route.routes, (*loc, i, "routes"))
+
+    places = [*named(alerts.routes, ("alerts", "routes"))]
+    places += [(("alerts", "mutes", i, "during"), name) for i, mute in enumerate(alerts.mutes) for name in mute.during or ()]
+    for loc, name in places:
+        if name not in alerts.time_intervals:
+            near = difflib.get_close_matches(name, alerts.time_intervals, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            yield loc, f"names {name}, which alerts.time_intervals does not define{hint}"
 
 
 def clusters(path: Path) -> tuple[RegisteredCluster, ...]:
     """Only the clusters that `path` registers; no secret is looked up, so whoever may read the clusters may ask. Raises BadSettings."""
     return _validate(_OnlyClusters, _read(path), {}, None).clusters
+
+
+def alerts(path: Path) -> Alerts:
+    """Only when and where `path` tells of alerts; no secret is looked up. Raises BadSettings."""
+    document = _read(path)
+    return _defined(_validate(_OnlyAlerts, document, {}, None).alerts, document)
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -396,10 +596,10 @@ def _sentence(model: type[BaseModel], document: _Document, error: ErrorDetails) 
     """What is wrong, with file, line and key. The value itself is never repeated: it may be a secret in the wrong place."""
     loc = error["loc"]
     where = f"{document.path} line {document.line(loc)}: "
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".") or "the file"
+    key = _key(loc)
     match error["type"]:
         case "wrong":
-            return f"{where}{key} {error['msg']}."
+            return _at(document, loc, f"{error['msg']}.")
         case "extra_forbidden":
             known = _keys(model, loc[:-1])
             near = difflib.get_close_matches(str(loc[-1]), known, n=1)
@@ -422,16 +622,28 @@ def _sentence(model: type[BaseModel], document: _Document, error: ErrorDetails) 
             return f"{where}{key}: {error['msg'].replace('Input should', 'must', 1)}."
 
 
+def _key(loc: tuple[str | int, ...]) -> str:
+    """A place as people write it: `alerts.routes[0].match`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".") or "the file"
+
+
+def _at(document: _Document, loc: tuple[str | int, ...], sentence: str) -> str:
+    """A sentence about a place, with file, line and key before it."""
+    return f"{document.path} line {document.line(loc)}: {_key(loc)} {sentence}"
+
+
 def _keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     """The keys that are known at a place."""
+    named = False  # the next part is a name that people gave, as those of time intervals
     for part in loc:
-        if isinstance(part, int):
+        if isinstance(part, int) or named:
+            named = False
             continue
         field = next((f for name, f in model.model_fields.items() if part in {name, f.alias}), None)
         inner = _section_in(field.annotation) if field is not None else None
         if inner is None:
             return []
-        model = inner
+        model, named = inner, field is not None and get_origin(field.annotation) is dict
     return [f.alias or name for name, f in model.model_fields.items()]
 
 

@@ -53,6 +53,7 @@ _DEEDS_KEPT = 10_000
 _AUDIT = f"{_ALL}audit"  # stream: who did what, the last AUDIT_KEPT of the last AUDIT_S
 _LEADER = f"{_ALL}leader"  # who keeps the alerts: the fence of their lease, a space, their name
 _FENCE = f"{_ALL}fence"  # the last fence that was given out
+_DIGESTS = f"{_ALL}digests"  # hash: digest -> when the last one that was sent was due
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
 
 # A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
@@ -314,10 +315,11 @@ class Store:
         now: float,
         silences: Mapping[str, Silence | None] | None = None,
         done: str = "",
+        digests: Mapping[str, float] | None = None,
     ) -> None:
         """Write alerts (None: forget it), what Slack should show, and thread lines by message id, as one transaction.
 
-        With them go `silences` (None: it is over) and `done`, the last of the deeds that made all this. What is new is tried at once, even
+        With them go `silences` (None: it is over), `done`, the last of the deeds that made all this, and when `digests` were due. What is new is tried at once, even
         where an older try was put off: Slack is then asked once more, and has the newest state sooner.
         """
         commands: list[list[str | int | float]] = []
@@ -337,11 +339,16 @@ class Store:
             commands.append(["ZADD", _OUTBOX, "LT", now, message])
         for key, silence in (silences or {}).items():
             commands.append(["HDEL", _SILENCES, key] if silence is None else ["HSET", _SILENCES, key, _text(silence)])
+        commands += [["HSET", _DIGESTS, key, due] for key, due in (digests or {}).items()]
         if done:
             commands.append(["SET", _DONE, done])
         if commands:
             await self._fenced(_COMMIT_ONCE, [_COMMIT + secrets.token_hex(8)], _text(commands))
             self.committed.set()
+
+    async def digested(self) -> dict[str, float]:
+        """When the last one of each digest was due that was sent, in seconds since the epoch."""
+        return {key: float(due) for key, due in (await self._do("HGETALL", _DIGESTS)).items()}
 
     async def forgetful(self) -> bool:
         """Whether nothing is known here of what was told before: the store is new, or was emptied."""
@@ -359,7 +366,7 @@ class Store:
                     commands.append(["SET", _RESOLVED + alert.id, _text(alert), "EX", RESOLVED_S])
                 else:
                     commands.append(["HSET", _ALERTS, alert.id, _text(alert)])
-                if alert.silence is not None:
+                if alert.silence is not None and alert.silence.by:  # the settings' own are theirs
                     commands.append(["HSET", _SILENCES, alert.silence.id, _text(alert.silence)])
             if one.alerts:
                 commands.append(["SET", f"{_PLACE}{one.delivery.channel}:{one.delivery.ts}", one.alerts[0].id, "EX", 30 * DAY_S])

@@ -7,6 +7,7 @@ alert is resolved by a look that could see what it is about, never by one that c
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from bot import alerts, metrics, tell
+from bot import alerts, hours, metrics, routing, tell
 from bot.alerts import (
     OUTAGE,
     Ack,
@@ -30,7 +31,9 @@ from bot.alerts import (
     Hushed,
     Lapsed,
     Reason,
+    Receiver,
     Seen,
+    Sent,
     Silence,
     State,
     Unacked,
@@ -39,7 +42,7 @@ from bot.alerts import (
     outage,
 )
 from bot.health import Pulse
-from bot.routing import channel, resource_of
+from bot.routing import resource_of
 from bot.tell import Moved
 from checks import diagnosis
 from checks.diagnosis import Sweep
@@ -48,9 +51,10 @@ from checks.mesh import Change, Mesh
 from checks.resources import KIND_OF, EndpointSlice, Pod, ReplicaSet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
-    from bot.settings import Alerts
+    from bot.routing import Routed
+    from bot.settings import Alerts, Digest
     from bot.store import Deed, Store
     from checks.finding import Skipped
     from checks.mesh import Cluster
@@ -66,6 +70,7 @@ _AGAIN_S = 5.0  # after Redis was away
 _CHUNK = 100  # alerts in one transaction
 _STORM, _STORM_S = 10, 300.0  # so many new messages at once become fewer, and what comes within so long joins them
 _LISTEN_S = 5.0  # how long one question for new deeds waits
+_DIGEST_LATE_S = 6 * 3600.0  # a list of the day that comes later than this is left out
 _FOLLOWS = (EndpointSlice, Pod, ReplicaSet)  # change because something else was done
 
 
@@ -100,6 +105,7 @@ class _Seen(NamedTuple):
     found: Mapping[str, _Found]
     skipped: tuple[Skipped, ...]
     batch: list[_Happened]
+    routed: dict[int, tuple[Finding, Routed]]
 
     def cluster(self, name: str) -> Cluster | None:
         """A cluster as it was looked at, by its name or its CLUSTER_ID."""
@@ -121,6 +127,7 @@ class Sweeper:
         self._sweeps: dict[str, Sweep] = {}
         self._alerts: dict[str, Alert] | None = None  # None: the store knows, we do not
         self._silences: dict[str, Silence] | None = None  # as _alerts
+        self._digested: dict[str, float] | None = None  # as _alerts
         self._deeds: list[tuple[str, Deed | None]] = []  # heard of and not yet part of what is committed
         self._heard: str | None = None  # the last deed that was heard; None: the store knows what is committed
         self._recent: deque[_Happened] = deque(maxlen=500)
@@ -142,13 +149,7 @@ class Sweeper:
     async def sweep(self) -> Sweep:
         """Every finding of every mesh."""
         _, looked = await self._look()
-        sweeps = looked.values()
-        return Sweep(
-            hosts=sum(s.hosts for s in sweeps),
-            findings=diagnosis.once(f for s in sweeps for f in s.findings),
-            skipped=tuple(dict.fromkeys(k for s in sweeps for k in s.skipped)),
-            clusters=tuple(c for s in sweeps for c in s.clusters),
-        )
+        return _together(looked.values())
 
     async def _look(self) -> tuple[dict[str, Mesh], dict[str, Sweep]]:
         """The meshes as they are now and the sweep of each, worked out beside the event loop."""
@@ -163,7 +164,7 @@ class Sweeper:
 
         What somebody else committed before is read anew.
         """
-        self._alerts = self._silences = self._heard = None
+        self._alerts = self._silences = self._digested = self._heard = None
         self._deeds = []
         scheduler = AsyncIOScheduler(timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": _MISFIRE_S, "max_instances": 1})
         scheduler.add_job(self._tick, "interval", seconds=TICK_S, id="tick")
@@ -236,7 +237,7 @@ class Sweeper:
         meshes, sweeps = await self._look()
         self._read |= {c.name for m in meshes.values() for c in m.clusters if _is_live(c)}
         found = _found(meshes, sweeps) | self._outages(meshes, now)
-        seen = _Seen(now, meshes, found, tuple(k for s in sweeps.values() for k in s.skipped), batch)
+        seen = _Seen(now, meshes, found, tuple(k for s in sweeps.values() for k in s.skipped), batch, {})
         known = await self._known(seen.found)
         before = await self._store.silences() if self._silences is None else self._silences
         self._alerts = self._silences = None  # until every commit is answered, only the store knows what is so
@@ -257,9 +258,13 @@ class Sweeper:
                 known[key] = after
         self._alerts = {key: alert for key, alert in known.items() if alert.state is not State.RESOLVED}
         self._silences = silences
+        await self._digest(seen, sweeps.values())
 
     def _move(self, known: Mapping[str, Alert], seen: _Seen, deeds: Sequence[Deed], silences: Mapping[str, Silence]) -> dict[str, _Step]:
         """Step every alert; those that begin to fire join a message of the same cause, and in a storm of a wider kind."""
+        standing: dict[str, tuple[Receiver, ...]] = {}
+        for alert in known.values():
+            standing[alert.message] = tuple({r.place: r for r in (*standing.get(alert.message, ()), *alert.places)}.values())
         for width in range(4, 0, -1):
             moved: dict[str, _Step] = {}
             speaking = self._speaking(known, seen)
@@ -269,7 +274,7 @@ class Sweeper:
                 scope = self._scope(found.finding, seen) if found is not None else ()
                 alone = found is None or found.finding.cause == OUTAGE
                 joins = "" if alone else next((speaking[scope[:n]] for n in range(4, 0, -1) if scope[:n] in speaking), "")
-                step = self._steps(known.get(key), found, joins, seen, deeds, silences)
+                step = self._steps(known.get(key), found, joins, seen, deeds, silences, standing)
                 if step is None:
                     continue
                 moved[key] = step
@@ -299,7 +304,16 @@ class Sweeper:
         return out
 
     def _scope(self, finding: Finding, seen: _Seen) -> tuple[str, ...]:
-        return channel(finding, self._mesh(finding, seen), self._settings), finding.cluster, finding.cause, finding.resource
+        places = " ".join(r.place for r in self._routed(finding, seen).receivers)
+        return places, finding.cluster, finding.cause, finding.resource
+
+    def _routed(self, finding: Finding, seen: _Seen) -> Routed:
+        """Where a finding is told now; within one look it is asked for several times."""
+        found = seen.routed.get(id(finding))
+        if found is None or found[0] is not finding:
+            found = finding, routing.route(routing.about(finding, self._mesh(finding, seen)), self._settings, seen.now)
+            seen.routed[id(finding)] = found
+        return found[1]
 
     def _steps(
         self,
@@ -309,6 +323,7 @@ class Sweeper:
         seen: _Seen,
         deeds: Sequence[Deed],
         silences: Mapping[str, Silence],
+        standing: Mapping[str, tuple[Receiver, ...]],
     ) -> _Step | None:
         """One alert through everything that happened since the last look; None when nothing did."""
         events: list[tuple[Event, str]] = []
@@ -320,7 +335,12 @@ class Sweeper:
                     events.append((Unacked(d.by), d.by))
                 elif d.verb == "escalate":
                     events.append((Escalated(d.by), d.by))
-        fits = _fitting(silences, found.finding if found is not None else before.finding if before is not None else None)
+        finding = found.finding if found is not None else before.finding if before is not None else None
+        fits = _fitting(silences, finding)
+        routed = self._routed(finding, seen) if finding is not None and self._is_read(finding, seen) else None
+        if fits is None:
+            # What a namespace says of itself is known while it can be read; else what was known stays so.
+            fits = routed.quiet if routed is not None else before.silence if before is not None and not before.silenced_by else None
         if before is not None and before.silence != fits:
             ended = next(
                 (d.by for d in deeds if d.verb == "unsilence" and d.silence is not None and d.silence.id == _id(before.silence)), ""
@@ -336,7 +356,15 @@ class Sweeper:
                 after, event, seen.now, for_s=self._settings.for_s, clear_s=self._settings.clear_s, escalation=self.escalation
             )
             happened.append((reason, by))
+        if routed is not None and after is not None:
+            after, reason = alerts.step(after, Sent(routed.receivers, standing.get(after.message, ())), seen.now, for_s=0, clear_s=0)
+            happened.append((reason, ""))
         return None if after is before else _Step(before, after, tuple(happened))
+
+    def _is_read(self, finding: Finding, seen: _Seen) -> bool:
+        """Whether what its namespaces say can be read now; a cluster that cannot be read is told of all the same."""
+        cluster = seen.cluster(finding.cluster)
+        return finding.cause == OUTAGE or (cluster is not None and _is_live(cluster))
 
     def _mesh(self, finding: Finding, seen: _Seen) -> Mesh | None:
         """The mesh whose callers feel a finding, else the one where it stands."""
@@ -367,26 +395,62 @@ class Sweeper:
         for message, steps in told.items():
             members = sorted((a for a in now_.values() if a is not None and a.told and a.message == message), key=_badness)
             mesh = self._mesh(members[0].finding, seen)
-            to = channel(members[0].finding, mesh, self._settings)
+            routed = self._routed(members[0].finding, seen)
+            to = _places(members, routed)
             happened = [Moved(s.before, s.told, s.happened) for s in steps.values() if s.told is not None]
+            joined = {
+                r.place
+                for m in happened
+                if m.before is not None and any(reason is Reason.ROUTED for reason, _ in m.happened)
+                for r in m.after.places
+                if r not in m.before.places
+            }
             if members[0].finding.cause == OUTAGE:
                 frozen = sum(
                     a is not None and a.told and a.unknown_since is not None and a.finding.cluster == members[0].finding.cluster
                     for a in now_.values()
                 )
-                draft = tell.outage(members[0], to, frozen, self.escalation)
+                drafts = tell.outage(members[0], to, frozen, self.escalation)
             else:
-                draft = await asyncio.to_thread(tell.draft, members, to, mesh, self.escalation)
+                drafts = await asyncio.to_thread(tell.drafts, members, to, mesh, self.escalation, routed.team)
             lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now, outages, self._settings.escalation)
+            threads = {d.id: tell.details(members, mesh) + lines if d.channel in joined else lines for d in drafts}
             first = dict(list(steps.items())[:_CHUNK])
             # The message says all of it with the first of its alerts: what is cut off here is found again by the next look.
-            await self._store.commit({k: s.after for k, s in first.items()}, [draft], {message: lines}, now=seen.now)
+            await self._store.commit({k: s.after for k, s in first.items()}, drafts, threads, now=seen.now)
             quiet |= {k: s.after for k, s in steps.items() if k not in first}
         rest = list(quiet.items())
         for start in range(0, len(rest), _CHUNK):
             await self._store.commit(dict(rest[start : start + _CHUNK]), now=seen.now)
         if done:
             await self._store.commit({}, now=seen.now, done=done)
+
+    async def _digest(self, seen: _Seen, sweeps: Collection[Sweep]) -> None:
+        """Send the lists whose time of day has come: each once, whoever sends it, and late rather than never."""
+        s = self._settings
+        if not s.digests or (seen.now - self._started < _START_S and not all(c.name in self._read for c in self._clusters.clusters())):
+            return
+        if self._digested is None:
+            self._digested = await self._store.digested()
+        for digest in s.digests:
+            key = repr(digest)
+            due = hours.last([(digest.days, digest.at)], seen.now) or 0.0
+            before = self._digested.get(key)
+            if before is not None and before >= due:
+                continue
+            drafts = []
+            if before is not None and seen.now - due <= _DIGEST_LATE_S:  # one that is new begins with its next time
+                whole = _together(sweeps)
+                found = tuple(f for f in whole.findings if self._wanted(f, digest, seen))
+                place = Receiver(digest.place or s.default_channel, digest.mention or ())
+                ident = f"digest-{hashlib.blake2b(key.encode(), digest_size=6).hexdigest()}-{due:.0f}"
+                drafts = [await asyncio.to_thread(tell.digest, ident, replace(whole, findings=found), place, seen.now - due)]
+            await self._store.commit({}, drafts, now=seen.now, digests={key: due})
+            self._digested[key] = due
+
+    def _wanted(self, finding: Finding, digest: Digest, seen: _Seen) -> bool:
+        about = routing.about(finding, self._mesh(finding, seen))
+        return routing.fits(digest.match, about) and routing.refused(about, self._settings, seen.now) is None
 
     async def _known(self, found: Mapping[str, _Found]) -> dict[str, Alert]:
         """The open alerts, and of the resolved ones those that are found again."""
@@ -470,6 +534,16 @@ class _Step(NamedTuple):
         return self.after if self.after is not None and any(reason not in alerts.QUIET for reason, _ in self.happened) else None
 
 
+def _together(sweeps: Collection[Sweep]) -> Sweep:
+    """The sweeps of all meshes as one."""
+    return Sweep(
+        hosts=sum(s.hosts for s in sweeps),
+        findings=diagnosis.once(f for s in sweeps for f in s.findings),
+        skipped=tuple(dict.fromkeys(k for s in sweeps for k in s.skipped)),
+        clusters=tuple(c for s in sweeps for c in s.clusters),
+    )
+
+
 def _silences(before: Mapping[str, Silence], deeds: Iterable[Deed], now: float) -> dict[str, Silence]:
     """The silences after what people did, without those that are over."""
     found = dict(before)
@@ -478,11 +552,19 @@ def _silences(before: Mapping[str, Silence], deeds: Iterable[Deed], now: float) 
             found[deed.silence.id] = deed.silence
         elif deed.silence is not None and deed.verb == "unsilence":
             found.pop(deed.silence.id, None)
-    return {key: silence for key, silence in found.items() if silence.until > now}
+    return {key: silence for key, silence in found.items() if silence.end > now}
 
 
 def _id(silence: Silence | None) -> str:
     return silence.id if silence is not None else ""
+
+
+def _places(members: Sequence[Alert], now: Routed) -> tuple[Receiver, ...]:
+    """Where the message of these alerts stands, the first place first; alerts of before places were kept stand where they go now."""
+    known: dict[str, Receiver] = {}
+    for alert in sorted(members, key=lambda a: (a.fired_at or 0.0, a.id)):
+        known |= {r.place: r for r in alert.places if r.place not in known}
+    return tuple(known.values()) or now.receivers
 
 
 def _difference(before: Mapping[str, Silence], after: Mapping[str, Silence]) -> dict[str, Silence | None]:
@@ -492,7 +574,7 @@ def _difference(before: Mapping[str, Silence], after: Mapping[str, Silence]) -> 
 def _fitting(silences: Mapping[str, Silence], finding: Finding | None) -> Silence | None:
     """The silence that fits a finding for the longest time."""
     fits = [s for s in silences.values() if finding is not None and s.fits(finding)]
-    return max(fits, key=lambda s: (s.until, s.id), default=None)
+    return max(fits, key=lambda s: (s.end, s.id), default=None)
 
 
 def _badness(alert: Alert) -> tuple[bool, bool, float, str]:

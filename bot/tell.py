@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from bot.alerts import FLAP_S, OUTAGE, QUIET, Alert, Reason, State, escalates
 from bot.recall import memo
@@ -18,14 +19,16 @@ from bot.store import Draft, Picture, Step
 from checks import diagnosis
 from checks.diagnosis import UnknownHost
 from templates import messages, picture
-from templates.words import percent, short
+from templates.blocks import Message
+from templates.words import listed, percent, short
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from bot.alerts import Receiver
     from bot.settings import EscalationStep
+    from checks.diagnosis import Sweep
     from checks.mesh import Mesh
-    from templates.blocks import Message
 
 _LOUD = frozenset({Reason.RESOLVED, Reason.SILENCED, Reason.UNSILENCED, Reason.ACKED, Reason.UNACKED, Reason.ESCALATED})
 """What is said in the thread of a silenced alert as well: how it ends, and what people do."""
@@ -55,27 +58,23 @@ class Moved(NamedTuple):
         return any(reason not in QUIET for reason, _ in self.happened)
 
 
-def draft(members: Sequence[Alert], channel: str, mesh: Mesh | None, escalation: Sequence[float] = ()) -> Draft:
-    """The message that speaks for these alerts, the worst first, as it should stand now. `mesh` is the worst one's."""
-    facts = _facts(members, mesh, escalation)
+def drafts(
+    members: Sequence[Alert], to: Sequence[Receiver], mesh: Mesh | None, escalation: Sequence[float] = (), team: str = ""
+) -> list[Draft]:
+    """The message that speaks for these alerts, the worst first, as it should stand now in each of its places. `mesh` is the worst one's."""
+    facts = {**_facts(members, mesh, escalation), "team": team}
     lead, open_ = members[0], [a for a in members if a.state is not State.RESOLVED]
     resolved = not open_
     drawing = (
         _picture(lead, facts["routes"]) if len(members) == 1 and facts["state"] in {"firing", "flapping"} and facts["routes"] else None
     )
-    return Draft(
-        id=lead.message,
-        alert=lead.id,
-        channel=channel,
-        message=messages.alert(facts, actions=() if resolved else _buttons(lead, escalation)),
-        picture=drawing,
-        resolved=resolved,
-        memo=memo(members),
-    )
+    actions = () if resolved else _buttons(lead, escalation)
+    one = Draft(id=lead.message, alert=lead.id, channel="", message=Message(""), picture=drawing, resolved=resolved, memo=memo(members))
+    return _copies(one, to, lambda mention: messages.alert({**facts, "mention": () if resolved else mention}, actions))
 
 
-def outage(alert: Alert, channel: str, frozen: int, escalation: Sequence[float] = ()) -> Draft:
-    """The message that a cluster cannot be read, and how many alerts it leaves as they were."""
+def outage(alert: Alert, to: Sequence[Receiver], frozen: int, escalation: Sequence[float] = ()) -> list[Draft]:
+    """The message that a cluster cannot be read, and how many alerts it leaves as they were, in each of its places."""
     facts = {
         "cluster": alert.finding.cluster,
         "resolved": alert.state is State.RESOLVED,
@@ -86,9 +85,24 @@ def outage(alert: Alert, channel: str, frozen: int, escalation: Sequence[float] 
         **_standing(alert, escalation),
     }
     buttons = () if alert.state is State.RESOLVED else [b for b in _buttons(alert, escalation) if b[1] != WHY]
-    message = messages.outage(facts, buttons)
     over = alert.state is State.RESOLVED
-    return Draft(id=alert.message, alert=alert.id, channel=channel, message=message, resolved=over, memo=memo([alert]))
+    one = Draft(id=alert.message, alert=alert.id, channel="", message=Message(""), resolved=over, memo=memo([alert]))
+    return _copies(one, to, lambda mention: messages.outage({**facts, "mention": () if over else mention}, buttons))
+
+
+def digest(ident: str, swept: Sweep, place: Receiver, late: float) -> Draft:
+    """The list of what is broken and at risk; it is not edited later."""
+    message = messages.digest(msgspec.to_builtins(swept), late=late if late > _LATE_S else 0.0, mention=place.mention)
+    return Draft(id=ident, alert="", channel=place.place, message=message, resolved=True)
+
+
+def _copies(one: Draft, to: Sequence[Receiver], worded: Callable[[tuple[str, ...]], Message]) -> list[Draft]:
+    """The message in each of its places; the first one has its id, and buttons mean the same everywhere."""
+    made: dict[tuple[str, ...], Message] = {}
+    for receiver in to:
+        if receiver.mention not in made:
+            made[receiver.mention] = worded(receiver.mention)
+    return [replace(one, id=f"{one.id}@{r.place}" if i else one.id, channel=r.place, message=made[r.mention]) for i, r in enumerate(to)]
 
 
 def lines(
@@ -108,6 +122,8 @@ def lines(
     for reason in Reason:
         group = [(m, by) for m in moved for r, by in m.happened if r is reason]
         loud = [(m, by) for m, by in group if m.after.silence is None or reason in _LOUD]
+        if reason in {Reason.SILENCED, Reason.UNSILENCED}:  # hours and mutes come and go each day: the message shows them
+            loud = [(m, by) for m, by in loud if (m.after if reason is Reason.SILENCED else m.before or m.after).silenced_by]
         if reason in {Reason.UNKNOWN, Reason.KNOWN_AGAIN}:
             loud = [(m, by) for m, by in loud if m.after.finding.cluster not in outages]
         if reason in _UNSAID or not loud:
@@ -120,6 +136,13 @@ def lines(
         if reason is Reason.FIRED and len(moved) == len(members) and members[0].finding.cause != OUTAGE:
             said += messages.details(_facts(members, mesh))
     return [Step(id=f"{members[0].message}.{now:.3f}.{i}", message=line, aloud=i in aloud) for i, line in enumerate(said)]
+
+
+def details(members: Sequence[Alert], mesh: Mesh | None) -> list[Step]:
+    """What the thread of a message starts with where it is told later than elsewhere: what repairs and shows it."""
+    if members[0].finding.cause == OUTAGE:
+        return []
+    return [Step(id=f"{members[0].message}.details.{i}", message=line) for i, line in enumerate(messages.details(_facts(members, mesh)))]
 
 
 def _facts(members: Sequence[Alert], mesh: Mesh | None, escalation: Sequence[float] = ()) -> dict[str, Any]:
@@ -176,6 +199,8 @@ ESCALATE = "alert_escalate"
 def _buttons(lead: Alert, escalation: Sequence[float]) -> list[tuple[str, str, str, str | None]]:
     own = ("Ack", ACK) if lead.ack is None else ("Give back", UNACK)
     quiet = ("Silence", SILENCE, lead.message) if lead.silence is None else ("End silence", UNSILENCE, lead.silence.id)
+    if lead.silence is not None and not lead.silence.by:  # the settings' own, which nobody ends
+        quiet = ("Silence", SILENCE, lead.message)
     more = [("Escalate", ESCALATE, lead.message, None)] if lead.escalated < len(escalation) else []
     return [(*own, lead.message, None), ("Why", WHY, lead.id, None), (*quiet, None), *more]
 
@@ -209,6 +234,9 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
                 text = _sentence(after.well_by)
             case Reason.UNSILENCED if not by:
                 text = f"it fails still: {after.finding.message}"
+            case Reason.ROUTED:
+                known = {r.place for r in first.before.places} if first.before is not None else set()
+                text = listed(r.place if r.place[0] in "#C" else "a direct message" for r in after.places if r.place not in known)
             case Reason.ACKED | Reason.UNACKED | Reason.ACK_LAPSED | Reason.UNSILENCED:
                 text = ""
             case Reason.SILENCED if after.silence is not None:

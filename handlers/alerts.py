@@ -30,7 +30,7 @@ async def answer(asked: Asked) -> Message:
         else:
             left_out.add(alert.message)
     rows = sorted(map(_row, told.values()), key=lambda row: (bool(row["unknown"]), -row["share"], row["since"]))
-    silences = sorted((await asked.store.silences()).values(), key=lambda s: s.until)
+    silences = sorted((await asked.store.silences()).values(), key=lambda s: s.end)
     meshes = asked.sweeper.meshes()
     shown = [s for s in silences if any(asked.sees(place) for place in access.of_silence(s.match, meshes))]
     return messages.alerts(rows, msgspec.to_builtins(shown), UNSILENCE, left_out=len(left_out - told.keys()))

@@ -83,7 +83,7 @@ async def _fitting(silence: Silence, store: Store) -> int:
 
 async def _silence(silence: Silence, store: Store) -> None:
     """Put a silence into effect; raises Already when somebody else silenced the same for as long."""
-    same = [s for s in (await store.silences()).values() if s.match == silence.match and s.until > silence.until - _AS_LONG_S]
+    same = [s for s in (await store.silences()).values() if s.match == silence.match and s.end > silence.end - _AS_LONG_S]
     if same:
         raise Already("silence", same[0].by, same[0].until)
     first = await store.claim(f"silence:{json.dumps(silence.match, sort_keys=True)}", silence.by, _AT_ONCE_S)
@@ -219,7 +219,7 @@ def _dialog(app: AsyncApp, door: Door) -> None:
         except RedisError:
             await ack(response_action="errors", errors={messages.WHAT: "My store does not answer; try again."})
             return
-        again = kept | {"match": silence.match, "long": silence.until - silence.at, "why": silence.why}
+        again = kept | {"match": silence.match, "long": silence.end - silence.at, "why": silence.why}
         shown = messages.silence_sure(msgspec.to_builtins(silence), fits, json.dumps(again, ensure_ascii=False))
         await ack(response_action="update", view=shown)
 

@@ -167,25 +167,58 @@ def routes(host: str, routes: Sequence[Json], page: int = 0) -> Message:
 
 def broken(sweep: Json, *, most: int = 10, left_out: int = 0) -> Message:
     """What fails now, one line for one fault however many hosts it hits, the worst first; `left_out` findings the reader may not see."""
-    faults: dict[tuple[str, str, str], list[Json]] = {}
-    for finding in sweep["findings"]:
-        if finding["severity"] == "error":
-            faults.setdefault((finding["cluster"], finding["cause"], finding["resource"]), []).append(finding)
-    worst = sorted(faults.values(), key=lambda same: (-max(f["failing_share"] for f in same), -len(same)))
+    worst = _faults(sweep["findings"], "error")
     hosts = len({(f["cluster"], f["host"]) for same in worst for f in same})
     looked = words.amount(sweep["hosts"], "host")
     if worst:
         title = f"{hosts:,} of {looked} fail{'s' if hosts == 1 else ''}"
     else:
         title = f"Nothing known fails: {looked} looked at" if sweep["skipped"] else f"Nothing fails: {looked} looked at"
-    blocks = [header(title)]
-    for same in worst[:most]:
+    return _say(escape(title), [header(title), *_told(worst, most), *_left_out(left_out, "finding"), *_small_print(sweep)])
+
+
+def digest(sweep: Json, *, late: float = 0.0, mention: Sequence[str] = (), most: int = 10) -> Message:
+    """What is broken and what is at risk, at the time of day that was asked for: the form of a sweep, and how many seconds late it comes."""
+    worst, risks = _faults(sweep["findings"], "error"), _faults(sweep["findings"], "warning")
+    looked = words.amount(sweep["hosts"], "host")
+    title = f"Today: {words.amount(len(worst), 'fault')}, {words.amount(len(risks), 'risk')} in {looked}"
+    blocks = [header(title), *_mentioned({"mention": mention})]
+    if worst:
+        blocks += [section(Mrkdwn("*What fails*")), *_told(worst, most)]
+    if risks:
+        blocks += [section(Mrkdwn("*What will fail next*")), *_told(risks, most)]
+    if not worst and not risks:
+        blocks.append(section(Mrkdwn("Nothing known fails, and nothing known is at risk.")))
+    if late:
+        blocks.append(context(escape(f"{words.duration(late)} late: no bot was there to say it in time.")))
+    return _say(escape(title), [*blocks, *_small_print(sweep)])
+
+
+def _faults(findings: Iterable[Json], severity: str) -> list[list[Json]]:
+    """The findings of a severity, those of one fault together, the worst first."""
+    faults: dict[tuple[str, str, str], list[Json]] = {}
+    for finding in findings:
+        if finding["severity"] == severity:
+            faults.setdefault((finding["cluster"], finding["cause"], finding["resource"]), []).append(finding)
+    return sorted(faults.values(), key=lambda same: (-max(f["failing_share"] for f in same), -len(same)))
+
+
+def _told(faults: Sequence[Sequence[Json]], most: int) -> list[Block]:
+    """One line for each fault, and how many more there are."""
+    blocks: list[Block] = []
+    for same in faults[:most]:
         first = max(same, key=lambda f: f["failing_share"])
         others = f" and {words.amount(len(same) - 1, 'other host')}" if len(same) > 1 else ""
         said = f"{short(first['host'])}{others} in {clean(first['cluster'])}: {words.first_sentence(first['message'])}."
-        blocks += Rich().words(said, label=f"✗ {percent(first['failing_share'])}", tail=words.cause_name(first)).blocks()
-    if len(worst) > most:
-        blocks.append(section(Mrkdwn(f"and {len(worst) - most:,} more; `meshwhy sweep` prints all of them.")))
+        mark = f"✗ {percent(first['failing_share'])}" if first["failing_share"] > 0 else _SEVERITY_MARKS[first["severity"]]
+        blocks += Rich().words(said, label=mark, tail=words.cause_name(first)).blocks()
+    if len(faults) > most:
+        blocks.append(section(Mrkdwn(f"and {len(faults) - most:,} more; `meshwhy sweep` prints all of them.")))
+    return blocks
+
+
+def _small_print(sweep: Json) -> list[Block]:
+    """What was not looked at, and how old what was looked at is."""
     small = fragment(
         "footer",
         clean=0,
@@ -194,7 +227,7 @@ def broken(sweep: Json, *, most: int = 10, left_out: int = 0) -> Message:
         fresh=words.freshness(sweep["clusters"]),
         spoken=escape(cut(words.spoken_for(sweep["clusters"]), 900)),
     )
-    return _say(escape(title), [*blocks, *_left_out(left_out, "finding"), *([context(*small)] if small else [])])
+    return [context(*small)] if small else []
 
 
 def _left_out(count: int, what: str) -> list[Block]:
@@ -406,7 +439,7 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
     {"id", "state": firing|flapping|unknown|resolved|pending, "finding": FINDING (the worst), "others_told": [FINDING], "routes": [ROUTE], "since":
     epoch s, "resolved_at": epoch s or None, "ended_by", "why": reason of unknown, "picture": {"id", "alt"} or None, "others": int, "flapping":
     {"firings", "minutes"} or None, "ack": {"by", "until"} or None, "silence": {"by", "until", "why"} or None, "escalation": {"step", "of", "next":
-    epoch s or None} or None}.
+    epoch s or None} or None, "mention": ids of who is meant, "team"}.
     """
     finding, state, name = alert["finding"], alert["state"], short(alert["finding"]["host"])
     together = bool(alert.get("others_told"))
@@ -445,12 +478,13 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
         code=finding["code"],
         cause=finding["cause"],
         resource=finding["resource"],
+        team=alert.get("team") or "",
     )
     if together:  # for whom and, of several causes, which and where: the list says it
         facts = [
             f
             for f in facts
-            if not f.startswith("*For*") and (len(_causes(alert)) == 1 or f.startswith(("*Cluster*", "*Since*", "*Lasted*")))
+            if not f.startswith("*For*") and (len(_causes(alert)) == 1 or f.startswith(("*Cluster*", "*Since*", "*Lasted*", "*Team*")))
         ]
     standing = fragment(
         "standing", flapping=alert.get("flapping"), ack=alert.get("ack"), silence=alert.get("silence"), escalation=alert.get("escalation")
@@ -463,6 +497,7 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
         f"{escape(f'{title} · {cluster}')} · since {date(alert['since'])}",
         [
             header(title),
+            *_mentioned(alert),
             *body.blocks(),
             fields(facts),
             *Rich().preformatted(_trees(found, most=2, elsewhere=elsewhere), limit=3200).blocks(),
@@ -476,7 +511,7 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
 
 def outage(lost: Json, actions: Sequence[Action] = ()) -> Message:
     """The message of a cluster that cannot be read: {"cluster", "resolved", "since", "resolved_at", "why", "frozen": alerts that stay as they were,
-    "flapping", "ack", "silence" as for `alert`}.
+    "flapping", "ack", "silence", "mention" as for `alert`}.
     """  # noqa: D205 - the form is part of the sentence
     cluster = cut(clean(lost["cluster"]), 60)
     body = Rich()
@@ -502,8 +537,13 @@ def outage(lost: Json, actions: Sequence[Action] = ()) -> Message:
     since = [Mrkdwn(f"Since {date(lost['since'])}")]
     return _say(
         f"{escape(title)} · since {date(lost['since'])}",
-        [header(title), *body.blocks(), context(*since), *([context(*standing)] if standing else []), *buttons(actions)],
+        [header(title), *_mentioned(lost), *body.blocks(), context(*since), *([context(*standing)] if standing else []), *buttons(actions)],
     )
+
+
+def _mentioned(alert: Json) -> list[Block]:
+    mention = alert.get("mention") or ()
+    return [section(p) for p in fragment("mentioned", mention=mention)] if mention else []
 
 
 def step(reason: Json) -> Message:

@@ -307,6 +307,23 @@ def doctor(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
     return "\n".join([*lines, f"{last}{f', {skipped} not looked at' if skipped else ''}."])
 
 
+def alert_routes(routed: Json, *, colour: bool, width: int = WIDTH) -> str:
+    """Where an alert is told and why: {"receivers": [{"place", "mention"}], "quiet": {"why", "until"} or None, "team", "because": sentences}."""
+    paint = _brush(colour)
+    quiet = routed["quiet"]
+    lines: list[str] = []
+    if quiet is not None:
+        until = f" until {words.clock(quiet['until'])}" if quiet["until"] is not None else ""
+        lines += [f"{paint('–', _DIM)} not told{until}: {clean(quiet['why'])}"]
+    for receiver in [] if quiet else routed["receivers"]:
+        direct = "" if receiver["place"].startswith(("#", "C", "G")) else " (a direct message)"
+        mention = f", mentioning {words.listed(receiver['mention'])}" if receiver["mention"] else ""
+        lines.append(f"{paint('→', _GREEN)} {clean(receiver['place'])}{direct}{mention}")
+    if routed["team"]:
+        lines += _labelled("Team", [routed["team"]], width, paint)
+    return "\n".join([*lines, *_labelled("Why", routed["because"], width, paint)])
+
+
 def unknown_host(word: str, candidates: Sequence[str], ambiguous: bool = False) -> str:  # noqa: FBT001, FBT002 - a fact of the answer
     """No host of this name, or several."""
     return words.did_you_mean(word, candidates, ambiguous=ambiguous)

@@ -92,6 +92,15 @@ DOCTOR = _page(
     "Try what the bot needs, and say how to mend what fails. Tokens, scopes, channels, Redis, and each cluster's permissions.",
     ("meshwhy doctor --config meshwhy.yaml", "exit status 1 when something does not work"),
 )
+ALERT_ROUTES = _page(
+    "Say where an alert would be told, whom it would mention, until when it would be held, and which routes of the settings decide that.",
+    ("meshwhy alert-routes --config meshwhy.yaml -n payments", "an alert about namespace payments that breaks everything"),
+    ("meshwhy alert-routes --config meshwhy.yaml -n payments --share 0.05 --at 2026-12-24T22:00", "a small one, at night"),
+    (
+        "meshwhy alert-routes --config meshwhy.yaml -n payments --context east",
+        "with the labels and annotations that the namespace has there",
+    ),
+)
 
 CHANGE = "What would be applied: FILE, NAME=FILE for one cluster, a directory, an archive, or - for standard input. Repeatable."
 DELETE = "What would be deleted: a file with these objects, in the same forms. Repeatable."
@@ -110,4 +119,11 @@ OUT = "The file to write: .yaml, .json, .tar.gz, or - for standard output; a dir
 STATE = "Where the demo keeps its state, which is made anew at each start. [default: .demo]"
 EVERY = "Seconds between two turns of the clock that deploys or removes v1, until somebody presses a button; 0 for never."
 PORT = "The page's port on 127.0.0.1; 0 for any free one."
+ROUTED_NAMESPACE = "The namespace that the alert is about."
+ROUTED_CLUSTER = "The cluster that it is in, by its registered name."
+ROUTED_CAUSE = "Its cause, by name or code."
+ROUTED_SHARE = "The share of requests that fails, from 0 to 1."
+ROUTED_LABEL = "A label of its object, its Service or its namespace. Repeatable."
+ROUTED_TEAM = "Whose it is. Repeatable."
+ROUTED_AT = "When, in this machine's time unless an offset is given (2026-12-24T22:00+01:00). [default: now]"
 VERSION = "Print the version."

@@ -21,7 +21,9 @@ from bot.alerts import (
     Hushed,
     Lapsed,
     Reason,
+    Receiver,
     Seen,
+    Sent,
     Silence,
     State,
     Unacked,
@@ -533,6 +535,13 @@ class AnySequence(RuleBasedStateMachine):
     @rule(on=st.booleans())
     def hushed(self, on: bool) -> None:  # noqa: FBT001 - hypothesis draws it by name
         self.happen(Hushed(ALL_EAST if on else None))
+
+    @rule(places=st.lists(st.sampled_from(["#a", "#b", "U0ANA"]), max_size=2))
+    def sent(self, places: list[str]) -> None:
+        before = self.alert
+        self.happen(Sent(tuple(map(Receiver, places))))
+        if before is not None and self.alert is not None:
+            assert self.alert.places[: len(before.places)] == before.places, "a place is forgotten while its message stands"
 
     @rule()
     def gone(self) -> None:

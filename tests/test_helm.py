@@ -321,7 +321,7 @@ def test_a_state_volume_is_claimed_only_when_asked_for(chart: Chart):
         ({**INSTALL, "clusters": [{"name": "a", "in_cluster": True, "tokn": "x"}]}, "tokn"),
         ({**INSTALL, "alerts": {"default_channel": "mesh"}}, "/alerts/default_channel"),
         ({**INSTALL, "alerts": {"default_channel": "#mesh", "for": "soon"}}, "/alerts/for"),
-        ({**INSTALL, "alerts": {"default_channel": "#mesh", "routes": [{"channel": "#a"}]}}, "match"),
+        ({**INSTALL, "alerts": {"default_channel": "#mesh", "routes": [{"chanel": "#a"}]}}, "chanel"),
         ({**INSTALL, "slack": {"mode": "rtm"}}, "/slack/mode"),
         ({**INSTALL, "slack": {"botToken": "xapp-1"}}, "/slack/botToken"),
         ({**INSTALL, "slack": {**INSTALL["slack"], "teams": ["prod"]}}, "/slack/teams/0"),
@@ -372,10 +372,17 @@ def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
     assert set(parts["alerts"]["properties"]["escalation"]["items"]["properties"]) == keys(settings.EscalationStep)
     assert set(parts["access"]["properties"]) == keys(settings.Access)
     assert set(schema["definitions"]["grants"]["items"]["anyOf"][1]["properties"]) == keys(settings.Grant)
-    route = parts["alerts"]["properties"]["routes"]["items"]["properties"]
+    told, defined = parts["alerts"]["properties"], schema["definitions"]
+    route, match = defined["routes"]["items"]["properties"], defined["match"]["properties"]
     assert set(route) == keys(settings.AlertRoute)
-    assert set(route["match"]["properties"]) == keys(settings.Match)
-    assert set(route["match"]["properties"]["severity"]["enum"]) == {
+    assert set(route["outside"]["properties"]) == keys(settings.Outside)
+    assert set(told["digests"]["items"]["properties"]) == keys(settings.Digest)
+    assert set(told["mutes"]["items"]["properties"]) == keys(settings.Mute)
+    interval = told["time_intervals"]["additionalProperties"]["items"]["properties"]
+    assert set(interval) == keys(settings.TimeInterval)
+    assert set(interval["times"]["items"]["properties"]) == keys(settings.TimeOfDay)
+    assert set(match) == keys(settings.Match)
+    assert set(match["severity"]["enum"]) == {
         word for part in get_args(settings.Match.model_fields["severity"].annotation) for word in get_args(part)
     }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot.settings import BadSettings, Settings, clusters, load
+from bot.settings import BadSettings, Settings, alerts, clusters, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +103,20 @@ def test_only_the_clusters_are_read_without_holding_any_secret(tmp_path: Path):
     assert [c.name for c in clusters(path)] == ["east", "west"]
 
 
+def test_a_question_about_routes_needs_no_secret(tmp_path: Path):
+    path = tmp_path / "meshwhy.yaml"
+    path.write_text(GOOD.replace("{env: SLACK_BOT_TOKEN}", "{env: NOT_SET_HERE}"), encoding="utf-8")
+    assert alerts(path).default_channel == "#mesh"
+    path.write_text(GOOD.replace("for: 10s", "mutes: [{match: {cause: x}, during: night}]"), encoding="utf-8")
+    with pytest.raises(BadSettings, match="names night"):
+        alerts(path)
+
+
+def test_a_time_without_quotes_is_the_time_that_was_meant(loading: Callable[[str], Settings]):
+    text = GOOD.replace("for: 10s", "digests: [{at: 18:00}, {at: 09:00}]")
+    assert [d.at for d in loading(text).alerts.digests] == [18 * 60, 9 * 60]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [
@@ -137,6 +151,69 @@ def test_only_the_clusters_are_read_without_holding_any_secret(tmp_path: Path):
         ),
         ("alerts:", "access: {admins: U0ANA, remember: 0s}\nalerts:", 9, "access.remember: must be greater than 0."),
         ("mode: socket", "mode: socket, teams: [prod]", 1, "slack.teams[0] must be the id of a workspace (T0ABCDEF) or of an organisation"),
+        ('channel: "#payments"', "user: S0PAY", 9, "alerts.routes[0].user must be the id of a person (U0ABCDEF)"),
+        ('channel: "#payments"', "channel: C0123456, user: U0ANA", 9, "alerts.routes[0] names a channel and a user"),
+        (
+            'channel: "#payments"',
+            "channel: C0123456, mention: sre",
+            9,
+            "alerts.routes[0].mention[0] must be the id of a person (U0ABCDEF) or of",
+        ),
+        ('channel: "#payments"', "hours: office", 9, "alerts.routes[0] needs hours and outside, or none of them"),
+        (
+            'channel: "#payments"',
+            "hours: offcie, outside: {hold_below: 50%}",
+            9,
+            "alerts.routes[0].hours names offcie, which alerts.time_intervals does not define.",
+        ),
+        ('channel: "#payments"', "routes: [{chanel: C0123456}]", 9, "alerts.routes[0].routes[0].chanel is not a setting; did you mean"),
+        ("for: 10s", "mutes: [{match: {}}]", 9, "alerts.mutes[0] would mute everything for ever"),
+        ("for: 10s", "mutes: [{match: {cause: x}, during: night}]", 9, "alerts.mutes[0].during names night, which alerts.time_intervals"),
+        (
+            "for: 10s",
+            "time_intervals: {night: [{times: [{start_time: '09:00', end_time: x}]}]}",
+            9,
+            "alerts.time_intervals.night[0].times[0].end_time must be a time of day such as",
+        ),
+        (
+            "for: 10s",
+            "time_intervals: {n: [{times: [{start_time: '22:00', end_time: '06:00'}]}]}",
+            9,
+            "alerts.time_intervals.n[0].times[0] must not end before it begins: what goes over midnight is two entries",
+        ),
+        (
+            "for: 10s",
+            "time_intervals: {n: [{weekdays: [friday:monday]}]}",
+            9,
+            "alerts.time_intervals.n[0].weekdays[0] must not end before it begins",
+        ),
+        (
+            "for: 10s",
+            "time_intervals: {n: [{weekdays: [fryday]}]}",
+            9,
+            "alerts.time_intervals.n[0].weekdays[0] must be a day such as monday",
+        ),
+        (
+            "for: 10s",
+            "time_intervals: {n: [{days_of_month: ['32']}]}",
+            9,
+            "alerts.time_intervals.n[0].days_of_month[0] must be days of a month from 1 to 31",
+        ),
+        (
+            "for: 10s",
+            "time_intervals: {n: [{days_of_month: ['-3:2']}]}",
+            9,
+            "alerts.time_intervals.n[0].days_of_month[0] must be days of a month from 1 to 31",
+        ),
+        ("for: 10s", "time_intervals: {n: [{months: [13]}]}", 9, "alerts.time_intervals.n[0].months[0] must be months from 1 to 12"),
+        (
+            "for: 10s",
+            "time_intervals: {n: [{location: Berlin}]}",
+            9,
+            "alerts.time_intervals.n[0].location must be a time zone such as Europe/Berlin",
+        ),
+        ("for: 10s", "time_intervals: {n: [{weekday: [monday]}]}", 9, "alerts.time_intervals.n[0].weekday is not a setting; did you mean"),
+        ("for: 10s", "digests: [{at: noon}]", 9, "alerts.digests[0].at must be a time of day such as 09:30, not 'noon'"),
         ("label: team=a", "label: team", 9, "alerts.routes[0].match.label must be labels such as team=payments"),
         ("    path: recorded/west\n", "", 6, "clusters[1] needs exactly one of context"),
         ("name: east", "name: west", 4, "clusters has two clusters called west"),

@@ -19,12 +19,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from bot import manifests
 from bot.alerts import OUTAGE, State, identity, rule_of
 from bot.store import Store
-from bot.sweep import Sweeper, channel
+from bot.sweep import Sweeper
 from bot.valkey import embedded
 from checks.finding import Finding, Severity
-from checks.mesh import Change, Cluster, Mesh
+from checks.mesh import Change, Cluster
 from checks.resources import ADDING, Deployment, Malformed, VirtualService
-from checks.routes import Viewpoint
 from tests.bots import RECORDED, alerts
 
 if TYPE_CHECKING:
@@ -396,50 +395,3 @@ async def test_the_whole_sweep_and_the_meshes_are_there_for_who_asks(store: Stor
     assert {f.cluster for f in swept.findings} == {"east", "west"}
     assert {c.name for c in swept.clusters} == {"east", "west"}
     assert [m.name for m in sweeper.meshes()] == ["east", "west"]
-
-
-# --- routing ---
-
-FOUND = Finding(
-    cause="subset-empty-weighted",
-    code="MESH101",
-    severity=Severity.ERROR,
-    cluster="east",
-    resource="VirtualService mynamespace/destination",
-    path="spec.http[0].route[0]",
-    host="destination.shop.svc.cluster.local",
-    viewpoints=(Viewpoint("east", "sidecar", "elsewhere"),),
-    failing_share=0.95,
-    message="",
-)
-
-
-@pytest.mark.parametrize(
-    ("match", "fits"),
-    [
-        ({"namespace": "mynamespace"}, True),
-        ({"namespace": "shop"}, True),
-        ({"namespace": ["x", "shop"]}, True),
-        ({"namespace": "elsewhere"}, False),
-        ({"cluster": "east"}, True),
-        ({"cluster": "west"}, False),
-        ({"cause": "subset-empty-weighted", "severity": "error"}, True),
-        ({"cause": "subset-undefined"}, False),
-        ({"label": {"istio-injection": "enabled"}}, True),
-        ({"label": {"istio-injection": "disabled"}}, False),
-        ({"namespace": "mynamespace", "cluster": "west"}, False),
-        ({}, True),
-    ],
-)
-def test_an_alert_goes_where_the_first_route_that_fits_says(match: dict[str, Any], fits: bool):  # noqa: FBT001 - a column of the table
-    settings = alerts(routes=[{"match": match, "channel": "#payments"}, {"match": {}, "channel": "#ops"}])
-    (mesh,) = Mesh.of([BROKEN], 1.0)
-    assert channel(FOUND, mesh, settings) == ("#payments" if fits else "#ops")
-    assert channel(FOUND, mesh, alerts()) == "#mesh"
-
-
-def test_a_finding_of_a_host_that_is_no_service_is_routed_by_its_object():
-    (mesh,) = Mesh.of([BROKEN], 1.0)
-    other = replace(FOUND, host="api.partner.example", resource="ServiceEntry shop/partner")
-    assert channel(other, mesh, alerts(routes=[{"match": {"namespace": "shop"}, "channel": "#payments"}])) == "#payments"
-    assert channel(other, None, alerts(routes=[{"match": {"label": "a=b"}, "channel": "#payments"}])) == "#mesh"
