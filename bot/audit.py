@@ -30,7 +30,7 @@ WAITING = 1000  # entries that wait for the store
 _PAGE = 500
 
 
-class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Entry(Struct, frozen=True, kw_only=True):
     """One thing that somebody (a Slack user's id, of a workspace) did, when (seconds since the epoch), from where, about what, and what came of it.
 
     `about` holds hosts, or a silence's matchers; `why` says what `result` alone does not.

@@ -27,8 +27,9 @@ import typer
 from templates import usage
 
 if TYPE_CHECKING:
+    from bot.audit import Entry, Wanted
     from bot.clusters import ClusterSource
-    from bot.settings import Settings
+    from bot.settings import Settings, State
     from checks.catalogue import Cause
     from checks.diagnosis import Diagnosis
     from checks.finding import Finding
@@ -397,6 +398,12 @@ def _complete_check(incomplete: str) -> list[str]:
 
     codes = incomplete[:1].isupper()
     return [name for c in CAUSES.values() if (name := c.code if codes else c.id).startswith(incomplete)]
+
+
+def _complete_verb(incomplete: str) -> list[str]:
+    from bot.access import NEEDS
+
+    return [verb for verb in NEEDS if verb.startswith(incomplete)]
 
 
 BEFORE = "MESHWHY_COMPBEFORE"
@@ -824,6 +831,67 @@ def alert_routes(
     }
     _show(answer, output, color, text=lambda terminal, plain, look: terminal.alert_routes(plain, **look), slack=None)
     return 0
+
+
+@app.command(help=usage.AUDIT)
+def audit(
+    config: SettingsFile,
+    *,
+    user: Annotated[str, typer.Option("--user", metavar="ID", help=usage.USER, show_default=False)] = "",
+    verb: Annotated[str, typer.Option("--verb", metavar="VERB", help=usage.VERB, autocompletion=_complete_verb, show_default=False)] = "",
+    since: Annotated[str, typer.Option("--since", metavar="DURATION", help=usage.SINCE, show_default=False)] = "",
+    most: Annotated[int, typer.Option("-n", "--most", metavar="N", help=usage.MOST, min=1)] = 100,
+    output: Annotated[Output, typer.Option("-o", "--output", help=usage.OUTPUT_AUDIT)] = Output.TEXT,
+    color: Colours = Colour.AUTO,
+) -> int:
+    """What people did, and what they were refused."""
+    import asyncio
+    import time
+
+    from bot import settings
+    from bot.access import NEEDS
+    from bot.audit import Wanted
+
+    long = settings.duration(since) if since else 0.0
+    if long is None:
+        raise Refused(_refusals().bad_since(since))
+    if verb and verb not in NEEDS:
+        raise Refused(_refusals().no_verb(verb, _nearest(verb, list(NEEDS))))
+    wanted = Wanted(user, verb, time.time() - long if since else 0.0)
+    found = asyncio.run(_on_record(settings.state(config, os.environ), wanted, most))
+    if output is Output.JSON:
+        for entry in found:
+            _print(msgspec.json.encode(entry).decode())
+        return 0
+    _show(
+        {"audit": found},
+        output,
+        color,
+        text=lambda terminal, plain, look: terminal.audit(plain["audit"], **look),
+        slack=lambda messages, plain: messages.audit(plain["audit"], ""),
+    )
+    return 0
+
+
+async def _on_record(state: State, wanted: Wanted, most: int) -> list[Entry]:
+    """The newest entries that are wanted, from the store that the settings name. Raises NoState, redis.RedisError."""
+    from contextlib import AsyncExitStack
+
+    from bot.audit import Audit
+    from bot.store import Store
+    from bot.valkey import reached
+
+    async with AsyncExitStack() as stack:
+        given = state.redis.url
+        url = given.get_secret_value() if given else await stack.enter_async_context(reached(state.state_dir.absolute() / "valkey"))
+        store = Store(url)
+        stack.push_async_callback(store.close)
+        found: list[Entry] = []
+        async for _, entry in Audit(store).read(wanted):
+            found.append(entry)
+            if len(found) == most:
+                break
+        return found
 
 
 @contextmanager

@@ -521,6 +521,14 @@ class Settings(_Section):
     """None: everybody in the workspace may do everything."""
 
 
+class State(BaseModel):
+    """The part of the file that says where state lives."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    redis: Redis = Redis()
+    state_dir: LocalPath
+
+
 class _OnlyClusters(BaseModel):
     """The part of the file that a question about the registered clusters needs."""
 
@@ -541,8 +549,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     Without `state_dir`, state lives in `$XDG_STATE_HOME/meshwhy` (`~/.local/state/meshwhy`). Raises BadSettings.
     """
     document = _read(path)
-    state = environ.get("XDG_STATE_HOME") or "~/.local/state"
-    settings = _validate(Settings, document, {"state_dir": f"{state}/meshwhy"}, environ)
+    settings = _validate(Settings, document, _defaults(environ), environ)
     _defined(settings.alerts, document)
     return settings
 
@@ -569,6 +576,15 @@ def _undefined(alerts: Alerts) -> Iterator[tuple[tuple[str | int, ...], str]]:
             near = difflib.get_close_matches(name, alerts.time_intervals, n=1)
             hint = f"; did you mean {near[0]}?" if near else "."
             yield loc, f"names {name}, which alerts.time_intervals does not define{hint}"
+
+
+def state(path: Path, environ: Mapping[str, str]) -> State:
+    """Only where state lives; of the secrets Redis' alone is looked up. Raises BadSettings."""
+    return _validate(State, _read(path), _defaults(environ), environ)
+
+
+def _defaults(environ: Mapping[str, str]) -> dict[str, str]:
+    return {"state_dir": f"{environ.get('XDG_STATE_HOME') or '~/.local/state'}/meshwhy"}
 
 
 def clusters(path: Path) -> tuple[RegisteredCluster, ...]:

@@ -37,6 +37,25 @@ class NoState(Exception):
 
 
 @asynccontextmanager
+async def reached(directory: Path) -> AsyncIterator[str]:
+    """The Valkey of a directory, as the URL of its socket: that of the bot that runs there, else one of our own for so long. Raises NoState."""
+    socket = directory / "valkey.sock"
+    if not await asyncio.to_thread(directory.is_dir):
+        raise NoState(f"{directory} holds no state: no bot has run there.")
+    with Redis(unix_socket_path=str(socket), socket_timeout=_ANSWER_S, retry=Retry(NoBackoff(), 0)) as running:
+        try:
+            await asyncio.to_thread(running.ping)
+            there = True
+        except (RedisError, OSError):
+            there = False
+    if there:
+        yield f"unix://{socket}"
+        return
+    async with embedded(directory) as url:
+        yield url
+
+
+@asynccontextmanager
 async def embedded(directory: Path) -> AsyncIterator[str]:
     """A running Valkey with its files in `directory` (absolute), as the URL of its unix socket; ended cleanly at the end.
 

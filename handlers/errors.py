@@ -74,11 +74,8 @@ class Told(NamedTuple):
     message: Message | None
     result: Result = "done"
     why: str = ""
-
-    @property
-    def alone(self) -> bool:
-        """Whether nobody else is to read it."""
-        return self.result in {"denied", "stranger"}
+    alone: bool = False
+    """Whether nobody else is to read it."""
 
 
 async def answered(question: Awaitable[Message | None]) -> Told:
@@ -88,9 +85,9 @@ async def answered(question: Awaitable[Message | None]) -> Told:
         return Told(message, why="" if message is not None else "a dialog was opened")
     except Denied as denied:
         why = ", ".join(f"{who}: {reason}" for who, reason in denied.unread.items())
-        return Told(messages.denied(denied.verb, denied.names, denied.may, denied.unread), "denied", why)
+        return Told(messages.denied(denied.verb, denied.names, denied.may, denied.unread), "denied", why, alone=True)
     except Stranger as stranger:
-        return Told(messages.stranger(), "stranger", ", ".join(stranger.teams) or "of no workspace")
+        return Told(messages.stranger(), "stranger", ", ".join(stranger.teams) or "of no workspace", alone=True)
     except Already as already:
         return Told(messages.already(already.did, already.by, already.until), "already", f"by {already.by}")
     except UnknownVerb as unknown:

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checks.diagnosis import UnknownHost
-from handlers import ack, alerts, broken, clusters, escalate, explain, routes, say, silence, whatif, why
+from handlers import ack, alerts, audit, broken, clusters, escalate, explain, routes, say, silence, whatif, why
 from handlers.door import Visit, nothing
 from handlers.errors import UnknownVerb
 from handlers.say import Asked
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 _TOKEN = re.compile(r"<(?:(@|!)[^>]*|[^>|]*\|([^>]*)|(?:https?://)?([^>|]*))>")
+_ADDRESSED = re.compile(r"\A(?:\s*<[@!][^>]*>)+")
+_PERSON = re.compile(r"<@([UW][A-Z0-9]+)(?:\|[^>]*)?>")
 
 
 class Verb(NamedTuple):
@@ -34,6 +36,8 @@ class Verb(NamedTuple):
     does: str
     answer: Callable[[Asked], Awaitable[Message]]
     about: Callable[[Asked], Awaitable[About]] = nothing
+    alone: bool = False
+    """Whether the answer is for nobody but who asked."""
 
 
 async def _help(_: Asked) -> Message:
@@ -51,12 +55,14 @@ VERBS = {
     "escalate": Verb("escalate HOST", "the next one is asked to see to what fires on a host", escalate.answer, escalate.about),
     "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", clusters.answer),
     "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", explain.answer),
+    "audit": Verb("audit [@PERSON] [VERB] [24h]", "what people did, and what they were refused", audit.answer, audit.about, alone=True),
     "help": Verb("help", "this list", _help),
 }
 
 
 def typed(text: str) -> str:
-    """What a person typed, of a text as Slack passes it on: mentions gone, links as they were written, entities as characters."""
+    """What a person typed, of a text as Slack passes it on: who is addressed gone, people as ids, links as they were written, entities as characters."""
+    text = _PERSON.sub(r" \1 ", _ADDRESSED.sub(" ", text))
     return html.unescape(_TOKEN.sub(lambda m: " " if m[1] else m[2] or m[3] or "", text)).strip().removeprefix("/mesh").strip()
 
 
@@ -87,9 +93,10 @@ async def answer(visit: Visit, words: str, door: Door, *, share: bool = False) -
         if unknown is not None and not alone:
             raise unknown
         message = await verb.answer(Asked(rest, visit.user, door.sweeper, door.store, sees))
-        return await say.shareable(message, door.store) if share else message
+        return await say.shareable(message, door.store) if share and not verb.alone else message
 
-    return await door.enter(visit, name, about, work)
+    told = await door.enter(visit, name, about, work)
+    return told._replace(alone=told.alone or verb.alone) if told is not None else None
 
 
 def register(app: AsyncApp, door: Door) -> None:

@@ -105,6 +105,12 @@ def whom(ident: object) -> Mrkdwn:
     return code(ident) if str(ident)[:1] in "@#" else responder(ident)
 
 
+def place(channel: object) -> Mrkdwn:
+    """A channel, which Slack shows by its name, or the direct messages; anything else as text."""
+    found = re.fullmatch(r"([CGD])[A-Z0-9]{2,24}", str(channel))
+    return escape(channel) if found is None else Mrkdwn("direct messages") if found[1] == "D" else Mrkdwn(f"<#{channel}>")
+
+
 def _value(value: object) -> Mrkdwn:
     return value if isinstance(value, Mrkdwn) else escape(cut(clean(value), VALUE))
 
@@ -119,7 +125,7 @@ _FRAGMENTS = SandboxedEnvironment(
     auto_reload=False,
 )
 _FRAGMENTS.filters |= {"code": lambda text: code(cut(clean(text), VALUE)), "date": date}
-_FRAGMENTS.filters |= {"person": person, "responder": responder, "whom": whom}
+_FRAGMENTS.filters |= {"person": person, "responder": responder, "whom": whom, "place": place}
 
 
 def fragment(name: str, /, **values: object) -> list[Mrkdwn]:

@@ -589,6 +589,20 @@ def details(alert: Json) -> list[Message]:
     return told
 
 
+OLDER = "audit_older"
+"""action_id of the button that turns to older entries of the audit."""
+
+
+def audit(rows: Sequence[Json], older: str) -> Message:
+    """What people did, the newest first: {"at", "by", "verb", "via", "channel", "about": names, "result", "why"} each; `older` is the value of the button
+    that turns the page, empty on the last.
+    """  # noqa: D205 - the form is part of the sentence
+    title = words.amount(len(rows), "entry") if rows else "Nothing is on record"
+    told = [fragment("audit_row", **{**row, "about": words.listed([clean(n) for n in row["about"]], most=3)})[0] for row in rows]
+    page = [section(Mrkdwn("\n".join(told[n : n + 5]))) for n in range(0, len(told), 5)]
+    return _say(escape(title), [header(title), *page, *buttons([("Older", OLDER, older, None)] if older else [])])
+
+
 # -- what people do about alerts ------------------------------------------------------------------------------------------------------
 
 SILENCED = "silenced"

@@ -130,6 +130,16 @@ def no_check(word: str, nearest: Sequence[str]) -> str:
     return f'No known cause is called "{clean(word)}".{_did_you_mean(nearest)} meshwhy checks lists all.'
 
 
+def bad_since(word: str) -> str:
+    """A --since that is no duration."""
+    return f"--since {clean(word)!r} is no duration: write 30m, 24h or 7d."
+
+
+def no_verb(word: str, nearest: Sequence[str]) -> str:
+    """A --verb that nobody can do."""
+    return f'Nobody can do "{clean(word)}" in Slack.{_did_you_mean(nearest)}'
+
+
 def no_slack_form(command: str) -> str:
     """A command whose answer Slack never shows."""
     return f"meshwhy {command} has no Slack form: choose -o text or -o json."

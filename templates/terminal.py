@@ -324,6 +324,20 @@ def alert_routes(routed: Json, *, colour: bool, width: int = WIDTH) -> str:
     return "\n".join([*lines, *_labelled("Why", routed["because"], width, paint)])
 
 
+def audit(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
+    """What people did, the newest first: {"at", "by", "verb", "via", "channel", "about": names, "result", "why"} each."""
+    paint = _brush(colour)
+    lines: list[str] = []
+    for row in rows:
+        mark, style = ("✓", _GREEN) if row["result"] == "done" else ("✗", _RED) if row["result"] in {"denied", "stranger"} else ("–", _DIM)
+        why = f" ({row['why']})" if row["why"] else ""
+        head = f"{words.clock(row['at'])} {row['by'] or 'meshwhy'} {row['verb']} {row['result']}{why}"
+        lines.append(f"{paint(mark, style)} {clean(head)}")
+        where = f"by {row['via']} in {row['channel']}" if row["channel"] else ""
+        lines += _wrap(", ".join(x for x in (*map(clean, row["about"]), where) if x), width, "    ")
+    return "\n".join(lines) or "Nothing is on record."
+
+
 def unknown_host(word: str, candidates: Sequence[str], ambiguous: bool = False) -> str:  # noqa: FBT001, FBT002 - a fact of the answer
     """No host of this name, or several."""
     return words.did_you_mean(word, candidates, ambiguous=ambiguous)

@@ -102,6 +102,14 @@ ALERT_ROUTES = _page(
     ),
 )
 
+AUDIT = _page(
+    "Print what people did in Slack, and what they were refused: who, what, when, from where, about what, with which result; the newest first.",
+    ("meshwhy audit --config meshwhy.yaml --since 24h", "the last day"),
+    ("meshwhy audit --config meshwhy.yaml --verb silence --user U0ABCDEF", "what one person silenced"),
+    ("meshwhy audit --config meshwhy.yaml -o json | jq -c 'select(.result==\"denied\")'", "every line is one entry, for scripts"),
+    after="It is kept for 90 days in the store that the settings name, and stands in the bot's log as it happens (the key audit).",
+)
+
 CHANGE = "What would be applied: FILE, NAME=FILE for one cluster, a directory, an archive, or - for standard input. Repeatable."
 DELETE = "What would be deleted: a file with these objects, in the same forms. Repeatable."
 HOST = "What is called: a short name, name.namespace, an FQDN, or a ServiceEntry's host, with an optional :port."
@@ -112,6 +120,11 @@ CONFIG = "The clusters that this settings file registers."
 CONFIG_RUN = "The settings file."
 ENVOY = "A caller's Envoy to compare with: its admin address, or a saved config_dump, clusters, or istioctl bug-report. Only read, never changed. Repeatable."
 OUTPUT = "text for people, json for scripts, slack for the message that Slack would get."
+OUTPUT_AUDIT = "text for people, json for scripts (one entry a line), slack for the message that Slack would get."
+USER = "Only what this person did: a Slack user's id."
+VERB = "Only this: why, ack, silence, ..."
+SINCE = "Only what was done in the last 30m, 24h, 7d."
+MOST = "At most so many entries."
 OUTPUT_WHATIF = "text for people, json for scripts, slack for the message that Slack would get, github for annotations of a pull request."
 COLOR = "Colours: auto means on a terminal, unless NO_COLOR is set."
 CHECK = "A cause's name or code."

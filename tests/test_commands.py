@@ -398,6 +398,7 @@ def tab(ask: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, capfd: pyte
         (("routes", "--from", WEST, "api-p"), ["api-pl.partner.example"]),
         (("why", "--from", "/absent", "dest"), []),
         (("checks", "subset-u"), ["subset-undefined"]),
+        (("audit", "--verb", "s"), ["share", "silence"]),
         (("whati",), ["whatif"]),
         (("whatif", "x.yaml", "-o", "g"), ["github"]),
         (("checks", "MESH10"), [f"MESH10{n}" for n in range(1, 10)]),

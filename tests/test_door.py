@@ -138,7 +138,15 @@ async def test_everything_that_can_be_done_in_slack_is_among_what_was_tried_here
         matched = {f"{parts[0]}.{parts[-1]}" for parts in listeners}
         assert matched == {
             *("register.acked", "register.unacked", "register.why", "register.asked", "register.ended", "register.escalated"),
-            *("register.turn", "register.share", "register.mesh", "register.mentioned", "register.written", "register.submitted"),
+            *(
+                "register.turn",
+                "register.share",
+                "register.mesh",
+                "register.mentioned",
+                "register.written",
+                "register.submitted",
+                "register.older",
+            ),
             *("_dialog.filled", "_dialog.submitted", "register.outlived"),
         }
     assert VERBS.keys() <= NEEDS.keys()

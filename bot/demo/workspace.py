@@ -26,7 +26,7 @@ MANIFEST: Mapping[str, Any] = {
             {
                 "command": "/mesh",
                 "description": "Why does a call into the mesh fail?",
-                "usage_hint": "why HOST | routes HOST | broken | whatif | clusters | explain CODE | help",
+                "usage_hint": "why HOST | routes HOST | broken | whatif | alerts | ack HOST | silence HOST 2h WHY | escalate HOST | clusters | explain CODE | audit | help",
                 "should_escape": True,
             }
         ],
