@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot import metrics
 from bot.health import Pulse
 from bot.recall import ALERT
-from bot.store import Delivery, Deposed, Draft, Step
+from bot.store import DAY_S, Delivery, Deposed, Draft, Step
 from templates import blocks, picture
 from templates.blocks import Message
 
@@ -39,6 +40,7 @@ _CHANNEL_POSTS = (1.0, 4)  # Slack: about one post a second in a channel, short 
 _EDITS = (50 / 60, 20)  # Slack: tier 3, 50 a minute for chat.update
 _BACKOFF_S, _BACKOFF_MAX_S = 0.25, 300.0
 _LOOK_BACK_S = 120.0  # Slack's clock and ours need not agree
+_TOKEN_S, _CHANNEL_S = 5.0, 60.0  # how long nobody asks again after Slack refused the token, or a channel
 _PICTURE_TRIES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds that Slack may need to process an upload
 
 _TOO_MUCH = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_too_long", "msg_blocks_too_long", "block_mismatch", "no_text"})
@@ -137,6 +139,9 @@ class Outbox:
         self._edits = Pace(*_EDITS)
         self._ids: dict[str, str] = {}  # channel names as Slack answered them
         self._me = ""
+        self._shut: dict[
+            str, tuple[float, str]
+        ] = {}  # channel ("" for all of Slack) -> until when (monotonic) it need not be asked, and why
         self._sending: set[str] = set()
         self.pulse = Pulse()
         self._silenced = ""  # the error that was logged last, so that an outage is one line
@@ -346,10 +351,14 @@ class Outbox:
             logger.warning("Channel %s cannot take message %s (%s): it goes to %s.", draft.channel, draft.id, error, self._default)
             await self._store.record(draft, Delivery(channel=self._default))
             await self._note(draft, "moved", f"Meant for {draft.channel}, which cannot be written to ({error}).")
+            await self._notice(draft.channel, error)
         elif error in _NO_TOKEN:
             self._say_once(f"Slack does not accept the bot's token: {error}.")
             await self._store.record(draft, replace(has, trying=""))
-            raise Later(30)
+            raise Later(refused.retry_after_s or 30)
+        elif error in _NO_CHANNEL and refused.retry_after_s:
+            await self._store.record(draft, replace(has, trying=""))
+            raise Later(refused.retry_after_s)
         else:
             await self._fail(draft, replace(has, trying=""), f"Slack refused message {draft.id}: {error}.")
 
@@ -365,6 +374,15 @@ class Outbox:
         line = Step(id=f"{draft.id}.{name}", message=Message(blocks.escape(sentence)))
         await self._store.commit({}, steps={draft.id: [line]}, now=time.time())
 
+    async def _notice(self, channel: str, error: str) -> None:
+        """One message a day for whoever can mend it, where the alerts of a closed channel go now."""
+        me = secrets.token_hex(6)
+        if await self._store.claim(f"notice:{channel}:{error}", me, DAY_S) != me:
+            return
+        told = f"Alerts for {channel} come here: it cannot be written to ({error}). Invite the bot there, or name another channel in the settings."
+        notice = Draft(id=f"notice-{me}", alert="", channel=self._default, message=Message(blocks.escape(told)), resolved=True)
+        await self._store.commit({}, [notice], now=time.time())
+
     def _say_once(self, sentence: str) -> None:
         if sentence and sentence != self._silenced:
             logger.error("%s What is committed waits and is sent later.", sentence)
@@ -373,10 +391,22 @@ class Outbox:
     # --- calling Slack ---
 
     async def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        """One call, never repeated here; raises Refused, Lost or Deposed. A 429 pauses the bucket that the call came from."""
+        """One call, never repeated here; raises Refused, Lost or Deposed. A 429 pauses the bucket that the call came from.
+
+        What Slack refused a moment ago, the token or the channel, is not asked again: the answer is known.
+        """
+        channel = str(arguments.get("channel"))
+        for place in ("", channel):
+            until, known = self._shut.get(place, (0.0, ""))
+            if (left := until - time.monotonic()) > 0:
+                raise Refused(known, left)
         try:
             answer = await self._asked(method, **arguments)
         except (Refused, Lost) as error:
+            if isinstance(error, Refused) and error.error in _NO_TOKEN:
+                self._shut[""] = time.monotonic() + _TOKEN_S, error.error
+            elif isinstance(error, Refused) and error.error in _NO_CHANNEL:
+                self._shut[channel] = time.monotonic() + _CHANNEL_S, error.error
             metrics.SLACK_CALLS.labels(method, error.error if isinstance(error, Refused) else "lost").inc()
             raise
         metrics.SLACK_CALLS.labels(method, "ok").inc()

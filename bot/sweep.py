@@ -69,6 +69,7 @@ _RECENT_S = 600.0  # a change this old may still be what made an alert well
 _AGAIN_S = 5.0  # after Redis was away
 _CHUNK = 100  # alerts in one transaction
 _STORM, _STORM_S = 10, 300.0  # so many new messages at once become fewer, and what comes within so long joins them
+_FIRST = 250  # hosts of a storm that are looked at before anything is said; then twice as many, and so on
 _LISTEN_S = 5.0  # how long one question for new deeds waits
 _DIGEST_LATE_S = 6 * 3600.0  # a list of the day that comes later than this is left out
 _FOLLOWS = (EndpointSlice, Pod, ReplicaSet)  # change because something else was done
@@ -131,6 +132,7 @@ class Sweeper:
         self._deeds: list[tuple[str, Deed | None]] = []  # heard of and not yet part of what is committed
         self._heard: str | None = None  # the last deed that was heard; None: the store knows what is committed
         self._recent: deque[_Happened] = deque(maxlen=500)
+        self._most = _FIRST
         self._changes: list[Change] = []
         self._wake = asyncio.Event()
         self.pulse = Pulse()
@@ -148,13 +150,15 @@ class Sweeper:
 
     async def sweep(self) -> Sweep:
         """Every finding of every mesh."""
-        _, looked = await self._look()
+        _, looked = await self._look(None)
         return _together(looked.values())
 
-    async def _look(self) -> tuple[dict[str, Mesh], dict[str, Sweep]]:
-        """The meshes as they are now and the sweep of each, worked out beside the event loop."""
+    async def _look(self, most: int | None) -> tuple[dict[str, Mesh], dict[str, Sweep]]:
+        """The meshes as they are now and the sweep of each, of `most` hosts anew, worked out beside the event loop."""
         meshes, before = {mesh.name: mesh for mesh in self.meshes()}, self._sweeps
-        self._sweeps = await asyncio.to_thread(lambda: {name: diagnosis.sweep(mesh, before.get(name)) for name, mesh in meshes.items()})
+        self._sweeps = await asyncio.to_thread(
+            lambda: {name: diagnosis.sweep(mesh, before.get(name), most=most) for name, mesh in meshes.items()}
+        )
         return meshes, self._sweeps
 
     # --- the loop ---
@@ -234,7 +238,11 @@ class Sweeper:
         now = time.time()
         batch = [_happened(change, now) for change in changes]
         self._recent += batch
-        meshes, sweeps = await self._look()
+        meshes, sweeps = await self._look(self._most)
+        owed = any(s.owed for s in sweeps.values())
+        self._most = 2 * self._most if owed else _FIRST
+        if owed:
+            self._wake.set()
         self._read |= {c.name for m in meshes.values() for c in m.clusters if _is_live(c)}
         found = _found(meshes, sweeps) | self._outages(meshes, now)
         seen = _Seen(now, meshes, found, tuple(k for s in sweeps.values() for k in s.skipped), batch, {})

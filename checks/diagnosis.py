@@ -126,6 +126,12 @@ class Sweep(Struct, frozen=True, dict=True):
     skipped: tuple[Skipped, ...]
     clusters: tuple[ClusterAge, ...]
 
+    @property
+    def owed(self) -> int:
+        """How many hosts were left for the next sweep and are told as they were before."""
+        ground: _Ground | None = self.__dict__.get("ground")
+        return len(ground.owed) if ground is not None else 0
+
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
@@ -138,6 +144,8 @@ class _Ground:
     """The hosts that were ever looked at through a service, or a namespace: some of them may not be any more. Sweeps that follow share it."""
     doors: Mapping[str, object]
     """How each mesh beside this one is entered: the addresses, and the gateways."""
+    owed: frozenset[str] = frozenset()
+    """The hosts that were not looked at again, though something had changed for them."""
 
 
 class Whatif(Struct, frozen=True):
@@ -659,8 +667,11 @@ def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 # --- all hosts -------------------------------------------------------------------------------------------------------------------
 
 
-def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
-    """Every finding of every host; with an earlier sweep, only what changed since is looked at again."""
+def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -> Sweep:
+    """Every finding of every host; with an earlier sweep, only what changed since is looked at again.
+
+    Where more than `most` hosts are to be looked at again, the others are `owed` by the next sweep: of a storm, something is known soon.
+    """
     around: list[Caller | Outsider | Viewpoint] = [*callers(mesh), *outsiders(mesh), *ztunnel.callers(mesh)]
     doors = {m.name: (legs.doors(m), [c for c in callers(m) if c.viewpoint.kind == "gateway"]) for m in mesh.neighbours}
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
@@ -668,6 +679,7 @@ def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     stale = _touched(ground.mesh, mesh) if ground is not None and same else None
     known = swept(mesh) if ground is None or stale is None else ground.by_host
     thoroughly = len(known) <= _LARGE
+    owed: frozenset[str] = frozenset()
     if ground is None or stale is None:
         through: dict[object, set[str]] = {}
         looked = _look(known, mesh, {}, thoroughly=thoroughly)
@@ -676,7 +688,9 @@ def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
         through = ground.through
         away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
         near = set().union(*(through.get(what, ()) for what in (*stale.services, *stale.namespaces, *_keys(away))))
-        again = [host for host in near if not _spared(ground.by_host[host], stale, away)]
+        again = [host for host in near if host not in ground.owed and not _spared(ground.by_host[host], stale, away)]
+        again = sorted({*again, *ground.owed})
+        again, owed = again[:most], frozenset(again[most:]) if most is not None else owed
         looked = _look(again, mesh, ground.by_host, thoroughly=thoroughly)
         by_host = ground.by_host | looked
     for host, at in looked.items():
@@ -686,7 +700,7 @@ def sweep(mesh: Mesh, before: Sweep | None = None) -> Sweep:
     findings = _ordered(f for at in by_host.values() for f in at.findings)
     skipped = (*_unread(mesh), *dict.fromkeys(s for at in by_host.values() for s in at.skipped))
     made = Sweep(len(by_host), findings, skipped, _ages(mesh))
-    made.__dict__["ground"] = _Ground(mesh, by_host, around, through, doors)
+    made.__dict__["ground"] = _Ground(mesh, by_host, around, through, doors, owed)
     return made
 
 

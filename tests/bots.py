@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import time
 from contextlib import asynccontextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
 from pydantic import SecretStr
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
@@ -15,17 +19,22 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 import handlers
 from bot.__main__ import serve
-from bot.clusters import Clusters, ClusterSource
+from bot.clusters import Clusters, ClusterSource, apply
 from bot.outbox import Outbox
 from bot.settings import Access, Alerts, Settings
 from bot.store import Store
 from bot.sweep import Sweeper
+from checks import resources
 from checks.finding import Finding, Severity
+from checks.mesh import Change, Cluster
+from checks.resources import EndpointConditions, EndpointSlice
+from tests.bench.population import lean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from bot.demo.slack import LocalSlack
+    from checks.resources import Resource
     from handlers.door import Door
 
 RECORDED = Path(__file__).parent.parent / "bot" / "demo" / "recorded"
@@ -49,6 +58,42 @@ FINDING = Finding(
 def alerts(**more: Any) -> Alerts:
     """Alert settings without waiting, unless said otherwise."""
     return Alerts.model_validate({"for": 0, "clear": 0, "default_channel": "#mesh", **more})
+
+
+class World:
+    """The registered clusters, as a test says that they are."""
+
+    def __init__(self, *clusters: Cluster) -> None:
+        self.now = clusters
+        self.told: asyncio.Queue[tuple[Change, ...]] = asyncio.Queue()
+
+    def clusters(self) -> tuple[Cluster, ...]:
+        return self.now
+
+    async def changes(self) -> AsyncIterator[tuple[Change, ...]]:
+        while True:
+            yield await self.told.get()
+
+    def become(self, changes: Sequence[Change]) -> None:
+        """The clusters after changes, of which nobody is told."""
+        self.now = tuple(apply(c, [change for change in changes if change.cluster == c.name]) for c in self.now)
+
+
+def population(services: int) -> Cluster:
+    """The benchmarks' cluster without what is broken in it."""
+    found: list[Resource] = []
+    objects = lean(services * 100 // 99 + 1)
+    while some := list(islice(objects, 10_000)):
+        kept = [o for o in some if not re.match(r"service-\d{3}17(-|$)", o["metadata"]["name"])]
+        found += resources.objects(resources.parse({"apiVersion": "v1", "kind": "List", "items": kept}))
+    return Cluster("east", objects=Cluster.index(found), synced=True, read_at=time.time())
+
+
+def unready(s: EndpointSlice) -> Change:
+    """All of its endpoints stop being ready."""
+    not_ready = EndpointConditions(ready=False)
+    gone = structs.replace(s, endpoints=tuple(structs.replace(e, conditions=not_ready) for e in s.endpoints or ()))
+    return Change("east", EndpointSlice, s.metadata.namespace, s.metadata.name, gone)
 
 
 class Bot:

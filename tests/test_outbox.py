@@ -273,8 +273,9 @@ async def test_a_channel_that_is_gone_is_replaced_by_the_default_one(store: Stor
     async with running(store, slack):
         await commit(store, draft(channel="#payments"), steps=lines("fired"))
         await settled(store)
-    (root,) = slack.messages("#mesh")
+    root, notice = slack.messages("#mesh")
     assert replies(slack, root) == ["fired", "Meant for #payments, which cannot be written to (is_archived)."]
+    assert "Alerts for #payments come here" in notice.text
 
 
 async def test_a_channel_that_goes_while_an_alert_fires_moves_the_alert(store: Store, slack: LocalSlack):
@@ -284,7 +285,7 @@ async def test_a_channel_that_goes_while_an_alert_fires_moves_the_alert(store: S
         slack.archive("#payments")
         await commit(store, draft("60 % fails", channel="#payments"))
         await settled(store)
-    assert roots(slack) == ["60 % fails"]
+    assert roots(slack)[0] == "60 % fails"
 
 
 async def test_a_message_that_somebody_deleted_is_posted_again(store: Store, slack: LocalSlack):
@@ -338,6 +339,96 @@ async def test_slack_that_cannot_be_reached_costs_nothing_but_time(store: Store,
         await commit(store, draft())
         await settled(store)
     assert roots(slack) == ["95 % fails"]
+
+
+# --- every answer that Slack has ---
+
+SENT, PLAIN, DEFAULT, LATER = "as it is", "as plain text", "in the default channel", "later"
+ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
+    "ratelimited": ({"retry_after": 1}, SENT),
+    "invalid_blocks": ({"error": "invalid_blocks", "times": 2}, PLAIN),
+    "msg_too_long": ({"error": "msg_too_long", "times": 2}, PLAIN),
+    "msg_blocks_too_long": ({"error": "msg_blocks_too_long", "times": 2}, PLAIN),
+    "channel_not_found": ({"error": "channel_not_found"}, DEFAULT),
+    "is_archived": ({"error": "is_archived"}, DEFAULT),
+    "not_in_channel": ({"error": "not_in_channel"}, DEFAULT),
+    "restricted_action": ({"error": "restricted_action"}, DEFAULT),
+    "account_inactive": ({"error": "account_inactive"}, LATER),
+    "token_revoked": ({"error": "token_revoked"}, LATER),
+    "invalid_auth": ({"error": "invalid_auth"}, LATER),
+    "missing_scope": ({"error": "missing_scope"}, LATER),
+    "a 500 that did nothing": ({"status": 500}, SENT),
+    "a 503 that did it": ({"status": 503, "applied": True}, SENT),
+    "internal_error that did it": ({"error": "internal_error", "applied": True}, SENT),
+    "a broken connection": ({}, SENT),
+    "a broken connection that did it": ({"applied": True}, SENT),
+    "a time-out that did it": ({"applied": True, "delay": 1.5}, SENT),
+    "an error that nobody knows": ({"error": "team_access_not_granted"}, SENT),
+}
+
+
+@pytest.mark.parametrize(("fault", "becomes"), ANSWERS.values(), ids=ANSWERS.keys())
+async def test_every_answer_of_slack_has_one_outcome_and_none_costs_or_doubles_a_message(
+    store: Store, slack: LocalSlack, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], becomes: str
+):
+    monkeypatch.setattr("bot.outbox._TOKEN_S", 0.2)
+    slack.fault("chat.postMessage", **fault)
+    async with running(store, slack, timeout_s=1):
+        await commit(store, draft(channel="#payments"), steps=lines("fired"))
+        if becomes == LATER:
+            await until(slack, lambda: slack.calls)
+            await asyncio.sleep(0.3)
+            await commit(store, draft(channel="#payments"))  # what is new is tried at once
+        await settled(store)
+    mesh, payments = slack.messages("#mesh"), slack.messages("#payments")
+    if becomes == DEFAULT:
+        root, notice = mesh
+        assert "Alerts for #payments come here" in notice.text
+        assert payments == []
+    else:
+        (root,) = payments
+        assert mesh == []
+    assert "95 % fails" in root.text
+    assert bool(root.blocks) is (becomes != PLAIN)
+    assert replies(slack, root)[0] == "fired"
+
+
+async def test_of_a_closed_channel_its_alerts_are_told_in_the_default_one_with_one_notice_and_without_asking_for_each(
+    store: Store, slack: LocalSlack
+):
+    slack.kick("#payments")
+    many = [draft(f"alert {i}", "#payments", f"b{i}-1") for i in range(4)]
+    async with running(store, slack):
+        await commit(store, many[0])
+        await settled(store)
+        await commit(store, *many[1:])
+        await settled(store, 20)
+    told = roots(slack)
+    assert sum(t.startswith("Alerts for #payments come here: it cannot be written to (not_in_channel)") for t in told) == 1
+    assert sorted(t for t in told if t.startswith("alert")) == [f"alert {i}" for i in range(4)]
+    assert [m for m, a in slack.calls if m == "chat.postMessage" and a["channel"] == "#payments"] == ["chat.postMessage"]
+
+
+@pytest.mark.parametrize("error", ["account_inactive", "token_revoked"])
+async def test_a_dead_token_is_asked_for_by_one_message_at_a_time(
+    store: Store, slack: LocalSlack, caplog: pytest.LogCaptureFixture, error: str
+):
+    refused = 0
+    admit = slack.api._admit
+
+    def counted(*args: Any) -> Any:
+        nonlocal refused
+        refused += 1
+        return admit(*args)
+
+    slack.api._admit = counted  # type: ignore[method-assign]
+    slack.revoke(error)
+    async with running(store, slack):
+        await commit(store, *[draft(f"alert {i}", "#mesh" if i % 2 else "#ops", f"b{i}-1") for i in range(30)])
+        await asyncio.sleep(2)
+    assert refused <= 8, "those that were under way, and nobody after them"
+    assert len(await store.waiting()) == 30
+    assert len([r for r in caplog.records if "does not accept" in r.getMessage()]) == 1
 
 
 # --- the picture ---

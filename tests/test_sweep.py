@@ -23,11 +23,11 @@ from bot.sweep import Sweeper
 from bot.valkey import embedded
 from checks.finding import Finding, Severity
 from checks.mesh import Change, Cluster
-from checks.resources import ADDING, Deployment, Malformed, VirtualService
-from tests.bots import RECORDED, alerts
+from checks.resources import ADDING, Deployment, EndpointSlice, Malformed, VirtualService
+from tests.bots import RECORDED, World, alerts, population, unready
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from bot.alerts import Alert
 
@@ -48,21 +48,6 @@ def east(*more: str) -> Cluster:
 
 
 BROKEN, WELL = east(), east("destination-v1.yaml")
-
-
-class World:
-    """The registered clusters, as a test says that they are."""
-
-    def __init__(self, *clusters: Cluster) -> None:
-        self.now = clusters
-        self.told: asyncio.Queue[tuple[Change, ...]] = asyncio.Queue()
-
-    def clusters(self) -> tuple[Cluster, ...]:
-        return self.now
-
-    async def changes(self) -> AsyncIterator[tuple[Change, ...]]:
-        while True:
-            yield await self.told.get()
 
 
 async def the_alert(store: Store) -> Alert | None:
@@ -386,6 +371,31 @@ async def test_without_its_store_the_bot_watches_on_says_so_once_and_commits_whe
             await asyncio.wait([task])
             await store.close()
     assert len([r for r in caplog.records if "store cannot be reached" in r.getMessage()]) == 1
+
+
+async def test_of_a_storm_something_is_told_before_everything_is_looked_at_and_then_all_of_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bot.sweep._FIRST", 12)
+    world = World(population(60))
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    before = set(await store.alerts())
+    changes = [unready(s) for s in world.now[0].all(EndpointSlice)]
+    world.become(changes)
+    await sweeper.look(changes)
+    first = set(await store.alerts())
+    assert before < first
+    assert len(first - before) < 30
+    looks = 1
+    while len(await store.alerts()) < 60:
+        await sweeper.look()
+        looks += 1
+    assert looks < 10, "each look takes twice as many"
+    assert all(a.well_since is None and a.unknown_since is None for a in (await store.alerts()).values())
+    told = {a.message for a in (await store.alerts()).values() if a.id not in before}
+    assert len(told) <= 10, "what follows joins what was told"
+    assert {f.host for f in (await sweeper.sweep()).findings} == {a.finding.host for a in (await store.alerts()).values()}
 
 
 async def test_the_whole_sweep_and_the_meshes_are_there_for_who_asks(store: Store):

@@ -407,3 +407,25 @@ def test_a_sweep_of_what_changed_is_the_sweep_of_everything(seed: int) -> None:
         assert swept.skipped == ()
         findings += len(swept.findings)
     assert findings > happened, "a mesh that is never ill proves nothing"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_is_owed_by_a_sweep_is_as_it_was_before_and_is_made_good_by_those_that_follow(seed: int) -> None:
+    history = History(seed + 100)
+    swept = diagnosis.sweep(history.mesh)
+    owing = 0
+    for turn in range(60):
+        history.happen()
+        before, swept = swept, diagnosis.sweep(history.mesh, swept, most=2)
+        owing += swept.owed > 0
+        if swept.owed:
+            ground = swept.__dict__["ground"]
+            owed = {f for f in before.findings if f.host in ground.owed}
+            assert owed <= set(swept.findings)
+        if turn % 5 == 4:
+            while swept.owed:
+                left, swept = swept.owed, diagnosis.sweep(history.mesh, swept, most=2)
+                assert swept.owed == max(left - 2, 0)
+            fresh = history.fresh()
+            assert seen(swept, history.mesh) == seen(diagnosis.sweep(fresh), fresh), f"seed {seed}, turn {turn}"
+    assert owing > 10, "a mesh in which no more than two hosts change proves nothing"
