@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import re
 import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from bot import commands
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
+    from pathlib import Path
 
     from pydantic import SecretStr
     from slack_bolt.app.async_app import AsyncApp
 
     from bot.clusters import Clusters
-    from bot.settings import Settings, Slack
+    from bot.outbox import Outbox
+    from bot.settings import Access, Settings, Slack
     from bot.store import Store
+    from bot.sweep import Sweeper
 
 
 def main() -> None:
@@ -33,7 +37,54 @@ def main() -> None:
     sys.exit(commands.answer(sys.argv[1:], serve))
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, path: Path | None = None) -> None:
+    """Run the bot until cancelled, with what its settings file says later if that is given. Raises what `_serve` does for the first settings."""
+    if path is None:
+        await _serve(settings, lambda _: None)
+        return
+
+    from bot.reload import Keeper, Watched
+
+    watched = Watched(path, os.environ)
+    with watched.signalled():
+        await Keeper(_serve, watched).run(settings)
+
+
+class _Bot:
+    """What of a running bot goes by settings that can change."""
+
+    def __init__(
+        self, settings: Settings, sweeper: Sweeper, outbox: Outbox, admit: Callable[[Access | None, Iterable[str]], None], store: Store
+    ) -> None:
+        self._settings = settings
+        self._sweeper = sweeper
+        self._outbox = outbox
+        self._admit = admit
+        self._store = store
+
+    def heed(self, settings: Settings) -> None:
+        """Go by these settings from now on."""
+        before, self._settings = self._settings, settings
+        self._sweeper.heed(settings.alerts)
+        self._outbox.heed(settings.alerts.default_channel)
+        if (settings.access, settings.slack.teams) != (before.access, before.slack.teams):
+            self._admit(settings.access, settings.slack.teams)
+
+    async def report(self, ident: str, sentence: str) -> None:
+        """Tell it in the channel of those who run the bot, if there is one, once of several bots."""
+        import time
+
+        from redis.exceptions import RedisError
+
+        from bot import tell
+
+        channel = self._settings.alerts.admin_channel
+        with suppress(RedisError, OSError):
+            if channel is not None and await self._store.once(f"notice:{ident}:{sentence}"):
+                await self._store.commit({}, [tell.notice(ident, sentence, channel)], now=time.time())
+
+
+async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
     """Run the bot until cancelled. Raises NoState, NewerSchema, RedisError, and OSError when its port is taken."""
     import asyncio
     from contextlib import AsyncExitStack
@@ -66,7 +117,7 @@ async def serve(settings: Settings) -> None:
         sweeper = Sweeper(clusters, store, settings.alerts)
         slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
         app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
-        handlers.register(app, sweeper, store, settings.access, settings.slack.teams)
+        door = handlers.register(app, sweeper, store, settings.access, settings.slack.teams)
         connected = await stack.enter_async_context(_listening(app, settings.slack))
         lease = Lease(store, settings.redis.lease_s)
         outbox = Outbox(store, slack, settings.alerts.default_channel, held=lease.held)
@@ -92,6 +143,7 @@ async def serve(settings: Settings) -> None:
                 group.create_task(sweeper.run())
                 group.create_task(outbox.run())
 
+        begun(_Bot(settings, sweeper, outbox, door.heed, store))
         async with asyncio.TaskGroup() as group:
             group.create_task(clusters.run())
             group.create_task(lease.run(lead))

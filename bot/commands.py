@@ -29,7 +29,7 @@ from templates import usage
 if TYPE_CHECKING:
     from bot.audit import Entry, Wanted
     from bot.clusters import ClusterSource
-    from bot.settings import Settings, State
+    from bot.settings import State
     from checks.catalogue import Cause
     from checks.diagnosis import Diagnosis
     from checks.finding import Finding
@@ -44,7 +44,8 @@ WIDTH, WIDEST = 110, 140  # columns: without a terminal, and at most
 ERROR, UNANSWERED = 1, 2
 _MOMENTS = ["%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
 
-Serve = Callable[["Settings"], Coroutine[Any, Any, None]]
+Serve = Callable[..., Coroutine[Any, Any, None]]
+"""Runs the bot with these Settings, and by what their file (a Path, if it is given) says later."""
 
 
 class Refused(Exception):
@@ -712,7 +713,7 @@ def run(ctx: typer.Context, config: SettingsFile) -> int:
     from bot import settings
 
     logging.getLogger().setLevel(logging.INFO)
-    return _until_told("bot", ctx.obj(settings.load(config, os.environ)))
+    return _until_told("bot", ctx.obj(settings.load(config, os.environ), config))
 
 
 @app.command(help=usage.DEMO)

@@ -10,7 +10,7 @@ import time
 from collections import Counter as Tally
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from redis.exceptions import RedisError
@@ -35,6 +35,8 @@ LOOK_FAILURES = Counter("meshwhy_look_failures", "Looks that could not be commit
 SLACK_CALLS = Counter(
     "meshwhy_slack_calls", "Calls of Slack's Web API by the outbox, by method and what came of it.", ["method", "result"], registry=COUNTED
 )
+RELOADS = Counter("meshwhy_settings_reloads", "Changed settings files, and whether they could be used.", ["result"], registry=COUNTED)
+SETTINGS_REFUSED = Gauge("meshwhy_settings_refused", "Whether the settings file says what cannot be used.", registry=COUNTED)
 DEEDS = Counter("meshwhy_deeds", "What people did about alerts, by verb.", ["verb"], registry=COUNTED)
 
 

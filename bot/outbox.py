@@ -146,6 +146,10 @@ class Outbox:
         self.pulse = Pulse()
         self._silenced = ""  # the error that was logged last, so that an outage is one line
 
+    def heed(self, default_channel: str) -> None:
+        """Where from now on goes what its own channel cannot take."""
+        self._default = default_channel
+
     async def run(self) -> None:
         """Send until cancelled. Redis being away is waited for; what is in the store then is sent."""
         async with asyncio.TaskGroup() as group:

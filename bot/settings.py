@@ -473,6 +473,7 @@ class Alerts(_Section):
     for_s: Duration = Field(default=10.0, alias="for")
     clear_s: Duration = Field(default=30.0, alias="clear")
     default_channel: Channel
+    admin_channel: Channel | None = None
     routes: tuple[AlertRoute, ...] = ()
     time_intervals: dict[str, Annotated[tuple[TimeInterval, ...], AfterValidator(_some)]] = {}
     mutes: tuple[Mute, ...] = ()

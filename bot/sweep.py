@@ -122,8 +122,8 @@ class Sweeper:
     def __init__(self, clusters: Registered, store: Store, settings: Alerts) -> None:
         self._clusters = clusters
         self._store = store
-        self._settings = settings
-        self.escalation = tuple(s.after_s for s in settings.escalation)  # when each of its steps is due, in seconds after the firing
+        self._wake = asyncio.Event()
+        self.heed(settings)
         self._meshes: dict[str, Mesh] = {}
         self._sweeps: dict[str, Sweep] = {}
         self._alerts: dict[str, Alert] | None = None  # None: the store knows, we do not
@@ -134,10 +134,15 @@ class Sweeper:
         self._recent: deque[_Happened] = deque(maxlen=500)
         self._most = _FIRST
         self._changes: list[Change] = []
-        self._wake = asyncio.Event()
         self.pulse = Pulse()
         self._started = time.time()
         self._read: set[str] = set()  # the clusters that this process has read completely at least once
+
+    def heed(self, settings: Alerts) -> None:
+        """Go by these settings from the next look on, which is due now."""
+        self._settings = settings
+        self.escalation = tuple(s.after_s for s in settings.escalation)  # when each of its steps is due, in seconds after the firing
+        self._wake.set()
 
     # --- what the handlers ask ---
 

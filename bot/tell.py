@@ -96,6 +96,11 @@ def digest(ident: str, swept: Sweep, place: Receiver, late: float) -> Draft:
     return Draft(id=ident, alert="", channel=place.place, message=message, resolved=True)
 
 
+def notice(ident: str, sentence: str, channel: str) -> Draft:
+    """A sentence about the bot itself for those who run it."""
+    return Draft(id=ident, alert="", channel=channel, message=messages.notice(sentence), resolved=True)
+
+
 def _copies(one: Draft, to: Sequence[Receiver], worded: Callable[[tuple[str, ...]], Message]) -> list[Draft]:
     """The message in each of its places; the first one has its id, and buttons mean the same everywhere."""
     made: dict[tuple[str, ...], Message] = {}

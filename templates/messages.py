@@ -358,6 +358,12 @@ def error(sentence: str) -> Message:
     return _say(escape(text), Rich().words(text).blocks())
 
 
+def notice(sentence: str) -> Message:
+    """What those who run the bot are told about it."""
+    text = cut(clean(sentence), 2_500)
+    return _say(escape(cut(text, 300)), [header("meshwhy"), *Rich().words(text).blocks()])
+
+
 def shared(message: Message, user_id: str) -> Message:
     """An answer put in front of everybody, without its Share button and with who did it; ValueError for what is no user's id."""
     kept: list[Block] = []

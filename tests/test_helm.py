@@ -256,15 +256,19 @@ def test_every_secret_that_the_config_names_is_in_the_pods_environment_and_never
     assert not any(secret in text for secret in ("xoxb-1", "xapp-1", ":pw@"))
 
 
-def test_another_config_or_token_starts_another_pod(chart: Chart):
+def test_another_token_starts_another_pod_and_another_config_is_read_by_the_one_that_runs(chart: Chart):
     def checksum(values: dict[str, Any]) -> str:
         (deployment,) = of_kind(rendered(chart, values), "Deployment")
-        return str(deployment["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
+        return str(deployment["spec"]["template"]["metadata"]["annotations"]["checksum/tokens"])
 
     other_channel = {**INSTALL, "alerts": {"default_channel": "#other"}}
     other_token = {**FULL, "slack": {**FULL["slack"], "botToken": "xoxb-2"}}
-    assert checksum(INSTALL) == checksum(INSTALL) != checksum(other_channel)
+    assert checksum(INSTALL) == checksum(other_channel)
     assert checksum(FULL) != checksum(other_token)
+    pod = container(rendered(chart, INSTALL))
+    (mount,) = [m for m in pod["volumeMounts"] if m["name"] == "config"]
+    assert "subPath" not in mount, "Kubernetes never renews a file that is mounted by subPath"
+    assert pod["args"] == ["run", "--config", f"{mount['mountPath']}/config.yaml"]
 
 
 @pytest.mark.parametrize("values", [INSTALL, FULL], ids=["socket", "http"])
