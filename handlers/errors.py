@@ -116,8 +116,9 @@ def register(app: AsyncApp) -> None:
         await respond(text=told.text, blocks=list(told.blocks), response_type="ephemeral", replace_original=False)
 
     @app.error
-    async def failed(error: Exception) -> BoltResponse:
+    async def failed(error: Exception, response: BoltResponse | None) -> BoltResponse | None:
         if isinstance(error, BoltUnhandledRequestError):
             return BoltResponse(status=200, body="")
         logger.error("An answer could not be given: %s", type(error).__name__)
-        return BoltResponse(status=200, body="")
+        # What was acknowledged before, as every event is, has no answer any more that could be replaced.
+        return None if response is None else BoltResponse(status=200, body="")

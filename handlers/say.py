@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError
 from slack_sdk.errors import SlackApiError
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from bot.sweep import Sweeper
     from handlers.door import Sees
     from handlers.errors import Told
+
+
+_PATIENCE_S = 60.0  # an answer that comes later than that answers nobody
 
 
 class Asked(NamedTuple):
@@ -70,15 +75,27 @@ async def aside(message: Message, client: AsyncWebClient, channel: str, user: st
 
 
 async def _post(message: Message, client: AsyncWebClient, channel: str, thread_ts: str | None) -> None:
-    await client.chat_postMessage(
-        channel=channel,
-        thread_ts=thread_ts,
-        text=message.text,
-        blocks=list(message.blocks),
-        unfurl_links=False,
-        unfurl_media=False,
-        parse="none",
-    )
+    """Post it; where Slack takes no more for a while, after that while. Raises SlackApiError."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            await client.chat_postMessage(
+                channel=channel,
+                thread_ts=thread_ts,
+                text=message.text,
+                blocks=list(message.blocks),
+                unfurl_links=False,
+                unfurl_media=False,
+                parse="none",
+            )
+        except SlackApiError as refused:
+            response: Any = refused.response
+            wait = float(response.headers.get("Retry-After", 1))
+            if response.get("error") != "ratelimited" or time.monotonic() + wait > until:
+                raise
+            await asyncio.sleep(wait)
+        else:
+            return
 
 
 async def shareable(message: Message, store: Store) -> Message:

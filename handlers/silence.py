@@ -13,7 +13,7 @@ from slack_bolt.context.respond.async_respond import AsyncRespond
 from slack_sdk.errors import SlackApiError
 
 from bot import access
-from bot.alerts import Silence, State, namespaces
+from bot.alerts import OUTAGE, Silence, State, namespaces
 from bot.settings import duration
 from bot.store import Deed
 from bot.tell import SILENCE, UNSILENCE
@@ -136,6 +136,8 @@ async def _end(silence_id: str, user: str, store: Store) -> Message:
 def _choices(alert: Alert) -> list[tuple[str, str]]:
     """What a person may silence from an alert, the least first; a modal's values are short, so they are words."""
     finding = alert.finding
+    if finding.cause == OUTAGE:
+        return [(f"that {finding.cluster} cannot be read", "cause cluster"), (f"everything in {finding.cluster}", "cluster")]
     choices = [(f"this cause on {short(finding.host)}", "cause host"), (f"everything on {short(finding.host)}", "host")]
     choices.append((f"{finding.code} everywhere in {finding.cluster}", "cause cluster"))
     choices += [(f"everything about namespace {n}", f"namespace {n}") for n in sorted(namespaces(finding))]

@@ -147,7 +147,7 @@ async def running(
 
 
 @asynccontextmanager
-async def serving(slack: LocalSlack, redis_url: str, folder: Path, **more: Any) -> AsyncIterator[None]:
+async def serving(slack: LocalSlack, redis_url: str, folder: Path, /, **more: Any) -> AsyncIterator[None]:
     """The bot as `meshwhy run` makes it, on the cluster that is recorded in `folder`/east; an outage is no reason for it to end."""
     settings = Settings.model_validate(
         {

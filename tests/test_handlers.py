@@ -302,6 +302,19 @@ async def test_a_mention_is_answered_in_its_thread(slack: LocalSlack):
 
 
 @pytest.mark.usefixtures("bot")
+async def test_an_answer_that_slack_does_not_take_now_is_given_when_it_does(slack: LocalSlack, caplog: pytest.LogCaptureFixture):
+    slack.fault("chat.postMessage", retry_after=1)
+    said = await slack.mention("why destination.mynamespace")
+    (_, reply) = await slack.until(lambda: len(t := slack.thread("#mesh", said.ts)) > 1 and t)
+    assert "95 %" in reply.words
+    slack.fault("chat.postMessage", error="is_archived", times=3)
+    await slack.mention("why destination.mynamespace")
+    await slack.until(lambda: "An answer could not be given: SlackApiError" in caplog.text)
+    await asyncio.sleep(0.1)
+    assert not [r for r in caplog.records if r.name == "asyncio"]
+
+
+@pytest.mark.usefixtures("bot")
 async def test_a_direct_message_is_answered_where_it_was_written(slack: LocalSlack):
     await slack.dm("why destination")
     await slack.until(lambda: len(slack.messages("@ana")) == 2)
