@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from bot.store import Store
     from bot.sweep import Sweeper
 
+_STALE_S = 90.0  # a watch that is well says something every 45 s
+_PING_S = 10  # Slack's connection counts as broken after four of these without an answer
+
 
 def main() -> None:
     """The console script `meshwhy`."""
@@ -128,7 +131,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
                     settings.health.port,
                     lambda: pulses if lease.leading else {},
                     lambda: _unready(clusters, store, connected),
-                    lambda: metrics.page(store, clusters.clusters, leading=lease.leading),
+                    lambda: metrics.page(store, clusters.clusters, clusters.watches, leading=lease.leading),
                 )
             )
 
@@ -168,7 +171,7 @@ async def _listening(app: AsyncApp, slack: Slack) -> AsyncIterator[Callable[[], 
 
     from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 
-    handler: Any = AsyncSocketModeHandler(app, _value(slack.app_token))  # its methods have no types
+    handler: Any = AsyncSocketModeHandler(app, _value(slack.app_token), ping_interval=_PING_S)  # its methods have no types
     # Tries until Slack lets it in, however long that takes; afterwards it mends its connection by itself.
     connecting = asyncio.create_task(handler.connect_async())
     try:
@@ -183,10 +186,22 @@ async def _always() -> bool:
 
 
 async def _unready(clusters: Clusters, store: Store, connected: Callable[[], Awaitable[bool]]) -> list[str]:
-    """A sentence for each thing without which the bot cannot do its work; a cluster that is down is not one, the others are still served."""
+    """A sentence for each thing without which the bot cannot do its work.
+
+    A cluster that this process never reached is not one: a new pod must be able to take over from an old one that does not reach it either.
+    """
+    import time
+
     from redis.exceptions import RedisError
 
     wrong = [f"cluster {name} has not been read yet" for name in clusters.unsettled()]
+    now, stale = time.time(), dict[str, list[tuple[str, float]]]()
+    for watch in clusters.watches():
+        if now - watch.alive_at > _STALE_S:
+            stale.setdefault(watch.cluster, []).append((watch.kind, now - watch.alive_at))
+    for cluster, kinds in stale.items():
+        names = "" if kinds[0][0] == "*" else f": {', '.join(k for k, _ in kinds[:3])}{f' and {len(kinds) - 3} more' * (len(kinds) > 3)}"
+        wrong.append(f"cluster {cluster} has given no sign of life for {max(age for _, age in kinds):.0f} s{names}")
     try:
         await store.ping()
     except (RedisError, OSError) as error:
@@ -207,7 +222,19 @@ def _json_log(settings: Settings) -> Iterator[None]:
 
     known = (settings.slack.bot_token, settings.slack.app_token, settings.slack.signing_secret, settings.redis.url)
     secrets = [re.escape(value) for value in map(_value, known) if value]
-    secret = re.compile("|".join([*secrets, r"\bx(?:ox[a-z]|app)-[\w-]+", r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)"]))
+    # Tokens; passwords in URLs; whoever has the ticket of a connection, or a response URL, may use it as the app may.
+    secret = re.compile(
+        "|".join(
+            [
+                *secrets,
+                r"\bx(?:ox[a-z]|app)-[\w-]+",
+                r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)",
+                r"(?<=[?&]ticket=)[^&\s'\"]+",
+                r"(?<=hooks\.slack\.com/)[\w/.-]+",
+                r"(?<=[Bb]earer )[\w.~+/=-]+",
+            ]
+        )
+    )
 
     def blank(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {key: secret.sub("•••", value) if isinstance(value, str) else value for key, value in line.items()}

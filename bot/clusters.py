@@ -20,7 +20,7 @@ import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -74,6 +74,14 @@ class ClusterSource:
             namespaces=cluster.namespaces or (),
             secrets=cluster.secrets or (),
         )
+
+
+class Watch(NamedTuple):
+    """What is known of one kind of one cluster (`*`: all of it, in files): when its last sign of life came, in seconds since the epoch."""
+
+    cluster: str
+    kind: str
+    alive_at: float
 
 
 def apply(cluster: Cluster, changes: Iterable[Change]) -> Cluster:
@@ -288,6 +296,14 @@ class _Live:
             return {"*": lost}
         return {i.kind.key: i.unreadable for i in informers if i.unreadable}
 
+    def watches(self) -> list[Watch]:
+        """The kinds that were ever read; of several namespaces the one that was silent for longest."""
+        alive: dict[str, float] = {}
+        for i in self._informers.values():
+            if i.alive_at and not i.absent:
+                alive[i.kind.key] = min(alive.get(i.kind.key, i.alive_at), i.alive_at)
+        return [Watch(self.source.name, kind, at) for kind, at in alive.items()]
+
     def malformed(self) -> tuple[Any, ...]:
         """The objects that could not be read."""
         return tuple(m for i in self._informers.values() for m in i.malformed)
@@ -403,6 +419,10 @@ class _Recorded:
     def unreadable(self) -> Mapping[str, str]:
         """What cannot be read: what the recording says of itself, or `*` when the files cannot be read now."""
         return {"*": self._problem} if self._problem else self._cluster.unreadable
+
+    def watches(self) -> list[Watch]:
+        """The files, if they were ever read."""
+        return [Watch(self.source.name, "*", self._seen_at)] if self._seen_at else []
 
     def malformed(self) -> tuple[Any, ...]:
         """The objects and files that could not be read."""
@@ -577,6 +597,10 @@ class Clusters:
     def clusters(self) -> tuple[Cluster, ...]:
         """What is known now of each cluster; one that was never read has `synced` False and the reason under `unreadable["*"]`."""
         return tuple(member.cluster() for member in self._members)
+
+    def watches(self) -> list[Watch]:
+        """Every kind of every cluster that was ever read, with its last sign of life."""
+        return [watch for member in self._members for watch in member.watches()]
 
     def unsettled(self) -> list[str]:
         """The clusters of which nobody knows yet whether they can be read."""

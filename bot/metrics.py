@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from bot.alerts import Alert
+    from bot.clusters import Watch
     from bot.store import Store
     from checks.mesh import Cluster
 
@@ -37,6 +38,14 @@ SLACK_CALLS = Counter(
 )
 RELOADS = Counter("meshwhy_settings_reloads", "Changed settings files, and whether they could be used.", ["result"], registry=COUNTED)
 SETTINGS_REFUSED = Gauge("meshwhy_settings_refused", "Whether the settings file says what cannot be used.", registry=COUNTED)
+LAST_LOOK = Gauge("meshwhy_last_look_timestamp_seconds", "When this bot committed a look last; 0: never.", registry=COUNTED)
+LAST_POST = Gauge("meshwhy_last_post_timestamp_seconds", "When Slack took something of the outbox last; 0: never.", registry=COUNTED)
+WATCH_LAG = Gauge(
+    "meshwhy_watch_lag_seconds",
+    "Of the last changes of a kind: from when they were gathered to the commit of the look that took them in.",
+    ["cluster", "kind"],
+    registry=COUNTED,
+)
 DEEDS = Counter("meshwhy_deeds", "What people did about alerts, by verb.", ["verb"], registry=COUNTED)
 
 
@@ -50,7 +59,7 @@ class _State:
         yield from self._families
 
 
-async def page(store: Store, clusters: Callable[[], Sequence[Cluster]], *, leading: bool) -> bytes:
+async def page(store: Store, clusters: Callable[[], Sequence[Cluster]], watches: Callable[[], Sequence[Watch]], *, leading: bool) -> bytes:
     """Everything that is counted and everything that is so now, as text."""
     now = time.time()
     try:
@@ -68,6 +77,13 @@ async def page(store: Store, clusters: Callable[[], Sequence[Cluster]], *, leadi
         synced.add_metric([cluster.name], float(cluster.synced))
         for kind in cluster.unreadable:
             unread.add_metric([cluster.name, kind], 1.0)
+    watched = GaugeMetricFamily(
+        "meshwhy_watch_age_seconds",
+        "Since the last sign of life of a kind of a cluster; * is a cluster in files.",
+        labels=["cluster", "kind"],
+    )
+    for watch in watches():
+        watched.add_metric([watch.cluster, watch.kind], max(0.0, now - watch.alive_at))
     lead = GaugeMetricFamily("meshwhy_leading", "Whether this bot keeps the alerts and posts.", value=float(leading))
     up = GaugeMetricFamily("meshwhy_store_up", "Whether the store answers.", value=float(alerts is not None))
     state = GaugeMetricFamily("meshwhy_alerts", "Open alerts by where they stand.", labels=["state"])
@@ -78,7 +94,7 @@ async def page(store: Store, clusters: Callable[[], Sequence[Cluster]], *, leadi
         "meshwhy_outbox_overdue_seconds", "For how long the first of them is due.", value=max([0.0, *(now - due for _, due in waiting)])
     )
     made = CollectorRegistry()
-    made.register(_State(age, synced, unread, lead, up, state, depth, late))
+    made.register(_State(age, synced, unread, watched, lead, up, state, depth, late))
     return generate_latest(COUNTED) + generate_latest(made)
 
 

@@ -414,6 +414,7 @@ class Outbox:
             metrics.SLACK_CALLS.labels(method, error.error if isinstance(error, Refused) else "lost").inc()
             raise
         metrics.SLACK_CALLS.labels(method, "ok").inc()
+        metrics.LAST_POST.set_to_current_time()
         return answer
 
     async def _asked(self, method: str, **arguments: Any) -> dict[str, Any]:

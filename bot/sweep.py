@@ -134,6 +134,7 @@ class Sweeper:
         self._recent: deque[_Happened] = deque(maxlen=500)
         self._most = _FIRST
         self._changes: list[Change] = []
+        self._gathered: dict[tuple[str, str], float] = {}  # cluster and kind -> since when (monotonic) a change of it waits
         self.pulse = Pulse()
         self._started = time.time()
         self._read: set[str] = set()  # the clusters that this process has read completely at least once
@@ -192,6 +193,8 @@ class Sweeper:
     async def _listen(self) -> None:
         async for changes in self._clusters.changes():
             self._changes += changes
+            for change in changes:
+                self._gathered.setdefault((change.cluster, KIND_OF[change.kind].key), time.monotonic())
             self._wake.set()
 
     async def _hear(self) -> None:
@@ -221,10 +224,14 @@ class Sweeper:
             self._wake.clear()
             self.pulse.beat()
             changes, self._changes = self._changes, []
+            gathered, self._gathered = self._gathered, {}
             try:
                 with metrics.LOOK_SECONDS.time():
                     await self.look(changes)
                 away = False
+                metrics.LAST_LOOK.set_to_current_time()
+                for labels, since in gathered.items():
+                    metrics.WATCH_LAG.labels(*labels).set(time.monotonic() - since)
             except (RedisError, OSError) as error:
                 metrics.LOOK_FAILURES.inc()
                 if not away:
