@@ -88,22 +88,26 @@ class Members:
                 return known.people
             raise Unread(failed.why if failed is not None else "it has not been asked for")
 
-    async def id(self, who: str) -> str:
-        """The id of a group or channel by which it can be mentioned. Raises Unread."""
+    def mentioned(self, who: str) -> str:
+        """The id by which somebody can be mentioned, as far as Slack has said it; else the name."""
+        return self._ids.get(who, who)
+
+    async def _id(self, who: str) -> str:
+        """The id of a group or channel. Raises Unread."""
         if who[0] not in "@#":
             return who
+        async with self._asking.setdefault(who[0], asyncio.Lock()):  # one list names all of them
+            if who not in self._ids:
+                async with _in_time():
+                    self._ids |= await (self._groups() if who[0] == "@" else self._channels())
         if who not in self._ids:
-            async with _in_time():
-                found = await (self._groups() if who[0] == "@" else self._channels())
-            if who not in found:
-                raise Unread(
-                    "there is no such user group" if who[0] == "@" else "there is no such channel, or it is private and I am not in it"
-                )
-            self._ids[who] = found[who]
+            raise Unread(
+                "there is no such user group" if who[0] == "@" else "there is no such channel, or it is private and I am not in it"
+            )
         return self._ids[who]
 
     async def _asked(self, who: str) -> frozenset[str]:
-        ident = await self.id(who)
+        ident = await self._id(who)
         async with _in_time():
             if ident[0] == "S":
                 return frozenset((await self._client.usergroups_users_list(usergroup=ident))["users"])

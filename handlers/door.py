@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bot import access
 from bot.audit import Audit, Entry
-from bot.members import Members, Unread
+from bot.members import Members
 from checks.diagnosis import UnknownHost
 from handlers.errors import Denied, Stranger, Told, Unanswerable, answered
 
@@ -167,7 +167,7 @@ class Door:
         wanted: Callable[[About], None] = lambda _: None,
     ) -> Sees:
         """What somebody may look at who may do this; `wanted` is told what it is about. Raises Stranger, Denied, and what `about` raises."""
-        if visit.teams - visit.home - self._teams or not visit.teams:
+        if visit.teams - visit.home - self._teams or not visit.teams or not visit.user:
             raise Stranger(sorted(visit.teams - visit.home - self._teams))
         named = access.named(self._access) if self._access is not None else ()
         mine, unread = await self._members.of(visit.user, (who for who in named if who != access.EVERYONE))
@@ -183,28 +183,21 @@ class Door:
             found = await about(sees)
         except (UnknownHost, Unanswerable) as error:
             if not anywhere.allowed:  # then nobody need say what there is
-                raise await self._denied(verb, (), anywhere) from None
+                raise self._denied(verb, (), anywhere) from None
             if isinstance(error, UnknownHost):
                 raise self._as_seen(error, sees) from None
             raise
         wanted(found)
         ruled = ruling(verb, *found.places)
         if not ruled.allowed:
-            raise await self._denied(verb, found.names, ruled)
+            raise self._denied(verb, found.names, ruled)
         return sees
 
-    async def _denied(self, verb: str, names: Sequence[str], ruled: Ruling) -> Denied:
-        return Denied(verb, names, [await self._mention(who) for who in ruled.may], ruled.unread)
+    def _denied(self, verb: str, names: Sequence[str], ruled: Ruling) -> Denied:
+        return Denied(verb, names, [self._members.mentioned(who) for who in ruled.may], ruled.unread)
 
     def _as_seen(self, unknown: UnknownHost, sees: Sees) -> UnknownHost:
         """That a host is not known, with those candidates alone that the person may know of."""
         meshes = self.sweeper.meshes()
         shown = tuple(c for c in unknown.candidates if sees(access.of_host(c.partition(":")[0], meshes)))
         return UnknownHost(unknown.word, shown, ambiguous=unknown.ambiguous and len(shown) > 1)
-
-    async def _mention(self, who: str) -> str:
-        """The id of somebody whom the settings name, or the name where Slack does not say."""
-        try:
-            return await self._members.id(who)
-        except Unread:
-            return who

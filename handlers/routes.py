@@ -6,11 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from slack_sdk.errors import SlackApiError
 
 from checks import diagnosis
 from handlers import say, why
 from handlers.door import Visit
+from handlers.errors import Unanswerable
 from templates import messages
+from templates import sheet as sheets
+from templates.blocks import escape
+from templates.words import short
 
 if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltContext, AsyncRespond
@@ -51,3 +56,26 @@ def register(app: AsyncApp, door: Door) -> None:
 
     app.action(messages.PREVIOUS)(turn)
     app.action(messages.NEXT)(turn)
+
+    @app.action(messages.SHEET)
+    async def sheet(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, context: AsyncBoltContext) -> None:
+        await ack()
+        visit, host, at = Visit.click(body, context), body["actions"][0]["value"], body["container"]
+
+        async def written(_: Sees) -> Message:
+            found = await asyncio.to_thread(diagnosis.why, host, door.sweeper.meshes())
+            text = sheets.routes(msgspec.to_builtins(found.routes))
+            name = short(found.host)
+            try:
+                channel, thread_ts = visit.channel, visit.thread or at["message_ts"]
+                if at.get("is_ephemeral"):  # what one person alone was told has no thread
+                    told = await door.client.chat_postMessage(channel=visit.user, text=escape(f"The rules of {name}, as callers see them:"))
+                    channel, thread_ts = told["channel"], told["ts"]
+                await door.client.files_upload_v2(
+                    content=text, filename="routes.csv", title=f"The rules of {name}"[:200], channel=channel, thread_ts=thread_ts
+                )
+            except SlackApiError as refused:
+                raise Unanswerable(f"Slack did not take the file ({refused.response.get('error')}).") from None
+            return messages.done(f"All of it is in {'our direct messages' if at.get('is_ephemeral') else 'the thread'}.")
+
+        await say.told(await door.enter(visit, "routes", lambda _: why.about_host(host, door.sweeper), written), respond)

@@ -44,6 +44,8 @@ SHARE = "share"
 """action_id of "Share in channel"; its value is the host that was asked."""
 PREVIOUS, NEXT = "routes_previous", "routes_next"
 """action_ids of the pages of `routes`; the value is the page (from 0), a space and the host."""
+SHEET = "routes_sheet"
+"""action_id of the button that puts all rules of `routes` into a file; the value is the host."""
 TREES = 3
 """Rules that one message draws; the others are counted."""
 _PAGE = 2_400
@@ -159,6 +161,8 @@ def routes(host: str, routes: Sequence[Json], page: int = 0) -> Message:
         turn.append(("Previous", PREVIOUS, f"{page - 1} {host}", None))
     if page < len(pages) - 1:
         turn.append(("Next", NEXT, f"{page + 1} {host}", None))
+    if len(pages) > 1:
+        turn.append(("All as CSV", SHEET, host, None))
     body = (
         Rich().preformatted("\n\n".join(pages[page])) if found else Rich().words("No proxy that was looked at holds a rule of this host.")
     )

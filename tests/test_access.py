@@ -200,6 +200,13 @@ async def test_groups_by_handle_and_id_and_channels_by_name_and_id_are_read(slac
     assert await members.of("U0KIM", ["@sre", "#payments", "U0KIM", "U0ANA"]) == ({"#payments", "U0KIM"}, {})
 
 
+async def test_one_list_names_all_groups(slack: LocalSlack):
+    for n in range(8):
+        slack.workspace.groups[f"S0G{n}"] = Group(f"S0G{n}", f"g{n}", ["U0KIM"])
+    mine, unread = await asking(slack).of("U0KIM", [f"@g{n}" for n in range(8)])
+    assert (len(mine), unread, asked(slack, "usergroups.list")) == (8, {}, 1)
+
+
 async def test_a_large_channel_is_read_to_its_last_page(slack: LocalSlack):
     slack.channel("#ops").members |= {f"U0P{n:04d}" for n in range(2500)}
     assert len(await asking(slack).people("#ops")) == len(slack.channel("#ops").members)

@@ -146,6 +146,7 @@ async def test_everything_that_can_be_done_in_slack_is_among_what_was_tried_here
                 "register.written",
                 "register.submitted",
                 "register.older",
+                "register.sheet",
             ),
             *("_dialog.filled", "_dialog.submitted", "register.outlived"),
         }

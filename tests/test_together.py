@@ -100,6 +100,11 @@ def behind_a_gateway(count: int, *, lost: bool) -> Cluster:
 
 def subsets(count: int, broken: int) -> Cluster:
     """So many services with rules of their own, the first `broken` of which send everything to a subset without pods."""
+    return cluster(*with_subsets(count, broken))
+
+
+def with_subsets(count: int, broken: int) -> list[dict[str, Any]]:
+    """The manifests of `subsets`."""
     made: list[dict[str, Any]] = []
     for n in range(count):
         name = f"svc-{n:03d}"
@@ -109,7 +114,7 @@ def subsets(count: int, broken: int) -> Cluster:
         made.append({"apiVersion": ISTIO, "kind": "DestinationRule", "metadata": meta, "spec": {"host": name, "subsets": versions}})
         to = {"destination": {"host": name, "subset": "v1" if n < broken else "v2"}}
         made.append({"apiVersion": ISTIO, "kind": "VirtualService", "metadata": meta, "spec": {"hosts": [name], "http": [{"route": [to]}]}})
-    return cluster(*made)
+    return made
 
 
 async def waiting(store: Store) -> list[Work]:
