@@ -101,7 +101,7 @@ async def test_scenario_2_a_cluster_that_cannot_be_read_is_one_message_and_its_f
             (lost,) = (m for m in slack.messages("#mesh") if m is not storm)
             await slack.until(lambda: lost.words.startswith("east cannot be read") and "40 alerts of it stay as they are" in lost.words, 15)
             await slack.until(lambda: storm.words.startswith("Unknown: 40 hosts"), 15)
-            known = [a for a in (await bot.store.alerts()).values() if a.finding.cause == "subset-empty-weighted"]
+            known = [a for a in (await bot.store.alerts()).values() if a.finding.cause == "subset-empty-all"]
             assert len(known) == 40
             assert all(a.state is State.FIRING and a.unknown_since is not None for a in known)
             await bot.sweeper.look()
