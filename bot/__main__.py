@@ -98,6 +98,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
     import handlers
     from bot import health, metrics, recall
     from bot.clusters import Clusters, ClusterSource
+    from bot.deadman import Deadman
     from bot.lease import Lease
     from bot.outbox import Outbox
     from bot.store import Store
@@ -150,6 +151,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(clusters.run())
             group.create_task(lease.run(lead))
+            group.create_task(Deadman(slack, store=store, lease=lease, sweeper=sweeper, clusters=clusters, outbox=outbox).run())
 
 
 @asynccontextmanager

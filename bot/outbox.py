@@ -133,7 +133,7 @@ class Outbox:
         self._slack = AsyncWebClient(
             token=slack.token, base_url=slack.base_url, ssl=slack.ssl, proxy=slack.proxy, timeout=timeout_s, retry_handlers=[]
         )
-        self._default = default_channel
+        self.default_channel = default_channel
         self._held = held
         self._posts: dict[str, Pace] = {}
         self._edits = Pace(*_EDITS)
@@ -148,7 +148,7 @@ class Outbox:
 
     def heed(self, default_channel: str) -> None:
         """Where from now on goes what its own channel cannot take."""
-        self._default = default_channel
+        self.default_channel = default_channel
 
     async def run(self) -> None:
         """Send until cancelled. Redis being away is waited for; what is in the store then is sent."""
@@ -351,9 +351,9 @@ class Outbox:
         elif error in _NO_ROOT and has.ts:
             logger.warning("Message %s is no longer in Slack (%s): it is posted again.", draft.id, error)
             await self._store.record(draft, Delivery(channel=has.channel))
-        elif error in _NO_CHANNEL and (has.channel or draft.channel) not in {self._default, self._ids.get(self._default)}:
-            logger.warning("Channel %s cannot take message %s (%s): it goes to %s.", draft.channel, draft.id, error, self._default)
-            await self._store.record(draft, Delivery(channel=self._default))
+        elif error in _NO_CHANNEL and (has.channel or draft.channel) not in {self.default_channel, self._ids.get(self.default_channel)}:
+            logger.warning("Channel %s cannot take message %s (%s): it goes to %s.", draft.channel, draft.id, error, self.default_channel)
+            await self._store.record(draft, Delivery(channel=self.default_channel))
             await self._note(draft, "moved", f"Meant for {draft.channel}, which cannot be written to ({error}).")
             await self._notice(draft.channel, error)
         elif error in _NO_TOKEN:
@@ -384,7 +384,7 @@ class Outbox:
         if await self._store.claim(f"notice:{channel}:{error}", me, DAY_S) != me:
             return
         told = f"Alerts for {channel} come here: it cannot be written to ({error}). Invite the bot there, or name another channel in the settings."
-        notice = Draft(id=f"notice-{me}", alert="", channel=self._default, message=Message(blocks.escape(told)), resolved=True)
+        notice = Draft(id=f"notice-{me}", alert="", channel=self.default_channel, message=Message(blocks.escape(told)), resolved=True)
         await self._store.commit({}, [notice], now=time.time())
 
     def _say_once(self, sentence: str) -> None:
@@ -447,7 +447,7 @@ class Outbox:
         """Where a post stands whose answer was lost, by its metadata; None if it is not there. Raises Blind or Lost."""
         oldest = f"{float(has.trying.rpartition(' ')[2]) - _LOOK_BACK_S:.6f}"
         try:
-            ident, me = await self._channel_id(channel), await self._myself()
+            ident, me = await self.channel_id(channel), await self.myself()
             cursor = ""
             while True:
                 where: dict[str, Any] = {"channel": ident, "oldest": oldest, "include_all_metadata": True, "limit": 200, "cursor": cursor}
@@ -468,13 +468,13 @@ class Outbox:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Lost(type(error).__name__) from None
 
-    async def _myself(self) -> str:
+    async def myself(self) -> str:
         """The bot's own user id."""
         if not self._me:
             self._me = str((await self._slack.auth_test())["user_id"])
         return self._me
 
-    async def _channel_id(self, channel: str) -> str:
+    async def channel_id(self, channel: str) -> str:
         """The id of a channel that may be written as #name; raises Blind when it is not known."""
         if not channel.startswith("#"):
             return channel

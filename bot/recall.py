@@ -118,7 +118,7 @@ async def _recalled(slack: AsyncWebClient, since: float) -> list[Recalled]:
     found: list[tuple[float, Recalled]] = []
     async for channel in _conversations(slack):
         try:
-            async for message in _history(slack, channel, since):
+            async for message in history(slack, channel, since):
                 payload = _payload(message, me)
                 if payload is not None and (alerts := unpacked(payload.get("alerts", ""))):
                     place = Delivery(
@@ -161,7 +161,8 @@ async def _conversations(slack: AsyncWebClient) -> AsyncIterator[str]:
             return
 
 
-async def _history(slack: AsyncWebClient, channel: str, since: float) -> AsyncIterator[dict[str, Any]]:
+async def history(slack: AsyncWebClient, channel: str, since: float) -> AsyncIterator[dict[str, Any]]:
+    """The messages of a channel (its id) since then (seconds since the epoch), with metadata, the newest first; waits where Slack asks for it."""
     cursor = ""
     for _ in range(_PAGES):
         page = await _patient(

@@ -54,6 +54,7 @@ _AUDIT = f"{_ALL}audit"  # stream: who did what, the last AUDIT_KEPT of the last
 _LEADER = f"{_ALL}leader"  # who keeps the alerts: the fence of their lease, a space, their name
 _FENCE = f"{_ALL}fence"  # the last fence that was given out
 _DIGESTS = f"{_ALL}digests"  # hash: digest -> when the last one that was sent was due
+_STANDING = f"{_ALL}standing"  # what the leader said of itself last: when it looked, how many clusters it read, of how many
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
 
 # A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
@@ -283,6 +284,15 @@ class Store:
     async def release_lease(self, fence: str) -> None:
         """Nobody has the lease any more, if it was the one of this fence."""
         await self._do("EVAL", _UNLEASE, 1, _LEADER, fence)
+
+    async def stand(self, standing: tuple[float, int, int]) -> None:
+        """Say when the leader committed a look last, how many clusters it could read, and how many there are; raises Deposed."""
+        await self._fenced(_COMMIT_ONCE, [], _text([["SET", _STANDING, _text(standing)]]))
+
+    async def standing(self) -> tuple[float, int, int] | None:
+        """What the leader said of itself last; None if nobody did."""
+        found = await self._do("GET", _STANDING)
+        return None if found is None else msgspec.json.decode(found, type=tuple[float, int, int])
 
     async def ping(self) -> None:
         """Raises redis.RedisError or OSError when the store does not answer."""

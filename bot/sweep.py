@@ -136,6 +136,8 @@ class Sweeper:
         self._changes: list[Change] = []
         self._gathered: dict[tuple[str, str], float] = {}  # cluster and kind -> since when (monotonic) a change of it waits
         self.pulse = Pulse()
+        self.looked_at = 0.0
+        """When a look was committed last, in seconds since the epoch."""
         self._started = time.time()
         self._read: set[str] = set()  # the clusters that this process has read completely at least once
 
@@ -229,7 +231,8 @@ class Sweeper:
                 with metrics.LOOK_SECONDS.time():
                     await self.look(changes)
                 away = False
-                metrics.LAST_LOOK.set_to_current_time()
+                self.looked_at = time.time()
+                metrics.LAST_LOOK.set(self.looked_at)
                 for labels, since in gathered.items():
                     metrics.WATCH_LAG.labels(*labels).set(time.monotonic() - since)
             except (RedisError, OSError) as error:
