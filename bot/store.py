@@ -411,6 +411,11 @@ class Store:
         async with _in_time():
             return str(await self._redis.set(_CLAIM + what, by, nx=True, get=True, ex=max(int(for_s), 1)) or by)
 
+    async def claimed(self, what: str) -> str | None:
+        """Who has it; None when nobody has."""
+        found = await self._do("GET", _CLAIM + what)
+        return None if found is None else str(found)
+
     async def release(self, what: str) -> None:
         """Nobody has it any more."""
         await self._do("DEL", _CLAIM + what)

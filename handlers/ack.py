@@ -120,19 +120,27 @@ async def take(message: str, user: str, store: Store, long: float | None) -> Non
     first = await store.claim(_claim(message, firing), user, _KEPT_S if long is None else long)
     if first != user:
         raise Already("ack", first)
+    await store.release(_back(message))
     await store.do(Deed(verb="ack", by=user, at=now, message=message, until=until))
 
 
 async def give_back(message: str, user: str, store: Store) -> None:
     """Nobody sees to the alerts of a message any more; raises Already when somebody just gave it back, Unanswerable when nobody saw to it."""
     firing = await spoken(message, store, "nobody needs to see to it")
-    if (held := next((a.ack for a in firing if a.ack is not None), None)) is None:
+    if not any(a.ack for a in firing):
+        if (before := await store.claimed(_back(message))) not in {None, user}:
+            raise Already("unack", str(before))
         raise Unanswerable("Nobody sees to this alert.")
-    first = await store.claim(f"unack:{message}:{held.at:.3f}", user, _KEPT_S)
+    first = await store.claim(_back(message), user, _KEPT_S)
     if first != user:
         raise Already("unack", first)
     await store.release(_claim(message, firing))
     await store.do(Deed(verb="unack", by=user, at=time.time(), message=message))
+
+
+def _back(message: str) -> str:
+    """Who gave it back, until somebody takes it again."""
+    return f"unack:{message}"
 
 
 def _claim(message: str, members: Sequence[Alert]) -> str:

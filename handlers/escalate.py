@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from handlers.say import Asked
     from templates.blocks import Message
 
-_STEP_S = 3600.0  # two people who ask for the same step within so long ask once
+_AT_ONCE_S = 10.0  # who asks within so long after somebody else means the same step
 
 
 async def answer(asked: Asked) -> Message:
@@ -55,11 +56,10 @@ async def _ask(message: str, user: str, sweeper: Sweeper, store: Store) -> None:
         raise Unanswerable("The config names nobody to escalate to (alerts.escalation).")
     if all(a.escalated >= len(steps) for a in members):
         raise Unanswerable("Everybody whom the config names was asked already.")
-    taken, fired = min(a.escalated for a in members), min(a.fired_at or 0.0 for a in members)
-    step = f"escalate:{message}:{fired:.3f}:{taken}"
-    first = await store.claim(step, user, _STEP_S)
-    if first != user or not await store.once(step):
-        raise Already("escalate", first)
+    mine = f"{user} {secrets.token_hex(4)}"
+    first = await store.claim(f"escalate:{message}", mine, _AT_ONCE_S)
+    if first != mine:
+        raise Already("escalate", first.partition(" ")[0])
     await store.do(Deed(verb="escalate", by=user, at=time.time(), message=message))
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 LONGEST_S = 30 * 86400.0
 _AS_LONG_S = 60.0  # who silences the same for so little longer silences nothing more
+_KNOWN_S = 86400.0  # so long it is known who ended a silence
 _AT_ONCE_S = 10.0  # until a silence is in the store, of two people the first one made it
 _KEYS = ("cluster", "namespace", "host", "cause", "resource")
 _LONG = [("30 minutes", "1800"), ("1 hour", "3600"), ("4 hours", "14400"), ("1 day", "86400"), ("7 days", "604800")]
@@ -119,6 +120,8 @@ def _made(match: dict[str, str], by: str, long: float, why: str) -> Silence:
 async def _known(silence_id: str, store: Store) -> Silence:
     silence = (await store.silences()).get(silence_id)
     if silence is None:
+        if (by := await store.claimed(f"unsilence:{silence_id}")) is not None:
+            raise Already("unsilence", by)
         raise Unanswerable("This silence is over already.")
     return silence
 
@@ -126,7 +129,7 @@ async def _known(silence_id: str, store: Store) -> Silence:
 async def _end(silence_id: str, user: str, store: Store) -> Message:
     """End a silence; raises Unanswerable when it is over already, and Already when somebody else just ended it."""
     silence = await _known(silence_id, store)
-    first = await store.claim(f"unsilence:{silence_id}", user, _AS_LONG_S)
+    first = await store.claim(f"unsilence:{silence_id}", user, _KNOWN_S)
     if first != user:
         raise Already("unsilence", first)
     await store.do(Deed(verb="unsilence", by=user, at=time.time(), silence=silence))

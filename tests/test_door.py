@@ -373,6 +373,30 @@ async def test_scenario_6_two_people_and_a_repeated_envelope_have_one_effect_and
         assert sorted(told) == sorted((verb, result) for verb in ("ack", "escalate", "unack") for result in ("done", "already"))
 
 
+async def test_who_comes_second_reads_by_whom_it_was_done_also_when_the_message_shows_it_already(redis_url: str):
+    async with incident(redis_url, **ESCALATION) as here:
+        for action, verb, second in ((ACK, "Acknowledged by", "sees to it already"), (ESCALATE, "step 1 of 2", "escalated it already")):
+            pressed = Message(here.root.channel, here.root.ts, here.root.user, here.root.text, list(here.root.blocks))
+            await here.slack.click(pressed, action, user="ana")
+            await here.slack.until(lambda v=verb: v in here.root.words, 10)
+            count = len(here.slack.ephemerals("ben")) + 1
+            await here.slack.click(pressed, action, user="ben")
+            assert f"<@U0ANA> {second}" in await here.answer("ben", count)
+        pressed = Message(here.root.channel, here.root.ts, here.root.user, here.root.text, list(here.root.blocks))
+        await here.slack.click(pressed, UNACK, user="ana")
+        await here.slack.until(lambda: "Acknowledged by" not in here.root.words, 10)
+        await here.slack.click(pressed, UNACK, user="ben")
+        assert "<@U0ANA> gave it back already" in await here.answer("ben", 3)
+        await here.slack.click(here.root, ACK, user="ben")
+        await here.slack.until(lambda: "Acknowledged by <@U0BEN>" in here.root.words, 10)
+        await here.slack.click(pressed, UNACK, user="ben")
+        assert "Nobody sees to it now." in await here.answer("ben", 5)
+        await here.slack.until(lambda: "Acknowledged by" not in here.root.words, 10)
+        await here.slack.click(pressed, UNACK, user="ben")
+        assert "Nobody sees to this alert." in await here.answer("ben", 6)
+        assert (await here.state())[3] == 1
+
+
 async def test_two_people_who_silence_the_same_make_one_silence_and_who_ends_it_second_reads_so(redis_url: str):
     async with incident(redis_url) as here:
         for user in ("ana", "ben"):

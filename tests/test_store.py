@@ -197,6 +197,7 @@ async def test_a_deed_is_heard_while_it_is_waited_for(store: Store):
 async def test_the_first_one_has_it_until_it_is_given_back(store: Store):
     assert await store.claim("ack:a1", "U0ANA", 60) == "U0ANA"
     assert await store.claim("ack:a1", "U0BEN", 60) == "U0ANA"
+    assert (await store.claimed("ack:a1"), await store.claimed("ack:a2")) == ("U0ANA", None)
     await store.release("ack:a1")
     assert await store.claim("ack:a1", "U0BEN", 60) == "U0BEN"
 
