@@ -12,19 +12,22 @@ import os
 import re
 import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bot import commands
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, MutableMapping
     from pathlib import Path
 
     from pydantic import SecretStr
     from slack_bolt.app.async_app import AsyncApp
+    from slack_sdk.web.async_client import AsyncWebClient
 
     from bot.clusters import Clusters
+    from bot.health import Pulse
     from bot.outbox import Outbox
+    from bot.pager import Desk
     from bot.settings import Access, Settings, Slack
     from bot.store import Store
     from bot.sweep import Sweeper
@@ -57,11 +60,18 @@ class _Bot:
     """What of a running bot goes by settings that can change."""
 
     def __init__(
-        self, settings: Settings, sweeper: Sweeper, outbox: Outbox, admit: Callable[[Access | None, Iterable[str]], None], store: Store
+        self,
+        settings: Settings,
+        sweeper: Sweeper,
+        outbox: Outbox,
+        desk: Desk,
+        admit: Callable[[Access | None, Iterable[str]], None],
+        store: Store,
     ) -> None:
         self._settings = settings
         self._sweeper = sweeper
         self._outbox = outbox
+        self._desk = desk
         self._admit = admit
         self._store = store
 
@@ -70,6 +80,7 @@ class _Bot:
         before, self._settings = self._settings, settings
         self._sweeper.heed(settings.alerts)
         self._outbox.heed(settings.alerts.default_channel)
+        self._desk.heed(settings.alerts.pagers)
         if (settings.access, settings.slack.teams) != (before.access, before.slack.teams):
             self._admit(settings.access, settings.slack.teams)
 
@@ -96,11 +107,12 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
     from slack_sdk.web.async_client import AsyncWebClient
 
     import handlers
-    from bot import health, metrics, recall
+    from bot import health, metrics
     from bot.clusters import Clusters, ClusterSource
     from bot.deadman import Deadman
     from bot.lease import Lease
     from bot.outbox import Outbox
+    from bot.pager import Desk
     from bot.store import Store
     from bot.sweep import Sweeper
     from bot.valkey import embedded
@@ -125,33 +137,49 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         connected = await stack.enter_async_context(_listening(app, settings.slack))
         lease = Lease(store, settings.redis.lease_s)
         outbox = Outbox(store, slack, settings.alerts.default_channel, held=lease.held)
+        desk = Desk(store, settings.alerts.pagers, held=lease.held)
+        parts: dict[str, _Part] = {"the sweep": sweeper, "the outbox": outbox, "the pagers": desk}
         if settings.health.port is not None:
-            pulses = {"the sweep": sweeper.pulse, "the outbox": outbox.pulse}
             await stack.enter_async_context(
                 health.listening(
                     settings.health.port,
-                    lambda: pulses if lease.leading else {},
+                    lambda: {name: part.pulse for name, part in parts.items()} if lease.leading else {},
                     lambda: _unready(clusters, store, connected),
                     lambda: metrics.page(store, clusters.clusters, clusters.watches, leading=lease.leading),
                 )
             )
 
-        def beat() -> None:
-            for part in (sweeper, outbox):
-                part.pulse.beat()
-
-        async def lead() -> None:
-            await recall.remember(store, slack, beat)
-            beat()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(sweeper.run())
-                group.create_task(outbox.run())
-
-        begun(_Bot(settings, sweeper, outbox, door.heed, store))
+        begun(_Bot(settings, sweeper, outbox, desk, door.heed, store))
         async with asyncio.TaskGroup() as group:
             group.create_task(clusters.run())
-            group.create_task(lease.run(lead))
+            group.create_task(lease.run(lambda: _lead(store, slack, parts.values())))
             group.create_task(Deadman(slack, store=store, lease=lease, sweeper=sweeper, clusters=clusters, outbox=outbox).run())
+
+
+class _Part(Protocol):
+    """What one of several bots does, the one that leads."""
+
+    pulse: Pulse
+
+    async def run(self) -> None:
+        """Until cancelled."""
+
+
+async def _lead(store: Store, slack: AsyncWebClient, parts: Collection[_Part]) -> None:
+    """Keep the alerts, and tell of them, until cancelled."""
+    import asyncio
+
+    from bot import recall
+
+    def beat() -> None:
+        for part in parts:
+            part.pulse.beat()
+
+    await recall.remember(store, slack, beat)
+    beat()
+    async with asyncio.TaskGroup() as group:
+        for part in parts:
+            group.create_task(part.run())
 
 
 @asynccontextmanager
@@ -222,7 +250,9 @@ def _json_log(settings: Settings) -> Iterator[None]:
     """Every log line of this process as JSON on stderr, with secrets blanked out wherever a library may have put them."""
     import structlog
 
-    known = (settings.slack.bot_token, settings.slack.app_token, settings.slack.signing_secret, settings.redis.url)
+    pagers = settings.alerts.pagers.values()
+    known = [settings.slack.bot_token, settings.slack.app_token, settings.slack.signing_secret, settings.redis.url]
+    known += (secret for pager in pagers for secret in (pager.key, pager.secret))
     secrets = [re.escape(value) for value in map(_value, known) if value]
     # Tokens; passwords in URLs; whoever has the ticket of a connection, or a response URL, may use it as the app may.
     secret = re.compile(

@@ -146,8 +146,14 @@ class Alert(Struct, frozen=True, kw_only=True):
     silence: Silence | None = None
     escalated: int = 0
     """How many steps of the escalation were taken since it fired last."""
+    escalated_at: float | None = None
+    """When the last of them was."""
+    told_at: float | None = None
+    """When it was told first, if it had fired into a silence."""
     places: tuple[Receiver, ...] = ()
     """Where its message stands; it only grows, so that what stands somewhere is edited there to its end."""
+    paged: tuple[str, ...] = ()
+    """The pagers that were asked, by the settings' names; they are told as well how it ends."""
 
     @property
     def silenced_by(self) -> str:
@@ -208,10 +214,11 @@ class Hushed(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """Where the alert is to be told now, and where its message stands already for others."""
+    """Where the alert is to be told now and which pagers are asked, and where its message stands already for others."""
 
     receivers: tuple[Receiver, ...]
     standing: tuple[Receiver, ...] = ()
+    pagers: tuple[str, ...] = ()
 
 
 Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Escalated | Hushed | Sent
@@ -306,14 +313,14 @@ def step(
             if alert is not None and alert.ack is not None and alert.ack.until is not None and alert.ack.until <= now:
                 return replace(alert, ack=None), _heard(alert, Reason.ACK_LAPSED)
             if alert is not None and (moment := escalates(alert, escalation)) is not None and moment <= now:
-                return replace(alert, escalated=alert.escalated + 1), Reason.ESCALATED
+                return replace(alert, escalated=alert.escalated + 1, escalated_at=now), Reason.ESCALATED
             return alert, Reason.NONE
         case Escalated():
             if alert is None or alert.state is not State.FIRING or not alert.told or alert.escalated >= len(escalation):
                 return alert, Reason.NONE
-            return replace(alert, escalated=alert.escalated + 1), Reason.ESCALATED
+            return replace(alert, escalated=alert.escalated + 1, escalated_at=now), Reason.ESCALATED
         case Hushed(silence):
-            return _hushed(alert, silence)
+            return _hushed(alert, silence, now)
         case Sent():
             return _sent(alert, event)
         case _:
@@ -328,7 +335,12 @@ def escalates(alert: Alert, escalation: Sequence[float]) -> float | None:
     waits = alert.state is State.FIRING and alert.told and alert.ack is None and alert.silence is None and alert.well_since is None
     if not waits or alert.fired_at is None or alert.escalated >= len(escalation):
         return None
-    return alert.fired_at + escalation[alert.escalated]
+    step = alert.escalated
+    moment = (alert.told_at or alert.fired_at) + escalation[step]
+    if step == 0 or alert.escalated_at is None:
+        return moment
+    # Whoever was asked late, since no bot was there, has as long to answer as if it had been in time.
+    return max(moment, alert.escalated_at + escalation[step] - escalation[step - 1])
 
 
 def due(alert: Alert, *, for_s: float, clear_s: float, escalation: Sequence[float] = ()) -> float | None:
@@ -388,13 +400,17 @@ def _recent(alert: Alert, now: float) -> tuple[float, ...]:
 def _fired(alert: Alert, now: float, joins: str) -> tuple[Alert, Reason]:
     again = alert.told and alert.resolved_at is not None and alert.since - alert.resolved_at <= REOPEN_S
     recent = _recent(alert, now)
-    fired = replace(alert, state=State.FIRING, fired_at=now, resolved_at=None, recent=recent, ack=None, escalated=0)
+    fired = replace(
+        alert, state=State.FIRING, fired_at=now, resolved_at=None, recent=recent, ack=None, escalated=0, escalated_at=None, paged=()
+    )
     if again:
         fired = replace(fired, firings=alert.firings + 1, flapping=len(recent) >= FLAP_FIRINGS)
         return fired, Reason.FLAPPING if fired.flapping else Reason.FIRED_AGAIN
     episode = alert.episode if alert.message and not alert.told else alert.episode + 1
     told = alert.silence is None
-    fired = replace(fired, episode=episode, message=joins or f"{alert.id}-{episode}", firings=1, told=told, flapping=False, places=())
+    fired = replace(
+        fired, episode=episode, message=joins or f"{alert.id}-{episode}", firings=1, told=told, flapping=False, places=(), paged=()
+    )
     return fired, Reason.FIRED if fired.told else Reason.MUTED
 
 
@@ -439,7 +455,7 @@ def _unseen(alert: Alert | None, why: str, now: float) -> tuple[Alert | None, Re
     return frozen, Reason.NONE if why == alert.unknown_why else _heard(alert, Reason.REWORDED)
 
 
-def _hushed(alert: Alert | None, silence: Silence | None) -> tuple[Alert | None, Reason]:
+def _hushed(alert: Alert | None, silence: Silence | None, now: float) -> tuple[Alert | None, Reason]:
     if alert is None or alert.silence == silence:
         return alert, Reason.NONE
     after = replace(alert, silence=silence)
@@ -447,13 +463,16 @@ def _hushed(alert: Alert | None, silence: Silence | None) -> tuple[Alert | None,
         return after, Reason.NONE
     if silence is not None:
         return after, _heard(alert, Reason.SILENCED)
-    return (after, Reason.UNSILENCED) if alert.told else (replace(after, told=True), Reason.FIRED)
+    # Who is told only now has as long to see to it as if it fired now.
+    return (after, Reason.UNSILENCED) if alert.told else (replace(after, told=True, told_at=now), Reason.FIRED)
 
 
 def _sent(alert: Alert | None, event: Sent) -> tuple[Alert | None, Reason]:
     """Told where it belongs when it fires; later in further places only while nobody sees to it."""
     if alert is None or alert.state is not State.FIRING or not alert.told:
         return alert, Reason.NONE
+    if paged := tuple(p for p in event.pagers if p not in alert.paged):
+        alert = replace(alert, paged=alert.paged + paged)
     known = {r.place: r for r in (*event.standing, *alert.places)}
     fired = not alert.places
     new = {r.place: r for r in event.receivers if alert.silence is None and (fired or alert.ack is None)}

@@ -25,7 +25,8 @@ from bot.access import EVERYONE, named
 from bot.clusters import ClusterSource, server
 from bot.informers import NoAccess, Pace, Refused, why
 from bot.members import Members, Unread
-from bot.routing import places
+from bot.pager import OPSGENIE, PAGERDUTY
+from bot.routing import on_call, places
 from bot.valkey import NoState, embedded
 from checks.planes import planes
 from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind, Secret
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot.informers import Server
-    from bot.settings import Access, RegisteredCluster, Settings
+    from bot.settings import Access, Alerts, RegisteredCluster, Settings
 
 SLACK_S = 15.0
 REDIS_S = 10.0
@@ -82,7 +83,12 @@ def _skipped(what: str, text: str, mend: str = "") -> Row:
 
 async def examine(settings: Settings) -> list[Row]:
     """Everything that these settings need, in the order of the settings file; what hangs is a bad row after its time."""
-    looks: list[Awaitable[list[Row]]] = [_slack(settings), _state(settings), *map(_cluster, settings.clusters)]
+    looks: list[Awaitable[list[Row]]] = [
+        _slack(settings),
+        _state(settings),
+        *map(_cluster, settings.clusters),
+        _escalation(settings.alerts),
+    ]
     return [row for rows in await asyncio.gather(*looks) for row in rows]
 
 
@@ -355,6 +361,29 @@ def _plain(error: BaseException) -> str:
         return "no answer in time"
     text = re.sub(r"\S*@\S*", "…", str(error)).strip().rstrip(".")
     return text[:200] or type(error).__name__
+
+
+# --- who is woken ---
+
+
+async def _escalation(alerts: Alerts) -> list[Row]:
+    """Who is on call now, and whether the pagers can be reached; they are told nothing."""
+    rows = [_ok(f"on call {name}", f"{on_call(schedule, time.time())} is.") for name, schedule in alerts.on_call.items()]
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SLACK_S), trust_env=True) as http:
+        return rows + [await _pager(name, pager.url or _PAGERS[pager.kind], http) for name, pager in alerts.pagers.items()]
+
+
+_PAGERS = {"pagerduty": PAGERDUTY, "opsgenie": OPSGENIE}
+
+
+async def _pager(name: str, url: str, http: aiohttp.ClientSession) -> Row:
+    what, where = f"pager {name}", urlsplit(url).hostname
+    try:
+        async with http.head(url, allow_redirects=False) as answer:
+            return _ok(what, f"{where} answers (HTTP {answer.status}); whether it takes the key only a page can say.")
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        said = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+        return _bad(what, f"{where} cannot be reached ({said}).", "Let the bot call it over HTTPS; behind a proxy set HTTPS_PROXY.")
 
 
 # --- clusters ----------------------------------------------------------------------------------------------------------------

@@ -125,6 +125,16 @@ def last(times: Sequence[tuple[Span, int]], at: float) -> float | None:
     return max(found, default=None)
 
 
+def turn(since: datetime, every_s: float, zone: str, at: float) -> int:
+    """How many turns of `every_s` seconds have passed since a time of the wall clock; hand-over is at the same time of day all year."""
+    return int((wall(at, zone) - since).total_seconds() // every_s)
+
+
+def wall(at: float, zone: str) -> datetime:
+    """What the clock on the wall shows in a zone."""
+    return datetime.fromtimestamp(at, ZoneInfo(zone)).replace(tzinfo=None)
+
+
 def _fits(span: Span, at: float) -> bool:
     local = datetime.fromtimestamp(at, ZoneInfo(span.zone))
     minute, length = local.hour * 60 + local.minute, calendar.monthrange(local.year, local.month)[1]

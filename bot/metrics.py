@@ -36,6 +36,7 @@ LOOK_FAILURES = Counter("meshwhy_look_failures", "Looks that could not be commit
 SLACK_CALLS = Counter(
     "meshwhy_slack_calls", "Calls of Slack's Web API by the outbox, by method and what came of it.", ["method", "result"], registry=COUNTED
 )
+PAGES = Counter("meshwhy_pages", "Answers of pagers, by HTTP status.", ["pager", "status"], registry=COUNTED)
 RELOADS = Counter("meshwhy_settings_reloads", "Changed settings files, and whether they could be used.", ["result"], registry=COUNTED)
 SETTINGS_REFUSED = Gauge("meshwhy_settings_refused", "Whether the settings file says what cannot be used.", registry=COUNTED)
 LAST_LOOK = Gauge("meshwhy_last_look_timestamp_seconds", "When this bot committed a look last; 0: never.", registry=COUNTED)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from bot.hours import Span
-    from bot.settings import AlertRoute, Alerts, Match, Outside
+    from bot.settings import AlertRoute, Alerts, EscalationStep, Match, OnCall, Outside
     from checks.finding import Finding
     from checks.mesh import Cluster, Mesh
     from checks.resources import Resource
@@ -50,9 +50,10 @@ class About(NamedTuple):
 
 
 class Routed(NamedTuple):
-    """Where an alert is told; `quiet` is why not now, `team` whose it is, `because` how it was decided, a sentence each."""
+    """Where an alert is told and how it escalates; `quiet` is why not now, `team` whose it is, `because` how it was decided, a sentence each."""
 
     receivers: tuple[Receiver, ...]
+    escalation: tuple[EscalationStep, ...]
     quiet: Silence | None
     team: str
     because: tuple[str, ...]
@@ -65,6 +66,7 @@ class _Leaf(NamedTuple):
     mention: tuple[str, ...]
     hours: tuple[str, ...]
     outside: Outside | None
+    escalation: tuple[EscalationStep, ...]
     path: str
     also: bool
 
@@ -99,7 +101,8 @@ def route(alert: About, settings: Alerts, now: float) -> Routed:
     because: list[str] = []
     receivers: dict[str, Receiver] = {}
     waits: list[tuple[float | None, str]] = []
-    for leaf in _leaves(alert, settings):
+    leaves = _leaves(alert, settings)
+    for leaf in leaves:
         spans = _spans(leaf.hours, settings)
         place, mention, why = leaf.place, leaf.mention, leaf.path
         if leaf.outside is not None and not hours.within(spans, now):
@@ -121,16 +124,18 @@ def route(alert: About, settings: Alerts, now: float) -> Routed:
         quiet = Silence(id="hours", match={}, by="", at=0.0, until=until, why=why)
     if quiet is not None:
         because.append(f"not told now: {quiet.why}")
-    return Routed(tuple(receivers.values()), quiet, next(iter(alert.teams), ""), tuple(because))
+    return Routed(tuple(receivers.values()), leaves[-1].escalation, quiet, next(iter(alert.teams), ""), tuple(because))
 
 
 def _leaves(alert: About, settings: Alerts) -> list[_Leaf]:
-    root = _Leaf(settings.default_channel, (), (), None, "default_channel", also=False)
+    root = _Leaf(settings.default_channel, (), (), None, settings.escalation, "default_channel", also=False)
     found = _walk(settings.routes, "routes", root, alert) or [root]
     if alert.channel:
         # The namespace's own channel stands where the search ended; whoever asked for it on the way by `continue` is told as well.
         end = found[-1]
-        own = _Leaf(alert.channel, () if end.also else end.mention, end.hours, end.outside, f"annotation {CHANNEL}", also=False)
+        own = _Leaf(
+            alert.channel, () if end.also else end.mention, end.hours, end.outside, end.escalation, f"annotation {CHANNEL}", also=False
+        )
         found = [*(found if end.also else found[:-1]), own]
     return found
 
@@ -146,6 +151,7 @@ def _walk(routes: Sequence[AlertRoute], path: str, parent: _Leaf, alert: About) 
             parent.mention if one.mention is None else one.mention,
             parent.hours if one.hours is None else one.hours,
             one.outside or parent.outside,
+            parent.escalation if one.escalation is None else one.escalation,
             here,
             also=one.continue_,
         )
@@ -191,6 +197,27 @@ def _any(wanted: Sequence[str] | None, given: Sequence[str] | set[str]) -> bool:
     return wanted is None or any(fnmatchcase(value, pattern) for value in given for pattern in wanted)
 
 
+def on_call(schedule: OnCall, at: float) -> str:
+    """Who is on call at a moment (seconds since the epoch)."""
+    now = hours.wall(at, schedule.location)
+    instead = next((s.who for s in schedule.instead if s.since <= now < s.until), None)
+    return instead or schedule.people[hours.turn(schedule.since, schedule.every, schedule.location, at) % len(schedule.people)]
+
+
+class Asked(NamedTuple):
+    """Who is asked by a step of an escalation: somebody by id, or what else, in words."""
+
+    to: str
+    words: str
+
+
+def asked(step: EscalationStep, settings: Alerts, at: float) -> Asked:
+    """Who a step asks at a moment (seconds since the epoch)."""
+    if step.on_call is not None:
+        return Asked(on_call(settings.on_call[step.on_call], at), f"on call for {step.on_call}")
+    return Asked(step.to or "", step.channel or (f"pager {step.page}" if step.page else ""))
+
+
 def places(settings: Alerts) -> Iterator[str]:
     """Every place that the settings name: channels, and people who are written to."""
 
@@ -198,9 +225,11 @@ def places(settings: Alerts) -> Iterator[str]:
         for one in routes:
             yield one.place
             yield one.outside.place if one.outside is not None else None
+            yield from (step.channel for step in one.escalation or ())
             yield from below(one.routes)
 
-    named = (settings.default_channel, *below(settings.routes), *(d.place for d in settings.digests))
+    steps, digests = (s.channel for s in settings.escalation), (d.place for d in settings.digests)
+    named = (settings.default_channel, settings.admin_channel, *below(settings.routes), *steps, *digests)
     yield from dict.fromkeys(place for place in named if place is not None)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping  # noqa: TC003 - pydantic and NamedTuple read annotations at run time
+from collections.abc import Mapping, Sized
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 SLACK_API = "https://slack.com/api/"
+
+
+_Several = TypeVar("_Several", bound=Sized)
 
 
 class BadSettings(Exception):
@@ -132,6 +136,12 @@ def duration(text: str) -> float | None:
         return None
     hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return (float(days) if days else 0.0) * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def _some(several: _Several) -> _Several:
+    if not several:
+        raise _wrong("must not be empty")
+    return several
 
 
 def _path(value: object, info: ValidationInfo) -> object:
@@ -243,6 +253,27 @@ def _minute(value: object) -> object:
     return f"{value // 60:02}:{value % 60:02}" if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _local(value: object) -> object:
+    """A day and a time by the clock on the wall: `2026-11-30 09:00`."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise _wrong(f"must be a day and a time such as 2026-11-30 09:00, not {value!r}") from None
+    if found.tzinfo is not None:
+        raise _wrong("must have no offset: it is the time in location")
+    return found
+
+
+def _period(value: object) -> object:
+    """`7d`, `12h`."""
+    found = duration(value) if isinstance(value, str) else None
+    if not found:
+        raise _wrong(f"must be a duration such as 7d or 12h, not {value!r}")
+    return found
+
+
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Duration = Annotated[float, BeforeValidator(_seconds)]
 LocalPath = Annotated[Path, BeforeValidator(_path)]
@@ -254,6 +285,7 @@ User = Annotated[str, BeforeValidator(_user)]
 Share = Annotated[float, BeforeValidator(_share)]
 Zone = Annotated[str, BeforeValidator(_zone)]
 Minute = Annotated[int, _parsed(hours.minutes), BeforeValidator(_minute)]
+LocalTime = Annotated[datetime, BeforeValidator(_local)]
 Weekdays = tuple[Annotated[tuple[int, int], _parsed(hours.weekdays)], ...]
 
 
@@ -362,12 +394,6 @@ class TimeInterval(_Section):
         return Span(times, self.weekdays, self.days_of_month, self.months, self.years, self.location)
 
 
-def _some(intervals: tuple[TimeInterval, ...]) -> tuple[TimeInterval, ...]:
-    if not intervals:
-        raise _wrong("must not be empty")
-    return intervals
-
-
 class Match(_Section):
     """What a finding must be for its alert to take a route; what is left out fits everything, and `*` stands for any text."""
 
@@ -410,12 +436,74 @@ class Outside(_Place):
         return self
 
 
+class Pager(_Section):
+    """A service that wakes people: PagerDuty (Events API v2), Opsgenie, or any that takes a signed POST of JSON."""
+
+    kind: Literal["pagerduty", "opsgenie", "webhook"]
+    url: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    key: Secret | None = None
+    secret: Secret | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Pager:
+        if self.kind == "webhook":
+            if not self.url or self.secret is None or self.key is not None:
+                raise _wrong("of kind webhook needs url, and secret, with which every request is signed")
+        elif self.key is None or self.secret is not None:
+            raise _wrong(f"of kind {self.kind} needs key: the integration's key")
+        return self
+
+
+class Substitute(_Section):
+    """Somebody who is on call instead, from one time to another in the schedule's zone."""
+
+    who: Responder
+    since: LocalTime
+    until: LocalTime
+
+
+class OnCall(_Section):
+    """Who is on call: these people by turns, each for as long as `every`, the first one from `since`, by the clocks of `location`."""
+
+    people: Annotated[tuple[Responder, ...], AfterValidator(_some)]
+    every: Annotated[float, BeforeValidator(_period)] = 7 * 86400.0
+    since: LocalTime
+    location: Zone = "UTC"
+    instead: tuple[Substitute, ...] = ()
+
+
+class EscalationStep(_Section):
+    """Who is told, so long after an alert fired, when nobody sees to it: a person or a user group, who is on call, a channel, or a pager."""
+
+    after_s: Duration = Field(alias="after")
+    to: Responder | None = None
+    on_call: str | None = None
+    channel: Channel | None = None
+    page: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> EscalationStep:
+        if sum(way is not None for way in (self.to, self.on_call, self.channel, self.page)) != 1:
+            raise _wrong("needs exactly one of to (a person or a user group), on_call, channel, or page")
+        return self
+
+
+def _later(steps: tuple[EscalationStep, ...]) -> tuple[EscalationStep, ...]:
+    if any(a.after_s >= b.after_s for a, b in pairwise(steps)):
+        raise _wrong("must have its steps in the order of time, each later than the one before")
+    return steps
+
+
+Escalation = Annotated[tuple[EscalationStep, ...], AfterValidator(_later)]
+
+
 class AlertRoute(_Place):
     """Where what fits is told; what it leaves out is its parent's. The deepest first route that fits decides, unless it says `continue`."""
 
     match: Match = Match()
     hours: Words | None = None
     outside: Outside | None = None
+    escalation: Escalation | None = None
     continue_: bool = Field(default=False, alias="continue")
     routes: tuple[AlertRoute, ...] = ()
 
@@ -454,19 +542,6 @@ class Digest(_Place):
         return Span(weekdays=self.weekdays, zone=self.location)
 
 
-class EscalationStep(_Section):
-    """Who is told, so long after an alert fired, when nobody sees to it: a person or a user group, by id."""
-
-    after_s: Duration = Field(alias="after")
-    to: Responder
-
-
-def _later(steps: tuple[EscalationStep, ...]) -> tuple[EscalationStep, ...]:
-    if any(a.after_s >= b.after_s for a, b in pairwise(steps)):
-        raise _wrong("must have its steps in the order of time, each later than the one before")
-    return steps
-
-
 class Alerts(_Section):
     """When a finding becomes a message, and where; seconds."""
 
@@ -478,7 +553,9 @@ class Alerts(_Section):
     time_intervals: dict[str, Annotated[tuple[TimeInterval, ...], AfterValidator(_some)]] = {}
     mutes: tuple[Mute, ...] = ()
     digests: tuple[Digest, ...] = ()
-    escalation: Annotated[tuple[EscalationStep, ...], AfterValidator(_later)] = ()
+    escalation: Escalation = ()
+    on_call: dict[str, OnCall] = {}
+    pagers: dict[str, Pager] = {}
 
 
 class Grant(_Section):
@@ -562,21 +639,35 @@ def _defined(alerts: Alerts, document: _Document) -> Alerts:
     return alerts
 
 
-def _undefined(alerts: Alerts) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Where a time interval is named that is not defined, and the sentence that says so."""
+_Loc = tuple[str | int, ...]
 
-    def named(routes: Sequence[AlertRoute], loc: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+
+def _undefined(alerts: Alerts) -> Iterator[tuple[_Loc, str]]:
+    """Where something is named that is not defined, and the sentence that says so."""
+
+    def steps(escalation: Escalation | None, loc: _Loc) -> Iterator[tuple[_Loc, str, str]]:
+        for i, step in enumerate(escalation or ()):
+            yield from (((*loc, i, key), key, name) for key, name in (("on_call", step.on_call), ("page", step.page)) if name is not None)
+
+    def below(routes: Sequence[AlertRoute], loc: _Loc) -> Iterator[tuple[_Loc, str, str]]:
         for i, route in enumerate(routes):
-            yield from (((*loc, i, "hours"), name) for name in route.hours or ())
-            yield from named(route.routes, (*loc, i, "routes"))
+            yield from (((*loc, i, "hours"), "hours", name) for name in route.hours or ())
+            yield from steps(route.escalation, (*loc, i, "escalation"))
+            yield from below(route.routes, (*loc, i, "routes"))
 
-    places = [*named(alerts.routes, ("alerts", "routes"))]
-    places += [(("alerts", "mutes", i, "during"), name) for i, mute in enumerate(alerts.mutes) for name in mute.during or ()]
-    for loc, name in places:
-        if name not in alerts.time_intervals:
-            near = difflib.get_close_matches(name, alerts.time_intervals, n=1)
+    tables: dict[str, tuple[str, Mapping[str, object]]] = {
+        "hours": ("time_intervals", alerts.time_intervals),
+        "on_call": ("on_call", alerts.on_call),
+        "page": ("pagers", alerts.pagers),
+    }
+    named = [*below(alerts.routes, ("alerts", "routes")), *steps(alerts.escalation, ("alerts", "escalation"))]
+    named += [(("alerts", "mutes", i, "during"), "hours", name) for i, mute in enumerate(alerts.mutes) for name in mute.during or ()]
+    for loc, key, name in named:
+        title, table = tables[key]
+        if name not in table:
+            near = difflib.get_close_matches(name, table, n=1)
             hint = f"; did you mean {near[0]}?" if near else "."
-            yield loc, f"names {name}, which alerts.time_intervals does not define{hint}"
+            yield loc, f"names {name}, which alerts.{title} does not define{hint}"
 
 
 def state(path: Path, environ: Mapping[str, str]) -> State:

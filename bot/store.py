@@ -53,6 +53,8 @@ _DEEDS_KEPT = 10_000
 _AUDIT = f"{_ALL}audit"  # stream: who did what, the last AUDIT_KEPT of the last AUDIT_S
 _LEADER = f"{_ALL}leader"  # who keeps the alerts: the fence of their lease, a space, their name
 _FENCE = f"{_ALL}fence"  # the last fence that was given out
+_PAGES = f"{_ALL}pages"  # sorted set: page id -> when to try
+_PAGE = f"{_ALL}page:"  # + page id -> hash: rev, body, and what its pager has: has (its state), refused (why not)
 _DIGESTS = f"{_ALL}digests"  # hash: digest -> when the last one that was sent was due
 _STANDING = f"{_ALL}standing"  # what the leader said of itself last: when it looked, how many clusters it read, of how many
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
@@ -74,6 +76,13 @@ if redis.call('HGET', KEYS[2], 'rev') ~= ARGV[2] or redis.call('LLEN', KEYS[3]) 
 redis.call('ZREM', KEYS[5], ARGV[3])
 local ttl = redis.call('TTL', KEYS[2])
 if ttl > 0 then redis.call('EXPIRE', KEYS[4], ttl) else redis.call('PERSIST', KEYS[4]) end
+return 1
+"""
+
+# A pager has a page: take it off the list, unless something new was committed for it since it was read.
+_PAGED = f"""{_FENCED}
+redis.call('HSET', KEYS[2], 'has', ARGV[4], 'refused', '', 'attempts', 0)
+if redis.call('HGET', KEYS[2], 'rev') == ARGV[2] then redis.call('ZREM', KEYS[3], ARGV[3]) end
 return 1
 """
 
@@ -130,6 +139,31 @@ class Draft(Struct, frozen=True, kw_only=True):
     resolved: bool = False
     memo: str = ""
     """The alerts in short, which the message carries along in Slack (bot.recall)."""
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """How an alert should stand at a pager (its name in the settings); of several pages with one id only the newest counts.
+
+    `key` is the incident's, by which the pager knows it again; `message` is the Slack message that speaks for it. `facts` is what bot.pager
+    tells of it.
+    """
+
+    id: str
+    pager: str
+    key: str
+    message: str
+    state: Literal["triggered", "acknowledged", "resolved"]
+    facts: dict[str, Any]
+
+
+class Due(Struct, frozen=True, kw_only=True):
+    """A page that its pager does not have: which of its revisions, what the pager has (empty: nothing for sure), and why it refused it."""
+
+    page: Page
+    rev: int
+    has: str = ""
+    refused: str = ""
+    attempts: int = 0
 
 
 class Deed(Struct, frozen=True, kw_only=True):
@@ -222,7 +256,7 @@ async def _in_time() -> AsyncIterator[None]:
 
 
 class Store:
-    """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work."""
+    """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work, `paging_due` whenever a pager may have to be told."""
 
     def __init__(self, url: str) -> None:
         # redis-py types its commands as if they might not be asyncio. Its own socket_timeout would wait by asyncio.wait_for, which
@@ -231,6 +265,7 @@ class Store:
             url, decode_responses=True, socket_timeout=None, socket_connect_timeout=5, health_check_interval=30
         )
         self.committed = asyncio.Event()
+        self.paging_due = asyncio.Event()
         self.fence = ""
         """What every write carries that only a leader may do; empty where nobody else can be one."""
 
@@ -326,10 +361,11 @@ class Store:
         silences: Mapping[str, Silence | None] | None = None,
         done: str = "",
         digests: Mapping[str, float] | None = None,
+        pages: Iterable[Page] = (),
     ) -> None:
         """Write alerts (None: forget it), what Slack should show, and thread lines by message id, as one transaction.
 
-        With them go `silences` (None: it is over), `done`, the last of the deeds that made all this, and when `digests` were due. What is new is tried at once, even
+        With them go `pages`, `silences` (None: it is over), `done`, the last of the deeds that made all this, and when `digests` were due. What is new is tried at once, even
         where an older try was put off: Slack is then asked once more, and has the newest state sooner.
         """
         commands: list[list[str | int | float]] = []
@@ -349,12 +385,17 @@ class Store:
             commands.append(["ZADD", _OUTBOX, "LT", now, message])
         for key, silence in (silences or {}).items():
             commands.append(["HDEL", _SILENCES, key] if silence is None else ["HSET", _SILENCES, key, _text(silence)])
+        for page in pages:
+            key = _PAGE + page.id
+            commands += [["HINCRBY", key, "rev", 1], ["HSET", key, "body", _text(page)], ["ZADD", _PAGES, "LT", now, page.id]]
+            commands.append(["EXPIRE", key, RESOLVED_S] if page.state == "resolved" else ["PERSIST", key])
         commands += [["HSET", _DIGESTS, key, due] for key, due in (digests or {}).items()]
         if done:
             commands.append(["SET", _DONE, done])
         if commands:
             await self._fenced(_COMMIT_ONCE, [_COMMIT + secrets.token_hex(8)], _text(commands))
             self.committed.set()
+            self.paging_due.set()
 
     async def digested(self) -> dict[str, float]:
         """When the last one of each digest was due that was sent, in seconds since the epoch."""
@@ -477,6 +518,46 @@ class Store:
         """Take a message out of the outbox; False if something newer than `rev` was committed meanwhile."""
         keys = (_DRAFT + message, _STEPS + message, _DELIVERY + message, _OUTBOX)
         return bool(await self._fenced(_SETTLE, keys, rev, message))
+
+    # --- what the pagers are told ---
+
+    async def pages(self) -> list[tuple[str, float]]:
+        """The pages that their pagers do not have as they should be, each with the time of its next try, the earliest first."""
+        return [(member, float(score)) for member, score in await self._do("ZRANGE", _PAGES, 0, -1, "WITHSCORES")]
+
+    async def page(self, ident: str) -> Due | None:
+        """What is to be done about one page; None if nothing is known of it (then it is also taken off the list)."""
+        found = await self._do("HGETALL", _PAGE + ident)
+        if not found or "body" not in found:
+            await self._do("ZREM", _PAGES, ident)
+            return None
+        return Due(
+            page=msgspec.json.decode(found["body"], type=Page),
+            rev=int(found["rev"]),
+            has=found.get("has", ""),
+            refused=found.get("refused", ""),
+            attempts=int(found.get("attempts", 0)),
+        )
+
+    async def paging(self, due: Due) -> None:
+        """Remember that the pager is about to be told, and may have it from now on although no answer comes. Raises Deposed."""
+        await self._fenced(_COMMIT_ONCE, [], _text([["HSET", _PAGE + due.page.id, "has", due.has or "perhaps"]]))
+
+    async def paged(self, due: Due, has: str) -> None:
+        """Remember what the pager has (empty: nothing), and take it off the list unless something newer was committed meanwhile. Raises Deposed."""
+        key = _PAGE + due.page.id
+        await self._fenced(_PAGED, [key, _PAGES], due.rev, due.page.id, has)
+
+    async def unpaged(self, due: Due, why: str, again: float, steps: Mapping[str, Iterable[Step]], now: float) -> None:
+        """Remember why the pager does not have it, to be tried again at `again` (seconds since the epoch), and say so in threads. Raises Deposed."""
+        key = _PAGE + due.page.id
+        commands: list[list[str | int | float]] = [["HSET", key, "refused", why, "attempts", due.attempts + 1]]
+        commands.append(["ZADD", _PAGES, "XX", again, due.page.id])
+        for message, lines in steps.items():
+            commands += [["RPUSH", _STEPS + message, _text(line)] for line in lines]
+            commands.append(["ZADD", _OUTBOX, "LT", now, message])
+        await self._fenced(_COMMIT_ONCE, [], _text(commands))
+        self.committed.set()
 
     # --- what the handlers read and write ---
 

@@ -13,13 +13,13 @@ import time
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from bot import alerts, hours, metrics, routing, tell
+from bot import alerts, hours, metrics, pager, routing, tell
 from bot.alerts import (
     OUTAGE,
     Ack,
@@ -43,6 +43,7 @@ from bot.alerts import (
 )
 from bot.health import Pulse
 from bot.routing import resource_of
+from bot.store import Page
 from bot.tell import Moved
 from checks import diagnosis
 from checks.diagnosis import Sweep
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
     from bot.routing import Routed
-    from bot.settings import Alerts, Digest
+    from bot.settings import Alerts, Digest, EscalationStep
     from bot.store import Deed, Store
     from checks.finding import Skipped
     from checks.mesh import Cluster
@@ -133,6 +134,7 @@ class Sweeper:
         self._heard: str | None = None  # the last deed that was heard; None: the store knows what is committed
         self._recent: deque[_Happened] = deque(maxlen=500)
         self._most = _FIRST
+        self._chains: dict[str, tuple[EscalationStep, ...]] = {}  # of each alert, as the last look routed it
         self._changes: list[Change] = []
         self._gathered: dict[tuple[str, str], float] = {}  # cluster and kind -> since when (monotonic) a change of it waits
         self.pulse = Pulse()
@@ -144,8 +146,12 @@ class Sweeper:
     def heed(self, settings: Alerts) -> None:
         """Go by these settings from the next look on, which is due now."""
         self._settings = settings
-        self.escalation = tuple(s.after_s for s in settings.escalation)  # when each of its steps is due, in seconds after the firing
         self._wake.set()
+
+    def chain(self, finding: Finding) -> tuple[EscalationStep, ...]:
+        """The steps of the escalation that an alert of this finding takes."""
+        mesh = next((m for m in self._meshes.values() if any(finding.cluster in (c.name, m.cluster_id(c)) for c in m.clusters)), None)
+        return routing.route(routing.about(finding, mesh), self._settings, time.time()).escalation
 
     # --- what the handlers ask ---
 
@@ -244,7 +250,10 @@ class Sweeper:
     def _until_due(self) -> float | None:
         """Seconds until an alert moves on by itself, None if none will."""
         s = self._settings
-        found = (alerts.due(a, for_s=s.for_s, clear_s=s.clear_s, escalation=self.escalation) for a in (self._alerts or {}).values())
+        found = (
+            alerts.due(a, for_s=s.for_s, clear_s=s.clear_s, escalation=_after(self._chains.get(a.id, ())))
+            for a in (self._alerts or {}).values()
+        )
         dues = [due for due in found if due is not None]
         return max(min(dues) - time.time(), 0.0) + 0.01 if dues else None
 
@@ -281,6 +290,7 @@ class Sweeper:
                 known[key] = after
         self._alerts = {key: alert for key, alert in known.items() if alert.state is not State.RESOLVED}
         self._silences = silences
+        self._chains = {key: chain for key, chain in self._chains.items() if key in self._alerts}
         await self._digest(seen, sweeps.values())
 
     def _move(self, known: Mapping[str, Alert], seen: _Seen, deeds: Sequence[Deed], silences: Mapping[str, Silence]) -> dict[str, _Step]:
@@ -373,14 +383,19 @@ class Sweeper:
         if looked is not None:
             events.append((looked, ""))
         events.append((Lapsed(), ""))  # after the look: what is well by now is not escalated
+        ident = before.id if before is not None else alerts.identity(found.finding, found.rule) if found is not None else ""
+        chain = self._chains[ident] = routed.escalation if routed is not None else self._chains.get(ident, self._settings.escalation)
         after, happened = before, []
         for event, by in events:
             after, reason = alerts.step(
-                after, event, seen.now, for_s=self._settings.for_s, clear_s=self._settings.clear_s, escalation=self.escalation
+                after, event, seen.now, for_s=self._settings.for_s, clear_s=self._settings.clear_s, escalation=_after(chain)
             )
             happened.append((reason, by))
-        if routed is not None and after is not None:
-            after, reason = alerts.step(after, Sent(routed.receivers, standing.get(after.message, ())), seen.now, for_s=0, clear_s=0)
+        if after is not None:
+            taken = chain[: after.escalated]
+            places = (*(routed.receivers if routed is not None else ()), *(Receiver(s.channel) for s in taken if s.channel is not None))
+            sent = Sent(places, standing.get(after.message, ()), tuple(s.page for s in taken if s.page is not None))
+            after, reason = alerts.step(after, sent, seen.now, for_s=0, clear_s=0)
             happened.append((reason, ""))
         return None if after is before else _Step(before, after, tuple(happened))
 
@@ -420,6 +435,8 @@ class Sweeper:
             mesh = self._mesh(members[0].finding, seen)
             routed = self._routed(members[0].finding, seen)
             to = _places(members, routed)
+            chain = self._chains.get(members[0].id, ())
+            escalation = _after(chain)
             happened = [Moved(s.before, s.told, s.happened) for s in steps.values() if s.told is not None]
             joined = {
                 r.place
@@ -433,14 +450,15 @@ class Sweeper:
                     a is not None and a.told and a.unknown_since is not None and a.finding.cluster == members[0].finding.cluster
                     for a in now_.values()
                 )
-                drafts = tell.outage(members[0], to, frozen, self.escalation)
+                drafts = tell.outage(members[0], to, frozen, escalation)
             else:
-                drafts = await asyncio.to_thread(tell.drafts, members, to, mesh, self.escalation, routed.team)
-            lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now, outages, self._settings.escalation)
+                drafts = await asyncio.to_thread(tell.drafts, members, to, mesh, escalation, routed.team)
+            asked = [routing.asked(s, self._settings, seen.now) for s in chain]
+            lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now, outages, escalation, asked)
             threads = {d.id: tell.details(members, mesh) + lines if d.channel in joined else lines for d in drafts}
             first = dict(list(steps.items())[:_CHUNK])
             # The message says all of it with the first of its alerts: what is cut off here is found again by the next look.
-            await self._store.commit({k: s.after for k, s in first.items()}, drafts, threads, now=seen.now)
+            await self._store.commit({k: s.after for k, s in first.items()}, drafts, threads, now=seen.now, pages=_pages(members))
             quiet |= {k: s.after for k, s in steps.items() if k not in first}
         rest = list(quiet.items())
         for start in range(0, len(rest), _CHUNK):
@@ -580,6 +598,24 @@ def _silences(before: Mapping[str, Silence], deeds: Iterable[Deed], now: float) 
 
 def _id(silence: Silence | None) -> str:
     return silence.id if silence is not None else ""
+
+
+def _after(chain: Iterable[EscalationStep]) -> tuple[float, ...]:
+    """When each step of an escalation is due, in seconds after the firing."""
+    return tuple(step.after_s for step in chain)
+
+
+def _pages(members: Sequence[Alert]) -> list[Page]:
+    """How the alerts of a message, the worst first, should stand at the pagers that were asked."""
+    open_ = [a for a in members if a.state is not State.RESOLVED]
+    state: Literal["triggered", "acknowledged", "resolved"] = (
+        "resolved" if not open_ else "acknowledged" if all(a.ack is not None for a in open_) else "triggered"
+    )
+    message = members[0].message
+    return [
+        Page(id=f"{message}@{name}", pager=name, key=f"meshwhy-{message}", message=message, state=state, facts=pager.facts(members))
+        for name in dict.fromkeys(name for a in members for name in a.paged)
+    ]
 
 
 def _places(members: Sequence[Alert], now: Routed) -> tuple[Receiver, ...]:

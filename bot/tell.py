@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from bot.alerts import Receiver
-    from bot.settings import EscalationStep
+    from bot.routing import Asked
     from checks.diagnosis import Sweep
     from checks.mesh import Mesh
 
@@ -116,11 +116,13 @@ def lines(
     mesh: Mesh | None,
     now: float,
     outages: Collection[str] = (),
-    escalation: Sequence[EscalationStep] = (),
+    escalation: Sequence[float] = (),
+    asked: Sequence[Asked] = (),
 ) -> list[Step]:
     """What the thread is told of one look: one line for each thing that happened, and with the first firing what repairs and shows it.
 
-    That a whole cluster cannot be read, or can be again, its own message says: `outages` are the clusters that have one.
+    That a whole cluster cannot be read, or can be again, its own message says: `outages` are the clusters that have one. `asked` are those whom
+    the steps of the escalation ask.
     """
     said: list[Message] = []
     aloud: set[int] = set()
@@ -131,11 +133,11 @@ def lines(
             loud = [(m, by) for m, by in loud if (m.after if reason is Reason.SILENCED else m.before or m.after).silenced_by]
         if reason in {Reason.UNKNOWN, Reason.KNOWN_AGAIN}:
             loud = [(m, by) for m, by in loud if m.after.finding.cluster not in outages]
-        if reason in _UNSAID or not loud:
+        if reason in _UNSAID or not loud or (reason is Reason.ESCALATED and not asked):
             continue
         if reason is Reason.ESCALATED:
             aloud.add(len(said))
-            said.append(_escalated([m.after for m, _ in loud], loud[0][1], now, escalation))
+            said.append(_escalated([m for m, _ in loud], loud[0][1], now, escalation, asked))
             continue
         said.append(_line(reason, [m for m, _ in loud], loud[0][1], now))
         if reason is Reason.FIRED and len(moved) == len(members) and members[0].finding.cause != OUTAGE:
@@ -259,21 +261,23 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
     return messages.step({"reason": words, "at": now, "text": text, "by": person, "until": until})
 
 
-def _escalated(alerts: Sequence[Alert], by: str, now: float, escalation: Sequence[EscalationStep]) -> Message:
+def _escalated(moved: Sequence[Moved], by: str, now: float, escalation: Sequence[float], asked: Sequence[Asked]) -> Message:
     """The line that asks the next one to see to it, and how late it comes when nobody was there to say it in time."""
-    lead = max(alerts, key=lambda a: a.escalated)
-    step = escalation[lead.escalated - 1]
-    what = _hosts(alerts) if len(alerts) > 1 else lead.finding.message
-    late = now - (lead.fired_at or now) - step.after_s
+    first = max(moved, key=lambda m: m.after.escalated)
+    lead = first.after
+    who = asked[lead.escalated - 1]
+    was_due = escalates(first.before, escalation) if first.before is not None else None
+    late = now - was_due if was_due is not None else 0.0
     return messages.escalated(
         {
-            "to": step.to,
+            "to": who.to,
+            "words": who.words,
             "step": lead.escalated,
-            "of": len(escalation),
+            "of": len(asked),
             "by": by,
             "at": now,
-            "text": what,
-            "waited": now - (lead.fired_at or now),
+            "text": _hosts(m.after for m in moved) if len(moved) > 1 else lead.finding.message,
+            "waited": now - (lead.told_at or lead.fired_at or now),
             "late": late if late > _LATE_S and not by else None,
         }
     )

@@ -51,7 +51,7 @@ async def about(asked: Asked) -> About:
 
 async def _ask(message: str, user: str, sweeper: Sweeper, store: Store) -> None:
     members = await spoken(message, store, "nobody needs to be asked")
-    steps = sweeper.escalation
+    steps = sweeper.chain(members[0].finding)
     if not steps:
         raise Unanswerable("The config names nobody to escalate to (alerts.escalation).")
     if all(a.escalated >= len(steps) for a in members):

@@ -571,7 +571,7 @@ def step(reason: Json) -> Message:
 
 
 def escalated(asked: Json) -> Message:
-    """The line that asks somebody to see to an alert: {"to": id of a person or user group, "step", "of", "by": user id or "", "at": epoch s, "text",
+    """The line that asks somebody to see to an alert: {"to": id of a person or user group or "", "words": what else is asked, "step", "of", "by": user id or "", "at": epoch s, "text",
     "waited": s, "late": s or None}.
     """  # noqa: D205 - the form is part of the sentence
     said = {**asked, "text": escape(cut(clean(asked["text"]), 400)), "waited": words.duration(asked["waited"])}

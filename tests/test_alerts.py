@@ -388,6 +388,19 @@ def test_an_escalation_is_this_table(events: list[tuple[float, Event]], reasons:
     assert escalate(*events)[1] == reasons
 
 
+def test_who_is_told_only_when_a_silence_ends_has_the_whole_time_to_see_to_it():
+    alert, _ = escalate((0, Seen(BROKEN, silence=ALL_EAST)), (1000, Hushed(None)))
+    assert alert is not None
+    assert due(alert, for_s=0, clear_s=0, escalation=STEPS) == 1300
+
+
+def test_who_is_asked_late_has_as_long_as_if_it_had_been_in_time():
+    alert, reasons = escalate((0, Seen(BROKEN)), (5000, Lapsed()), (5001, Lapsed()))
+    assert alert is not None
+    assert reasons[1:] == [Reason.ESCALATED, Reason.NONE]
+    assert due(alert, for_s=0, clear_s=0, escalation=STEPS) == 5600
+
+
 def test_due_says_when_the_next_step_of_the_escalation_is():
     alert, _ = escalate((0, Seen(BROKEN)), (300, Lapsed()))
     assert alert is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -76,6 +77,34 @@ async def test_when_everything_works_every_row_is_ok(slack: LocalSlack, tmp_path
     assert rows["redis"]["text"].startswith("Valkey 9.")
     assert rows["cluster east istio"]["text"] == "istiod 1.30.1 in istio-system."
     assert all(row["mend"] == "" for row in rows.values())
+
+
+async def test_who_is_on_call_and_whether_a_pager_answers_is_looked_at(slack: LocalSlack, tmp_path: Path, redis_url: str):
+    asked: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readline()).decode().strip())
+        writer.write(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        here = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v2/enqueue"
+        alerts = {
+            "default_channel": "#mesh",
+            "on_call": {"sre": {"people": ["U0ANA"], "since": "2026-11-30 09:00"}},
+            "pagers": {
+                "ops": {"kind": "pagerduty", "url": here, "key": {"env": "BOT"}},
+                "gone": {"kind": "webhook", "url": "http://127.0.0.1:1/", "secret": {"env": "BOT"}},
+            },
+        }
+        rows = await rows_of(given(slack, tmp_path, redis_url, alerts=alerts))
+    assert rows["on call sre"]["text"] == "U0ANA is."
+    assert rows["pager ops"]["state"] == "ok"
+    assert rows["pager ops"]["text"].startswith("127.0.0.1 answers (HTTP 405)")
+    assert asked == ["HEAD /v2/enqueue HTTP/1.1"], "nobody is woken"
+    assert (rows["pager gone"]["state"], rows["pager gone"]["text"]) == ("bad", "127.0.0.1 cannot be reached (ClientConnectorError).")
+    assert slack.bot_token not in str(rows)
 
 
 async def test_looking_posts_nothing_and_stores_nothing(slack: LocalSlack, tmp_path: Path, redis_url: str):

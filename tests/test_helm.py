@@ -373,7 +373,11 @@ def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
     not_yet = {"deep"}  # a permission that nothing uses is not offered
     assert set(parts["clusters"]["items"]["properties"]) == keys(settings.RegisteredCluster) - not_in_a_pod - not_yet | own_to_the_chart
     assert set(parts["alerts"]["properties"]) == keys(settings.Alerts)
-    assert set(parts["alerts"]["properties"]["escalation"]["items"]["properties"]) == keys(settings.EscalationStep)
+    assert set(schema["definitions"]["escalation"]["items"]["properties"]) == keys(settings.EscalationStep)
+    on_call = parts["alerts"]["properties"]["on_call"]["additionalProperties"]["properties"]
+    assert set(on_call) == keys(settings.OnCall)
+    assert set(on_call["instead"]["items"]["properties"]) == keys(settings.Substitute)
+    assert set(parts["alerts"]["properties"]["pagers"]["additionalProperties"]["properties"]) == keys(settings.Pager)
     assert set(parts["access"]["properties"]) == keys(settings.Access)
     assert set(schema["definitions"]["grants"]["items"]["anyOf"][1]["properties"]) == keys(settings.Grant)
     told, defined = parts["alerts"]["properties"], schema["definitions"]

@@ -350,7 +350,7 @@ async def test_what_nobody_sees_to_asks_the_next_one_and_says_how_late_when_nobo
     assert line.aloud
     alert = await the_alert(store)
     assert alert.escalated == 1
-    long_ago = replace(alert, fired_at=time.time() - 7200 - 1200)
+    long_ago = replace(alert, fired_at=time.time() - 7200 - 1200, escalated_at=time.time() - 7200 - 1200)
     await store.commit({alert.id: long_ago}, now=time.time())
     await Sweeper(world, store, settings).look()
     (work,) = await waiting(store)
