@@ -155,6 +155,8 @@ class Case:
     """Whose endpoints decide what the callers hold: (host, namespace)."""
     also: set[tuple[str, str]] = field(default_factory=set)
     """(host, namespace) of other services whose pods and endpoints a check looked at, for a sweep that looks only at what changed."""
+    abroad: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    """The same of other meshes, by name, whether calls go on into them or not."""
     named: set[int] = field(default_factory=set)
     """The hops (by id) behind which a fault was found that has a name of its own."""
     port: int | None = None

@@ -450,7 +450,7 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
     services |= case.read | case.also
     # what each of them holds depends on the nodes where their pods run
     namespaces = {c.viewpoint.namespace for c in callers_of(mesh, case.host)} if by_node(mesh, case.host) else set()
-    abroad: dict[str, tuple[frozenset[tuple[str, str]], frozenset[str]]] = {}
+    abroad = {name: (frozenset(theirs), frozenset[str]()) for name, theirs in case.abroad.items()}
     for hop, looked in far:
         skipped += looked.skipped
         entered = looked.services | {(names.service_host(hop.service.name, hop.service.namespace), hop.service.namespace)}
@@ -759,11 +759,13 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
             spaces = [ns for ns in {*was, *now} if was.get(ns) is not now.get(ns)]
             if kind is EndpointSlice:
                 of = set(_of_slices(a, b, spaces))
-                out.services.update(of)
+                out.services.update(_called(of))
                 # a slice of no Service may be why another one of its namespace has no endpoint
-                spaces = sorted({ns for host, ns in of if not any(host in i.by_host for i in _istiods(new))})
+                spaces = sorted({ns for name, ns in of if not any(names.service_host(name, ns) in i.by_host for i in _istiods(new))})
             elif kind in _OF_NAMESPACE:
                 out.services.update((s.hostname, s.namespace) for i in _istiods(new) for s in i.services if s.namespace in spaces)
+                if kind is Pod:
+                    out.services.update(_called(new.straying(b, spaces)))
             elif spaces:
                 return None
             out.namespaces.update(spaces)
@@ -778,7 +780,14 @@ def _of_slices(old: Cluster, new: Cluster, spaces: Iterable[str]) -> Iterator[tu
             if a is not b:
                 for s in (a, b):
                     if s is not None:
-                        yield names.service_host(s.service, ns), ns
+                        yield s.service, ns
+
+
+def _called(services: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The hosts, with their namespaces, of Kubernetes Services (name, namespace): an imported one has two."""
+    for name, ns in services:
+        yield names.service_host(name, ns), ns
+        yield names.clusterset_host(name, ns), ns
 
 
 def whatif(meshes: Sequence[Mesh], changes: Iterable[Change]) -> Whatif:

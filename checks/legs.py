@@ -174,6 +174,9 @@ def _abroad(case: Case, b: Branch) -> Iterator[Hop]:
                 by_door[e.address.lower(), e.port] = by_door.get((e.address.lower(), e.port), 0) + 1
         for (address, number), count in by_door.items():
             entries = known[address]
+            case.abroad.setdefault(mesh.name, set()).update(
+                (names.service_host(o.name if isinstance(o, Service) else o.spec.to.name, o.namespace), o.namespace) for _, o in entries
+            )
             door = _door(mesh, address, number, [(c, s) for c, s in entries if isinstance(s, Service)])
             if door is not None:
                 yield _hop(case, b, door, number, count / len(sent), _behind(door))

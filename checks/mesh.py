@@ -158,6 +158,10 @@ class Cluster:
         for space in self.objects.get(kind, {}).values():
             yield from cast("Iterable[_R]", space.values())
 
+    def sorted(self, kind: type[_R]) -> list[_R]:
+        """Every object of a kind in the order of namespaces and names."""
+        return [cast("_R", o) for _, space in sorted(self.objects.get(kind, {}).items()) for _, o in sorted(space.items())]
+
     def within(self, kind: type[_R], namespace: str) -> Mapping[str, _R]:
         """The objects of a kind in one namespace, by name, in the order of their coming."""
         return cast("Mapping[str, _R]", self.objects.get(kind, {}).get(namespace, {}))
@@ -209,6 +213,8 @@ class Mesh:
         self._ids: dict[str, str] = {}
         self._here: dict[tuple[object, ...], Any] = {}
         self._shards: dict[tuple[str, str, str], tuple[IstioEndpoint, ...]] = {}
+        self._strays: dict[tuple[str, str, str], dict[str, None]] = {}
+        """Of services (cluster, namespace, name) the other namespaces whose pods their slices ever named; meshes that follow share it."""
 
     @staticmethod
     def of(clusters: Iterable[Cluster], read_at: float, before: Iterable[Mesh] = ()) -> tuple[Mesh, ...]:
@@ -255,7 +261,7 @@ class Mesh:
             new._under = ChainMap(self._memo, *self._under.maps)
         else:
             new._memo, new._under = self._memo, self._under
-        new.neighbours = self.neighbours
+        new.neighbours, new._strays = self.neighbours, self._strays
         if (
             [c.name for c in self.clusters] == [c.name for c in new.clusters]
             and all(map(_same_plane, self.clusters, new.clusters))
@@ -469,8 +475,8 @@ class Mesh:
 
     def _make_istiod(self, holder: Cluster, revision: str) -> Istiod:
         ordered = [holder, *(c for c in self.clusters if c is not holder)]
-        services = [(self.cluster_id(c), s) for c in ordered for s in c.all(Service)]
-        objects = {k: [o for space in spaces.values() for o in space.values()] for k, spaces in holder.objects.items() if k not in RUNTIME}
+        services = [(self.cluster_id(c), s) for c in ordered for s in c.sorted(Service)]
+        objects = {k: holder.sorted(k) for k in holder.objects if k not in RUNTIME}
         plane = self.plane(holder, revision)
         others = [
             o for k, found in objects.items() if KIND_OF[k].group.endswith(_CONFIGURED) for o in found if not _heard(o, plane.revision)
@@ -509,9 +515,8 @@ class Mesh:
     def _left_out(cluster: Cluster, config: MeshConfig) -> set[str]:
         """The namespaces that a control plane does not read, since no member roll names or no discoverySelector selects them; its own is always read."""
         if cluster.members is not None:
-            return (
-                {*(n.name for n in cluster.all(Namespace)), *cluster.objects.get(Service, {})} - cluster.members - {config.root_namespace}
-            )
+            spaces = {ns for kind, found in cluster.objects.items() if KIND_OF[kind].namespaced for ns in found}
+            return (spaces | {n.name for n in cluster.all(Namespace)}) - cluster.members - {config.root_namespace}
         selectors = [msgspec.convert(s, LabelSelector) for s in config.discovery_selectors or ()]
         if not selectors:
             return set()
@@ -686,6 +691,12 @@ class Mesh:
         found = self._shards[key] = tuple(e for p in parts for e in p)
         return found
 
+    def straying(self, cluster: Cluster, spaces: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """The services (name, namespace) of a cluster whose slices name pods of some other namespaces."""
+        for (where, namespace, name), named in self._strays.items():
+            if where == cluster.name and not named.keys().isdisjoint(spaces):
+                yield name, namespace
+
     @property
     def _by_cluster_id(self) -> list[Cluster]:
         return sorted(self.clusters, key=self.cluster_id)
@@ -697,6 +708,7 @@ class Mesh:
         entries = cluster.objects.get(WorkloadEntry, {}).get(namespace)
         made_of = (
             *slices,
+            *(cluster.objects.get(Pod, {}).get(ns) for ns in self._strays.get((cluster.name, namespace, name), ())),
             pods,
             service,
             entries,
@@ -718,7 +730,7 @@ class Mesh:
             for e in s.endpoints or ():
                 health = _health(e, draining=draining, known=service is not None)
                 for address in e.addresses or ():
-                    pod, expected = self._pod_of(cluster, s.namespace, address, e)
+                    pod, expected = self._pod_of(cluster, s, address, e)
                     if pod is None and expected:
                         continue
                     reason = _why(health, pod)
@@ -736,16 +748,19 @@ class Mesh:
         if service is not None:
             yield from self._selected_entries(cluster, service)
 
-    def _pod_of(self, cluster: Cluster, namespace: str, address: str, e: SliceEndpoint) -> tuple[Pod | None, bool]:
+    def _pod_of(self, cluster: Cluster, s: EndpointSlice, address: str, e: SliceEndpoint) -> tuple[Pod | None, bool]:
         ref = e.target_ref
-        space = cluster.within(Pod, namespace)
+        space = cluster.within(Pod, s.namespace)
         if ref is not None and ref.kind == "Pod":
-            return (space if ref.namespace in ("", namespace) else cluster.within(Pod, ref.namespace)).get(ref.name), True
+            if ref.namespace in ("", s.namespace):
+                return space.get(ref.name), True
+            self._strays.setdefault((cluster.name, s.namespace, s.service), {})[ref.namespace] = None
+            return cluster.within(Pod, ref.namespace).get(ref.name), True
 
         def index() -> dict[str, Pod]:
             return {p.status.pod_ip: p for _, p in sorted(space.items()) if p.status.pod_ip and p.ready}
 
-        return self.once(("pods by address", cluster.name, namespace), (space,), index).get(address), False
+        return self.once(("pods by address", cluster.name, s.namespace), (space,), index).get(address), False
 
     def _around(self, cluster: Cluster) -> _Around:
         return self.now(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from checks.case import Case
     from checks.finding import Check, Finding
+    from checks.mesh import Cluster
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 NAMES = sorted(p.name for p in SCENARIOS.iterdir())
@@ -43,17 +44,22 @@ def expected(name: str) -> dict[str, Any]:
     return found
 
 
-def gathered(name: str, directory: Path) -> tuple[Mesh, ...]:
-    """The manifests of a directory as the meshes that a scenario's clusters belong to."""
+def gathered(name: str, directory: Path) -> list[Cluster]:
+    """The manifests of a directory as a scenario's clusters, each of its mesh."""
     owner = {c: m for m, theirs in expected(name).get("meshes", {}).items() for c in theirs}
     files = [p for p in sorted(directory.iterdir()) if p.name != "expect.yaml"]
     assert not owner or {p.stem for p in files} == set(owner)
-    return Mesh.of([manifests.read(str(p), p.stem, mesh=owner.get(p.stem, ""), read_at=0.0) for p in files], 0.0)
+    return [manifests.read(str(p), p.stem, mesh=owner.get(p.stem, ""), read_at=0.0) for p in files]
+
+
+@cache
+def clusters(name: str) -> list[Cluster]:
+    return gathered(name, SCENARIOS / name)
 
 
 @cache
 def meshes(name: str) -> tuple[Mesh, ...]:
-    found = gathered(name, SCENARIOS / name)
+    found = Mesh.of(clusters(name), 0.0)
     assert not [m for mesh in found for c in mesh.clusters for m in c.malformed]
     return found
 

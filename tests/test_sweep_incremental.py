@@ -8,17 +8,26 @@ events of different kinds arrive one after the other.
 from __future__ import annotations
 
 import random
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
 from checks import diagnosis
-from checks.mesh import Change, Cluster, Mesh
-from checks.resources import KIND_OF, Resource, decode, kind_of
+from checks.mesh import RUNTIME, Change, Cluster, Mesh
+from checks.resources import KIND_OF, KINDS, EndpointSlice, Kind, Resource, ServiceEntry, decode, kind_of, objects, parse
+from tests import mutations
+from tests.test_oracle import recorded
+from tests.test_scenarios import NAMES, clusters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from checks.diagnosis import Sweep
 
@@ -429,3 +438,257 @@ def test_what_is_owed_by_a_sweep_is_as_it_was_before_and_is_made_good_by_those_t
             fresh = history.fresh()
             assert seen(swept, history.mesh) == seen(diagnosis.sweep(fresh), fresh), f"seed {seed}, turn {turn}"
     assert owing > 10, "a mesh in which no more than two hosts change proves nothing"
+
+
+# --- every kind ------------------------------------------------------------------------------------------------------------------
+
+PARTS = 4
+CHANGES = 5000
+GATEWAY_API = "gateway.networking.k8s.io/v1"
+RARE: list[Json] = [
+    {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "spec": {"workloadSelector": {"labels": {"app": "web"}}, "configPatches": [{"applyTo": "CLUSTER"}, {"applyTo": "HTTP_ROUTE"}]},
+    },
+    {
+        "apiVersion": GATEWAY_API,
+        "kind": "TLSRoute",
+        "spec": {
+            "parentRefs": [{"name": "public"}],
+            "hostnames": ["shop.example"],
+            "rules": [{"backendRefs": [{"name": "web", "port": 443}]}],
+        },
+        "status": {"parents": [{"controllerName": "istio.io/gateway-controller", "parentRef": {"name": "public"}}]},
+    },
+    {
+        "apiVersion": "gateway.networking.k8s.io/v1alpha2",
+        "kind": "TCPRoute",
+        "spec": {"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": [{"name": "web", "port": 443}]}]},
+        "status": {"parents": [{"controllerName": "istio.io/gateway-controller", "parentRef": {"name": "public"}}]},
+    },
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"labels": {"istio.io/tag": "prod", "istio.io/rev": "default", "app": "sidecar-injector"}},
+    },
+    {
+        "apiVersion": "maistra.io/v1",
+        "kind": "ServiceMeshMember",
+        "spec": {"controlPlaneRef": {"name": "basic", "namespace": "istio-system"}},
+    },
+    {"apiVersion": "sailoperator.io/v1", "kind": "IstioRevision", "spec": {"version": "v1.26.2", "namespace": "istio-system"}},
+    {
+        "apiVersion": "route.openshift.io/v1",
+        "kind": "Route",
+        "spec": {"host": "shop.example", "to": {"kind": "Service", "name": "istio-ingressgateway"}, "port": {"targetPort": "http2"}},
+        "status": {"ingress": [{"host": "shop.example", "routerCanonicalHostname": "router.apps.example"}]},
+    },
+]
+"""One object of each kind that no scenario has."""
+
+
+class World(NamedTuple):
+    """Clusters to begin with, and what the changes are made of: the values that fields have, and objects that may come."""
+
+    clusters: tuple[Cluster, ...]
+    values: mutations.Stock
+    donors: Sequence[Resource]
+
+
+@cache
+def world(name: str) -> World:
+    """A scenario, into which its twin's objects may come, or a mesh that istiod was asked about."""
+    if name in NAMES:
+        here = tuple(replace(c, origins={}) for c in clusters(name))
+        other = name.removesuffix("__healthy") if name.endswith("__healthy") else f"{name}__healthy"
+        donors = mutations.everything(clusters(other))
+    else:
+        here, donors = _oracle()[name], []
+    return World(here, mutations.stock([*mutations.everything(here), *donors]), donors)
+
+
+@cache
+def _oracle() -> dict[str, tuple[Cluster, ...]]:
+    return {name: mesh.clusters for name, mesh, _ in recorded() if len(mutations.everything(mesh.clusters)) <= 60}
+
+
+@cache
+def _donors() -> Mapping[type[Resource], list[Resource]]:
+    """Objects of every kind, wherever there is one."""
+    found: dict[type[Resource], list[Resource]] = {}
+    for o in (*objects(o for m in RARE for o in parse(m)), *mutations.everything(c for n in NAMES for c in clusters(n))):
+        found.setdefault(type(o), []).append(o)
+    return found
+
+
+class Deeds:
+    """A world that is changed, looked at incrementally and afresh after each batch of changes."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.clusters = {c.name: c for c in world.clusters}
+        self.meshes = Mesh.of(self.clusters.values(), 0.0)
+        self.swept = {m.name: diagnosis.sweep(m) for m in self.meshes}
+
+    def change(self, kind: Kind, deed: str, seed: int) -> str:
+        """One change of an object of a kind; what was really done, empty when nothing could be."""
+        dice = random.Random(seed)  # noqa: S311 - a test's dice
+        if deed == "read":
+            return self._read(kind, dice)
+        here = [(c.name, o) for c in self.clusters.values() for o in c.all(kind.struct)]
+        if not here or deed == "add":
+            return self._add(kind, dice)
+        cluster, old = dice.choice(here)
+        if deed == "delete":
+            return self._do(deed, mutations.change(cluster, old, None))
+        if deed == "move":
+            new = mutations.settled(old, self._namespace(dice), dice.choice([old.name, f"{old.name}-b"]), {}, dice)
+            assert new is not None
+            return self._do(deed, mutations.change(cluster, old, None), mutations.change(dice.choice([*self.clusters]), new, new))
+        twin = [o for o in self.world.donors if type(o) is kind.struct and (o.namespace, o.name) == (old.namespace, old.name) and o != old]
+        edit = dice.choice(twin) if twin and dice.random() < 0.5 else mutations.edited(old, self.world.values, dice)
+        return self._do(deed, mutations.change(cluster, old, edit)) if edit is not None else ""
+
+    def _add(self, kind: Kind, dice: random.Random) -> str:
+        near = [o for o in self.world.donors if type(o) is kind.struct]
+        donor = dice.choice(near if near and dice.random() < 0.5 else _donors()[kind.struct])
+        name = dice.choice([donor.name or kind.plural, dice.choice(self.world.values["name"])])
+        new = mutations.settled(donor, self._namespace(dice), name, self.world.values, dice)
+        return self._do("add", mutations.change(dice.choice([*self.clusters]), new, new)) if new is not None else ""
+
+    def _namespace(self, dice: random.Random) -> str:
+        return dice.choice(sorted({o.namespace for c in self.clusters.values() for o in mutations.everything([c])} - {""}) or ["shop"])
+
+    def _read(self, kind: Kind, dice: random.Random) -> str:
+        """A kind cannot be read any more, or again."""
+        name = dice.choice([*self.clusters])
+        lost = dict(self.clusters[name].unreadable)
+        if not lost.pop(kind.key, ""):
+            lost[kind.key] = "forbidden"
+        self.clusters[name] = replace(self.clusters[name], unreadable=lost)
+        return "read"
+
+    def _do(self, deed: str, *changes: Change) -> str:
+        for change in changes:
+            self.clusters[change.cluster] = self.clusters[change.cluster].apply([change])
+        return deed
+
+    def look(self, dice: random.Random) -> tuple[dict[str, Sweep], dict[str, Sweep]]:
+        """Every mesh swept for what changed, and the same objects as meshes that nobody knew before, in another order."""
+        self.meshes = Mesh.of(self.clusters.values(), 0.0, self.meshes)
+        self.swept = {m.name: diagnosis.sweep(m, self.swept.get(m.name)) for m in self.meshes}
+        again = []
+        for c in self.clusters.values():
+            held = mutations.everything([c])
+            dice.shuffle(held)
+            again.append(replace(c, objects=Cluster.index(held)))
+        return self.swept, {m.name: diagnosis.sweep(m) for m in Mesh.of(again, 0.0)}
+
+
+KIND_BY_KEY = {k.key: k for k in KINDS}
+EVENTS_OF = tuple(k for k in KINDS if k.struct in RUNTIME)
+"""The kinds that leave a control plane's view as it is: after a batch of nothing else only the hosts that it can reach are looked at."""
+DEEDS = ("edit",) * 6 + ("add", "delete", "delete", "move") * 2 + ("read",)
+
+
+CHANGE = st.tuples(st.sampled_from(DEEDS), st.integers(0, 2**32))
+BATCHES = st.lists(st.tuples(st.booleans(), st.lists(CHANGE, min_size=1, max_size=5)), min_size=6, max_size=8)
+"""Whether it is events only, and what happens together."""
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_sweep_of_what_changed_is_the_sweep_of_everything_whatever_changes(part: int, capsys: pytest.CaptureFixture[str]) -> None:
+    made: Counter[str] = Counter()
+    done: Counter[str] = Counter()
+    sweeps = ill = 0
+
+    # no shrinking: a history is a few dozen changes long, and taking it apart sweeps for minutes; who mends a difference adds Phase.shrink
+    @seed(part)
+    @settings(max_examples=80, phases=[Phase.generate], database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from([*NAMES, *_oracle()]), st.permutations([k.key for k in KINDS]), BATCHES)
+    def property_(name: str, kinds: list[str], batches: list[tuple[bool, list[tuple[str, int]]]]) -> None:
+        nonlocal sweeps, ill
+        deeds = Deeds(world(name))
+        dealt = cycle(kinds), cycle(k for k in kinds if KIND_BY_KEY[k] in EVENTS_OF)
+        for events, together in batches:
+            for deed, dice in together:
+                kind = KIND_BY_KEY[next(dealt[events])]
+                what = deeds.change(kind, "delete" if events and deed == "read" else deed, dice)
+                done[what] += 1
+                made[kind.key] += bool(what)
+            swept, everything = deeds.look(random.Random(len(together)))  # noqa: S311 - a test's dice
+            assert swept == everything
+            assert not [s for one in swept.values() for s in one.skipped if "failed" in s.reason]
+            sweeps += 1
+            ill += any(one.findings for one in swept.values())
+
+    property_()
+    with capsys.disabled():
+        print(f"\npart {part}: {made.total()} changes {dict(done)}, something found in {ill} of {sweeps} sweeps")  # noqa: T201 - what this test is read for
+        print(", ".join(f"{count} {key.partition('.')[0]}" for key, count in made.most_common()))  # noqa: T201 - as above
+    assert made.total() >= CHANGES / PARTS
+    assert len(made) == len(KINDS)
+    assert ill > sweeps / 3, "meshes that are never ill prove nothing"
+
+
+def changed(name: str, *batches: Sequence[tuple[str, str, str, str, Callable[[Json], None] | None]]) -> None:
+    """A scenario after batches of changes (cluster, kind, namespace, name, what becomes of the object; None: it goes), looked at both ways."""
+    deeds = Deeds(world(name))
+    for together in batches:
+        for cluster, plural, namespace, which, edit in together:
+            struct = next(k.struct for k in KINDS if k.plural == plural)
+            old = deeds.clusters[cluster].get(struct, namespace, which)
+            assert old is not None
+            tree = msgspec.json.decode(msgspec.json.encode(old))
+            if edit is not None:
+                edit(tree)
+            new = decode(KIND_OF[struct], msgspec.json.encode(tree)) if edit is not None else None
+            deeds.clusters[cluster] = deeds.clusters[cluster].apply([mutations.change(cluster, old, new)])
+        swept, everything = deeds.look(random.Random(0))  # noqa: S311 - a test's dice
+        assert swept == everything
+
+
+def test_a_gateway_abroad_that_lacks_a_port_is_looked_at_again_when_its_mesh_changes() -> None:
+    def elsewhere(entry: Json) -> None:
+        entry["spec"]["ports"] = [{"number": 81, "name": "http", "protocol": "HTTP"}]
+
+    changed(
+        "workload-scaled-zero-in-another-mesh",
+        [("home", "serviceentries", "payments", "payments-madrid", elsewhere)],
+        [("madrid", "gateways", "payments", "from-abroad", None)],
+    )
+
+
+def test_a_slice_that_names_a_pod_of_another_namespace_is_looked_at_again_when_that_pod_goes() -> None:
+    def stray(found: Json) -> None:
+        found["endpoints"][0]["targetRef"] |= {"namespace": "istio-system", "name": "istio-eastwestgateway-0"}
+        found["ports"] = [{"name": "other", "port": 1}]
+
+    name = "ew-gateway-no-address-of-a-hostname__healthy"
+    (west,) = (c for c in world(name).clusters if c.name == "west")
+    (ledger,) = west.within(EndpointSlice, "pay").values()
+    changed(
+        name,
+        [("west", "endpointslices", "pay", ledger.name, stray)],
+        [("west", "pods", "istio-system", "istio-eastwestgateway-0", None)],
+    )
+
+
+def test_two_entries_of_one_instant_are_kept_in_the_order_of_their_names_whoever_came_first() -> None:
+    (east,) = world("we-unhealthy").clusters
+    (entry,) = east.within(ServiceEntry, "core").values()
+    twin = msgspec.structs.replace(entry, metadata=msgspec.structs.replace(entry.metadata, name="another"))
+    after = east.apply([mutations.change("east", twin, twin)])
+    before = replace(after, objects=Cluster.index(reversed(mutations.everything([after]))))
+    assert diagnosis.sweep(Mesh("", [after], 0.0)) == diagnosis.sweep(Mesh("", [before], 0.0))
+    assert [f.resource for f in diagnosis.sweep(Mesh("", [after], 0.0)).findings if f.cause == "se-dup-same-ns"] == [entry.ref]
+
+
+def test_a_host_of_a_set_of_clusters_is_looked_at_again_when_its_endpoints_change() -> None:
+    def none(found: Json) -> None:
+        found["endpoints"] = []
+
+    name = "mcs-not-exported-imported__healthy"
+    slices = [(c.name, s.name) for c in world(name).clusters for s in c.within(EndpointSlice, "shop").values() if s.service == "cart"]
+    changed(name, *([(cluster, "endpointslices", "shop", which, none)] for cluster, which in slices))
