@@ -107,7 +107,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
     from slack_sdk.web.async_client import AsyncWebClient
 
     import handlers
-    from bot import health, metrics
+    from bot import alertmanagers, health, metrics
     from bot.clusters import Clusters, ClusterSource
     from bot.deadman import Deadman
     from bot.lease import Lease
@@ -138,7 +138,9 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         lease = Lease(store, settings.redis.lease_s)
         outbox = Outbox(store, slack, settings.alerts.default_channel, held=lease.held)
         desk = Desk(store, settings.alerts.pagers, held=lease.held)
-        parts: dict[str, _Part] = {"the sweep": sweeper, "the outbox": outbox, "the pagers": desk}
+        relay = alertmanagers.Relay(store, settings.alertmanager.send, slack, held=lease.held)
+        receive = settings.alertmanager.receive
+        parts: dict[str, _Part] = {"the sweep": sweeper, "the outbox": outbox, "the pagers": desk, "the relay": relay}
         if settings.health.port is not None:
             await stack.enter_async_context(
                 health.listening(
@@ -146,6 +148,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
                     lambda: {name: part.pulse for name, part in parts.items()} if lease.leading else {},
                     lambda: _unready(clusters, store, connected),
                     lambda: metrics.page(store, clusters.clusters, clusters.watches, leading=lease.leading),
+                    [alertmanagers.receiver(receive, store, sweeper.meshes)] if receive is not None else (),
                 )
             )
 
@@ -252,6 +255,8 @@ def _json_log(settings: Settings) -> Iterator[None]:
 
     pagers = settings.alerts.pagers.values()
     known = [settings.slack.bot_token, settings.slack.app_token, settings.slack.signing_secret, settings.redis.url]
+    known += [to.token for to in settings.alertmanager.send]
+    known += [settings.alertmanager.receive.token] if settings.alertmanager.receive is not None else []
     known += (secret for pager in pagers for secret in (pager.key, pager.secret))
     secrets = [re.escape(value) for value in map(_value, known) if value]
     # Tokens; passwords in URLs; whoever has the ticket of a connection, or a response URL, may use it as the app may.

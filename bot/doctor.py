@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot.informers import Server
-    from bot.settings import Access, Alerts, RegisteredCluster, Settings
+    from bot.settings import Access, RegisteredCluster, Settings
 
 SLACK_S = 15.0
 REDIS_S = 10.0
@@ -87,7 +87,7 @@ async def examine(settings: Settings) -> list[Row]:
         _slack(settings),
         _state(settings),
         *map(_cluster, settings.clusters),
-        _escalation(settings.alerts),
+        _others(settings),
     ]
     return [row for rows in await asyncio.gather(*looks) for row in rows]
 
@@ -366,24 +366,28 @@ def _plain(error: BaseException) -> str:
 # --- who is woken ---
 
 
-async def _escalation(alerts: Alerts) -> list[Row]:
-    """Who is on call now, and whether the pagers can be reached; they are told nothing."""
+async def _others(settings: Settings) -> list[Row]:
+    """Who is on call now, and whether the pagers and Alertmanagers can be reached; they are told nothing."""
+    alerts = settings.alerts
     rows = [_ok(f"on call {name}", f"{on_call(schedule, time.time())} is.") for name, schedule in alerts.on_call.items()]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SLACK_S), trust_env=True) as http:
-        return rows + [await _pager(name, pager.url or _PAGERS[pager.kind], http) for name, pager in alerts.pagers.items()]
+        pagers = [_answers(f"pager {name}", pager.url or _PAGERS[pager.kind], http) for name, pager in alerts.pagers.items()]
+        return rows + await asyncio.gather(
+            *pagers, *(_answers(f"alertmanager {to.url}", to.url, http) for to in settings.alertmanager.send)
+        )
 
 
 _PAGERS = {"pagerduty": PAGERDUTY, "opsgenie": OPSGENIE}
 
 
-async def _pager(name: str, url: str, http: aiohttp.ClientSession) -> Row:
-    what, where = f"pager {name}", urlsplit(url).hostname
+async def _answers(what: str, url: str, http: aiohttp.ClientSession) -> Row:
+    where = urlsplit(url).hostname
     try:
         async with http.head(url, allow_redirects=False) as answer:
-            return _ok(what, f"{where} answers (HTTP {answer.status}); whether it takes the key only a page can say.")
+            return _ok(what, f"{where} answers (HTTP {answer.status}); whether it takes what it is told only an alert can say.")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         said = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-        return _bad(what, f"{where} cannot be reached ({said}).", "Let the bot call it over HTTPS; behind a proxy set HTTPS_PROXY.")
+        return _bad(what, f"{where} cannot be reached ({said}).", "Let the bot call it; behind a proxy set HTTPS_PROXY.")
 
 
 # --- clusters ----------------------------------------------------------------------------------------------------------------

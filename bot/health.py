@@ -42,8 +42,9 @@ async def listening(
     pulses: Callable[[], Mapping[str, Pulse]],
     unready: Callable[[], Awaitable[Sequence[str]]],
     metrics: Callable[[], Awaitable[bytes]],
+    more: Sequence[web.RouteDef] = (),
 ) -> AsyncIterator[int]:
-    """Answers probes and scrapes on a port, 0 for any, while it is entered; yields the port.
+    """Answers probes and scrapes on a port, 0 for any, and `more`, while it is entered; yields the port.
 
     `pulses` gives the parts that run now by name; `unready` gives a sentence for each thing that is not ready. Raises OSError when the port is taken.
     """
@@ -58,7 +59,7 @@ async def listening(
         return web.Response(body=await metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
-    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", scraped)])
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", scraped), *more])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

@@ -36,6 +36,8 @@ LOOK_FAILURES = Counter("meshwhy_look_failures", "Looks that could not be commit
 SLACK_CALLS = Counter(
     "meshwhy_slack_calls", "Calls of Slack's Web API by the outbox, by method and what came of it.", ["method", "result"], registry=COUNTED
 )
+RELAYED = Counter("meshwhy_alertmanager_sent", "Requests to Alertmanagers, and what came of them.", ["result"], registry=COUNTED)
+HEARD = Counter("meshwhy_alertmanager_heard", "Alerts that Alertmanagers told, and what came of them.", ["result"], registry=COUNTED)
 PAGES = Counter("meshwhy_pages", "Answers of pagers, by HTTP status.", ["pager", "status"], registry=COUNTED)
 RELOADS = Counter("meshwhy_settings_reloads", "Changed settings files, and whether they could be used.", ["result"], registry=COUNTED)
 SETTINGS_REFUSED = Gauge("meshwhy_settings_refused", "Whether the settings file says what cannot be used.", registry=COUNTED)

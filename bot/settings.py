@@ -580,6 +580,28 @@ class Access(_Section):
     """Whether people may look while Slack does not say who is in a group; what changes anything is refused then."""
 
 
+class AlertmanagerSend(_Section):
+    """An Alertmanager that what fires is sent to, with these labels besides."""
+
+    url: str = Field(pattern=r"^https?://\S+$")
+    token: Secret | None = None
+    labels: Annotated[dict[str, str], BeforeValidator(_labels)] = {}
+
+
+class AlertmanagerReceive(_Section):
+    """That Alertmanagers may post here, and the labels by which they name a host."""
+
+    token: Secret
+    host_labels: Words = ("destination_service", "destination_service_name", "service", "host")
+
+
+class Alertmanagers(_Section):
+    """Alertmanager on both sides."""
+
+    send: tuple[AlertmanagerSend, ...] = ()
+    receive: AlertmanagerReceive | None = None
+
+
 class Health(_Section):
     """Where `/livez` and `/readyz` are answered; without a port nowhere."""
 
@@ -594,7 +616,15 @@ class Settings(_Section):
     state_dir: LocalPath
     clusters: RegisteredClusters
     alerts: Alerts
+    alertmanager: Alertmanagers = Alertmanagers()
     health: Health = Health()
+
+    @model_validator(mode="after")
+    def _served(self) -> Settings:
+        if self.alertmanager.receive is not None and self.health.port is None:
+            raise _wrong("has alertmanager.receive, which is served on health.port: name one")
+        return self
+
     access: Access | None = None
     """None: everybody in the workspace may do everything."""
 

@@ -55,6 +55,7 @@ _LEADER = f"{_ALL}leader"  # who keeps the alerts: the fence of their lease, a s
 _FENCE = f"{_ALL}fence"  # the last fence that was given out
 _PAGES = f"{_ALL}pages"  # sorted set: page id -> when to try
 _PAGE = f"{_ALL}page:"  # + page id -> hash: rev, body, and what its pager has: has (its state), refused (why not)
+_RELAYED = f"{_ALL}relayed:"  # + Alertmanager's URL -> hash: alert id -> what was sent
 _DIGESTS = f"{_ALL}digests"  # hash: digest -> when the last one that was sent was due
 _STANDING = f"{_ALL}standing"  # what the leader said of itself last: when it looked, how many clusters it read, of how many
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
@@ -166,18 +167,31 @@ class Due(Struct, frozen=True, kw_only=True):
     attempts: int = 0
 
 
+class Heard(Struct, frozen=True, kw_only=True):
+    """What an Alertmanager says of a host: `key` is its alert's, since when (seconds since the epoch), and whether that is over."""
+
+    key: str
+    name: str
+    host: str
+    cluster: str = ""
+    summary: str = ""
+    since: float = 0.0
+    resolved: bool = False
+
+
 class Deed(Struct, frozen=True, kw_only=True):
     """What a person (a Slack user's id) did about the alerts of a `message`, or to a silence; times are seconds since the epoch.
 
-    `until` limits an ack. `silence` is the one that is made, or ended.
+    `until` limits an ack. `silence` is the one that is made, or ended. `heard` is what nobody did, and an Alertmanager said.
     """
 
-    verb: Literal["ack", "unack", "silence", "unsilence", "escalate"]
+    verb: Literal["ack", "unack", "silence", "unsilence", "escalate", "heard"]
     by: str
     at: float
     message: str = ""
     until: float | None = None
     silence: Silence | None = None
+    heard: Heard | None = None
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -256,7 +270,7 @@ async def _in_time() -> AsyncIterator[None]:
 
 
 class Store:
-    """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work, `paging_due` whenever a pager may have to be told."""
+    """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work, `paging_due` and `relay_due` whenever a pager or an Alertmanager may have to be told."""
 
     def __init__(self, url: str) -> None:
         # redis-py types its commands as if they might not be asyncio. Its own socket_timeout would wait by asyncio.wait_for, which
@@ -266,6 +280,7 @@ class Store:
         )
         self.committed = asyncio.Event()
         self.paging_due = asyncio.Event()
+        self.relay_due = asyncio.Event()
         self.fence = ""
         """What every write carries that only a leader may do; empty where nobody else can be one."""
 
@@ -394,8 +409,8 @@ class Store:
             commands.append(["SET", _DONE, done])
         if commands:
             await self._fenced(_COMMIT_ONCE, [_COMMIT + secrets.token_hex(8)], _text(commands))
-            self.committed.set()
-            self.paging_due.set()
+            for due in (self.committed, self.paging_due, self.relay_due):
+                due.set()
 
     async def digested(self) -> dict[str, float]:
         """When the last one of each digest was due that was sent, in seconds since the epoch."""
@@ -558,6 +573,26 @@ class Store:
             commands.append(["ZADD", _OUTBOX, "LT", now, message])
         await self._fenced(_COMMIT_ONCE, [], _text(commands))
         self.committed.set()
+
+    # --- what Alertmanagers are told ---
+
+    async def where(self, messages: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """The channel and the ts where messages stand in Slack, of those that do."""
+        idents = list(messages)
+        stored = await self._do("MGET", *(_DELIVERY + i for i in idents)) if idents else []
+        found = {i: msgspec.json.decode(d, type=Delivery) for i, d in zip(idents, stored, strict=True) if d is not None}
+        return {i: (d.channel, d.ts) for i, d in found.items() if d.ts}
+
+    async def relayed(self, url: str) -> dict[str, str]:
+        """What an Alertmanager was told and has to be told the end of, by the alert's id."""
+        return dict(await self._do("HGETALL", _RELAYED + url))
+
+    async def relaying(self, url: str, alerts: Mapping[str, str | None]) -> None:
+        """Remember what it is about to be told (None: it knows that this is over). Raises Deposed."""
+        key = _RELAYED + url
+        commands = [["HDEL", key, i] if text is None else ["HSET", key, i, text] for i, text in alerts.items()]
+        if commands:
+            await self._fenced(_COMMIT_ONCE, [], _text(commands))
 
     # --- what the handlers read and write ---
 

@@ -43,10 +43,10 @@ from bot.alerts import (
 )
 from bot.health import Pulse
 from bot.routing import resource_of
-from bot.store import Page
+from bot.store import RESOLVED_S, Draft, Page, Step
 from bot.tell import Moved
 from checks import diagnosis
-from checks.diagnosis import Sweep
+from checks.diagnosis import Sweep, UnknownHost
 from checks.finding import Finding, Severity
 from checks.mesh import Change, Mesh
 from checks.resources import KIND_OF, EndpointSlice, Pod, ReplicaSet
@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 
     from bot.routing import Routed
     from bot.settings import Alerts, Digest, EscalationStep
-    from bot.store import Deed, Store
+    from bot.store import Deed, Heard, Store
+    from checks.diagnosis import Diagnosis
     from checks.finding import Skipped
     from checks.mesh import Cluster
     from checks.resources import Resource
@@ -278,7 +279,7 @@ class Sweeper:
         silences = _silences(before, done, now)
         moved = self._move(known, seen, done, silences)
         try:
-            await self._commit(known, moved, seen, _difference(before, silences), deeds[-1][0] if deeds else "")
+            await self._commit(known, moved, seen, _difference(before, silences), deeds)
         except (RedisError, OSError):
             self._deeds, self._heard = [], None
             raise
@@ -411,7 +412,12 @@ class Sweeper:
         return None if place is None else seen.meshes.get(place.mesh)
 
     async def _commit(
-        self, known: Mapping[str, Alert], moved: Mapping[str, _Step], seen: _Seen, silences: Mapping[str, Silence | None], done: str
+        self,
+        known: Mapping[str, Alert],
+        moved: Mapping[str, _Step],
+        seen: _Seen,
+        silences: Mapping[str, Silence | None],
+        deeds: Sequence[tuple[str, Deed | None]],
     ) -> None:
         """Commit what changed, each message together with the alerts that it is about.
 
@@ -463,8 +469,43 @@ class Sweeper:
         rest = list(quiet.items())
         for start in range(0, len(rest), _CHUNK):
             await self._store.commit(dict(rest[start : start + _CHUNK]), now=seen.now)
-        if done:
-            await self._store.commit({}, now=seen.now, done=done)
+        if deeds:
+            alerts_now = [a for a in now_.values() if a is not None]
+            drafts, threads = await self._answers(
+                [(i, d.heard) for i, d in deeds if d is not None and d.heard is not None], alerts_now, seen
+            )
+            await self._store.commit({}, drafts, threads, now=seen.now, done=deeds[-1][0])
+
+    async def _answers(
+        self, told: Iterable[tuple[str, Heard]], known: Sequence[Alert], seen: _Seen
+    ) -> tuple[list[Draft], dict[str, list[Step]]]:
+        """The diagnosis of each host that an Alertmanager tells of: in the thread of its alert, or where its alert would be told."""
+        drafts: list[Draft] = []
+        threads: dict[str, list[Step]] = {}
+        for deed, heard in told:
+            meshes = [m for m in seen.meshes.values() if any(heard.cluster in (c.name, m.cluster_id(c)) for c in m.clusters)]
+            try:
+                found = await asyncio.to_thread(diagnosis.why, heard.host, meshes or list(seen.meshes.values()))
+            except UnknownHost:
+                continue  # it was there when the alert came
+            # What Alertmanager repeats every few hours is answered once; a look that begins anew answers it all the same.
+            first = await self._store.claim(f"heard:{heard.key}", deed, RESOLVED_S)
+            if first != deed and not heard.resolved:
+                continue
+            ident = f"heard-{hashlib.blake2b(heard.key.encode(), digest_size=8).hexdigest()}"
+            message = tell.heard(heard, found)
+            speaking = [a for a in known if a.state is State.FIRING and a.told and a.finding.host == found.host and a.message]
+            if speaking and not heard.resolved:
+                lead = max(speaking, key=lambda a: (a.finding.failing_share, a.message))
+                for i, place in enumerate(lead.places or (Receiver(""),)):
+                    threads.setdefault(f"{lead.message}@{place.place}" if i else lead.message, []).append(Step(id=ident, message=message))
+                continue
+            routed = self._routed(_felt_by(found, heard), seen)
+            for i, place in enumerate(routed.receivers if routed.quiet is None else ()):
+                draft = Draft(id=f"{ident}@{place.place}" if i else ident, alert="", channel=place.place, message=message, resolved=True)
+                if not heard.resolved or await self._store.work(draft.id) is not None:
+                    drafts.append(draft)
+        return drafts, threads
 
     async def _digest(self, seen: _Seen, sweeps: Collection[Sweep]) -> None:
         """Send the lists whose time of day has come: each once, whoever sends it, and late rather than never."""
@@ -598,6 +639,25 @@ def _silences(before: Mapping[str, Silence], deeds: Iterable[Deed], now: float) 
 
 def _id(silence: Silence | None) -> str:
     return silence.id if silence is not None else ""
+
+
+def _felt_by(found: Diagnosis, heard: Heard) -> Finding:
+    """What an Alertmanager tells of a host, in the form of a finding, so that it takes the same routes."""
+    if found.findings:
+        return max(found.findings, key=lambda f: f.failing_share)
+    cluster = heard.cluster or next((c.name for c in found.clusters), "")
+    return Finding(
+        cause="",
+        code="",
+        severity=Severity.ERROR,
+        cluster=cluster,
+        resource="",
+        path="",
+        host=found.host,
+        viewpoints=(),
+        failing_share=found.failing_share,
+        message=heard.summary,
+    )
 
 
 def _after(chain: Iterable[EscalationStep]) -> tuple[float, ...]:

@@ -144,6 +144,15 @@ def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ())
     )
 
 
+def heard(told: Json, diagnosis: Json) -> Message:
+    """What an Alertmanager says of a host, {"name", "summary", "since": epoch s, "resolved"}, and what we say of it."""
+    name = cut(clean(told["name"]) or "An alert", 150)
+    state = "is over" if told["resolved"] else "fires"
+    line = fragment("heard", name=name, state=state, since=told["since"], summary=cut(clean(told["summary"]), 280))
+    found = why(diagnosis)
+    return _say(f"{escape(f'{name} {state}:')} {found.text}", [*map(section, line), *found.blocks])
+
+
 def routes(host: str, routes: Sequence[Json], page: int = 0) -> Message:
     """Every rule of a host as its callers' Envoys hold it, in pages; a page that does not exist becomes the nearest one."""
     found = words.rules(routes)

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "helm"
 READ = ["get", "list", "watch"]
-TOKENS = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1", "SLACK_SIGNING_SECRET": "s", "REDIS_URL": "redis://:pw@cache:6379/0"}
+TOKENS = {
+    "AM_TOKEN": "hush",
+    "SLACK_BOT_TOKEN": "xoxb-1",
+    "SLACK_APP_TOKEN": "xapp-1",
+    "SLACK_SIGNING_SECRET": "s",
+    "REDIS_URL": "redis://:pw@cache:6379/0",
+}
 INSTALL: dict[str, Any] = {"image": {"repository": "registry.example/meshwhy"}, "slack": {"existingSecret": "meshwhy-slack"}}
 FULL: dict[str, Any] = {
     "image": {"repository": "registry.example/meshwhy", "tag": "1"},
@@ -301,6 +307,20 @@ def test_only_http_mode_takes_what_slack_sends(chart: Chart):
     assert open_["spec"]["ingress"] == [{"ports": [{"port": "slack"}]}]
 
 
+def test_what_an_alertmanager_posts_reaches_the_bot_where_it_is_asked_for(chart: Chart, tmp_path: Path):
+    token = {"name": "AM_TOKEN", "valueFrom": {"secretKeyRef": {"name": "meshwhy-alertmanager", "key": "token"}}}
+    both = {"send": [{"url": "http://alertmanager:9093", "labels": {"source": "mesh"}}], "receive": {"token": {"env": "AM_TOKEN"}}}
+    objects = rendered(chart, {**INSTALL, "alertmanager": both, "extraEnv": [token], "networkPolicy": {"enabled": True}})
+    (service,) = of_kind(objects, "Service")
+    assert service["spec"]["ports"] == [{"name": "http-alertmanager", "port": 8080, "targetPort": "health"}]
+    (policy,) = of_kind(objects, "NetworkPolicy")
+    assert policy["spec"]["ingress"] == [{"ports": [{"port": "health"}]}]
+    given = loaded(objects, tmp_path)
+    assert given.alertmanager.receive is not None
+    assert given.alertmanager.receive.host_labels[0] == "destination_service"
+    assert [(to.url, to.labels) for to in given.alertmanager.send] == [("http://alertmanager:9093", {"source": "mesh"})]
+
+
 def test_a_state_volume_is_claimed_only_when_asked_for(chart: Chart):
     assert of_kind(rendered(chart, INSTALL), "PersistentVolumeClaim") == []
     assert len(of_kind(rendered(chart, FULL), "PersistentVolumeClaim")) == 1
@@ -379,6 +399,9 @@ def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
     assert set(on_call["instead"]["items"]["properties"]) == keys(settings.Substitute)
     assert set(parts["alerts"]["properties"]["pagers"]["additionalProperties"]["properties"]) == keys(settings.Pager)
     assert set(parts["access"]["properties"]) == keys(settings.Access)
+    assert set(parts["alertmanager"]["properties"]) == keys(settings.Alertmanagers)
+    assert set(parts["alertmanager"]["properties"]["send"]["items"]["properties"]) == keys(settings.AlertmanagerSend)
+    assert set(parts["alertmanager"]["properties"]["receive"]["properties"]) == keys(settings.AlertmanagerReceive)
     assert set(schema["definitions"]["grants"]["items"]["anyOf"][1]["properties"]) == keys(settings.Grant)
     told, defined = parts["alerts"]["properties"], schema["definitions"]
     route, match = defined["routes"]["items"]["properties"], defined["match"]["properties"]

@@ -74,17 +74,25 @@ async def nothing_waits(store: Store) -> bool:
     return not await store.pages()
 
 
-@pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    service, app = Service(), web.Application()
-    app.router.add_post("/{path:.*}", service._answer)
+@asynccontextmanager
+async def listening(path: str, answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """A server on loopback that answers what is posted; its address."""
+    app = web.Application()
+    app.router.add_post(path, answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    service.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield service
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    service = Service()
+    async with listening("/{path:.*}", service._answer) as service.url:
+        yield service
 
 
 @asynccontextmanager

@@ -69,6 +69,14 @@ clusters:
 {{- end }}
 alerts:
   {{- toYaml .Values.alerts | nindent 2 }}
+{{- $alertmanager := .Values.alertmanager }}
+{{- if or $alertmanager.send $alertmanager.receive }}
+alertmanager:
+  send: {{- toYaml $alertmanager.send | nindent 4 }}
+  {{- with $alertmanager.receive }}
+  receive: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
 {{- $access := .Values.access }}
 {{- if $access.admins }}
 access:
