@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bot import commands
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, MutableMapping
     from pathlib import Path
 
     from pydantic import SecretStr
     from slack_bolt.app.async_app import AsyncApp
     from slack_sdk.web.async_client import AsyncWebClient
 
+    import handlers
     from bot.clusters import Clusters
     from bot.health import Pulse
+    from bot.lease import Lease
     from bot.outbox import Outbox
     from bot.pager import Desk
     from bot.settings import Access, Settings, Slack
@@ -134,8 +136,9 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
         app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
         door = handlers.register(app, sweeper, store, settings.access, settings.slack.teams)
-        connected = await stack.enter_async_context(_listening(app, settings.slack))
         lease = Lease(store, settings.redis.lease_s)
+        sharing = _sharing(settings, app, door, clusters, lease)
+        connected = await stack.enter_async_context(_listening(app, settings.slack))
         outbox = Outbox(store, slack, settings.alerts.default_channel, held=lease.held)
         desk = Desk(store, settings.alerts.pagers, held=lease.held)
         relay = alertmanagers.Relay(store, settings.alertmanager.send, slack, held=lease.held)
@@ -147,7 +150,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
                     settings.health.port,
                     lambda: {name: part.pulse for name, part in parts.items()} if lease.leading else {},
                     lambda: _unready(clusters, store, connected),
-                    lambda: metrics.page(store, clusters.clusters, clusters.watches, leading=lease.leading),
+                    lambda: metrics.page(store, clusters.followed, clusters.watches, leading=lease.leading),
                     [alertmanagers.receiver(receive, store, sweeper.meshes)] if receive is not None else (),
                 )
             )
@@ -156,7 +159,25 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(clusters.run())
             group.create_task(lease.run(lambda: _lead(store, slack, parts.values())))
+            for part in sharing:
+                group.create_task(part())
             group.create_task(Deadman(slack, store=store, lease=lease, sweeper=sweeper, clusters=clusters, outbox=outbox).run())
+
+
+def _sharing(
+    settings: Settings, app: AsyncApp, door: handlers.Door, clusters: Clusters, lease: Lease
+) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """What runs beside the rest when several bots share the clusters."""
+    import handlers
+    from bot.shares import Shares
+
+    if not settings.redis.divided:
+        return []
+    meshes: dict[str, list[str]] = {}
+    for cluster in settings.clusters:
+        meshes.setdefault(cluster.mesh, []).append(cluster.name)
+    shares = Shares(door.store, clusters, door.sweeper, lease, meshes)
+    return [shares.run, handlers.hand_on(app, door, shares, lease)]
 
 
 class _Part(Protocol):

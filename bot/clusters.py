@@ -38,6 +38,13 @@ logger = logging.getLogger(__name__)
 
 _RELOAD_S = 1.0
 _NOT_YET = "it has not been read yet"
+ELSEWHERE = "another bot watches it"
+"""Why a cluster cannot be read here that is not followed here (`Clusters.watch_only`)."""
+
+
+def is_elsewhere(cluster: Cluster) -> bool:
+    """Whether a cluster is not read here because another bot watches it."""
+    return cluster.unreadable.get("*") == ELSEWHERE
 
 
 class NoSuchContext(Exception):
@@ -559,20 +566,52 @@ class Clusters:
         pace = pace or Pace()
         self._gather_s = gather_s
         self._gather_max_s = gather_max_s
-        self._members: list[_Live | _Recorded] = [
-            _Live(s, pace, once=once) if s.path is None else _Recorded(s, poll_s, once=once) for s in sources
-        ]
+        self._pace, self._poll_s = pace, poll_s
         self._once = once
+        self._members = [self._member(s) for s in sources]
+        self._only: frozenset[str] | None = None
+        self._turned = asyncio.Event()
         self._inboxes: list[_Inbox] = []
         self._stirred = asyncio.Event()
 
+    def _member(self, source: ClusterSource) -> _Live | _Recorded:
+        if source.path is None:
+            return _Live(source, self._pace, once=self._once)
+        return _Recorded(source, self._poll_s, once=self._once)
+
+    def watch_only(self, names: Collection[str]) -> None:
+        """Follow these clusters alone from now on; what was read of others is forgotten."""
+        self._only = frozenset(names)
+        self._turned.set()
+
+    def _follows(self, member: _Live | _Recorded) -> bool:
+        return self._only is None or member.source.name in self._only
+
     async def run(self) -> None:
-        """Follow every cluster until cancelled."""
+        """Follow every cluster that is to be followed until cancelled."""
         # asyncio keeps this much for each TLS stream; its 256 KiB make 90 MB of 400 streams for nothing.
         asyncio.sslproto.SSLProtocol.max_size = 32 * 1024
+        tasks: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
-            for member in self._members:
-                group.create_task(member.run(self._teller(member)))
+            while True:
+                self._turned.clear()
+                for i, member in enumerate(self._members):
+                    name = member.source.name
+                    if self._follows(member) and name not in tasks:
+                        tasks[name] = group.create_task(member.run(self._teller(member)))
+                    elif not self._follows(member) and (task := tasks.pop(name, None)) is not None:
+                        task.cancel()
+                        await asyncio.wait([task])
+                        self._members[i] = self._member(member.source)
+                        self._stir()
+                if self._once:
+                    return
+                await self._turned.wait()
+
+    def _stir(self) -> None:
+        for inbox in self._inboxes:
+            inbox.put((), stirred=True)
+        self._stirred.set()
 
     def _teller(self, member: _Live | _Recorded) -> Callable[[Collection[Change]], None]:
         state = (False, member.unreadable(), member.malformed())
@@ -596,7 +635,12 @@ class Clusters:
 
     def clusters(self) -> tuple[Cluster, ...]:
         """What is known now of each cluster; one that was never read has `synced` False and the reason under `unreadable["*"]`."""
-        return tuple(member.cluster() for member in self._members)
+        away = {"*": ELSEWHERE}
+        return tuple(m.cluster() if self._follows(m) else dataclasses.replace(m.cluster(), unreadable=away) for m in self._members)
+
+    def followed(self) -> tuple[Cluster, ...]:
+        """As `clusters`, without those that are not followed here."""
+        return tuple(member.cluster() for member in self._members if self._follows(member))
 
     def watches(self) -> list[Watch]:
         """Every kind of every cluster that was ever read, with its last sign of life."""
@@ -604,7 +648,7 @@ class Clusters:
 
     def unsettled(self) -> list[str]:
         """The clusters of which nobody knows yet whether they can be read."""
-        return [member.source.name for member in self._members if not member.settled]
+        return [member.source.name for member in self._members if self._follows(member) and not member.settled]
 
     def seen(self) -> Mapping[str, int]:
         """How many objects of each cluster have been read so far, for a progress bar."""
@@ -644,7 +688,7 @@ class Clusters:
         """Wait until every cluster was read, or is known not to be readable; whether all of them were read."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not all(member.settled for member in self._members):
+                while self.unsettled():
                     self._stirred.clear()
                     await self._stirred.wait()
         except TimeoutError:

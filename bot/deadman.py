@@ -116,11 +116,9 @@ class Deadman:
 
     async def _heard(self) -> Standing | None:
         """What the leader said last, after saying it if we are the one; raises redis.RedisError."""
-        if self._lease.leading and self._lease.held():
-            known = self._clusters.clusters()
-            seen = sum(c.synced and "*" not in c.unreadable for c in known)
-            if not self._clusters.unsettled():  # a process that is still reading says nothing of what it sees
-                await self._store.stand(Standing(self._sweeper.looked_at, seen, len(known)))
+        # A process that is still reading says nothing of what it sees.
+        if self._lease.leading and self._lease.held() and not self._clusters.unsettled():
+            await self._store.stand(Standing(self._sweeper.looked_at, *self._sweeper.sees))
         found = await self._store.standing()
         return None if found is None else Standing(*found)
 

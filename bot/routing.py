@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bot import hours
 from bot.alerts import Receiver, Silence, namespaces
-from checks.resources import KIND_OF
+from checks.resources import KIND_OF, Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,13 +76,9 @@ def about(finding: Finding, mesh: Mesh | None) -> About:
     cluster = _cluster(mesh, finding) if mesh is not None else None
     if cluster is None:
         return About(finding)
-    own, service = _RESOURCE.match(finding.resource), _SERVICE.match(finding.host)
-    # The namespace of the object first: there it is mended.
-    names = sorted(namespaces(finding), key=lambda n: (own is None or n != own[2], n))
-    spaces = [o for n in names if (o := _named(cluster, f"Namespace {n}")) is not None]
-    refs = [finding.resource, *([f"Service {service[1]}/{finding.host.partition('.')[0]}"] if service else [])]
-    objects = [o for ref in refs if (o := _named(cluster, ref)) is not None]
-    every = (*objects, *spaces)
+    names = _spaces(finding)
+    every = concerned(cluster, finding)
+    spaces = [o for o in every if isinstance(o, Namespace)]
     teams = [*(s.annotations.get(OWNER, "").strip() for s in spaces), *(o.labels.get("team", "") for o in every)]
     channels = [c for s in spaces if _CHANNEL.fullmatch(c := s.annotations.get(CHANNEL, "").strip())]
     off = [s.name for s in spaces if s.annotations.get(ALERTS, "").strip().lower() in _OFF]
@@ -94,6 +90,20 @@ def about(finding: Finding, mesh: Mesh | None) -> About:
         # Who refuses speaks for its own namespace only: that another one is concerned as well is news for that one.
         off=", ".join(off) if off and len(off) == len(names) else "",
     )
+
+
+def _spaces(finding: Finding) -> list[str]:
+    """The namespaces that a finding is about, the one of the object first: there it is mended."""
+    own = _RESOURCE.match(finding.resource)
+    return sorted(namespaces(finding), key=lambda n: (own is None or n != own[2], n))
+
+
+def concerned(cluster: Cluster, finding: Finding) -> list[Resource]:
+    """The objects by which a finding is routed: what it names, the Service of its host, and their namespaces."""
+    service = _SERVICE.match(finding.host)
+    refs = [finding.resource, *([f"Service {service[1]}/{finding.host.partition('.')[0]}"] if service else [])]
+    refs += [f"Namespace {n}" for n in _spaces(finding)]
+    return [o for ref in refs if (o := _named(cluster, ref)) is not None]
 
 
 def route(alert: About, settings: Alerts, now: float) -> Routed:

@@ -324,6 +324,8 @@ class Redis(_Section):
 
     url: Annotated[SecretStr, BeforeValidator(_redis_url)] | None = None
     lease_s: Duration = Field(default=10.0, alias="lease", gt=0)
+    divided: bool = False
+    """Whether several bots share the clusters, each mesh watched by two of them, instead of each watching all."""
 
 
 class Prometheus(_Section):

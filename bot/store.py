@@ -30,6 +30,7 @@ ANSWER_S = DAY_S  # how long an answer can be shared
 AUDIT_S, AUDIT_KEPT = 90 * DAY_S, 50_000
 ONCE_S = 3600  # Slack repeats an event for five minutes
 
+_ABANDONED_S = 10.0  # a question that somebody took so long ago is taken over
 _ANSWERS_S = 10  # how long Redis may take for one exchange
 
 # One hash tag, so that one transaction can hold them all in a cluster as well.
@@ -58,6 +59,12 @@ _PAGE = f"{_ALL}page:"  # + page id -> hash: rev, body, and what its pager has: 
 _RELAYED = f"{_ALL}relayed:"  # + Alertmanager's URL -> hash: alert id -> what was sent
 _DIGESTS = f"{_ALL}digests"  # hash: digest -> when the last one that was sent was due
 _STANDING = f"{_ALL}standing"  # what the leader said of itself last: when it looked, how many clusters it read, of how many
+_MEMBERS = f"{_ALL}members"  # sorted set: bot -> until when it is one of several that share the clusters
+_READY = f"{_ALL}ready"  # sorted set: bot, a space, mesh that it has read -> as _MEMBERS
+_REPORT = f"{_ALL}report:"  # + mesh -> what the bot that looks at it found last
+_REPORTS = f"{_ALL}reports"  # stream: which of them are new; group: leader
+_ASKED = f"{_ALL}asked:"  # + mesh -> stream: what people ask of it, for any of its bots; group: holders
+_STREAM_KEPT = 1_000
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
 
 # A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
@@ -97,6 +104,25 @@ if fence == 1 then fence = now[1] * 1000 + math.floor(now[2] / 1000) redis.call(
 local token = string.format('%.0f', fence) .. ' ' .. ARGV[1]
 redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
 return token
+"""
+
+# Be a member, ready for some meshes, for so many milliseconds; who is one, and ready for what.
+_JOIN = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+for i = 3, #ARGV do redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1] .. ' ' .. ARGV[i]) end
+for _, key in ipairs(KEYS) do redis.call('ZREMRANGEBYSCORE', key, '-inf', now) end
+return {redis.call('ZRANGE', KEYS[1], 0, -1), redis.call('ZRANGE', KEYS[2], 0, -1)}
+"""
+
+# A report of a bot that is a member still: one that was paused for too long says nothing any more.
+_TELL = """
+local t, until_ = redis.call('TIME'), redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not until_ or tonumber(until_) <= t[1] * 1000 + math.floor(t[2] / 1000) then return 0 end
+redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'mesh', ARGV[4])
+return 1
 """
 
 _UNLEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
@@ -242,6 +268,16 @@ def _deed(fields: Any) -> Deed | None:
     return None
 
 
+def _entries(found: Any) -> list[tuple[str, dict[str, str]]]:
+    """The entries of a stream: id and fields, which redis-py gives as a dict or as a flat list, within one more list or not."""
+    entries = found[0] if len(found) == 1 and found[0] and isinstance(found[0][0], (list, tuple)) else found
+    out = []
+    for ident, fields in entries:
+        flat = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+        out.append((ident, flat))
+    return out
+
+
 def _told(stored: str) -> str:
     """An alert of schema 1 in the form of schema 2: its message was derived from its episode."""
     alert = msgspec.json.decode(stored)
@@ -343,6 +379,92 @@ class Store:
         """What the leader said of itself last; None if nobody did."""
         found = await self._do("GET", _STANDING)
         return None if found is None else msgspec.json.decode(found, type=tuple[float, int, int])
+
+    # --- several bots that share the clusters ---
+
+    async def join(self, name: str, ttl_s: float, ready: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
+        """Be a member for so many seconds, with the meshes that are read; all members, and by mesh those that have read it."""
+        members, having = await self._do("EVAL", _JOIN, 2, _MEMBERS, _READY, name, int(ttl_s * 1000), *ready)
+        found: dict[str, list[str]] = {}
+        for entry in having:
+            member, _, mesh = entry.partition(" ")
+            found.setdefault(mesh, []).append(member)
+        return list(members), found
+
+    async def leave(self, name: str, ready: Iterable[str]) -> None:
+        """Be a member no more."""
+        await self._do("ZREM", _MEMBERS, name)
+        if gone := [f"{name} {mesh}" for mesh in ready]:
+            await self._do("ZREM", _READY, *gone)
+
+    async def tell(self, mesh: str, name: str, report: str, ttl_s: float) -> bool:
+        """Leave a report about a mesh for so many seconds; False if this bot is no member any more."""
+        keys = (_MEMBERS, _REPORT + mesh, _REPORTS)
+        return bool(await self._do("EVAL", _TELL, 3, *keys, name, int(ttl_s * 1000), report, mesh, _STREAM_KEPT))
+
+    async def renew(self, mesh: str, ttl_s: float) -> bool:
+        """The last report about a mesh still holds, for so many seconds; False if it is gone."""
+        return bool(await self._do("PEXPIRE", _REPORT + mesh, int(ttl_s * 1000)))
+
+    async def reports(self, meshes: Sequence[str]) -> dict[str, str]:
+        """The reports that hold, by mesh."""
+        found = await self._do("MGET", *(_REPORT + m for m in meshes)) if meshes else []
+        return {mesh: report for mesh, report in zip(meshes, found, strict=True) if report is not None}
+
+    async def news(self, name: str, wait_s: float) -> bool:
+        """Whether a report is new; waits for one, `wait_s` (below 10) at most. For the one that leads."""
+        found = await self._group("leader", name, [_REPORTS], wait_s)
+        for _, ident, _ in found:
+            await self._do("XACK", _REPORTS, "leader", ident)
+        return bool(found)
+
+    async def ask(self, mesh: str, question: str) -> None:
+        """Put what somebody asks before the bots that hold a mesh."""
+        await self._do("XADD", _ASKED + mesh, "MAXLEN", "~", _STREAM_KEPT, "*", "question", question)
+
+    async def asked(self, meshes: Sequence[str], name: str, wait_s: float) -> list[tuple[str, str, str]]:
+        """What was asked of these meshes and given to nobody else: mesh, id, question. A question of one who is gone is taken over."""
+        keys = [_ASKED + m for m in meshes]
+        found = await self._group("holders", name, keys, wait_s)
+        for key in keys:
+            _, late, *_ = await self._do("XAUTOCLAIM", key, "holders", name, int(_ABANDONED_S * 1000), "0", "COUNT", 10)
+            found += [(key, ident, fields) for ident, fields in _entries(late)]
+        return [(key.removeprefix(_ASKED), ident, fields["question"]) for key, ident, fields in found]
+
+    async def answered(self, mesh: str, ident: str) -> None:
+        """A question is answered."""
+        await self._do("XACK", _ASKED + mesh, "holders", ident)
+        await self._do("XDEL", _ASKED + mesh, ident)
+
+    async def _group(self, group: str, name: str, keys: Sequence[str], wait_s: float) -> list[tuple[str, str, dict[str, str]]]:
+        """The next entries of streams for a member of a consumer group: stream, id, fields; the group is made where it is not there."""
+        if not keys:
+            return []
+        wait = int(wait_s * 1000)
+        command: list[str | float] = [
+            "XREADGROUP",
+            "GROUP",
+            group,
+            name,
+            "COUNT",
+            50,
+            "BLOCK",
+            wait,
+            "STREAMS",
+            *keys,
+            *(">" for _ in keys),
+        ]
+        try:
+            found = await self._do(*command)
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            for key in keys:
+                with suppress(ResponseError):  # it is there already
+                    await self._do("XGROUP", "CREATE", key, group, "0", "MKSTREAM")
+            found = await self._do(*command)
+        streams = found.items() if isinstance(found, dict) else found or ()
+        return [(key, ident, fields) for key, entries in streams for ident, fields in _entries(entries)]
 
     async def ping(self) -> None:
         """Raises redis.RedisError or OSError when the store does not answer."""

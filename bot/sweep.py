@@ -41,6 +41,7 @@ from bot.alerts import (
     namespaces,
     outage,
 )
+from bot.clusters import is_elsewhere
 from bot.health import Pulse
 from bot.routing import resource_of
 from bot.store import RESOLVED_S, Draft, Page, Step
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
     from bot.routing import Routed
     from bot.settings import Alerts, Digest, EscalationStep
+    from bot.shares import Overheard, Shares
     from bot.store import Deed, Heard, Store
     from checks.diagnosis import Diagnosis
     from checks.finding import Skipped
@@ -109,6 +111,8 @@ class _Seen(NamedTuple):
     skipped: tuple[Skipped, ...]
     batch: list[_Happened]
     routed: dict[int, tuple[Finding, Routed]]
+    told: frozenset[str]
+    """The meshes that another bot looked at."""
 
     def cluster(self, name: str) -> Cluster | None:
         """A cluster as it was looked at, by its name or its CLUSTER_ID."""
@@ -142,6 +146,12 @@ class Sweeper:
         self.looked_at = 0.0
         """When a look was committed last, in seconds since the epoch."""
         self._started = time.time()
+        self._shares: Shares | None = None
+        self._noted: deque[_Happened] = deque(maxlen=200)
+        self._taken: dict[str, Overheard] = {}  # what others told, as far as it was taken in
+        self._unheard: dict[str, float] = {}  # clusters of others of which nobody tells -> since when
+        self.sees = (0, 0)
+        """Of how many clusters the last look could read how many."""
         self._read: set[str] = set()  # the clusters that this process has read completely at least once
 
     def heed(self, settings: Alerts) -> None:
@@ -169,12 +179,57 @@ class Sweeper:
         return _together(looked.values())
 
     async def _look(self, most: int | None) -> tuple[dict[str, Mesh], dict[str, Sweep]]:
-        """The meshes as they are now and the sweep of each, of `most` hosts anew, worked out beside the event loop."""
+        """The meshes as they are now and the sweep of each, of `most` hosts anew, worked out beside the event loop.
+
+        Of a mesh that another bot looks at, both are what that one told.
+        """
         meshes, before = {mesh.name: mesh for mesh in self.meshes()}, self._sweeps
+        own = meshes
+        if self._shares is not None:
+            duty = self._shares.on_duty()
+            own = {name: mesh for name, mesh in meshes.items() if self._shares.unit(mesh) in duty}
         self._sweeps = await asyncio.to_thread(
-            lambda: {name: diagnosis.sweep(mesh, before.get(name), most=most) for name, mesh in meshes.items()}
+            lambda: {name: diagnosis.sweep(mesh, before.get(name), most=most) for name, mesh in own.items()}
         )
-        return meshes, self._sweeps
+        if self._shares is None:
+            return meshes, self._sweeps
+        told = [part for heard in self._shares.heard().values() for part in heard.meshes]
+        gone = {unit for m, _ in told if (unit := self._shares.unit(m))}
+        kept = {name: m for name, m in meshes.items() if name in own or self._shares.unit(m) not in gone}
+        return kept | {m.name: m for m, _ in told}, self._sweeps | {m.name: s for m, s in told}
+
+    # --- several bots that share the clusters (bot.shares) ---
+
+    def share(self, shares: Shares) -> None:
+        """Look only at what this bot is on duty for, and take what others tell of the rest."""
+        self._shares = shares
+
+    def wake(self) -> None:
+        """Look, as soon as that can be."""
+        self._wake.set()
+
+    async def glance(self) -> tuple[dict[str, Mesh], dict[str, Sweep]]:
+        """The meshes that this bot looks at and what it sees, while another one keeps the alerts."""
+        meshes, sweeps = await self._look(None)
+        return meshes, {name: s for name, s in sweeps.items() if name in self._sweeps}
+
+    def note(self, changes: Iterable[Change]) -> None:
+        """Remember changes for `lately`."""
+        now = time.time()
+        self._noted += [_happened(change, now) for change in changes]
+
+    def lately(self, clusters: Sequence[str]) -> list[tuple[float, Change, str]]:
+        """What was noted of some clusters since this was asked last."""
+        found = [h for h in self._noted if h.change.cluster in clusters]
+        self._noted = deque((h for h in self._noted if h.change.cluster not in clusters), maxlen=self._noted.maxlen)
+        return [(h.at, h.change, h.told) for h in found]
+
+    def _news(self) -> list[_Happened]:
+        """What happened in other bots' clusters, each time once."""
+        heard = self._shares.heard() if self._shares is not None else {}
+        new = [_Happened(*h) for unit, one in heard.items() if self._taken.get(unit) is not one for h in one.happened]
+        self._taken = dict(heard)
+        return new
 
     # --- the loop ---
 
@@ -261,16 +316,26 @@ class Sweeper:
     async def look(self, changes: Iterable[Change] = ()) -> None:
         """Look once: sweep, move the alerts on, commit what is worth saying. Raises redis.RedisError when the store is away."""
         now = time.time()
-        batch = [_happened(change, now) for change in changes]
+        batch = [*(_happened(change, now) for change in changes), *self._news()]
         self._recent += batch
         meshes, sweeps = await self._look(self._most)
         owed = any(s.owed for s in sweeps.values())
         self._most = 2 * self._most if owed else _FIRST
         if owed:
             self._wake.set()
-        self._read |= {c.name for m in meshes.values() for c in m.clusters if _is_live(c)}
+        live = {c.name for m in meshes.values() for c in m.clusters if _is_live(c)}
+        self._read |= live
+        self.sees = len(live), sum(len(m.clusters) for m in meshes.values())
         found = _found(meshes, sweeps) | self._outages(meshes, now)
-        seen = _Seen(now, meshes, found, tuple(k for s in sweeps.values() for k in s.skipped), batch, {})
+        seen = _Seen(
+            now,
+            meshes,
+            found,
+            tuple(k for s in sweeps.values() for k in s.skipped),
+            batch,
+            {},
+            frozenset(sweeps.keys() - self._sweeps.keys()),
+        )
         known = await self._known(seen.found)
         before = await self._store.silences() if self._silences is None else self._silences
         self._alerts = self._silences = None  # until every commit is answered, only the store knows what is so
@@ -439,6 +504,8 @@ class Sweeper:
         for message, steps in told.items():
             members = sorted((a for a in now_.values() if a is not None and a.told and a.message == message), key=_badness)
             mesh = self._mesh(members[0].finding, seen)
+            if mesh is not None and mesh.name in seen.told:
+                mesh = None  # of what another bot looks at, its routes are not known here
             routed = self._routed(members[0].finding, seen)
             to = _places(members, routed)
             chain = self._chains.get(members[0].id, ())
@@ -541,13 +608,20 @@ class Sweeper:
 
     def _outages(self, meshes: Mapping[str, Mesh], now: float) -> dict[str, _Found]:
         """The clusters of which nothing can be read; one that was never read has some time to come up first."""
-        found = [
-            outage(c.name, c.unreadable["*"])
-            for m in meshes.values()
-            for c in m.clusters
-            if "*" in c.unreadable and (c.name in self._read or now - self._started >= _START_S)
-        ]
+        found = [outage(c.name, c.unreadable["*"]) for m in meshes.values() for c in m.clusters if self._is_lost(c, now)]
         return {alerts.identity(f, ""): _Found(f, "") for f in found}
+
+    def _is_lost(self, cluster: Cluster, now: float) -> bool:
+        if "*" not in cluster.unreadable or is_elsewhere(cluster):
+            return self._is_unheard(cluster, now) is False
+        return cluster.name in self._read or now - self._started >= _START_S
+
+    def _is_unheard(self, cluster: Cluster, now: float) -> bool | None:
+        """Of a cluster that another bot watches and nobody tells of: whether it may only be that nobody has told of it yet."""
+        if not is_elsewhere(cluster):
+            self._unheard.pop(cluster.name, None)
+            return None
+        return now - self._unheard.setdefault(cluster.name, now) < _START_S
 
     def _event(self, alert: Alert | None, found: _Found | None, joins: str, silence: Silence | None, seen: _Seen) -> Event | None:
         """What this look says of one alert; None if it says nothing."""
@@ -564,7 +638,7 @@ class Sweeper:
         why = self._why_unseen(alert.finding, seen)
         if why is not None:
             # A process that has just started has not read anything yet; that is no news about any alert.
-            return None if seen.now - self._started < _START_S and why.early else Unseen(why.sentence)
+            return None if why.waiting or (seen.now - self._started < _START_S and why.early) else Unseen(why.sentence)
         return Gone(self._what_changed(alert, seen.batch))
 
     def _why_unseen(self, finding: Finding, seen: _Seen) -> _Blind | None:
@@ -576,6 +650,8 @@ class Sweeper:
         if seen.cluster(finding.cluster) is None:
             return _Blind(f"{finding.cluster} is not registered any more", early=True)
         for cluster in concerned:
+            if (waiting := self._is_unheard(cluster, seen.now)) is not None:
+                return _Blind(f"no bot tells of {cluster.name}", early=True, waiting=waiting)
             for kind, reason in sorted(cluster.missing.items()):
                 what = f"{cluster.name} cannot be read" if kind == "*" else f"{kind} of {cluster.name} cannot be read"
                 return _Blind(f"{what}: {reason}", early=cluster.name not in self._read)
@@ -702,10 +778,11 @@ def _badness(alert: Alert) -> tuple[bool, bool, float, str]:
 
 
 class _Blind(NamedTuple):
-    """Why nothing was seen; `early` when it may only be that nothing has been read yet."""
+    """Why nothing was seen; `early` when it may only be that nothing has been read yet, `waiting` when another bot may tell of it soon."""
 
     sentence: str
     early: bool
+    waiting: bool = False
 
 
 def _is_live(cluster: Cluster) -> bool:

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from handlers import ack, audit, errors, escalate, mention, mesh, routes, share, silence, whatif, why
+from handlers import ack, audit, elsewhere, errors, escalate, mention, mesh, routes, share, silence, whatif, why
 from handlers.door import Door
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any
 
     from slack_bolt.async_app import AsyncApp
 
+    from bot.lease import Lease
     from bot.settings import Access
+    from bot.shares import Shares
     from bot.store import Store
     from bot.sweep import Sweeper
+
+
+__all__ = ["Door", "hand_on", "register"]
 
 
 def register(app: AsyncApp, sweeper: Sweeper, store: Store, access: Access | None = None, teams: Iterable[str] = ()) -> Door:
@@ -31,3 +37,8 @@ def register(app: AsyncApp, sweeper: Sweeper, store: Store, access: Access | Non
         thing.register(app, door)
     errors.register(app)
     return door
+
+
+def hand_on(app: AsyncApp, door: Door, shares: Shares, lease: Lease) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Of several bots that share the clusters: hand on what others can answer; what is returned takes in what they hand to us, until cancelled."""
+    return elsewhere.register(app, door, shares, lease)

@@ -295,6 +295,11 @@ def test_several_bots_share_a_redis_and_one_alone_ends_before_the_next_one_start
     assert three["spec"]["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 
 
+def test_the_replicas_share_the_clusters_when_asked_to(chart: Chart, tmp_path: Path):
+    assert not loaded(rendered(chart, FULL), tmp_path).redis.divided
+    assert loaded(rendered(chart, {**FULL, "replicas": 3, "redis": {**FULL["redis"], "divided": True}}), tmp_path).redis.divided
+
+
 def test_only_http_mode_takes_what_slack_sends(chart: Chart):
     socket, http = rendered(chart, INSTALL), rendered(chart, FULL)
     assert [p["name"] for p in container(socket)["ports"]] == ["health"]

@@ -57,6 +57,9 @@ slack:
 {{- if include "meshwhy.hasRedis" . }}
 redis:
   url: {env: REDIS_URL}
+  {{- if .Values.redis.divided }}
+  divided: true
+  {{- end }}
 {{- end }}
 state_dir: /var/lib/meshwhy
 health: {port: 8080}
