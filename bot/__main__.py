@@ -81,7 +81,7 @@ class _Bot:
         """Go by these settings from now on."""
         before, self._settings = self._settings, settings
         self._sweeper.heed(settings.alerts)
-        self._outbox.heed(settings.alerts.default_channel)
+        self._outbox.heed(settings.alerts.default_channel, settings.alerts.admin_channel)
         self._desk.heed(settings.alerts.pagers)
         if (settings.access, settings.slack.teams) != (before.access, before.slack.teams):
             self._admit(settings.access, settings.slack.teams)
@@ -139,7 +139,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         lease = Lease(store, settings.redis.lease_s)
         sharing = _sharing(settings, app, door, clusters, lease)
         connected = await stack.enter_async_context(_listening(app, settings.slack))
-        outbox = Outbox(store, slack, settings.alerts.default_channel, held=lease.held)
+        outbox = Outbox(store, slack, settings.alerts.default_channel, admin_channel=settings.alerts.admin_channel, held=lease.held)
         desk = Desk(store, settings.alerts.pagers, held=lease.held)
         relay = alertmanagers.Relay(store, settings.alertmanager.send, slack, held=lease.held)
         receive = settings.alertmanager.receive

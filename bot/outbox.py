@@ -114,7 +114,7 @@ class _Place(NamedTuple):
 
 
 class Outbox:
-    """Sends what the store's outbox holds. One of it runs at a time; `default_channel` takes what its own channel cannot.
+    """Sends what the store's outbox holds. One of it runs at a time; `default_channel` takes what its own channel cannot, `admin_channel` hears of it.
 
     `held` says whether this is the one that may send: it is asked before each call that another one could repeat.
     """
@@ -125,6 +125,7 @@ class Outbox:
         slack: AsyncWebClient,
         default_channel: str,
         *,
+        admin_channel: str | None = None,
         timeout_s: int = 20,
         held: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -133,7 +134,7 @@ class Outbox:
         self._slack = AsyncWebClient(
             token=slack.token, base_url=slack.base_url, ssl=slack.ssl, proxy=slack.proxy, timeout=timeout_s, retry_handlers=[]
         )
-        self.default_channel = default_channel
+        self.heed(default_channel, admin_channel)
         self._held = held
         self._posts: dict[str, Pace] = {}
         self._edits = Pace(*_EDITS)
@@ -146,9 +147,10 @@ class Outbox:
         self.pulse = Pulse()
         self._silenced = ""  # the error that was logged last, so that an outage is one line
 
-    def heed(self, default_channel: str) -> None:
-        """Where from now on goes what its own channel cannot take."""
+    def heed(self, default_channel: str, admin_channel: str | None = None) -> None:
+        """Where from now on goes what its own channel cannot take, and what those who run the bot should know (else there as well)."""
         self.default_channel = default_channel
+        self._admin_channel = admin_channel or default_channel
 
     async def run(self) -> None:
         """Send until cancelled. Redis being away is waited for; what is in the store then is sent."""
@@ -383,8 +385,9 @@ class Outbox:
         me = secrets.token_hex(6)
         if await self._store.claim(f"notice:{channel}:{error}", me, DAY_S) != me:
             return
-        told = f"Alerts for {channel} come here: it cannot be written to ({error}). Invite the bot there, or name another channel in the settings."
-        notice = Draft(id=f"notice-{me}", alert="", channel=self.default_channel, message=Message(blocks.escape(told)), resolved=True)
+        where = "here" if self._admin_channel == self.default_channel else f"to {self.default_channel}"
+        told = f"Alerts for {channel} come {where}: it cannot be written to ({error}). Invite the bot there, or name another channel in the settings."
+        notice = Draft(id=f"notice-{me}", alert="", channel=self._admin_channel, message=Message(blocks.escape(told)), resolved=True)
         await self._store.commit({}, [notice], now=time.time())
 
     def _say_once(self, sentence: str) -> None:

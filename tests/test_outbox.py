@@ -409,6 +409,16 @@ async def test_of_a_closed_channel_its_alerts_are_told_in_the_default_one_with_o
     assert [m for m, a in slack.calls if m == "chat.postMessage" and a["channel"] == "#payments"] == ["chat.postMessage"]
 
 
+async def test_who_runs_the_bot_hears_of_a_closed_channel_in_a_channel_of_their_own(store: Store, slack: LocalSlack):
+    slack.archive("#payments")
+    async with running(store, slack, admin_channel="#ops"):
+        await commit(store, draft(channel="#payments"))
+        await settled(store)
+    assert roots(slack) == ["95 % fails"]
+    (notice,) = roots(slack, "#ops")
+    assert notice.startswith("Alerts for #payments come to #mesh: it cannot be written to (is_archived)")
+
+
 @pytest.mark.parametrize("error", ["account_inactive", "token_revoked"])
 async def test_a_dead_token_is_asked_for_by_one_message_at_a_time(
     store: Store, slack: LocalSlack, caplog: pytest.LogCaptureFixture, error: str
