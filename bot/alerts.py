@@ -221,7 +221,13 @@ class Sent(NamedTuple):
     pagers: tuple[str, ...] = ()
 
 
-Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Escalated | Hushed | Sent
+class Joined(NamedTuple):
+    """The alert has joined the message of another one, which nobody sees to and which escalated as far as it did."""
+
+    lead: Alert
+
+
+Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Escalated | Hushed | Sent | Joined
 
 
 def namespaces(finding: Finding) -> set[str]:
@@ -323,6 +329,12 @@ def step(
             return _hushed(alert, silence, now)
         case Sent():
             return _sent(alert, event)
+        case Joined(lead):
+            if alert is None or alert.state is not State.FIRING:
+                return alert, Reason.NONE
+            # Nobody is asked once more for each host that the same cause breaks later.
+            since = lead.told_at or lead.fired_at
+            return replace(alert, told_at=since, escalated=lead.escalated, escalated_at=lead.escalated_at, paged=lead.paged), Reason.NONE
         case _:
             assert_never(event)
 

@@ -823,11 +823,14 @@ def alert_routes(
             about = routing.about(msgspec.structs.replace(finding, cluster=place[1]), place[0])
     labels = (dict(word.partition("=")[::2] for word in label or ()),) if label else ()
     about = about._replace(labels=(*about.labels, *labels), teams=(*(team or ()), *about.teams))
-    found = routing.route(about, given, when.timestamp() if when is not None else time.time())
+    moment = when.timestamp() if when is not None else time.time()
+    found = routing.route(about, given, moment)
+    steps = [(step.after_s, routing.asked(step, given, moment + step.after_s)) for step in found.escalation]
     answer = {
         "receivers": found.receivers,
         "quiet": None if found.quiet is None else {"why": found.quiet.why, "until": found.quiet.until},
         "team": found.team,
+        "escalation": [{"after_s": after_s, "to": asked.to, "words": asked.words} for after_s, asked in steps],
         "because": found.because,
     }
     _show(answer, output, color, text=lambda terminal, plain, look: terminal.alert_routes(plain, **look), slack=None)

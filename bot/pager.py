@@ -159,7 +159,8 @@ class Desk:
             due = await self._store.page(ident)
             if due is None or not self._held():
                 return
-            if due.has == due.page.state or (due.page.state != "triggered" and not due.has):
+            # The first that is heard of a page is its end only where the store has forgotten how it began.
+            if due.has == due.page.state or (due.page.state != "triggered" and not due.has and due.rev > 1):
                 await self._store.paged(due, due.has)  # it is known there, or nobody was woken who has to hear that it is over
                 return
             pager = self._pagers.get(due.page.pager)

@@ -39,7 +39,7 @@ class About(NamedTuple):
     """What routes ask of an alert: its finding, and of the objects and namespaces that it is about their labels, owners and wishes.
 
     `labels` are those of the object, of the host's Service and of their namespaces, one entry each; `channel` and `off` are what the
-    namespaces' annotations say.
+    namespaces' annotations say, `unfit` what they say that is no channel.
     """
 
     finding: Finding
@@ -47,6 +47,7 @@ class About(NamedTuple):
     teams: tuple[str, ...] = ()
     channel: str = ""
     off: str = ""
+    unfit: str = ""
 
 
 class Routed(NamedTuple):
@@ -80,13 +81,15 @@ def about(finding: Finding, mesh: Mesh | None) -> About:
     every = concerned(cluster, finding)
     spaces = [o for o in every if isinstance(o, Namespace)]
     teams = [*(s.annotations.get(OWNER, "").strip() for s in spaces), *(o.labels.get("team", "") for o in every)]
-    channels = [c for s in spaces if _CHANNEL.fullmatch(c := s.annotations.get(CHANNEL, "").strip())]
+    said = [c for s in spaces if (c := s.annotations.get(CHANNEL, "").strip())]
+    channels = [c for c in said if _CHANNEL.fullmatch(c)]
     off = [s.name for s in spaces if s.annotations.get(ALERTS, "").strip().lower() in _OFF]
     return About(
         finding,
         labels=tuple({**o.labels} for o in every if o.labels),
         teams=tuple(dict.fromkeys(t for t in teams if t)),
         channel=channels[0] if channels else "",
+        unfit=next((c for c in said if c not in channels), ""),
         # Who refuses speaks for its own namespace only: that another one is concerned as well is news for that one.
         off=", ".join(off) if off and len(off) == len(names) else "",
     )
@@ -112,6 +115,8 @@ def route(alert: About, settings: Alerts, now: float) -> Routed:
     receivers: dict[str, Receiver] = {}
     waits: list[tuple[float | None, str]] = []
     leaves = _leaves(alert, settings)
+    if alert.unfit:
+        because.append(f"annotation {CHANNEL}: {alert.unfit[:90]!r} is no channel, so it is passed over")
     for leaf in leaves:
         spans = _spans(leaf.hours, settings)
         place, mention, why = leaf.place, leaf.mention, leaf.path

@@ -29,6 +29,7 @@ from bot.alerts import (
     Event,
     Gone,
     Hushed,
+    Joined,
     Lapsed,
     Reason,
     Receiver,
@@ -385,6 +386,22 @@ class Sweeper:
                         speaking.setdefault(scope[:width], after.message)
             if len(new) <= _STORM:
                 break
+        return self._joined(known, moved, seen.now)
+
+    def _joined(self, known: Mapping[str, Alert], moved: dict[str, _Step], now: float) -> dict[str, _Step]:
+        """Let what joined a message in this look escalate with it."""
+        leads: dict[str, Alert] = {}
+        for alert in known.values():
+            now_is = moved[alert.id].after if alert.id in moved else alert
+            if now_is is not None and now_is.state is State.FIRING and now_is.told and now_is.ack is None:
+                before = leads.get(now_is.message)
+                if before is None or now_is.escalated > before.escalated:
+                    leads[now_is.message] = now_is
+        for key, step in moved.items():
+            fired = any(reason is Reason.FIRED for reason, _ in step.happened)
+            if fired and step.after is not None and (lead := leads.get(step.after.message)) is not None and lead.id != key:
+                after, _ = alerts.step(step.after, Joined(lead), now, for_s=0, clear_s=0)
+                moved[key] = step._replace(after=after)
         return moved
 
     def _speaking(self, known: Mapping[str, Alert], seen: _Seen) -> dict[tuple[str, ...], str]:

@@ -308,7 +308,9 @@ def doctor(rows: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
 
 
 def alert_routes(routed: Json, *, colour: bool, width: int = WIDTH) -> str:
-    """Where an alert is told and why: {"receivers": [{"place", "mention"}], "quiet": {"why", "until"} or None, "team", "because": sentences}."""
+    """Where an alert is told and why: {"receivers": [{"place", "mention"}], "quiet": {"why", "until"} or None, "team", "escalation":
+    [{"after_s", "to": id or "", "words"}], "because": sentences}.
+    """  # noqa: D205 - the form is part of the sentence
     paint = _brush(colour)
     quiet = routed["quiet"]
     lines: list[str] = []
@@ -321,6 +323,9 @@ def alert_routes(routed: Json, *, colour: bool, width: int = WIDTH) -> str:
         lines.append(f"{paint('→', _GREEN)} {clean(receiver['place'])}{direct}{mention}")
     if routed["team"]:
         lines += _labelled("Team", [routed["team"]], width, paint)
+    steps = [f"{words.duration(s['after_s'])} later {' '.join(w for w in (s['to'], s['words']) if w)}" for s in routed["escalation"]]
+    if steps:
+        lines += _labelled("Then", [f"while nobody sees to it: {words.listed(steps)}."], width, paint)
     return "\n".join([*lines, *_labelled("Why", routed["because"], width, paint)])
 
 

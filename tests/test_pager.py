@@ -26,7 +26,7 @@ from bot.sweep import Sweeper
 from tests.bots import FINDING, alerts
 from tests.test_routing import Standing
 from tests.test_sweep import BROKEN, WELL, World
-from tests.test_together import does, the_alert, waiting
+from tests.test_together import behind_a_gateway, does, the_alert, waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -215,6 +215,13 @@ async def test_nobody_is_woken_for_what_is_over_or_seen_to_before_it_was_sent(st
     assert [b["event"] for b in service.bodies] == ["triggered"], "who gives it back has it told after all"
 
 
+async def test_a_store_that_has_forgotten_who_was_woken_still_tells_them_the_end(store: Store, service: Service):
+    await put(store, page("resolved"))  # the alert in Slack remembers that ops was asked
+    async with telling(store, ops=Pager(kind="pagerduty", url=service.url, key=KEY)):
+        await service.until(1)
+    assert service.bodies[0]["event_action"] == "resolve"
+
+
 async def test_of_two_bots_only_the_one_that_holds_the_lease_sends(store: Store, service: Service):
     async with telling(store, held=lambda: False, ops=Pager(kind="webhook", url=service.url, secret=KEY)):
         await put(store, page())
@@ -306,6 +313,22 @@ async def test_what_fires_again_is_not_paged_before_its_time(store: Store, monke
     due = await store.page(f"{(await the_alert(store)).message}@ops")
     assert due is not None
     assert due.page.state == "resolved"
+
+
+async def test_who_joins_a_message_escalates_with_it(store: Store, monkeypatch: pytest.MonkeyPatch):
+    clock = Standing(monkeypatch, time.time())
+    world = World(behind_a_gateway(3, lost=False))
+    sweeper = Sweeper(world, store, alerts(escalation=[{"after": 600, "to": "S0SRE"}]))
+    await sweeper.look()
+    for count in (3, 4, 5):
+        world.now = (behind_a_gateway(count, lost=True),)
+        clock.now += 601 if count > 3 else 1
+        await sweeper.look()
+        await sweeper.look()
+    (work,) = await waiting(store)
+    assert len(await store.alerts()) == 5
+    assert sum("escalated" in s.message.text for s in work.steps) == 1, "one cause asks for somebody once"
+    assert {a.escalated for a in (await store.alerts()).values()} == {1}
 
 
 def test_an_ack_of_one_of_several_is_not_an_ack_of_all():

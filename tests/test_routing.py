@@ -188,7 +188,9 @@ def test_a_namespace_sends_its_alerts_elsewhere_and_says_whose_it_is():
 @pytest.mark.parametrize("said", ["payments", "#with space", "@here", "U0ANA", "D0123ABCD", "", "#" + "x" * 90])
 def test_what_is_no_channel_is_not_taken_for_one(said: str):
     (mesh,) = Mesh.of([annotated(BROKEN, mynamespace={"meshwhy.io/channel": said})], 1.0)
-    assert told(mesh=mesh) == ["#mesh"]
+    found = route(about(FOUND, mesh), alerts(), MONDAY_NOON)
+    assert [r.place for r in found.receivers] == ["#mesh"]
+    assert any("is no channel" in why for why in found.because) == bool(said)
 
 
 def test_nothing_that_a_namespace_writes_mentions_anybody():
@@ -453,7 +455,8 @@ alerts:
   time_intervals: {office: [{weekdays: ["monday:friday"], times: [{start_time: 09:00, end_time: 18:00}], location: Europe/Berlin}]}
   routes:
     - {match: {team: payments}, channel: "#pay", mention: S0PAY, hours: office, outside: {hold_below: 50%}}
-    - {match: {label: {istio-injection: enabled}}, user: U0ANA}
+    - {match: {label: {istio-injection: enabled}}, user: U0ANA, escalation: [{after: 10m, on_call: sre}, {after: 30m, channel: "#war"}]}
+  on_call: {sre: {people: [U0BEN], since: 2026-11-30 09:00}}
 """
 
 
@@ -468,6 +471,7 @@ def test_where_an_alert_would_go_is_answered_beforehand(ask: Callable[..., Answe
     assert loud["because"] == ["routes[0], outside of office: #pay, mentioning S0PAY"]
     live = ask(*asking, "--from", f"east={RECORDED / 'east'}")
     assert live.out.startswith("→ U0ANA (a direct message)\n"), "the namespace's labels are read from the cluster"
+    assert "  Then  while nobody sees to it: 10 min later U0BEN on call for sre and 30 min later #war.\n" in live.out
     refused(ask(*asking, "--cause", "MESH1"), "MESH1")
 
 
