@@ -814,7 +814,7 @@ def alert_routes(
         failing_share=share,
         message="",
     )
-    about = routing.About(finding)
+    about = routing.about(finding, None)
     if contexts or froms:
         with _patience("Reading the cluster", color) as progress:
             meshes = _meshes(_asked(contexts, froms, None), progress)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from bot import hours
@@ -16,7 +17,7 @@ from bot.alerts import Receiver, Silence, namespaces
 from checks.resources import KIND_OF, Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from bot.hours import Span
     from bot.settings import AlertRoute, Alerts, EscalationStep, Match, OnCall, Outside
@@ -38,11 +39,12 @@ for _struct, _kind in KIND_OF.items():
 class About(NamedTuple):
     """What routes ask of an alert: its finding, and of the objects and namespaces that it is about their labels, owners and wishes.
 
-    `labels` are those of the object, of the host's Service and of their namespaces, one entry each; `channel` and `off` are what the
+    `spaces` are the namespaces, `labels` those of the object, of the host's Service and of their namespaces, one entry each; `channel` and `off` are what the
     namespaces' annotations say, `unfit` what they say that is no channel.
     """
 
     finding: Finding
+    spaces: frozenset[str]
     labels: tuple[Mapping[str, str], ...] = ()
     teams: tuple[str, ...] = ()
     channel: str = ""
@@ -74,10 +76,9 @@ class _Leaf(NamedTuple):
 
 def about(finding: Finding, mesh: Mesh | None) -> About:
     """What routes ask of a finding, as its mesh has it."""
-    cluster = _cluster(mesh, finding) if mesh is not None else None
+    cluster, names = _cluster(mesh, finding) if mesh is not None else None, _spaces(finding)
     if cluster is None:
-        return About(finding)
-    names = _spaces(finding)
+        return About(finding, frozenset(names))
     every = concerned(cluster, finding)
     spaces = [o for o in every if isinstance(o, Namespace)]
     teams = [*(s.annotations.get(OWNER, "").strip() for s in spaces), *(o.labels.get("team", "") for o in every)]
@@ -86,6 +87,7 @@ def about(finding: Finding, mesh: Mesh | None) -> About:
     off = [s.name for s in spaces if s.annotations.get(ALERTS, "").strip().lower() in _OFF]
     return About(
         finding,
+        frozenset(names),
         labels=tuple({**o.labels} for o in every if o.labels),
         teams=tuple(dict.fromkeys(t for t in teams if t)),
         channel=channels[0] if channels else "",
@@ -199,7 +201,7 @@ def fits(match: Match, alert: About) -> bool:
     """Whether an alert is what these matchers say."""
     finding = alert.finding
     return (
-        _any(match.namespace, namespaces(finding))
+        _any(match.namespace, alert.spaces)
         and _any(match.cluster, (finding.cluster,))
         and (match.severity is None or finding.severity == match.severity)
         and _any(match.cause, (finding.cause, finding.code))
@@ -208,8 +210,17 @@ def fits(match: Match, alert: About) -> bool:
     )
 
 
-def _any(wanted: Sequence[str] | None, given: Sequence[str] | set[str]) -> bool:
-    return wanted is None or any(fnmatchcase(value, pattern) for value in given for pattern in wanted)
+def _any(wanted: Sequence[str] | None, given: Collection[str]) -> bool:
+    """Whether one of these fits a name or a pattern; names are far more frequent."""
+    if wanted is None or any(name in given for name in wanted):
+        return True
+    patterns = _patterns(tuple(wanted))
+    return bool(patterns) and any(fnmatchcase(value, pattern) for pattern in patterns for value in given)
+
+
+@lru_cache(maxsize=1024)
+def _patterns(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(pattern for pattern in wanted if any(c in pattern for c in "*?["))
 
 
 def on_call(schedule: OnCall, at: float) -> str:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from bot import hours, routing
 from bot.alerts import Alert, Receiver, Sent, State, step
 from bot.hours import Span
-from bot.routing import About, about, route
+from bot.routing import about, route
 from bot.settings import TimeInterval
 from bot.sweep import Sweeper
 from checks.finding import Finding, Severity
@@ -499,4 +499,6 @@ def test_every_place_of_the_settings_is_known_to_doctor():
 
 
 def test_what_routes_ask_needs_no_mesh():
-    assert route(About(FOUND, teams=("pay",)), alerts(routes=[{"match": {"team": "pay"}, "channel": "#p"}]), 0.0).team == "pay"
+    assert (
+        route(about(FOUND, None)._replace(teams=("pay",)), alerts(routes=[{"match": {"team": "pay"}, "channel": "#p"}]), 0.0).team == "pay"
+    )
