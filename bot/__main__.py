@@ -151,7 +151,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
                     lambda: {name: part.pulse for name, part in parts.items()} if lease.leading else {},
                     lambda: _unready(clusters, store, connected),
                     lambda: metrics.page(store, clusters.followed, clusters.watches, leading=lease.leading),
-                    [alertmanagers.receiver(receive, store, sweeper.meshes)] if receive is not None else (),
+                    [alertmanagers.receiver(receive, store, clusters, sweeper.meshes)] if receive is not None else (),
                 )
             )
 

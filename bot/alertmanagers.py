@@ -27,9 +27,13 @@ from slack_sdk.errors import SlackClientError
 
 from bot import metrics
 from bot.alerts import OUTAGE, State, namespaces
+from bot.clusters import is_elsewhere
 from bot.health import Pulse
 from bot.store import Deed, Heard
+from checks import diagnosis
 from checks.diagnosis import UnknownHost, resolve
+from checks.finding import Finding, Severity
+from templates import messages
 from templates.words import percent, short
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from slack_sdk.web.async_client import AsyncWebClient
 
     from bot.alerts import Alert
+    from bot.clusters import Clusters
     from bot.settings import AlertmanagerReceive, AlertmanagerSend
     from bot.store import Store
     from checks.mesh import Mesh
@@ -50,7 +55,6 @@ _ENDS_S = 4 * RESEND_S
 _GATHER_S = 1.0
 _TIMEOUT_S = 15.0
 _BATCH = 500  # alerts in one request
-_BODY = 4 << 20  # bytes of one payload
 _HEARD = 100  # alerts of one payload that are diagnosed
 
 _ID = "meshwhy_id"
@@ -200,10 +204,22 @@ class NotUnderstood(Exception):
     """The payload cannot be read; the message says why."""
 
 
+class Said(NamedTuple):
+    """What one alert of a payload says of a host that some mesh knows; `key` is the alert's."""
+
+    key: str
+    name: str
+    host: str
+    cluster: str
+    summary: str
+    since: float
+    resolved: bool
+
+
 class Named(NamedTuple):
     """The hosts that a payload's alerts are about, and how many of them are about none that is known."""
 
-    heard: tuple[Heard, ...]
+    said: tuple[Said, ...]
     unknown: int
 
 
@@ -215,7 +231,7 @@ def understood(body: bytes, labels: Sequence[str], meshes: Sequence[Mesh]) -> Na
         raise NotUnderstood(f"This is no payload of Alertmanager's webhook: {error}.") from None
     if payload.version != "4":
         raise NotUnderstood(f"The payload has version {payload.version}; version 4 is understood.")
-    heard: dict[str, Heard] = {}
+    said: dict[str, Said] = {}
     unknown = 0
     for alert in payload.alerts:
         if _ID in alert.labels:
@@ -226,7 +242,7 @@ def understood(body: bytes, labels: Sequence[str], meshes: Sequence[Mesh]) -> Na
             continue
         since = alert.starts_at.timestamp() if alert.starts_at is not None else 0.0
         key = f"{alert.fingerprint or '|'.join(f'{k}={v}' for k, v in sorted(alert.labels.items()))}-{since:.0f}"
-        heard[key] = Heard(
+        said[key] = Said(
             key=key,
             name=alert.labels.get("alertname", "")[:200],
             host=host,
@@ -235,7 +251,28 @@ def understood(body: bytes, labels: Sequence[str], meshes: Sequence[Mesh]) -> Na
             since=since,
             resolved=alert.status == "resolved",
         )
-    return Named(tuple(heard.values())[:_HEARD], unknown)
+    return Named(tuple(said.values())[:_HEARD], unknown)
+
+
+def answered(said: Said, meshes: Sequence[Mesh]) -> Heard:
+    """What is said in Slack to one alert: the diagnosis of its host, in its own cluster's mesh where the alert names one that is known."""
+    named = [m for m in meshes if any(said.cluster in (c.name, m.cluster_id(c)) for c in m.clusters)]
+    found = diagnosis.why(said.host, named or meshes)
+    about = Finding(
+        cause="",
+        code="",
+        severity=Severity.ERROR,
+        cluster=said.cluster if named else next((c.name for c in found.clusters), ""),
+        resource="",
+        path="",
+        host=found.host,
+        viewpoints=(),
+        failing_share=found.failing_share,
+        message=said.summary,
+    )
+    worst = max(found.findings, key=lambda f: f.failing_share, default=about)
+    message = messages.heard(said._asdict(), msgspec.to_builtins(found))
+    return Heard(key=said.key, host=found.host, finding=worst, answer=message, resolved=said.resolved)
 
 
 def _host(given: Mapping[str, str], labels: Iterable[str], meshes: Sequence[Mesh]) -> str | None:
@@ -251,28 +288,33 @@ def _host(given: Mapping[str, str], labels: Iterable[str], meshes: Sequence[Mesh
     return None
 
 
-def receiver(settings: AlertmanagerReceive, store: Store, meshes: Callable[[], Sequence[Mesh]]) -> web.RouteDef:
-    """Takes what an Alertmanager posts, by its token; whoever keeps the alerts answers in Slack."""
+def receiver(settings: AlertmanagerReceive, store: Store, clusters: Clusters, meshes: Callable[[], Sequence[Mesh]]) -> web.RouteDef:
+    """Takes what an Alertmanager posts, by its token; whoever keeps the alerts brings the answers to Slack."""
+
+    def heard(body: bytes) -> tuple[list[Heard], int]:
+        read = [m for m in meshes() if not any(is_elsewhere(c) for c in m.clusters)]
+        found = understood(body, settings.host_labels, read)
+        return [answered(said, read) for said in found.said], found.unknown
 
     async def take(request: web.Request) -> web.Response:
         given = request.headers.get("Authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {settings.token.get_secret_value()}".encode()):
             metrics.HEARD.labels("refused").inc()
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"}, text="The token is not the one of the settings.\n")
-        if (request.content_length or 0) > _BODY:
-            return web.Response(status=413, text=f"At most {_BODY} bytes are taken.\n")
         try:
-            found = await asyncio.to_thread(understood, await request.content.read(_BODY + 1), settings.host_labels, meshes())
+            answers, unknown = await asyncio.to_thread(heard, await request.read())
         except NotUnderstood as why:
             metrics.HEARD.labels("not understood").inc()
             return web.Response(status=400, text=f"{why}\n")
+        if unknown and clusters.unsettled():
+            return web.Response(status=503, text="Not every cluster has been read yet; send it again.\n")
         try:
-            for heard in found.heard:
-                await store.do(Deed(verb="heard", by="", at=time.time(), heard=heard))
+            for one in answers:
+                await store.do(Deed(verb="heard", by="", at=time.time(), heard=one))
         except (RedisError, OSError):
             return web.Response(status=503, text="The store does not answer; send it again.\n")
-        metrics.HEARD.labels("taken").inc(len(found.heard))
-        metrics.HEARD.labels("no known host").inc(found.unknown)
-        return web.json_response({"taken": len(found.heard), "no_known_host": found.unknown})
+        metrics.HEARD.labels("taken").inc(len(answers))
+        metrics.HEARD.labels("no known host").inc(unknown)
+        return web.json_response({"taken": len(answers), "no_known_host": unknown})
 
     return web.post(PATH, take)

@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
+_BODY = 4 << 20  # bytes of what is posted
 LATE_S = 300.0
 """How long a part may take for one turn: the first sweep of a very large mesh takes a part of it, a part that hangs takes all of it."""
 
@@ -58,7 +59,7 @@ async def listening(
     async def scraped(_: web.Request) -> web.Response:
         return web.Response(body=await metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application()
+    app = web.Application(client_max_size=_BODY)
     app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", scraped), *more])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

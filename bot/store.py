@@ -18,6 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from bot.alerts import Alert, Silence, State
+from checks.finding import Finding
 from templates.blocks import Message
 
 if TYPE_CHECKING:
@@ -194,14 +195,15 @@ class Due(Struct, frozen=True, kw_only=True):
 
 
 class Heard(Struct, frozen=True, kw_only=True):
-    """What an Alertmanager says of a host: `key` is its alert's, since when (seconds since the epoch), and whether that is over."""
+    """What an Alertmanager says of a host, and our answer: `key` is its alert's, `finding` what the answer is routed by.
+
+    The answer is made by whoever heard it: the one that keeps the alerts need not watch the host's cluster.
+    """
 
     key: str
-    name: str
     host: str
-    cluster: str = ""
-    summary: str = ""
-    since: float = 0.0
+    finding: Finding
+    answer: Message
     resolved: bool = False
 
 

@@ -48,7 +48,7 @@ from bot.routing import resource_of
 from bot.store import RESOLVED_S, Draft, Page, Step
 from bot.tell import Moved
 from checks import diagnosis
-from checks.diagnosis import Sweep, UnknownHost
+from checks.diagnosis import Sweep
 from checks.finding import Finding, Severity
 from checks.mesh import Change, Mesh
 from checks.resources import KIND_OF, EndpointSlice, Pod, ReplicaSet
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from bot.settings import Alerts, Digest, EscalationStep
     from bot.shares import Overheard, Shares
     from bot.store import Deed, Heard, Store
-    from checks.diagnosis import Diagnosis
     from checks.finding import Skipped
     from checks.mesh import Cluster
     from checks.resources import Resource
@@ -563,32 +562,27 @@ class Sweeper:
     async def _answers(
         self, told: Iterable[tuple[str, Heard]], known: Sequence[Alert], seen: _Seen
     ) -> tuple[list[Draft], dict[str, list[Step]]]:
-        """The diagnosis of each host that an Alertmanager tells of: in the thread of its alert, or where its alert would be told."""
+        """What is answered to Alertmanagers: in the thread of the host's alert, or where it would be told."""
         drafts: list[Draft] = []
         threads: dict[str, list[Step]] = {}
         for deed, heard in told:
-            meshes = [m for m in seen.meshes.values() if any(heard.cluster in (c.name, m.cluster_id(c)) for c in m.clusters)]
-            try:
-                found = await asyncio.to_thread(diagnosis.why, heard.host, meshes or list(seen.meshes.values()))
-            except UnknownHost:
-                continue  # it was there when the alert came
             # What Alertmanager repeats every few hours is answered once; a look that begins anew answers it all the same.
             first = await self._store.claim(f"heard:{heard.key}", deed, RESOLVED_S)
             if first != deed and not heard.resolved:
                 continue
             ident = f"heard-{hashlib.blake2b(heard.key.encode(), digest_size=8).hexdigest()}"
-            message = tell.heard(heard, found)
-            speaking = [a for a in known if a.state is State.FIRING and a.told and a.finding.host == found.host and a.message]
+            speaking = [a for a in known if a.state is State.FIRING and a.told and a.finding.host == heard.host and a.message]
             if speaking and not heard.resolved:
                 lead = max(speaking, key=lambda a: (a.finding.failing_share, a.message))
                 for i, place in enumerate(lead.places or (Receiver(""),)):
-                    threads.setdefault(f"{lead.message}@{place.place}" if i else lead.message, []).append(Step(id=ident, message=message))
+                    line = Step(id=ident, message=heard.answer)
+                    threads.setdefault(f"{lead.message}@{place.place}" if i else lead.message, []).append(line)
                 continue
-            routed = self._routed(_felt_by(found, heard), seen)
+            routed = self._routed(heard.finding, seen)
             for i, place in enumerate(routed.receivers if routed.quiet is None else ()):
-                draft = Draft(id=f"{ident}@{place.place}" if i else ident, alert="", channel=place.place, message=message, resolved=True)
-                if not heard.resolved or await self._store.work(draft.id) is not None:
-                    drafts.append(draft)
+                name = f"{ident}@{place.place}" if i else ident
+                if not heard.resolved or await self._store.work(name) is not None:
+                    drafts.append(Draft(id=name, alert="", channel=place.place, message=heard.answer, resolved=True))
         return drafts, threads
 
     async def _digest(self, seen: _Seen, sweeps: Collection[Sweep]) -> None:
@@ -732,25 +726,6 @@ def _silences(before: Mapping[str, Silence], deeds: Iterable[Deed], now: float) 
 
 def _id(silence: Silence | None) -> str:
     return silence.id if silence is not None else ""
-
-
-def _felt_by(found: Diagnosis, heard: Heard) -> Finding:
-    """What an Alertmanager tells of a host, in the form of a finding, so that it takes the same routes."""
-    if found.findings:
-        return max(found.findings, key=lambda f: f.failing_share)
-    cluster = heard.cluster or next((c.name for c in found.clusters), "")
-    return Finding(
-        cause="",
-        code="",
-        severity=Severity.ERROR,
-        cluster=cluster,
-        resource="",
-        path="",
-        host=found.host,
-        viewpoints=(),
-        failing_share=found.failing_share,
-        message=heard.summary,
-    )
 
 
 def _after(chain: Iterable[EscalationStep]) -> tuple[float, ...]:

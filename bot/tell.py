@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from bot.alerts import Receiver
     from bot.routing import Asked
-    from bot.store import Heard
-    from checks.diagnosis import Diagnosis, Sweep
+    from checks.diagnosis import Sweep
     from checks.mesh import Mesh
 
 _LOUD = frozenset({Reason.RESOLVED, Reason.SILENCED, Reason.UNSILENCED, Reason.ACKED, Reason.UNACKED, Reason.ESCALATED})
@@ -95,11 +94,6 @@ def digest(ident: str, swept: Sweep, place: Receiver, late: float) -> Draft:
     """The list of what is broken and at risk; it is not edited later."""
     message = messages.digest(msgspec.to_builtins(swept), late=late if late > _LATE_S else 0.0, mention=place.mention)
     return Draft(id=ident, alert="", channel=place.place, message=message, resolved=True)
-
-
-def heard(said: Heard, found: Diagnosis) -> Message:
-    """The diagnosis of a host that an Alertmanager tells of."""
-    return messages.heard(msgspec.to_builtins(said), msgspec.to_builtins(found))
 
 
 def notice(ident: str, sentence: str, channel: str) -> Draft:
