@@ -45,7 +45,7 @@ fix: $(VENV)/.installed-dev ## let ruff mend and format what it can
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: $(VENV)/.installed-dev ## the benchmarks of tests/bench, one after the other, with their figures
+bench: $(VENV)/.installed-dev ## the benchmarks of tests/bench, one after the other, with their figures (the soak alone takes half an hour)
 	@for script in $$(grep -l "^if __name__" tests/bench/*.py); do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done
 
 pins: $(VENV)/.installed-dev ## write constraints.txt anew from pyproject.toml, for every Python from 3.11 on

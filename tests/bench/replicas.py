@@ -27,6 +27,7 @@ from redis import Redis
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from bot.demo.slack import LocalSlack
+from bot.shares import WATCHERS
 from bot.valkey import embedded
 from tests.bench.live import healthy
 
@@ -107,7 +108,10 @@ async def measure(count: int, meshes: int, seconds: float, folder: Path, url: st
             with (folder / f"{n}.log").open("w") as log:
                 bots.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment))  # noqa: ASYNC220 - nothing else runs yet
         async with asyncio.timeout(300):
-            while any([await metric(port + n, "meshwhy_cluster_synced") != [1.0] * meshes for n in range(count)]):  # noqa: ASYNC110 - other processes have no event for this
+            while True:
+                read = [await metric(port + n, "meshwhy_cluster_synced") for n in range(count)]
+                if all(read) and sum(map(sum, read)) == sum(map(len, read)) == meshes * min(count, WATCHERS):
+                    break
                 await asyncio.sleep(0.5)
         await asyncio.sleep(15)  # who is on duty is settled, and everything was looked at once
         before, began = [cpu_s(b.pid) for b in bots], time.monotonic()
@@ -124,7 +128,7 @@ async def main(meshes: int, services: int, events: float, seconds: float) -> int
     with tempfile.TemporaryDirectory(prefix="mw-") as name:
         folder = Path(name)
         command = [sys.executable, __file__, "serve", str(meshes), str(services), str(events), name]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as server:  # noqa: ASYNC220 - nothing else runs yet
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:  # noqa: ASYNC220 - nothing else runs yet
             try:
                 assert server.stdout is not None
                 server.stdout.readline()
