@@ -6,6 +6,9 @@ import asyncio
 import hashlib
 import hmac
 import json
+import os
+import shutil
+import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -13,23 +16,28 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 from aiohttp import web
 from msgspec.structs import replace
 from pydantic import SecretStr
 
 from bot import pager, routing
 from bot.alerts import Ack, Alert, State
+from bot.demo.runner import East
 from bot.pager import Desk
 from bot.settings import OnCall, Pager
 from bot.store import Deed, Page, Store
 from bot.sweep import Sweeper
-from tests.bots import FINDING, alerts
+from tests.bots import FINDING, RECORDED, alerts
 from tests.test_routing import Standing
 from tests.test_sweep import BROKEN, WELL, World
 from tests.test_together import behind_a_gateway, does, the_alert, waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from bot.demo.slack import LocalSlack
 
 ANA, BEN, KIM = "U0ANA", "U0BEN", "U0KIM"
 KEY = SecretStr("hush-key")
@@ -41,10 +49,13 @@ class Service:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
         self.answers: list[int | None] = []  # None: it takes the request and never answers
+        self.before: Callable[[], None] | None = None  # what happens when a request has arrived
         self.url = ""
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.asked.append((request.path_qs, dict(request.headers), await request.read()))
+        if self.before is not None:
+            self.before()
         status = self.answers.pop(0) if self.answers else 202
         if status is None:
             request.transport.close() if request.transport else None
@@ -55,15 +66,15 @@ class Service:
     def bodies(self) -> list[Any]:
         return [json.loads(body) for _, _, body in self.asked]
 
-    async def until(self, count: int) -> None:
+    async def until(self, count: int, within_s: float = 8) -> None:
         async def asked() -> bool:
             return len(self.asked) >= count
 
-        await soon(asked)
+        await soon(asked, within_s)
 
 
-async def soon(so: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(8):
+async def soon(so: Callable[[], Awaitable[bool]], within_s: float = 8) -> None:
+    async with asyncio.timeout(within_s):
         while True:
             if await so():
                 return
@@ -381,3 +392,55 @@ async def test_who_is_on_call_when_the_step_is_due_is_asked(store: Store, monkey
     clock.now = at("2026-11-30 09:05")
     await sweeper.look()
     assert f"<@{ANA}> (on call for sre) *escalated*" in (await waiting(store))[0].steps[-1].message.text
+
+
+# --- a whole bot that is killed ---
+
+
+async def test_a_bot_that_is_killed_while_it_pages_pages_again_after_its_start_and_tells_the_end(
+    slack: LocalSlack, redis_url: str, service: Service, tmp_path: Path
+):
+    shutil.copytree(RECORDED / "east", tmp_path / "east")
+    (tmp_path / "m.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "slack": {"app_token": {"env": "APP"}, "bot_token": {"env": "BOT"}, "base_url": slack.base_url},
+                "redis": {"url": redis_url, "lease": "1s"},
+                "clusters": [{"name": "east", "path": "east"}],
+                "alerts": {
+                    "for": "0s",
+                    "clear": "0s",
+                    "default_channel": "#mesh",
+                    "escalation": [{"after": "1s", "page": "own"}],
+                    "pagers": {"own": {"kind": "webhook", "url": service.url, "secret": {"env": "HOOK"}}},
+                },
+            }
+        )
+    )
+    environ = {**os.environ, "APP": slack.app_token, "BOT": slack.bot_token, "HOOK": "hush"}
+
+    async def started() -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bot", "run", "--config", str(tmp_path / "m.yaml")), env=environ, stderr=asyncio.subprocess.DEVNULL
+        )
+
+    bot = await started()
+    service.before = bot.kill  # the request has arrived, and nobody hears the answer
+    try:
+        await service.until(1, 30)
+        await bot.wait()
+        service.before = None
+        bot = await started()
+        await service.until(2, 30)
+        await East(tmp_path / "east").deploy_v1()
+        await service.until(3, 30)
+    finally:
+        with suppress(ProcessLookupError):
+            bot.kill()
+        await bot.wait()
+    assert [b["event"] for b in service.bodies] == ["triggered", "triggered", "resolved"]
+    assert len({b["id"] for b in service.bodies}) == 1, "twice is one incident"
+    root, asked = slack.messages("#mesh")
+    assert asked.thread_ts == root.ts, "the line that escalates is shown in the channel as well"
+    lines = [m.words for m in slack.thread(root.channel, root.ts)]
+    assert sum("escalated" in line for line in lines) == 1, "the step was taken once"

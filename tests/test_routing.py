@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -13,22 +14,25 @@ from msgspec.structs import replace
 
 from bot import hours, routing
 from bot.alerts import Alert, Receiver, Sent, State, step
+from bot.demo.runner import East
 from bot.hours import Span
 from bot.routing import about, route
 from bot.settings import TimeInterval
 from bot.sweep import Sweeper
+from bot.tell import ACK
 from checks.finding import Finding, Severity
 from checks.mesh import Change, Cluster, Mesh
 from checks.resources import Metadata, Namespace
 from checks.routes import Viewpoint
 from tests.asking import refused
-from tests.bots import RECORDED, alerts
+from tests.bots import RECORDED, alerts, serving
 from tests.test_sweep import BROKEN, WELL, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bot.demo.slack import LocalSlack
     from bot.store import Store, Work
     from tests.asking import Answer
 
@@ -502,3 +506,22 @@ def test_what_routes_ask_needs_no_mesh():
     assert (
         route(about(FOUND, None)._replace(teams=("pay",)), alerts(routes=[{"match": {"team": "pay"}, "channel": "#p"}]), 0.0).team == "pay"
     )
+
+
+async def test_in_slack_a_direct_message_is_edited_as_the_channels_is(slack: LocalSlack, redis_url: str, tmp_path: Path):
+    shutil.copytree(RECORDED / "east", tmp_path / "east")
+    routes = [{"channel": "#payments", "mention": "S0SRE", "continue": True}, {"user": "U0BEN"}]
+    more = {"alerts": {"for": 0, "clear": 0, "default_channel": "#mesh", "routes": routes}}
+    async with serving(slack, redis_url, tmp_path, **more):
+        (copy,) = await slack.until(lambda: slack.messages("D0BEN"), 20)
+        (root,) = await slack.until(lambda: slack.messages("#payments"), 20)
+        assert (root.pings, copy.pings) == (("S0SRE",), ())
+        await slack.click(copy, ACK, user="U0BEN")
+        for message in (root, copy):
+            await slack.until(lambda m=message: "Acknowledged by <@U0BEN>" in m.words, 10)
+        await East(tmp_path / "east").deploy_v1()
+        for message in (root, copy):
+            await slack.until(lambda m=message: m.words.startswith("Resolved after"), 20)
+            lines = [m.words for m in slack.thread(message.channel, message.ts)]
+            assert any("*acknowledged* by <@U0BEN>" in line for line in lines)
+        assert slack.messages("#mesh") == []
