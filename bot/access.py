@@ -105,8 +105,7 @@ def _fits(patterns: Sequence[str] | None, value: str) -> bool:
     """Whether patterns reach all that a value means, which may be a pattern itself, or empty for everything."""
     if patterns is None or "*" in patterns:
         return True
-    wild = not value or any(sign in value for sign in "*?[")
-    return value in patterns if wild else any(fnmatchcase(value, p) for p in patterns)
+    return value in patterns if not value or _is_pattern(value) else any(fnmatchcase(value, p) for p in patterns)
 
 
 # --- where things are --------------------------------------------------------------------------------------------------------
@@ -152,14 +151,24 @@ def _means(written: str, host: str) -> bool:
     return written != "*" and names.matches(written.lower(), host.lower())
 
 
-def of_silence(match: Mapping[str, str], meshes: Iterable[Mesh]) -> tuple[Place, ...]:
-    """Where a silence is: all that its matchers could fit, so that nobody silences what is not theirs."""
-    cluster = match.get("cluster", "")
-    if "namespace" in match:
-        return (frozenset({(cluster, match["namespace"])}),)
-    if (host := match.get("host", "")) and (own := service_namespace(host)):
-        return (frozenset({(cluster, own)}),)
-    if host and not any(sign in host for sign in "*?["):
-        return tuple(frozenset({(cluster, namespace)}) for _, namespace in sorted(of_host(host, meshes)))
-    owner = match.get("resource", "").partition(" ")[2]
-    return (frozenset({(cluster, owner.partition("/")[0] if "/" in owner else "")}),)
+def of_silence(match: Mapping[str, str], meshes: Sequence[Mesh]) -> tuple[Place, ...]:
+    """Where a silence is: all that its matchers could fit, so that nobody silences what is not theirs.
+
+    Without a cluster, a namespace or host by its whole name is where it is now.
+    """
+    cluster, namespace, host = match.get("cluster", ""), match.get("namespace", ""), match.get("host", "")
+    if namespace and not _is_pattern(namespace):
+        found = {(c.name, namespace) for m in meshes for c in m.clusters if (c.name, namespace) in of_cluster(c)}
+    elif namespace:
+        found = {("", namespace)}
+    elif host and not _is_pattern(host):
+        found = set(of_host(host, meshes))
+    else:
+        owner = service_namespace(host) or match.get("resource", "").partition(" ")[2].rpartition("/")[0]
+        found = {("", owner)}
+    spots = {(cluster or where, owner) for where, owner in found or {("", namespace)}}
+    return tuple(frozenset({spot}) for spot in sorted(spots))
+
+
+def _is_pattern(text: str) -> bool:
+    return any(sign in text for sign in "*?[")

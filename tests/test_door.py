@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from bot.access import NEEDS, Role
 from bot.alerts import State
-from bot.audit import Wanted
+from bot.audit import Entry, Wanted
 from bot.clusters import ClusterSource
 from bot.demo.runner import East
 from bot.demo.slack import LocalSlack, Message
@@ -29,8 +29,6 @@ from tests.bots import RECORDED, Bot, alerts, running
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
-
-    from bot.audit import Entry
 
 EAST = ClusterSource("east", mesh="east", path=str(RECORDED / "east"))
 WEST = ClusterSource("west", mesh="west", path=str(RECORDED / "west"))
@@ -152,6 +150,45 @@ async def test_everything_that_can_be_done_in_slack_is_among_what_was_tried_here
         }
     assert VERBS.keys() <= NEEDS.keys()
     assert {verb for verb, role in NEEDS.items() if role is Role.ANYBODY} == {"help"}
+
+
+async def test_no_button_of_an_answer_does_anything_for_who_may_nothing_any_more(slack: LocalSlack, redis_url: str, tmp_path: Path):
+    shutil.copytree(RECORDED / "east", tmp_path / "east")
+    meta = {"name": "many", "namespace": "mynamespace"}
+    rules = [{"match": [{"uri": {"prefix": f"/{i}"}}], "route": [{"destination": {"host": "many"}}]} for i in range(40)]
+    made = [
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"name": "http", "port": 80}]}},
+        {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": meta, "spec": {"hosts": ["many"], "http": rules}},
+    ]
+    (tmp_path / "east" / "many.yaml").write_text(yaml.safe_dump_all(made))
+    clusters = [ClusterSource("east", mesh="east", path=str(tmp_path / "east"))]
+    async with running(slack, redis_url, clusters, watching=False) as bot:
+
+        async def told(count: int) -> Message:
+            await slack.until(lambda: len(slack.ephemerals("ana")) >= count, 10)
+            return slack.ephemerals("ana")[-1]
+
+        await slack.command("/mesh routes many")
+        page = await told(1)
+        await slack.click(page, messages.NEXT)
+        await slack.until(lambda: "page 2 of" in page.words)
+        for number in range(20):
+            await bot.door.audit.put(
+                Entry(at=1.0 + number, by="U0BEN", team="T", verb="ack", via="button", channel="C0MESH", result="done")
+            )
+        await slack.command("/mesh audit @ben")
+        record = await told(2)
+        await slack.command("/mesh whatif")
+        (view,) = await slack.until(lambda: slack.views("ana"))
+        words = page.words
+        bot.door.heed(Access.model_validate(NOBODY), ())
+        pressed = [(page, a) for a in (messages.PREVIOUS, messages.NEXT, messages.SHEET, messages.SHARE)] + [(record, messages.OLDER)]
+        for count, (message, action) in enumerate(pressed, start=3):
+            await slack.click(message, action)
+            assert "is for <@U0BOSS>" in (await told(count)).words
+        await slack.submit(view, {messages.PASTED: yaml.safe_dump(made[0])})
+        assert "Weighing changes of Service mynamespace/many is for <@U0BOSS>." in (await told(8)).words
+        assert (page.words, slack.messages("#mesh"), slack.messages("@ana")) == (words, [], [])
 
 
 async def test_what_was_open_before_a_right_was_taken_away_is_denied_when_it_is_pressed(redis_url: str):
