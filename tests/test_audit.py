@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import yaml
+from pydantic import SecretStr
 from redis import Redis
 
 from bot.audit import Audit, Entry, Wanted
+from bot.settings import Settings
 from bot.store import AUDIT_S, Store
 from bot.valkey import embedded
 from templates import messages
@@ -103,6 +107,22 @@ async def test_what_could_not_wait_any_longer_is_counted(store: Store, monkeypat
     assert (kept[-1].by, kept[-1].result) == ("", "failed")
     assert kept[-1].why == "3 entries before this one could not be kept; the log has them"
     await away.close()
+
+
+async def test_each_entry_is_one_line_of_the_log_as_json(store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    from bot.__main__ import _json_log  # noqa: PLC0415 - for this test alone
+
+    slack = {"bot_token": SecretStr("xoxb-1"), "app_token": SecretStr("xapp-1")}
+    given = {"slack": slack, "state_dir": tmp_path, "clusters": [{"name": "a", "path": tmp_path}], "alerts": {"default_channel": "#mesh"}}
+    root = logging.getLogger()
+    level = root.level
+    with _json_log(Settings.model_validate(given)):
+        root.setLevel(logging.INFO)
+        await Audit(store).put(entry(by="U0KIM", verb="silence", result="denied", about=("host=a.b",)))
+        root.setLevel(level)
+    (line,) = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert line["event"] == "silence of U0KIM: denied"
+    assert line["audit"] == msgspec.to_builtins(entry(by="U0KIM", verb="silence", result="denied")) | {"about": ["host=a.b"]}
 
 
 # --- in Slack ---
