@@ -28,6 +28,7 @@ Result = Literal["done", "already", "denied", "stranger", "unanswered", "failed"
 
 WAITING = 1000  # entries that wait for the store
 _PAGE = 500
+_PATIENCE_S = 1.0  # how long an answer waits for its entry
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -67,14 +68,20 @@ class Audit:
         self._store = store
         self._waiting: list[Entry] = []
         self._lost = 0
-        self._writing = asyncio.Lock()
+        self._writing: asyncio.Task[None] | None = None
         self._away = False
 
     async def put(self, entry: Entry) -> None:
-        """Put something on record; what the store does not take now is taken with the next entry."""
+        """Put something on record; a store that is slow or away holds up nobody for long, and takes it later."""
         logger.info("%s of %s: %s", entry.verb, entry.by, entry.result, extra={"audit": msgspec.to_builtins(entry)})
         self._waiting.append(entry)
-        async with self._writing:
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        await asyncio.wait({self._writing}, timeout=_PATIENCE_S)
+
+    async def _write(self) -> None:
+        """Give the store what waits; what it does not take waits for the next entry."""
+        while self._waiting:
             taken, self._waiting = self._waiting, []
             try:
                 await self._store.note([_text(e) for e in (*self._gap(), *taken)], time.time())
@@ -86,11 +93,11 @@ class Audit:
                     why = type(error).__name__
                     logger.error("The store does not take the audit (%s): until it is back, this log alone has what people do.", why)  # noqa: TRY400 - once, and not the trace of a connection
                 self._away = True
-            else:
-                self._lost = 0
-                if self._away:
-                    logger.warning("The store takes the audit again, and what had waited.")
-                self._away = False
+                return
+            self._lost = 0
+            if self._away:
+                logger.warning("The store takes the audit again, and what had waited.")
+            self._away = False
 
     def _gap(self) -> list[Entry]:
         """What stands in the place of entries that could not wait any longer."""

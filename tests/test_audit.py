@@ -109,6 +109,24 @@ async def test_what_could_not_wait_any_longer_is_counted(store: Store, monkeypat
     await away.close()
 
 
+async def test_a_store_that_hangs_holds_up_no_answer_and_takes_the_entries_when_it_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bot.audit._PATIENCE_S", 0.1)
+    audit, going, real = Audit(store), asyncio.Event(), store.note
+
+    async def hangs(*arguments: Any) -> None:
+        await going.wait()
+        await real(*arguments)
+
+    monkeypatch.setattr(store, "note", hangs)
+    began = time.monotonic()
+    for number in range(3):
+        await audit.put(entry(number))
+    assert time.monotonic() - began < 1
+    going.set()
+    await audit.put(entry(3))
+    assert [e.at - 1_760_000_000 for e in await on_record(audit)] == [3, 2, 1, 0]
+
+
 async def test_each_entry_is_one_line_of_the_log_as_json(store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     from bot.__main__ import _json_log  # noqa: PLC0415 - for this test alone
 

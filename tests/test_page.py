@@ -125,8 +125,13 @@ async def test_a_command_is_completed_by_keyboard_and_answered_only_to_its_perso
                 "/mesh routes HOST",
                 "/mesh broken ",
                 "/mesh whatif ",
+                "/mesh alerts ",
+                "/mesh ack HOST",
+                "/mesh silence HOST 2h WHY",
+                "/mesh escalate HOST",
                 "/mesh clusters ",
                 "/mesh explain CODE",
+                "/mesh audit ",
                 "/mesh help ",
             ]
         )
