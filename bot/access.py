@@ -157,17 +157,23 @@ def of_silence(match: Mapping[str, str], meshes: Sequence[Mesh]) -> tuple[Place,
     Without a cluster, a namespace or host by its whole name is where it is now.
     """
     cluster, namespace, host = match.get("cluster", ""), match.get("namespace", ""), match.get("host", "")
+    clusters = [c for m in meshes for c in m.clusters]
+    unread = {c.name for c in clusters if not c.synced or c.missing}  # what is not known of them may be there as well
+    own = service_namespace(host)
     if namespace and not _is_pattern(namespace):
-        found = {(c.name, namespace) for m in meshes for c in m.clusters if (c.name, namespace) in of_cluster(c)}
+        found = {(c.name, namespace) for c in clusters if c.name in unread or (c.name, namespace) in of_cluster(c)}
     elif namespace:
         found = {("", namespace)}
     elif host and not _is_pattern(host):
-        found = set(of_host(host, meshes))
+        found = {spot for spot in of_host(host, meshes) if spot in _known(clusters)} | {(name, own or "") for name in unread}
     else:
-        owner = service_namespace(host) or match.get("resource", "").partition(" ")[2].rpartition("/")[0]
-        found = {("", owner)}
-    spots = {(cluster or where, owner) for where, owner in found or {("", namespace)}}
+        found = {("", own or match.get("resource", "").partition(" ")[2].rpartition("/")[0])}
+    spots = {(cluster or where, owner) for where, owner in found or {("", namespace or own or "")}}
     return tuple(frozenset({spot}) for spot in sorted(spots))
+
+
+def _known(clusters: Iterable[Cluster]) -> set[Spot]:
+    return {spot for c in clusters for spot in of_cluster(c)}
 
 
 def _is_pattern(text: str) -> bool:

@@ -186,6 +186,18 @@ def test_a_silence_is_everywhere_where_it_could_fit(match: dict[str, str], place
     assert list(access.of_silence(match, [PARTNER])) == places
 
 
+def test_what_is_not_known_of_a_cluster_may_be_there_as_well():
+    (east,) = PARTNER.clusters
+    west = Cluster("west", mesh="prod", objects=Cluster.index([]), read_at=1.0, synced=False)
+    meshes = Mesh.of([east, west], 1.0)
+    both = [{("east", "shop")}, {("west", "shop")}]
+    for match in ({"namespace": "shop"}, {"host": "cart.shop.svc.cluster.local"}):
+        assert list(access.of_silence(match, meshes)) == both
+        assert list(access.of_silence({**match, "cluster": "east"}, meshes)) == both[:1]
+    assert {("west", "")} in access.of_silence({"host": "api.partner.example"}, meshes)
+    assert list(access.of_silence({"host": "gone.nowhere.svc.cluster.local"}, [PARTNER])) == [{("", "nowhere")}]
+
+
 # --- whom Slack says to be in a group ---
 
 
