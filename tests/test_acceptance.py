@@ -1,8 +1,8 @@
 """Scenarios that other bots of this kind fail, each against the local Slack, which refuses what Slack refuses, and a real Valkey.
 
-The others of the fifteen stand with what they are about: 3 (a storm and 429) in test_outbox and bench/storm, 4 (killed between a post and its
-answer) in test_kills, 5 (a paused leader) in test_replicas, 9 (pictures) and 12 (closed channels, dead tokens) in test_outbox, 10 (a half-open
-socket) in test_health, 6 and 11 (two people at one button; no right to silence) in test_door.
+The others of the fifteen stand with what they are about: 3 (a storm and 429) in test_outbox, test_sweep and bench/storm, 4 (killed between a post
+and its answer) in test_kills, 5 (a paused leader) in test_replicas, 9 (pictures) and 12 (closed channels, dead tokens) in test_outbox, 10 (a
+half-open socket makes the bot unready until it is rebuilt) in test_observed, 6 and 11 (two people at one button; no right to silence) in test_door.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bot import manifests
 from bot.alerts import State
 from bot.clusters import ClusterSource
 from bot.demo.runner import East
+from bot.demo.slack import BOT
 from bot.store import Deed
 from bot.tell import ACK
 from templates import messages
@@ -208,6 +209,21 @@ async def test_scenario_8_a_file_that_slack_does_not_take_is_said(slack: LocalSl
         slack.fault("files.completeUploadExternal", error="file_uploads_disabled")
         await slack.click(page, messages.SHEET)
         await slack.until(lambda: "Slack did not take the file (file_uploads_disabled)." in slack.ephemerals("ana")[-1].words, 10)
+
+
+async def test_scenario_10_while_the_socket_of_one_bot_is_half_open_another_one_answers(slack: LocalSlack, redis_url: str, folder: Path):
+    slack.delivery.ack_seconds = 0.5
+    async with running(slack, redis_url, [source(folder)], watching=False):
+        slack.half_open()
+        async with running(slack, redis_url, [source(folder)], watching=False):
+            assert [one.half_open for one in slack.delivery.connections] == [True, False]
+            for _ in range(20):  # Slack does not know, and sends a command to either
+                answer = await asked(slack, f"why {HOST}")
+                if "95 %" in answer.words:
+                    break
+                assert "operation_timeout" in answer.words
+            assert "95 %" in answer.words
+            assert answer.user == BOT
 
 
 async def test_scenario_13_what_nobody_saw_to_while_every_bot_was_down_is_escalated_once_and_says_how_late(
