@@ -342,7 +342,7 @@ class Sweeper:
         deeds = list(self._deeds)
         done = [d for _, d in deeds if d is not None]
         silences = _silences(before, done, now)
-        moved = self._move(known, seen, done, silences)
+        moved = await asyncio.to_thread(self._move, known, seen, done, silences)  # thousands of alerts must not hold up answers
         try:
             await self._commit(known, moved, seen, _difference(before, silences), deeds)
         except (RedisError, OSError):

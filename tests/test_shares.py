@@ -202,7 +202,7 @@ class Fleet:
 async def fleet(slack: LocalSlack, url: str, folder: Path, ports: Callable[[], int], meshes: list[str]) -> AsyncIterator[Fleet]:
     settings: dict[str, Any] = {
         "slack": {"app_token": {"env": "APP"}, "bot_token": {"env": "BOT"}, "base_url": slack.base_url},
-        "redis": {"url": url, "lease": "2s", "divided": True},
+        "redis": {"url": url, "lease": "5s", "divided": True},
         "state_dir": str(folder / "state"),
         "clusters": [{"name": name, "path": name} for name in meshes],
         "alerts": {"for": 0, "clear": 0, "default_channel": "#mesh"},
