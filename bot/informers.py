@@ -23,7 +23,7 @@ from msgspec.structs import force_setattr
 
 from bot.manifests import ISTIO_CONTAINERS
 from checks.mesh import Change
-from checks.resources import Kind, Malformed, Pod, Resource, Workload, decode
+from checks.resources import Kind, Malformed, Pod, Resource, Workload, decode, share
 
 if TYPE_CHECKING:
     import ssl
@@ -276,7 +276,6 @@ _anything = msgspec.json.Decoder(_Anything)
 _status = msgspec.json.Decoder(_Status)
 
 _MAX_EVENT = 64 << 20  # bytes; what etcd can hold is far less
-_MODELS = 50_000  # owners whose objects share their parts
 _BULKY = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -356,23 +355,6 @@ def _trim(read: Resource) -> None:
                     force_setattr(container, "args", None)
 
 
-def _share(new: Resource, model: Resource) -> None:
-    """Let the equal parts of two objects be one: the pods of one template differ in little, and most of their memory is what they share."""
-    parts: tuple[tuple[Struct, Struct, tuple[str, ...]], ...] = (
-        (new.metadata, model.metadata, ("labels", "annotations", "owner_references")),
-    )
-    if isinstance(new, Pod) and isinstance(model, Pod):
-        parts += (
-            (new.spec, model.spec, ("containers", "init_containers")),
-            (new.status, model.status, ("container_statuses", "init_container_statuses", "conditions")),
-        )
-    for part, other, names in parts:
-        for name in names:
-            value = getattr(other, name)
-            if value and value == getattr(part, name):
-                force_setattr(part, name, value)
-
-
 def _alike(old: Resource, new: Resource) -> bool:
     """Whether nothing that a rule reads has changed: heartbeats, leases and statuses move only the resourceVersion."""
     if old.metadata.resource_version == new.metadata.resource_version:
@@ -429,7 +411,6 @@ class Informer:
         self._pace = server.pace
         self._codec = Codec(kind)
         self._malformed: dict[tuple[str, str], Malformed] = {}
-        self._models: dict[tuple[str, str], Resource] = {}  # one object of each owner
         self._version = ""  # where the next watch begins; empty: list first
         self._url = ""
         self._unwatchable = False
@@ -556,7 +537,6 @@ class Informer:
         malformed: dict[tuple[str, str], Malformed] = {}
         query = self._query(limit=str(self._pace.page))
         self.seen = 0
-        self._models.clear()
         while True:
             # A big list may take its time to begin.
             patience_s = self._pace.silence_s
@@ -583,16 +563,11 @@ class Informer:
             self._state()
         return self._become(found)
 
-    def _economise(self, item: Resource) -> None:
-        """Keep only what is read, and share what the item has in common with another one of its owner."""
+    @staticmethod
+    def _economise(item: Resource) -> None:
+        """Keep only what is read, and share what the item has in common with others."""
         _trim(item)
-        owners = item.metadata.owner_references
-        if owners:
-            if len(self._models) > _MODELS:
-                self._models.clear()
-            model = self._models.setdefault((item.namespace, owners[0].name), item)
-            if model is not item:
-                _share(item, model)
+        share(item)
 
     def _become(self, found: By) -> list[Change]:
         """The changes between what was known and `found`, applied."""

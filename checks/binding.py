@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from checks.upstream import Upstreams
 
 
-def istiods(mesh: Mesh) -> list[Istiod]:
-    """Every control plane of a mesh, once."""
-    return mesh.now(("istiods",), lambda: list(dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters)))
-
-
 # --- gateways as they run --------------------------------------------------------------------------------------------------------
 
 
@@ -69,9 +64,8 @@ def gates(mesh: Mesh) -> list[Gate]:
 
 
 def _gates(mesh: Mesh) -> Iterator[Gate]:
-    for c in callers(mesh):
-        if c.viewpoint.kind != "gateway":
-            continue
+    around = callers(mesh)
+    for c in mesh.once(("gateways",), (around,), lambda: [x for x in around if x.viewpoint.kind == "gateway"]):
         ups = upstreams(mesh, c.proxy)
         where = mesh.cluster(c.proxy.cluster)
         ns = c.proxy.namespace
@@ -90,12 +84,16 @@ def rulesets(case: Case) -> list[tuple[Istiod, RuleSet]]:
     """The VirtualServices and routes that name the host; of those that name `*`, the ones that lead to it."""
 
     def find() -> list[tuple[Istiod, RuleSet]]:
-        return [(i, r) for i in istiods(case.mesh) for r in i.once("rulesets by host", lambda i=i: _by_host(i)).get(case.host.lower(), ())]  # type: ignore[misc]
+        return [(i, r) for i in case.mesh.control_planes for r in _by_host(i).get(case.host.lower(), ())]
 
     return case.once("rulesets", find)
 
 
 def _by_host(istiod: Istiod) -> dict[str, list[RuleSet]]:
+    return istiod.once("rulesets by host", lambda: _index_by_host(istiod))
+
+
+def _index_by_host(istiod: Istiod) -> dict[str, list[RuleSet]]:
     out: dict[str, list[RuleSet]] = {}
     for r in istiod.rulesets:
         for host in dict.fromkeys(h.lower() for h in r.hosts if h != "*"):

@@ -171,23 +171,20 @@ class Case:
     @staticmethod
     def of(host: str, mesh: Mesh, port: int | None = None) -> Case:
         """The host as every class of callers has it. A host that is only led to is seen through the rules that lead there."""
-        case = Case._among(classes(mesh, host), host, mesh)
-        if any(u.fails for v in case.views for s in v.steps for u, _, _ in s.targets):  # why may differ where what is got does not
-            case = Case._among(classes(mesh, host, apart=True), host, mesh)
+        case = Case._among(*classes(mesh, host), host, mesh)
+        if any(u.fails for u in case.upstreams):  # why may differ where what is got does not
+            case = Case._among(*classes(mesh, host, apart=True), host, mesh)
         case.port = port
         return case
 
     @staticmethod
-    def _among(around: list[Class], host: str, mesh: Mesh) -> Case:
+    def _among(seeing: list[Class], unseeing: list[Class], host: str, mesh: Mesh) -> Case:
         views: list[View] = []
-        blind: list[Class] = []
+        blind = list(unseeing)
         read: set[tuple[str, str]] = set()
         shared: dict[object, Upstream] = {}
         ports: dict[object, list[IstioEndpoint]] = {}
-        for c in around:
-            if c.proxy.kind == "sidecar" and not c.scope.holds(host) and (host in c.istiod.by_host or not c.istiod.leading(host)):
-                blind.append(c)
-                continue
+        for c in seeing:
             if c.proxy.kind == "gateway" and not gateway.holds(mesh, c, host) and (host in c.istiod.by_host or not c.istiod.leading(host)):
                 blind.append(c)
                 continue
@@ -247,6 +244,21 @@ class Case:
         return self.port is None or port == self.port
 
     @cached_property
+    def planes(self) -> set[Istiod]:
+        """The control planes of all callers."""
+        return {*(v.ups.istiod for v in self.views), *(c.istiod for c in self.blind)}
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """Every rule, of all callers."""
+        return [s for v in self.views for s in v.steps]
+
+    @cached_property
+    def upstreams(self) -> list[Upstream]:
+        """Every Envoy cluster that a rule leads to, once."""
+        return list({id(u): u for s in self.steps for u, _, _ in s.targets}.values())
+
+    @cached_property
     def branches(self) -> list[Branch]:
         """Every destination of every rule, of all callers."""
         out: list[Branch] = []
@@ -261,7 +273,7 @@ class Case:
     @cached_property
     def failing_share(self) -> float:
         """The failing share of its worst rule, as far as clusters and endpoints decide."""
-        return max((failing(s) for v in self.views for s in v.steps if self.asked(s.port)), default=0.0)
+        return max((failing(s) for s in self.steps if self.asked(s.port)), default=0.0)
 
     def miss(self, branch: Branch, endpoint: object, part: float) -> None:
         """Keeps that a part of a destination's requests, those to an endpoint, do not arrive: several faults of one rule add up."""
@@ -270,7 +282,9 @@ class Case:
     @property
     def losing_share(self) -> float:
         """The failing share of its worst rule, with what was found of requests that do not arrive."""
-        lost = (failing(s) + sum(self.missed.get(id(s), {}).values()) for v in self.views for s in v.steps if self.asked(s.port))
+        if not self.missed:
+            return self.failing_share
+        lost = (failing(s) + sum(self.missed.get(id(s), {}).values()) for s in self.steps if self.asked(s.port))
         return round(min(1.0, max(lost, default=0.0)), 6)
 
     def failing(self) -> list[Branch]:

@@ -22,7 +22,7 @@ from checks.answers import Route, Viewpoint
 from checks.binding import every_binding
 from checks.case import Case, short
 from checks.evidence import Agreement
-from checks.finding import CUES, REGISTRY, Check, Cue, Finding, Severity, Skipped
+from checks.finding import CUES, REGISTRY, Check, Cue, Finding, MeshCue, Severity, Skipped
 from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.reach import outward, reach
 from checks.resources import (
@@ -42,6 +42,7 @@ from checks.resources import (
     Service,
     Sidecar,
     StatefulSet,
+    Workload,
     WorkloadEntry,
 )
 from checks.viewpoints import Caller, Outsider, by_node, callers, callers_of, outsiders
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from checks.istiod import Istiod
     from checks.legs import Hop
+    from checks.registry import HostService
     from checks.resources import APIRoute
 
 FAMILIES = (
@@ -139,6 +141,8 @@ class _Ground:
 
     mesh: Mesh
     by_host: dict[str, _Looked]
+    telling: dict[str, _Looked]
+    """Those of which anything is to be said."""
     callers: list[Caller | Outsider | Viewpoint]
     through: dict[object, set[str]]
     """The hosts that were ever looked at through a service, or a namespace: some of them may not be any more. Sweeps that follow share it."""
@@ -187,7 +191,7 @@ def pages() -> Mapping[str, str]:
 def hosts(mesh: Mesh) -> tuple[str, ...]:
     """Every host of a mesh: of Services, ServiceEntries, VirtualServices and routes, and those that rules lead to."""
     found: dict[str, None] = {}
-    for istiod in _istiods(mesh):
+    for istiod in mesh.control_planes:
         found.update(dict.fromkeys(istiod.once("hosts", lambda i=istiod: _hosts(i))))  # type: ignore[misc]
     return tuple(found)
 
@@ -195,7 +199,7 @@ def hosts(mesh: Mesh) -> tuple[str, ...]:
 def swept(mesh: Mesh) -> tuple[str, ...]:
     """The hosts that a sweep looks at: all but those that are nothing but led to, whose faults are those of the hosts that lead there."""
     found: dict[str, bool] = {}
-    for istiod in _istiods(mesh):
+    for istiod in mesh.control_planes:
         for host, alone in istiod.once("hosts", lambda i=istiod: _hosts(i)).items():  # type: ignore[misc]
             found[host] = found.get(host, False) or alone
     return tuple(h for h, alone in found.items() if alone)
@@ -229,10 +233,6 @@ def _foreign(istiod: Istiod) -> Iterator[str]:
             yield host.lower()
 
 
-def _istiods(mesh: Mesh) -> list[Istiod]:
-    return list(dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters))
-
-
 def port_of(word: str) -> int | None:
     """The port that a person names behind a host: `payments.core:8443`; None without one."""
     port = word.strip().partition(":")[2]
@@ -244,8 +244,8 @@ def ports(host: str, meshes: Iterable[Mesh]) -> list[int]:
     found: set[int] = set()
     for mesh in meshes:
         case = Case.of(host, mesh)
-        found.update(s.port for v in case.views for s in v.steps)
-        for istiod in _istiods(mesh):
+        found.update(s.port for s in case.steps)
+        for istiod in mesh.control_planes:
             found.update(p.number for s in istiod.by_host.get(host, ()) for p in s.ports)
             found.update(p.number for e in case.entries(istiod, host) for p in e.spec.ports or ())
         name, _, rest = host.partition(".")
@@ -345,7 +345,7 @@ def diagnose(host: str, mesh: Mesh, port: int | None = None) -> Diagnosis:
 
 
 def _outside(host: str, mesh: Mesh) -> str:
-    for istiod in _istiods(mesh):
+    for istiod in mesh.control_planes:
         if host in istiod.undiscovered:
             where, service = istiod.undiscovered[host]
             why = "no member roll names it" if mesh.cluster(where).members is not None else "no discoverySelector selects it"
@@ -446,7 +446,7 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
         except Exception as error:  # noqa: BLE001 - DESIGN §6: one broken check never stops the rest
             skipped.append(Skipped(cause, mesh.clusters[0].name, f"the check itself failed: {type(error).__name__}: {error}"))
     services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
-    services.update((s.hostname, s.namespace) for i in _istiods(mesh) for s in i.by_host.get(case.host, ()))
+    services.update((s.hostname, s.namespace) for i in mesh.control_planes for s in i.by_host.get(case.host, ()))
     services |= case.read | case.also
     # what each of them holds depends on the nodes where their pods run
     namespaces = {c.viewpoint.namespace for c in callers_of(mesh, case.host)} if by_node(mesh, case.host) else set()
@@ -485,14 +485,23 @@ def _due(case: Case) -> Iterator[tuple[str, Check]]:
     if not when.readable(case.mesh):
         yield from every.items()
         return
-    for cause in _waiting(tuple(cue for cue in dict.fromkeys(CUES.values()) if cue(case))):
+    of_mesh, of_host = _cues()
+    general = case.mesh.now(("cues",), lambda: tuple(cue for cue in of_mesh if cue(case)))
+    for cause in _waiting((*general, *(cue for cue in of_host if cue(case)))):
         yield cause, every[cause]
 
 
 @cache
+def _cues() -> tuple[list[Cue], list[Cue]]:
+    """Every cue once: those about the mesh, and those about the host."""
+    every = dict.fromkeys(cue for cues in CUES.values() for cue in cues)
+    return [c for c in every if isinstance(c, MeshCue)], [c for c in every if not isinstance(c, MeshCue)]
+
+
+@cache
 def _waiting(cues: tuple[Cue, ...]) -> tuple[str, ...]:
-    """The checks that wait for these cues, or for none."""
-    return tuple(cause for cause in registry() if cause not in CUES or CUES[cause] in cues)
+    """The checks that wait for any of these cues, or for none."""
+    return tuple(cause for cause in registry() if cause not in CUES or not set(cues).isdisjoint(CUES[cause]))
 
 
 def _cluster(mesh: Mesh, name: str) -> Cluster:
@@ -683,7 +692,7 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
     if ground is None or stale is None:
         through: dict[object, set[str]] = {}
         looked = _look(known, mesh, {}, thoroughly=thoroughly)
-        by_host = looked
+        by_host, telling = looked, {}
     else:
         through = ground.through
         away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
@@ -692,15 +701,16 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
         again = sorted({*again, *ground.owed})
         again, owed = again[:most], frozenset(again[most:]) if most is not None else owed
         looked = _look(again, mesh, ground.by_host, thoroughly=thoroughly)
-        by_host = ground.by_host | looked
+        by_host, telling = ground.by_host | looked, {host: at for host, at in ground.telling.items() if host not in looked}
     for host, at in looked.items():
         abroad = (key for name, (theirs, spaces) in at.abroad.items() for key in _keys({name: _Touched({*theirs}, {*spaces})}, whole=True))
         for what in (*at.services, *at.namespaces, *abroad):
             through.setdefault(what, set()).add(host)
-    findings = _ordered(f for at in by_host.values() for f in at.findings)
-    skipped = (*_unread(mesh), *dict.fromkeys(s for at in by_host.values() for s in at.skipped))
+    telling |= {host: at for host, at in looked.items() if at.findings or at.skipped}
+    findings = _ordered(f for at in telling.values() for f in at.findings)
+    skipped = (*_unread(mesh), *sorted({s for at in telling.values() for s in at.skipped}, key=lambda s: (s.check, s.cluster, s.reason)))
     made = Sweep(len(by_host), findings, skipped, _ages(mesh))
-    made.__dict__["ground"] = _Ground(mesh, by_host, around, through, doors, owed)
+    made.__dict__["ground"] = _Ground(mesh, by_host, telling, around, through, doors, owed)
     return made
 
 
@@ -756,20 +766,62 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
                 continue
             if kind is MutatingWebhookConfiguration and old.tags(a) == new.tags(b):
                 continue
-            spaces = [ns for ns in {*was, *now} if was.get(ns) is not now.get(ns)]
+            spaces = [ns for ns, space in now.items() if was.get(ns) is not space]
+            if len(was) > len(now) - sum(ns not in was for ns in spaces):
+                spaces += was.keys() - now.keys()
             if kind is EndpointSlice:
                 of = set(_of_slices(a, b, spaces))
                 out.services.update(_called(of))
                 # a slice of no Service may be why another one of its namespace has no endpoint
-                spaces = sorted({ns for name, ns in of if not any(names.service_host(name, ns) in i.by_host for i in _istiods(new))})
+                spaces = sorted({ns for name, ns in of if not any(names.service_host(name, ns) in i.by_host for i in new.control_planes)})
             elif kind in _OF_NAMESPACE:
-                out.services.update((s.hostname, s.namespace) for i in _istiods(new) for s in i.services if s.namespace in spaces)
+                out.services.update(of for ns in spaces for of in _of_workloads(a, b, kind, ns, new))
                 if kind is Pod:
                     out.services.update(_called(new.straying(b, spaces)))
             elif spaces:
                 return None
             out.namespaces.update(spaces)
     return out
+
+
+def _of_workloads(old: Cluster, new: Cluster, kind: type[Resource], namespace: str, mesh: Mesh) -> set[tuple[str, str]]:
+    """The services that differing pods or workloads of a namespace may mean something to: all of it, unless only how they fare differs."""
+    here = [s for i in mesh.control_planes for s in i.of_namespace(namespace)]
+    was, now = old.within(kind, namespace), new.within(kind, namespace)
+    labels: list[Mapping[str, str]] = []
+    for name in now if len(was) == len(now) else ():
+        a, b = was.get(name), now[name]
+        if a is b:
+            continue
+        if a is None or not _fares_only(a, b):
+            break
+        labels.append(b.labels if isinstance(b, Pod) else b.spec.template.metadata.labels or {} if isinstance(b, Workload) else {})
+    else:
+        if len(was) == len(now):
+            pointed = {
+                s.service
+                for s in new.within(EndpointSlice, namespace).values()
+                if kind is Pod
+                and any(e.target_ref is None or was.get(e.target_ref.name) is not now.get(e.target_ref.name) for e in s.endpoints or ())
+            }
+            behind = (s for s in here if s.name in pointed or any(_selects(s, carried) for carried in labels))
+            return {(s.hostname, s.namespace) for s in behind}
+    return {(s.hostname, s.namespace) for s in here}
+
+
+def _fares_only(old: Resource, new: Resource) -> bool:
+    """Whether a pod or a workload is what it was and where it was, and only its readiness, or that of its pods, differs."""
+    if old.metadata != structs_replace(new.metadata, resource_version=old.metadata.resource_version):
+        return False
+    if isinstance(old, Pod) and isinstance(new, Pod):
+        return old.spec == new.spec and (old.status.pod_ip, old.status.pod_ips) == (new.status.pod_ip, new.status.pod_ips)
+    if isinstance(old, Workload) and isinstance(new, Workload):
+        return old.spec == new.spec
+    return isinstance(old, ReplicaSet)
+
+
+def _selects(service: HostService, labels: Mapping[str, str]) -> bool:
+    return bool(service.selector) and all(labels.get(k) == v for k, v in (service.selector or {}).items())
 
 
 def _of_slices(old: Cluster, new: Cluster, spaces: Iterable[str]) -> Iterator[tuple[str, str]]:

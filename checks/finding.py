@@ -7,6 +7,7 @@ in the folder of its family; being there is its registration (`checks.diagnosis`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from graphlib import TopologicalSorter
@@ -19,6 +20,7 @@ from checks.catalogue import CAUSES, Cause
 
 if TYPE_CHECKING:
     from checks.case import Branch, Case
+    from checks.mesh import Mesh
 
 
 class Severity(StrEnum):
@@ -76,11 +78,23 @@ REGISTRY: dict[str, Check] = {}
 
 Cue = Callable[["Case"], bool]
 
-CUES: dict[str, Cue] = {}
-"""When a check has something to look at (checks.when); one that is not here is run for every host."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeshCue:
+    """A cue about the mesh, which is asked once for all of its hosts."""
+
+    holds: Callable[[Mesh], bool]
+
+    def __call__(self, case: Case) -> bool:
+        """Whether it holds in the mesh of a host."""
+        return case.mesh.now((self,), lambda: self.holds(case.mesh))
 
 
-def check(cause: str, *, when: Cue | None = None) -> Callable[[Check], Check]:
+CUES: dict[str, tuple[Cue, ...]] = {}
+"""When a check has something to look at (checks.when): any of these holds; one that is not here is run for every host."""
+
+
+def check(cause: str, *, when: Cue | tuple[Cue, ...] = ()) -> Callable[[Check], Check]:
     """Register a check under its cause id, and when it has something to look at; an unknown or doubled id is a programming error and raises ValueError."""
     if cause not in CAUSES:
         raise ValueError(f"{cause} is not in the catalogue of causes")
@@ -89,8 +103,8 @@ def check(cause: str, *, when: Cue | None = None) -> Callable[[Check], Check]:
         if cause in REGISTRY and REGISTRY[cause].__module__ != function.__module__:
             raise ValueError(f"{cause} is checked twice")
         REGISTRY[cause] = function
-        if when is not None:
-            CUES[cause] = when
+        if when:
+            CUES[cause] = when if isinstance(when, tuple) else (when,)
         return function
 
     return register

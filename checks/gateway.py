@@ -136,8 +136,13 @@ def holds(mesh: Mesh, c: Class, host: str) -> bool:
 
 def _held(mesh: Mesh, ups: Upstreams) -> frozenset[str] | None:
     merged = merge(mesh, ups)
-    hosts = frozenset(h for servers in merged.by_route.values() for one in servers for h in _fitting(ups, one))
-    return None if merged.l4 or "*" in hosts else hosts  # rules for any host are rules of the hosts that they lead to
+
+    def find() -> frozenset[str] | None:
+        hosts = frozenset(h for servers in merged.by_route.values() for one in servers for h in _fitting(ups, one))
+        return None if merged.l4 or "*" in hosts else hosts  # rules for any host are rules of the hosts that they lead to
+
+    p = ups.proxy
+    return mesh.once(("held", p.cluster, p.namespace, p.pod, p.revision), (merged, ups.istiod), find)
 
 
 def _known(mesh: Mesh, ups: Upstreams) -> Merged:

@@ -202,7 +202,33 @@ class Istiod:
 
     def special(self, namespace: str) -> bool:
         """Whether a namespace's sidecars may get something that those of a plain namespace do not, DestinationRules aside."""
-        return namespace in self._special or self.sidecar(Proxy("sidecar", self.cluster, namespace, "", {})) is not None
+        if namespace in self._special:
+            return True
+        found = self.sidecar(Proxy("sidecar", self.cluster, namespace, "", {}))
+        return found is not None and not self._open(found)
+
+    def _open(self, sidecar: Sidecar) -> bool:
+        """Whether a Sidecar shows what is seen without one: the same services and rules on the same listeners, and what becomes of unknown hosts."""
+        policy = sidecar.spec.outbound_traffic_policy
+        mode = policy.mode if policy is not None else None
+        wide = [e == EgressListener(hosts=("*/*",)) for e in sidecar.spec.egress or ()]
+        return (
+            sidecar.spec.workload_selector is None and wide in ([], [True]) and mode in {None, "", self.config.outbound_traffic_policy.mode}
+        )
+
+    @cached_property
+    def zoned(self) -> bool:
+        """Whether any rule looks at the caller's locality: localityLbSetting.distribute does."""
+        if self.config.locality_lb_setting.distribute:
+            return True
+        for r in self.all(DestinationRule):
+            if not isinstance(r, DestinationRule):
+                continue
+            policies = [r.spec.traffic_policy, *(s.traffic_policy for s in r.spec.subsets or ())]
+            balancers = [b for p in policies if p for b in (p.load_balancer, *(x.load_balancer for x in p.port_level_settings or ())) if b]
+            if any(b.locality_lb_setting and b.locality_lb_setting.distribute for b in balancers):
+                return True
+        return False
 
     def ruled(self, host: str, *, apart: bool = False) -> frozenset[str]:
         """The namespaces for whose callers a host, or any host that its rules may lead to, has DestinationRules of their own: in them, or exported to them.
@@ -281,7 +307,10 @@ class Istiod:
 
     @cached_property
     def _special(self) -> frozenset[str]:
-        found = {self.config.root_namespace, *self._sidecars}
+        found = {self.config.root_namespace}
+        for ns, sidecars in self._sidecars.items():
+            if len(sidecars) > 1 or not self._open(sidecars[0]):
+                found.add(ns)
         private, exported, _ = self._by_gateway
         found.update(ns for ns, gateway in (*private, *exported) if gateway == "mesh")
         for host in self.crowded:
@@ -361,6 +390,17 @@ class Istiod:
             seen.add(target)
             target = known.external_name
         return target
+
+    def of_namespace(self, namespace: str) -> list[HostService]:
+        """The services of a namespace, oldest first."""
+
+        def index() -> dict[str, list[HostService]]:
+            out: dict[str, list[HostService]] = {}
+            for s in self.services:
+                out.setdefault(s.namespace, []).append(s)
+            return out
+
+        return self.once("services by namespace", index).get(namespace, [])
 
     @cached_property
     def by_host(self) -> dict[str, list[HostService]]:
@@ -592,14 +632,14 @@ class Istiod:
     def scope(self, proxy: Proxy) -> Scope:
         """What a proxy sees; computed once for all that see the same, as the sidecars of all namespaces do that nothing sets apart."""
         sidecar = self.sidecar(proxy)
-        plain = proxy.kind == "sidecar" and sidecar is None and proxy.namespace not in self._special
+        plain = proxy.kind == "sidecar" and (sidecar is None or self._open(sidecar)) and proxy.namespace not in self._special
         key = (
             proxy.kind if proxy.kind == "sidecar" else "gateway",
             "" if plain else proxy.namespace,
-            sidecar.ref if sidecar else "",
+            sidecar.ref if sidecar and not plain else "",
         )
         if key not in self._scopes:
-            self._scopes[key] = Scope(self, proxy.namespace, sidecar, gateway=proxy.kind != "sidecar")
+            self._scopes[key] = Scope(self, proxy.namespace, None if plain else sidecar, gateway=proxy.kind != "sidecar")
         return self._scopes[key]
 
     @cached_property
@@ -858,12 +898,13 @@ class Scope:
 
     def holds(self, host: str) -> bool:
         """Whether a sidecar may have a rule for a host: a service or a ruleset of some listener has it."""
-        exact, wild = self._held
+        exact, wild = self.held
         host = host.lower()
         return host in exact or any(names.matches(w, host) for w in wild)
 
     @cached_property
-    def _held(self) -> tuple[set[str], set[str]]:
+    def held(self) -> tuple[set[str], set[str]]:
+        """The lower-case hosts that services or rulesets of some listener have, and the wildcards of rulesets."""
         exact: set[str] = set()
         wild: set[str] = set()
         for li in self.listeners:

@@ -417,7 +417,10 @@ def further(hop: Hop) -> Case | None:
     served = hop.lacks and any(True for g in hop.gates for _ in gateway.routes(g.ups, _spellings(hop.host)))
     if not hop.host or served:
         return None  # a gateway that serves the host, and not where it is entered, lacks nothing by itself
-    views = [View(Class(g.ups.proxy, (g.viewpoint,), g.ups.istiod, g.ups.scope), g.ups, list(steps)) for g, steps in hop.steps]
+    views = [
+        View(Class(g.ups.proxy, (g.viewpoint,), g.ups.istiod, g.ups.scope, frozenset({g.namespace})), g.ups, list(steps))
+        for g, steps in hop.steps
+    ]
     return Case(hop.title, hop.mesh, views)
 
 

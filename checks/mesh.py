@@ -36,6 +36,7 @@ from checks.registry import (
     locality_label,
     pod_instance,
     takes_mtls,
+    topology,
 )
 from checks.resources import (
     ADDING,
@@ -351,8 +352,9 @@ class Mesh:
 
     def _runs_istiod(self, cluster: Cluster) -> bool:
         def find() -> bool:
-            spaces = ((kind, ns, space) for kind in (Deployment, Pod) for ns, space in cluster.objects.get(kind, {}).items())
-            return any(self.once(("istiod", cluster.name, kind, ns), (space,), partial(_any_istiod, space)) for kind, ns, space in spaces)
+            return any(map(_is_istiod, cluster.all(Deployment))) or any(
+                _is_istiod(same[0]) for ns in cluster.objects.get(Pod, {}) for same in self.alike(cluster, ns)
+            )
 
         return self.once(("istiods", cluster.name), (cluster.objects.get(Deployment), cluster.objects.get(Pod)), find)
 
@@ -386,10 +388,14 @@ class Mesh:
 
         def find() -> frozenset[tuple[str, Version]]:
             spaces = ((ns, cluster.within(Pod, ns)) for ns in pods)
-            parts = (self.once(("proxies", cluster.name, ns), (space,), partial(_proxies, space)) for ns, space in spaces)
+            parts = (self.once(("proxies", cluster.name, ns), (space,), partial(self._proxies, cluster, ns)) for ns, space in spaces)
             return frozenset().union(*parts)
 
         return self.once(("proxies", cluster.name), (pods,), find)
+
+    def _proxies(self, cluster: Cluster, namespace: str) -> frozenset[tuple[str, Version]]:
+        firsts = (same[0] for same in self.alike(cluster, namespace))
+        return frozenset((revision_of(p), v) for p in firsts for v in proxy_versions((p,)))
 
     def istio(self, cluster: Cluster) -> Running:
         """Which Istio an answer about a cluster speaks for, and what that leaves open."""
@@ -468,6 +474,11 @@ class Mesh:
         made = self._make_istiod(holder, revision) if holder.name == cluster else self.istiod(holder.name, revision)
         self._istiods[key] = made
         return made
+
+    @cached_property
+    def control_planes(self) -> tuple[Istiod, ...]:
+        """The control plane of each cluster, once."""
+        return tuple(dict.fromkeys(self.istiod(c.name) for c in self.clusters))
 
     def istiods(self) -> object:
         """What is another object whenever any control plane's view of the configuration is."""
@@ -638,6 +649,23 @@ class Mesh:
 
         return self.once(("slices", cluster.name, namespace), (space,), index).get(service, ())
 
+    def alike(self, cluster: Cluster, namespace: str) -> Sequence[Sequence[Pod]]:
+        """The pods of a namespace, those of one template together: one stands for all where labels, annotations and containers alone are asked.
+
+        Pods that only happen to be equal may stand apart (resources.share makes what is equal one).
+        """
+        space = cluster.within(Pod, namespace)
+
+        def index() -> list[list[Pod]]:
+            out: dict[tuple[int, int, int, int, bool], list[Pod]] = {}
+            for p in space.values():
+                meta, spec = p.metadata, p.spec
+                key = id(meta.labels), id(meta.annotations), id(spec.containers), id(spec.init_containers), spec.host_network
+                out.setdefault(key, []).append(p)
+            return list(out.values())
+
+        return self.once(("alike", cluster.name, namespace), (space,), index)
+
     @staticmethod
     def workload(cluster: Cluster, pod: Pod) -> str:
         """What owns a pod, as `Deployment name`; the pod itself when nothing does."""
@@ -727,12 +755,21 @@ class Mesh:
         for s in sorted(slices, key=lambda s: s.name):
             if s.address_type == "FQDN":
                 continue
+            space = cluster.within(Pod, s.namespace)
             for e in s.endpoints or ():
                 health = _health(e, draining=draining, known=service is not None)
+                ref = e.target_ref
                 for address in e.addresses or ():
-                    pod, expected = self._pod_of(cluster, s, address, e)
-                    if pod is None and expected:
-                        continue
+                    if ref is None or ref.kind != "Pod":
+                        pod = self._pod_at(cluster, s.namespace, address)
+                    else:
+                        if ref.namespace in ("", s.namespace):
+                            pod = space.get(ref.name)
+                        else:
+                            self._strays.setdefault((cluster.name, s.namespace, s.service), {})[ref.namespace] = None
+                            pod = cluster.within(Pod, ref.namespace).get(ref.name)
+                        if pod is None:
+                            continue
                     reason = _why(health, pod)
                     shape: IstioEndpoint | None = None
                     for port in s.ports or ():
@@ -748,19 +785,13 @@ class Mesh:
         if service is not None:
             yield from self._selected_entries(cluster, service)
 
-    def _pod_of(self, cluster: Cluster, s: EndpointSlice, address: str, e: SliceEndpoint) -> tuple[Pod | None, bool]:
-        ref = e.target_ref
-        space = cluster.within(Pod, s.namespace)
-        if ref is not None and ref.kind == "Pod":
-            if ref.namespace in ("", s.namespace):
-                return space.get(ref.name), True
-            self._strays.setdefault((cluster.name, s.namespace, s.service), {})[ref.namespace] = None
-            return cluster.within(Pod, ref.namespace).get(ref.name), True
+    def _pod_at(self, cluster: Cluster, namespace: str, address: str) -> Pod | None:
+        space = cluster.within(Pod, namespace)
 
         def index() -> dict[str, Pod]:
             return {p.status.pod_ip: p for _, p in sorted(space.items()) if p.status.pod_ip and p.ready}
 
-        return self.once(("pods by address", cluster.name, s.namespace), (space,), index).get(address), False
+        return self.once(("pods by address", cluster.name, namespace), (space,), index).get(address)
 
     def _around(self, cluster: Cluster) -> _Around:
         return self.now(
@@ -771,6 +802,7 @@ class Mesh:
                 self.localities(cluster),
                 self.now(("system network", cluster.name), partial(self._system_network, cluster)),
                 self.networks(cluster),
+                {},
             ),
         )
 
@@ -888,6 +920,8 @@ class _Around(NamedTuple):
     localities: Mapping[str, str]
     shared: str
     networks: MeshNetworks
+    known: dict[tuple[int, int, int, int], tuple[str, str, bool, bool]]
+    """What pods have from their template, whose parts (by id) they share: locality, workload, mTLS, tunnel."""
 
     def locality(self, pod: Pod) -> str:
         return locality_label(pod.labels) or self.localities.get(pod.spec.node_name, "")
@@ -909,27 +943,37 @@ class _Around(NamedTuple):
         cid = self.cid
         if pod is None:
             network = self.network(address, {})
-            labels = augment({}, cid, "", "", network)
-            return IstioEndpoint(address, port, port_name, labels, network, cid, "", health, tls=False, namespace=namespace, reason=reason)
-        own, node = pod.labels, pod.spec.node_name
-        locality = self.locality(pod)
+            placed = topology({}, cid, "", "", network)
+            return IstioEndpoint(
+                address, port, port_name, {}, network, cid, "", health, tls=False, namespace=namespace, reason=reason, topology=placed
+            )
+        meta, spec = pod.metadata, pod.spec
+        key = id(meta.labels), id(meta.annotations), id(meta.owner_references), id(spec.containers)
+        known = self.known.get(key) if meta.owner_references else None
+        if known is None:
+            tunnel = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
+            known = self.known[key] = locality_label(pod.labels), _workload(self.cluster, pod), takes_mtls(pod), tunnel
+        zone, workload, tls, tunnel = known
+        own, node = meta.labels or {}, spec.node_name
+        locality = zone or self.localities.get(node, "")
         network = self.network(pod.status.pod_ip, own)
         return IstioEndpoint(
             address,
             port,
             port_name,
-            augment(own, cid, locality, node, network),
+            own,
             network,
             cid,
             locality,
             health,
-            takes_mtls(pod),
+            tls,
             node,
-            _workload(self.cluster, pod),
-            pod.namespace,
+            workload,
+            meta.namespace,
             0,
             reason,
-            pod.annotations.get("ambient.istio.io/redirection") == "enabled",
+            tunnel,
+            topology(own, cid, locality, node, network),
         )
 
 
@@ -969,10 +1013,6 @@ def _cluster_ids(space: Mapping[str, Resource]) -> list[str]:
     return out
 
 
-def _proxies(space: Mapping[str, Pod]) -> frozenset[tuple[str, Version]]:
-    return frozenset((revision_of(p), v) for p in space.values() for v in proxy_versions((p,)))
-
-
 def _listed(versions: Iterable[Version]) -> str:
     *rest, last = map(str, versions)
     return f"{', '.join(rest)} and {last}" if rest else last
@@ -1008,8 +1048,8 @@ def _locality(node: Node) -> str:
     return f"{region}/{zone}/{subzone}" if region or zone or subzone else ""
 
 
-def _any_istiod(space: Mapping[str, Resource]) -> bool:
-    return any(o.labels.get("app") == "istiod" for o in space.values())
+def _is_istiod(o: Resource) -> bool:
+    return o.labels.get("app") == "istiod"
 
 
 def _configured(cluster: Cluster) -> bool:

@@ -8,6 +8,7 @@ OpenShift Service Mesh counts by itself: its releases stand for Istio's (its rel
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks.resources import IstioRevision
@@ -124,6 +125,7 @@ class Plane(NamedTuple):
 NEWEST = Plane("", None)
 
 
+@lru_cache(maxsize=1 << 12)
 def version(image: str) -> Version | None:
     """The release that an image's tag names; None for a digest, `latest` or a build of one's own."""
     return _istio(_TAG.search(image.partition("@")[0]))
@@ -180,14 +182,24 @@ def told(known: Iterable[Plane]) -> str:
 def proxy_versions(pods: Iterable[Pod]) -> Iterator[Version]:
     """The releases of some pods' proxies."""
     for pod in pods:
-        for c in (*pod.spec.containers, *(pod.spec.init_containers or ())):
-            if c.name == "istio-proxy" and (found := version(c.image)) is not None:
-                yield found
+        yield from _proxy_versions(pod.spec.containers, pod.spec.init_containers)
+
+
+@lru_cache(maxsize=1 << 15)
+def _proxy_versions(containers: tuple[Container, ...], more: tuple[Container, ...] | None) -> tuple[Version, ...]:
+    images = (c.image for c in (*containers, *(more or ())) if c.name == "istio-proxy")
+    return tuple(found for image in images if (found := version(image)) is not None)
 
 
 def revision_of(pod: Pod) -> str:
     """The revision that a pod's proxy was injected by, empty when nothing says: the injector's annotation, else its status, else the label."""
     if own := pod.annotations.get(REVISION):
         return own
-    status = re.search(r'"revision"\s*:\s*"([^"]*)"', pod.annotations.get("sidecar.istio.io/status", ""))
-    return status[1] if status and status[1] else pod.labels.get(REVISION, "")
+    status = pod.annotations.get("sidecar.istio.io/status")
+    return (_injected_by(status) if status else "") or pod.labels.get(REVISION, "")
+
+
+@lru_cache(maxsize=1 << 12)
+def _injected_by(status: str) -> str:
+    found = re.search(r'"revision"\s*:\s*"([^"]*)"', status)
+    return found[1] if found else ""

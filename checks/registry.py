@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from checks import names
 from checks.resources import (
+    Container,
     EntryEndpoint,
     LabelSelector,
     LocalityLbSetting,
@@ -67,16 +68,21 @@ def proxy_kind(pod: Pod) -> ViewpointKind:
     """
     if pod.labels.get("gateway.istio.io/managed") == WAYPOINT:
         return "waypoint"
-    found: ViewpointKind = "none"
-    for some in (pod.spec.containers, pod.spec.init_containers or ()):
-        for c in some:
-            if c.name == "istio-proxy":
-                args = c.args or ()
-                if "waypoint" in args:
-                    return "waypoint"
-                routing = "router" in args or (not args and not _GATEWAY.isdisjoint(pod.labels))
-                found = "gateway" if routing or found == "gateway" else "sidecar"
+    found = _kind_of(pod.spec.containers, pod.spec.init_containers, charted=not _GATEWAY.isdisjoint(pod.labels))
     return "sidecar" if found == "none" and "sidecar.istio.io/status" in pod.annotations else found
+
+
+@lru_cache(maxsize=1 << 15)
+def _kind_of(containers: tuple[Container, ...], more: tuple[Container, ...] | None, *, charted: bool) -> ViewpointKind:
+    found: ViewpointKind = "none"
+    for c in (*containers, *(more or ())):
+        if c.name == "istio-proxy":
+            args = c.args or ()
+            if "waypoint" in args:
+                return "waypoint"
+            routing = "router" in args or (not args and charted)
+            found = "gateway" if routing or found == "gateway" else "sidecar"
+    return found
 
 
 def takes_mtls(pod: Pod) -> bool:
@@ -187,12 +193,15 @@ class HostService(Struct, eq=False, gc=False):
 
 
 class IstioEndpoint(Struct, eq=False, gc=False):
-    """What istiod keeps of one endpoint: address (`ip` or a DNS name), port, the Service port's name, and what filters look at."""
+    """What istiod keeps of one endpoint: address (`ip` or a DNS name), port, the Service port's name, and what filters look at.
+
+    `own` are the labels of its pod or entry, `topology` those that istiod adds.
+    """
 
     address: str
     port: int
     port_name: str
-    labels: Mapping[str, str]
+    own: Mapping[str, str]
     network: str
     cluster: str
     locality: str
@@ -204,6 +213,16 @@ class IstioEndpoint(Struct, eq=False, gc=False):
     legacy_port: int = 0
     reason: str = ""
     tunnel: bool = False
+    topology: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """All of its labels."""
+        return {**self.own, **self.topology}
+
+    def carries(self, key: str, value: str) -> bool:
+        """Whether it has a label."""
+        return (self.topology[key] if key in self.topology else self.own.get(key)) == value
 
     def copy(self, **changes: object) -> IstioEndpoint:
         """A copy with some fields changed."""
@@ -472,17 +491,19 @@ def _address(text: str) -> str:
 
 def augment(labels: Mapping[str, str], cluster: str, locality: str, node: str, network: str) -> dict[str, str]:
     """Endpoint labels with the topology labels that istiod adds (serviceregistry/util/label)."""
-    out = {**labels, **_topology(cluster, locality, node)}
-    if network and not out.get(NETWORK):
-        out[NETWORK] = network
-    return out
+    return {**labels, **topology(labels, cluster, locality, node, network)}
+
+
+def topology(labels: Mapping[str, str], cluster: str, locality: str, node: str, network: str) -> Mapping[str, str]:
+    """The topology labels that istiod adds to an endpoint's own."""
+    return _topology(cluster, locality, node, "" if labels.get(NETWORK) else network)
 
 
 @lru_cache(maxsize=1 << 14)
-def _topology(cluster: str, locality: str, node: str) -> dict[str, str]:
+def _topology(cluster: str, locality: str, node: str, network: str) -> dict[str, str]:
     region, zone, subzone = split_locality(locality)
-    topology = {REGION: region, ZONE: zone, SUBZONE: subzone, CLUSTER: cluster, NODE: node}
-    return {key: value for key, value in topology.items() if value}
+    found = {REGION: region, ZONE: zone, SUBZONE: subzone, CLUSTER: cluster, NODE: node, NETWORK: network}
+    return {key: value for key, value in found.items() if value}
 
 
 def split_locality(locality: str) -> tuple[str, str, str]:
@@ -542,7 +563,8 @@ def entry_instance(
         address=spec.address,
         port=0,
         port_name="",
-        labels=augment(labels, cluster, locality, "", spec.network or network),
+        own=labels,
+        topology=topology(labels, cluster, locality, "", spec.network or network),
         network=spec.network,
         cluster=cluster,
         locality=locality,

@@ -6,10 +6,12 @@ A field that Kubernetes leaves out has the default that the API server, or istio
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +36,6 @@ class Metadata(_Object, frozen=True):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
-    generation: int = 0
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     labels: dict[str, str] | None = None
@@ -100,7 +101,6 @@ class Condition(_Object, frozen=True):
     status: str = ""
     reason: str = ""
     message: str = ""
-    last_transition_time: str | None = None
 
 
 class Node(Resource, frozen=True):
@@ -231,7 +231,7 @@ class Probe(_Object, frozen=True):
     http_get: HTTPGet | None = None
 
 
-class Container(_Object, frozen=True):
+class Container(_Object, frozen=True, cache_hash=True):
     """One container: image, ports, environment."""
 
     name: str = ""
@@ -268,7 +268,6 @@ class ContainerStatus(_Object, frozen=True):
 
     name: str = ""
     ready: bool = False
-    restart_count: int = 0
     state: _ContainerState = _ContainerState()
 
 
@@ -1515,9 +1514,56 @@ def _parse(raw: bytes | msgspec.Raw) -> Iterator[Resource | Malformed]:
     if kind is None:
         return
     try:
-        yield decode(kind, raw)
+        read = decode(kind, raw)
     except msgspec.ValidationError as error:
         yield Malformed(_ref(kind, head.metadata), str(error))
+        return
+    share(read)
+    yield read
+
+
+_shared: dict[Any, Any] = {}
+_MANY = 1 << 16
+"""Parts that are remembered at most: those that are forgotten stay shared by who has them."""
+
+
+def share(read: Resource) -> None:
+    """Let what an object has in common with others be one with theirs, where nobody else holds it yet: the pods of a template differ in little.
+
+    Strings that many objects have, labels and annotations, owners, and what the pods and endpoints of a service say alike.
+    """
+    if len(_shared) > _MANY:
+        _shared.clear()
+    meta = read.metadata
+    force_setattr(meta, "namespace", sys.intern(meta.namespace))
+    _one(meta, "creation_timestamp", "owner_references")
+    for name in ("labels", "annotations"):
+        if found := getattr(meta, name):
+            force_setattr(meta, name, _shared.setdefault(tuple(found.items()), found))
+    if isinstance(read, Pod):
+        force_setattr(read.spec, "node_name", sys.intern(read.spec.node_name))
+        _one(read.spec, "containers", "init_containers", "service_account_name")
+        _one(read.status, "phase", "conditions", "container_statuses", "init_container_statuses")
+        for ip in read.status.pod_ips or ():
+            if ip.ip == read.status.pod_ip:
+                force_setattr(ip, "ip", read.status.pod_ip)
+    elif isinstance(read, EndpointSlice):
+        _one(read, "ports", "address_type")
+        for e in read.endpoints or ():
+            _one(e, "conditions", "node_name", "zone")
+            if e.target_ref is not None:
+                _one(e.target_ref, "kind", "namespace")
+    elif isinstance(read, Workload):
+        template = read.spec.template
+        _one(template.spec, "containers", "init_containers")
+        if found := template.metadata.labels:
+            force_setattr(template.metadata, "labels", _shared.setdefault(tuple(found.items()), found))
+
+
+def _one(part: Struct, *names: str) -> None:
+    for name in names:
+        if value := getattr(part, name):
+            force_setattr(part, name, _shared.setdefault(value, value))
 
 
 def _ref(kind: Kind, metadata: msgspec.Raw) -> str:

@@ -57,11 +57,13 @@ class Upstream(Struct, eq=False, gc=False):
     dropped: tuple[IstioEndpoint, ...] = ()
     elsewhere: tuple[IstioEndpoint, ...] = ()
     """Of the dropped ones, those that only localityLbSetting.distribute takes away."""
+    alive: bool = False
+    """Whether an endpoint is healthy."""
 
     @property
     def usable(self) -> bool:
         """Whether Envoy would find somebody to send to."""
-        return self.defined and (self.unseen or any(e.health == "healthy" for e in self.endpoints))
+        return self.defined and (self.unseen or self.alive)
 
     @property
     def fails(self) -> bool:
@@ -129,7 +131,13 @@ class Upstreams:
             service = self.scope.services.get(host)
             rule = self.istiod.destination_rule(self.proxy, service) if service else None
             p = self.proxy
-            where = p.kind == "gateway", p.cluster, p.network, p.locality, p.node if service is not None and service.node_local else ""
+            where = (
+                p.kind == "gateway",
+                p.cluster,
+                p.network,
+                p.locality if self.istiod.zoned else "",
+                p.node if service is not None and service.node_local else "",
+            )
             made_of = key, id(service), id(rule), id(self.istiod), where
             if made_of not in self.shared:
                 self.shared[made_of] = self._judge(self._make(host, port, subset, service, rule, sni=sni))
@@ -206,6 +214,7 @@ class Upstreams:
         policy: TrafficPolicy | None,
     ) -> None:
         out.endpoints = tuple(self._by_locality(reached, service, policy))
+        out.alive = any(e.health == "healthy" for e in out.endpoints)
         if len(out.endpoints) == len(candidates) == len(reached) and reached == candidates:
             return  # nothing is dropped, as is usual
         kept = {id(e) for e in out.endpoints}
@@ -263,8 +272,8 @@ class Upstreams:
         on_port = self._on_port(service, port_name, port, dns=dns)
         if len(labels) == 1:
             ((key, value),) = labels.items()
-            return [e for e in on_port if e.labels.get(key) == value]
-        return [e for e in on_port if all(e.labels.get(k) == v for k, v in labels.items())] if labels else on_port
+            return [e for e in on_port if e.carries(key, value)]
+        return [e for e in on_port if all(e.carries(k, v) for k, v in labels.items())] if labels else on_port
 
     def _on_port(self, service: HostService, port_name: str, port: int, *, dns: bool) -> list[IstioEndpoint]:
         shard = self.endpoints(service)
@@ -296,7 +305,7 @@ class Upstreams:
         kept = [
             e
             for e in candidates
-            if (plain and e.health == "healthy" and e.address and DRAINING not in e.labels)
+            if (plain and e.health == "healthy" and e.address and DRAINING not in e.own)
             or not self._drops(e, service, local=local, unhealthy=unhealthy)
         ]
         if self.istiod.plane.mcs:
@@ -321,7 +330,7 @@ class Upstreams:
             return True
         if not e.address or e.health == "terminating" or (e.health == "unhealthy" and not unhealthy):
             return True
-        return (e.health == "draining" or bool(e.labels.get(DRAINING))) and not service.labels.get(PERSISTENT_SESSION)
+        return (e.health == "draining" or bool(e.own.get(DRAINING))) and not service.labels.get(PERSISTENT_SESSION)
 
     def _exported(self, e: IstioEndpoint, service: HostService) -> bool:
         """Whether an endpoint is the caller's cluster's own, or exported from its own (IstioEndpoint.IsDiscoverableFromProxy)."""
@@ -347,7 +356,15 @@ class Upstreams:
             elif self._mtls(e, rule, port, subset):
                 for g in near:  # a load balancer's hostname is resolved by istiod (pilot/pkg/model/network.go)
                     entry = e.copy(
-                        address=g.address, port=g.port, health="healthy", workload="", reason="", labels={}, cluster=g.cluster, node=""
+                        address=g.address,
+                        port=g.port,
+                        health="healthy",
+                        workload="",
+                        reason="",
+                        own={},
+                        topology={},
+                        cluster=g.cluster,
+                        node="",
                     )
                     through.setdefault((g.address, g.port), entry)
         return out + list(through.values())

@@ -9,6 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from checks import names
 from checks.answers import Viewpoint, ViewpointKind
 from checks.istiod import Istiod, Proxy, Scope
 from checks.planes import REVISION
@@ -47,6 +48,8 @@ class Class:
     viewpoints: tuple[Viewpoint, ...]
     istiod: Istiod
     scope: Scope
+    namespaces: frozenset[str]
+    """Those of its viewpoints."""
 
 
 def _selectors(istiod: Istiod) -> dict[str, list[tuple[str, Mapping[str, str]]]]:
@@ -107,7 +110,7 @@ def callers_of(mesh: Mesh, host: str) -> list[Caller]:
             selectors = _selecting(mesh, cluster)
             for namespace in sorted(cluster.objects.get(Pod, {})):
                 own = [*selectors.get("", ()), *selectors.get(namespace, ())]
-                found += _of_namespace(mesh, cluster, cluster.within(Pod, namespace), own, serving)
+                found += _of_namespace(mesh, cluster, namespace, own, serving)
         return _peopled(mesh, found)
 
     return mesh.once(("callers of", host), (*made_of, serving), find)
@@ -152,7 +155,7 @@ def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
         space = cluster.within(Pod, namespace)
         made_of = space, *_placing(mesh, cluster)
         own = [*selectors.get("", ()), *selectors.get(namespace, ())]
-        yield from mesh.once(("callers", cluster.name, namespace), made_of, partial(_of_namespace, mesh, cluster, space, own))
+        yield from mesh.once(("callers", cluster.name, namespace), made_of, partial(_of_namespace, mesh, cluster, namespace, own))
 
 
 def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
@@ -161,32 +164,34 @@ def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
 
 
 def _of_namespace(
-    mesh: Mesh, cluster: Cluster, space: Mapping[str, Pod], selectors: list[tuple[str, Mapping[str, str]]], serving: _Serving | None = None
+    mesh: Mesh, cluster: Cluster, namespace: str, selectors: list[tuple[str, Mapping[str, str]]], serving: _Serving | None = None
 ) -> list[Caller]:
     groups: dict[tuple[ViewpointKind, object, frozenset[tuple[str, str]]], list[Pod]] = {}
     here = mesh.cluster_id(cluster)
-    zoned = mesh.istiod(cluster.name).once("zoned", lambda: _zoned(mesh.istiod(cluster.name)))
+    zoned = mesh.istiod(cluster.name).zoned
     alike = not selectors and not zoned and len(mesh.planes(cluster)) < 2
-    for pod in space.values():
-        kind = proxy_kind(pod)
-        if kind == "none" or pod.metadata.deletion_timestamp:
+    for same in mesh.alike(cluster, namespace):
+        kind = proxy_kind(same[0])
+        if kind == "none":
             continue
+        staying = [p for p in same if not p.metadata.deletion_timestamp]
         if kind == "sidecar":
-            chosen = (
-                frozenset()
-                if alike
-                else frozenset((ns, *s.items()) for ns, s in selectors if all(pod.labels.get(k) == v for k, v in s.items()))
-            )
-            key: object = chosen, "" if alike else mesh.revision(cluster, pod), mesh.locality(cluster, pod) if zoned else ""
-        else:
-            key = _workload(pod)
-        beside = serving.get((here, pod.spec.node_name), frozenset()) if serving else frozenset()
-        groups.setdefault((kind, key, beside), []).append(pod)
+            labels = same[0].labels
+            chosen = frozenset((ns, *s.items()) for ns, s in selectors if all(labels.get(k) == v for k, v in s.items()))
+            shared: object = chosen, "" if alike else mesh.revision(cluster, same[0])
+        if kind == "sidecar" and not zoned and not serving and staying:
+            groups.setdefault((kind, (shared, ""), frozenset()), []).extend(staying)
+            continue
+        for pod in staying:
+            key: object = (shared, mesh.locality(cluster, pod) if zoned else "") if kind == "sidecar" else _workload(pod)
+            beside = serving.get((here, pod.spec.node_name), frozenset()) if serving else frozenset()
+            groups.setdefault((kind, key, beside), []).append(pod)
     sidecars = sum(kind == "sidecar" for kind, _, _ in groups)
     spread = Counter((kind, key) for kind, key, _ in groups)
     out: list[Caller] = []
     for (kind, key, beside), members in sorted(groups.items(), key=lambda g: (g[0][0], min(p.name for p in g[1]))):
-        first = min(members, key=lambda p: (not p.ready, p.name))
+        members.sort(key=lambda p: p.name)
+        first = next((p for p in members if p.ready), members[0])
         nodes = _nodes(members) if spread[kind, key] > 1 else ""
         selector = (
             None
@@ -252,10 +257,11 @@ def _workloads(istiod: Istiod) -> Iterator[tuple[str, dict[str, str]]]:
     yield from ((ns, labels) for (ns, _), labels in sorted(found.items(), key=lambda i: (i[0][0], sorted(i[0][1]))))
 
 
-def classes(mesh: Mesh, host: str, *, apart: bool = False) -> list[Class]:
-    """The callers of the mesh grouped by what istiod makes of a host for them; one of the host's own namespace stands for its group.
+def classes(mesh: Mesh, host: str, *, apart: bool = False) -> tuple[list[Class], list[Class]]:
+    """The callers of the mesh grouped by what istiod makes of a host for them: those that may hold something for it, and sidecars that cannot.
 
-    With `apart` those are told apart, too, who get the same DestinationRules from another place than others.
+    One of the host's own namespace stands for its group. With `apart` those are told apart, too, who get the same DestinationRules from another
+    place than others.
     """
     if by_node(mesh, host):
         around = _classed(mesh, callers_of(mesh, host))
@@ -264,7 +270,7 @@ def classes(mesh: Mesh, host: str, *, apart: bool = False) -> list[Class]:
             ("classed",), lambda: mesh.once("classed", (callers(mesh), mesh.istiods()), lambda: _classed(mesh, callers(mesh)))
         )
     ruled = tuple(istiod.ruled(host, apart=apart) & spaces for istiod, spaces in around.plain.items())
-    return around.classes(host.split(".")[1] if "." in host else "", ruled)
+    return around.classes(host, ruled)
 
 
 @dataclass(slots=True, eq=False)
@@ -275,10 +281,43 @@ class _Classed:
     """Callers with their place among all; a group of several gets the same but for what DestinationRules of their own namespaces say."""
     plain: dict[Istiod, frozenset[str]]
     """The namespaces of such groups."""
+    scopes: list[Scope]
+    """What these callers see, each once."""
     _known: dict[tuple[str, tuple[frozenset[str], ...]], list[Class]] = field(default_factory=dict)
+    _parted: dict[object, tuple[list[Class], list[Class]]] = field(default_factory=dict)
+    _alone: dict[int, Class] = field(default_factory=dict)
+    _holders: tuple[dict[str, frozenset[Scope]], list[tuple[str, Scope]]] | None = None
 
-    def classes(self, namespace: str, ruled: tuple[frozenset[str], ...]) -> list[Class]:
-        """Whose callers are told apart (of each control plane the namespaces) makes the classes; a caller of `namespace` stands for its own."""
+    def classes(self, host: str, ruled: tuple[frozenset[str], ...]) -> tuple[list[Class], list[Class]]:
+        """The classes that may hold something for a host, and those that cannot. `ruled`: of each control plane the namespaces that are told apart."""
+        namespace = host.split(".")[1] if "." in host else ""
+        holding = self._holding(host.lower())
+        led = frozenset(i for i in self.plain if host not in i.by_host and i.leading(host))  # seen through the rules that lead there
+        key = namespace, ruled, holding, led
+        known = self._parted.get(key)
+        if known is None:
+            known = self._parted[key] = [], []
+            for c in self._classes(namespace, ruled):
+                known[c.proxy.kind == "sidecar" and c.scope not in holding and c.istiod not in led].append(c)
+        return known
+
+    def _holding(self, host: str) -> frozenset[Scope]:
+        """The scopes that may have a rule for a host (Scope.holds)."""
+        if self._holders is None:
+            exact: dict[str, list[Scope]] = {}
+            wild: list[tuple[str, Scope]] = []
+            for s in self.scopes:
+                for h in s.held[0]:
+                    exact.setdefault(h, []).append(s)
+                wild += [(w, s) for w in s.held[1]]
+            same: dict[tuple[Scope, ...], frozenset[Scope]] = {}
+            self._holders = {h: same.setdefault(key := tuple(found), frozenset(key)) for h, found in exact.items()}, wild
+        held, wild = self._holders
+        found = held.get(host, frozenset())
+        more = [s for w, s in wild if names.matches(w, host)] if wild else ()
+        return found.union(more) if more else found
+
+    def _classes(self, namespace: str, ruled: tuple[frozenset[str], ...]) -> list[Class]:
         if (namespace, ruled) not in self._known:
             split = {(istiod, ns) for istiod, spaces in zip(self.plain, ruled, strict=True) for ns in spaces}
             found: list[tuple[int, Class]] = []
@@ -286,18 +325,28 @@ class _Classed:
                 shared = group
                 if split and len(group) > 1:
                     shared = [m for m in group if (m[2], m[1].viewpoint.namespace) not in split]
-                    found += [(m[0], _class((m,), namespace)) for m in group if (m[2], m[1].viewpoint.namespace) in split]
+                    found += [(m[0], self._class([m], namespace)) for m in group if (m[2], m[1].viewpoint.namespace) in split]
                 if shared:
-                    found.append((shared[0][0], _class(shared, namespace)))
+                    found.append((shared[0][0], self._class(shared, namespace)))
             self._known[namespace, ruled] = [c for _, c in sorted(found, key=itemgetter(0))]
         return self._known[namespace, ruled]
 
+    def _class(self, members: list[tuple[int, Caller, Istiod]], namespace: str) -> Class:
+        if len(members) > 1:
+            return _class(members, namespace)
+        place = members[0][0]
+        if place not in self._alone:
+            self._alone[place] = _class(members, namespace)
+        return self._alone[place]
 
-def _class(members: Sequence[tuple[int, Caller, Istiod]], namespace: str) -> Class:
+
+def _class(members: list[tuple[int, Caller, Istiod]], namespace: str) -> Class:
+    """Callers as a class; one of a namespace, if there is any, stands for them."""
     around = [c for _, c, _ in members]
     first = next((c for c in around if c.viewpoint.namespace == namespace), around[0])
     istiod = members[0][2]
-    return Class(first.proxy, (first.viewpoint, *(c.viewpoint for c in around if c is not first)), istiod, istiod.scope(first.proxy))
+    viewpoints = (first.viewpoint, *(c.viewpoint for c in around if c is not first))
+    return Class(first.proxy, viewpoints, istiod, istiod.scope(first.proxy), frozenset(v.namespace for v in viewpoints))
 
 
 def _classed(mesh: Mesh, around: Sequence[Caller]) -> _Classed:
@@ -307,7 +356,8 @@ def _classed(mesh: Mesh, around: Sequence[Caller]) -> _Classed:
         istiod, key, shared = _placed_in(mesh, c)
         groups.setdefault(key, []).append((i, c, istiod))
         plain.setdefault(istiod, set()).update({c.viewpoint.namespace} if shared else ())
-    return _Classed(list(groups.values()), {istiod: frozenset(spaces) for istiod, spaces in plain.items()})
+    seen = dict.fromkeys(group[0][2].scope(group[0][1].proxy) for group in groups.values() if group[0][1].proxy.kind == "sidecar")
+    return _Classed(list(groups.values()), {istiod: frozenset(spaces) for istiod, spaces in plain.items()}, list(seen))
 
 
 def _placed_in(mesh: Mesh, caller: Caller) -> tuple[Istiod, object, bool]:
@@ -315,24 +365,10 @@ def _placed_in(mesh: Mesh, caller: Caller) -> tuple[Istiod, object, bool]:
     p = caller.proxy
     cluster = mesh.cluster(p.cluster)
     istiod = mesh.istiod(cluster.name, p.revision)
-    placed = p.locality if istiod.once("zoned", lambda: _zoned(istiod)) else "", caller.beside
+    placed = p.locality if istiod.zoned else "", caller.beside
     if p.kind != "sidecar" or caller.viewpoint.selector or istiod.special(p.namespace):
         return istiod, (caller.viewpoint, placed), False
     return istiod, (cluster.name, p.revision, p.network, placed, caller.told), True
-
-
-def _zoned(istiod: Istiod) -> bool:
-    """Whether any rule looks at the caller's locality: localityLbSetting.distribute does."""
-    if istiod.config.locality_lb_setting.distribute:
-        return True
-    for r in istiod.all(DestinationRule):
-        if not isinstance(r, DestinationRule):
-            continue
-        policies = [r.spec.traffic_policy, *(s.traffic_policy for s in r.spec.subsets or ())]
-        balancers = [b for p in policies if p for b in (p.load_balancer, *(x.load_balancer for x in p.port_level_settings or ())) if b]
-        if any(b.locality_lb_setting and b.locality_lb_setting.distribute for b in balancers):
-            return True
-    return False
 
 
 # --- callers without a proxy -----------------------------------------------------------------------------------------------------
@@ -368,7 +404,9 @@ def outsiders(mesh: Mesh) -> list[Outsider]:
 
 def _outsiders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Outsider, ...]:
     labels = _labels(cluster, namespace)
-    named = [(mesh.workload(cluster, p), p) for p in cluster.ordered(Pod, namespace) if _outside(p, labels)]
+    some = (same for same in mesh.alike(cluster, namespace) if proxy_kind(same[0]) == "none" and not _ambient(same[0], labels))
+    found = [p for same in some for p in same if p.status.phase not in _ENDED and not p.metadata.deletion_timestamp]
+    named = [(mesh.workload(cluster, p), p) for p in sorted(found, key=lambda p: p.name)]
     out: list[Outsider] = []
     for workload, members in groupby(sorted(named, key=lambda n: (n[0], n[1].name)), key=lambda n: n[0]):
         kind, _, name = workload.partition(" ")
@@ -380,9 +418,7 @@ def _outsiders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Outsider, 
     return tuple(out)
 
 
-def _outside(pod: Pod, namespace: Mapping[str, str]) -> bool:
-    ended = pod.status.phase in {"Succeeded", "Failed"} or bool(pod.metadata.deletion_timestamp)
-    return proxy_kind(pod) == "none" and not _ambient(pod, namespace) and not ended
+_ENDED = frozenset({"Succeeded", "Failed"})
 
 
 def _ambient(pod: Pod, namespace: Mapping[str, str]) -> bool:

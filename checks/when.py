@@ -7,15 +7,16 @@ the answers against each other. Where anything could not be read every check run
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 from checks import legs, names, ztunnel
-from checks.binding import istiods, rulesets
+from checks.binding import rulesets
+from checks.finding import MeshCue
 
 if TYPE_CHECKING:
     from checks.case import Case
     from checks.finding import Cue
+    from checks.istiod import Istiod
     from checks.mesh import Mesh
     from checks.resources import Resource
 
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 def readable(mesh: Mesh) -> bool:
     """Whether everything could be read, of this mesh and of those that calls may go on into."""
     return mesh.now(("readable",), lambda: not any(c.unreadable for m in (mesh, *mesh.neighbours) for c in m.clusters))
-
-
-@cache
-def either(*cues: Cue) -> Cue:
-    """Whether any of some cues holds."""
-    return lambda case: any(cue(case) for cue in cues)
 
 
 # --- the host itself -------------------------------------------------------------------------------------------------------------
@@ -41,7 +36,12 @@ def failing(case: Case) -> bool:
 
 def useless(case: Case) -> bool:
     """Some destination could not serve requests, whether it gets any or not."""
-    return any(u.fails for v in case.views for s in v.steps for u, _, _ in s.targets)
+    return any(u.fails for u in case.upstreams)
+
+
+def wildcards(case: Case) -> bool:
+    """Some destination of the host is a service that has a wildcard for a host."""
+    return any(names.is_wildcard(u.host) for u in case.upstreams)
 
 
 def beyond(case: Case) -> bool:
@@ -56,15 +56,19 @@ def at_gateway(case: Case) -> bool:
 
 def selective(case: Case) -> bool:
     """Some rule of the host asks something of a request."""
-    return any(s.source and s.match != "every request" for v in case.views for s in v.steps)
+    return any(s.source and s.match != "every request" for s in case.steps)
 
 
 def missed(case: Case) -> bool:
     """Some sidecar does not hold the host although something in its namespace means to call it, or a Sidecar too many is there."""
-    asking = {i: case.askers(i) | i.crowding for i in {c.istiod for c in case.blind}}
-    return any(
-        (spaces := asking[c.istiod]) and c.proxy.kind == "sidecar" and any(v.namespace in spaces for v in c.viewpoints) for c in case.blind
-    )
+    asking: dict[Istiod, frozenset[str]] = {}
+    for c in case.blind:
+        spaces = asking.get(c.istiod)
+        if spaces is None:
+            spaces = asking[c.istiod] = case.askers(c.istiod) | c.istiod.crowding
+        if spaces and c.proxy.kind == "sidecar" and not spaces.isdisjoint(c.namespaces):
+            return True
+    return False
 
 
 # --- what names the host ---------------------------------------------------------------------------------------------------------
@@ -72,7 +76,7 @@ def missed(case: Case) -> bool:
 
 def entered(case: Case) -> bool:
     """A ServiceEntry has the host."""
-    return any(case.entries(i, case.host) for i in istiods(case.mesh))
+    return any(case.entries(i, case.host) for i in case.mesh.control_planes)
 
 
 def bound(case: Case) -> bool:
@@ -87,7 +91,7 @@ def lossy(case: Case) -> bool:
 
 def contested(case: Case) -> bool:
     """Several VirtualServices or routes could give the host its rules, or one that means it by a wildcard."""
-    for i in dict.fromkeys((*istiods(case.mesh), *(v.ups.istiod for v in case.views))):
+    for i in case.planes.union(case.mesh.control_planes):
         claiming = i.claiming(case.host)
         if len(claiming) > 1 or (claiming and case.host.lower() not in (h.lower() for h in claiming[0].hosts)):
             return True
@@ -99,23 +103,16 @@ def contested(case: Case) -> bool:
 
 def holds(*kinds: type[Resource]) -> Cue:
     """Some cluster of the mesh has an object of these kinds."""
-
-    def cue(case: Case) -> bool:
-        return case.mesh.now(("holds", *kinds), lambda: any(any(c.all(kind)) for c in case.mesh.clusters for kind in kinds))
-
-    return cue
+    return MeshCue(lambda mesh: any(any(c.all(kind)) for c in mesh.clusters for kind in kinds))
 
 
-def several_clusters(case: Case) -> bool:
+@MeshCue
+def several_clusters(mesh: Mesh) -> bool:
     """The mesh has more than one cluster."""
-    return len(case.mesh.clusters) > 1
+    return len(mesh.clusters) > 1
 
 
-def through_ztunnel(case: Case) -> bool:
+@MeshCue
+def through_ztunnel(mesh: Mesh) -> bool:
     """Somebody calls through ztunnel."""
-    return case.mesh.now(("through ztunnel",), lambda: bool(ztunnel.callers(case.mesh)))
-
-
-def wildcards(case: Case) -> bool:
-    """Some destination of the host is a service that has a wildcard for a host."""
-    return any(names.is_wildcard(u.host) for v in case.views for s in v.steps for u, _, _ in s.targets)
+    return bool(ztunnel.callers(mesh))

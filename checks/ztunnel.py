@@ -49,13 +49,13 @@ def _callers(mesh: Mesh) -> list[Viewpoint]:
         namespaces = c.objects.get(Namespace)
         for namespace in sorted(c.objects.get(Pod, {})):
             space = c.within(Pod, namespace)
-            if mesh.once(("enrolled", c.name, namespace), (space, namespaces), partial(_any, c, space)):
+            if mesh.once(("enrolled", c.name, namespace), (space, namespaces), partial(_any, mesh, c, namespace)):
                 found.append(Viewpoint(c.name, "ztunnel", namespace))
     return found
 
 
-def _any(cluster: Cluster, space: Mapping[str, Pod]) -> bool:
-    first = next(iter(space.values()), None)
-    around = cluster.get(Namespace, "", first.namespace) if first is not None else None
+def _any(mesh: Mesh, cluster: Cluster, namespace: str) -> bool:
+    around = cluster.get(Namespace, "", namespace)
     whole = around is not None and MODE in around.labels
-    return any(enrolled(cluster, p) for p in space.values() if whole or MODE in p.labels or REDIRECTION in p.annotations)
+    some = (same for same in mesh.alike(cluster, namespace) if whole or MODE in same[0].labels or REDIRECTION in same[0].annotations)
+    return any(enrolled(cluster, p) for same in some for p in same)

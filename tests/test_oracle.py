@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tarfile
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,7 +95,7 @@ def test_callers_of_one_class_hold_the_same(meshes: list[Recorded]) -> None:
     for name, mesh, _ in meshes:
         proxies = {c.viewpoint: c.proxy for c in callers(mesh)}
         for host in diagnosis.hosts(mesh):
-            for group in classes(mesh, host):
+            for group in chain(*classes(mesh, host)):
                 first, *rest = group.viewpoints
                 for other in rest:
                     grouped += 1

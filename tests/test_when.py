@@ -29,8 +29,8 @@ def missed(meshes: Iterable[Mesh]) -> list[tuple[str, str, str]]:
     for mesh in meshes:
         for host in diagnosis.hosts(mesh):
             case = Case.of(host, mesh)
-            for cause, cue in CUES.items():
-                if not cue(case):
+            for cause, cues in CUES.items():
+                if not any(cue(case) for cue in cues):
                     try:
                         found = list(CHECKS[cause](case))
                     except Exception as error:  # noqa: BLE001 - what the runner would say as skipped

@@ -79,8 +79,9 @@ def _somebody(mesh: Mesh, cluster: Cluster, namespace: str) -> bool:
     whole = around is not None and ztunnel.MODE in around.labels
 
     def find() -> bool:
-        asked = (p for p in space.values() if whole or ztunnel.MODE in p.labels or ztunnel.REDIRECTION in p.annotations)
-        return any(_both(cluster, p) for p in asked)
+        found = mesh.alike(cluster, namespace)
+        asked = (a for a in found if whole or ztunnel.MODE in a[0].labels or ztunnel.REDIRECTION in a[0].annotations)
+        return any(_both(cluster, p) for same in asked for p in same)
 
     return mesh.now(key, lambda: mesh.once(key, made_of, find))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import short
-from checks.finding import Finding, check
+from checks.finding import Finding, MeshCue, check
 from checks.planes import REVISION
 from checks.resources import MutatingWebhookConfiguration, Namespace
-from checks.security import around, guarded_somewhere, somewhere
+from checks.security import around, guarded, somewhere
 from checks.security.authz_principal_without_mtls import closed
 from checks.security.mtls_plain_to_strict import strict
 from checks.subsets import percent
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.mesh import Mesh
 
 
-def _meant(case: Case) -> bool:
+@MeshCue
+def _meant(mesh: Mesh) -> bool:
     """Somebody should have a sidecar and has none."""
-    return case.mesh.now(("meant",), lambda: any(o.meant for o in outsiders(case.mesh)))
+    return any(o.meant for o in outsiders(mesh))
 
 
 @check("caller-not-injected", when=_meant)
@@ -48,7 +50,7 @@ def caller_not_injected(case: Case) -> Iterator[Finding]:
         kind, _, name = o.workload.partition(" ")
         if (v.cluster, v.namespace, f"{kind} {name.partition('/')[2]}") in behind:
             continue
-        refused, policies = closed(case, v.namespace) if guarded_somewhere(case.mesh) else (0.0, [])
+        refused, policies = closed(case, v.namespace) if guarded(case) else (0.0, [])
         if shut:
             mode = "which accepts mutual TLS only"
             yield _finding(case, o, max(reset, refused), f"{percent(reset)} of its calls to {short(case.host)}, {mode}, are reset")

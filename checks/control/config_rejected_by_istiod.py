@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.binding import fits, kept, rulesets, virtual_service
-from checks.entries import behind, control_planes, known_subset
+from checks.entries import behind, known_subset
 from checks.finding import Finding, check, explains
 from checks.resources import Gateway, VirtualService
 from checks.subsets import carriers, percent, wanted_labels, written_for
 from checks.validation import PLAIN, faults
-from checks.when import either, failing
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def _named(case: Case, branch: Branch) -> list[ServiceEntry]:
 
 def _faulty(case: Case) -> bool:
     """Some object that says something about the host is not valid."""
-    return any(_invalid(istiod, o) for istiod in control_planes(case) for o in _objects(case, istiod))
+    return any(_invalid(istiod, o) for istiod in case.mesh.control_planes for o in _objects(case, istiod))
 
 
 def _fixed(case: Case, branch: Branch) -> list[ServiceEntry]:
@@ -75,7 +75,7 @@ def _invalid(istiod: Istiod, o: Resource) -> bool:
     return known[o.ref]
 
 
-@check("config-rejected-by-istiod", when=either(failing, _faulty))
+@check("config-rejected-by-istiod", when=(failing, _faulty))
 def config_rejected_by_istiod(case: Case) -> Iterator[Finding]:
     """An object says what istiod's validation refuses, and it is in the cluster all the same.
 
@@ -92,7 +92,7 @@ def config_rejected_by_istiod(case: Case) -> Iterator[Finding]:
         finding = _failing(case, branches)
         told.add((finding.resource, finding.path))
         yield finding
-    for istiod in control_planes(case):
+    for istiod in case.mesh.control_planes:
         for o in _objects(case, istiod):
             viewpoints = _concerned(case, istiod, o)
             for f in faults(o) if viewpoints else ():

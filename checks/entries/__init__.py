@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from checks.resources import ServiceEntry
 
 
-def control_planes(case: Case) -> list[Istiod]:
-    """Every control plane of the mesh, once."""
-    return list(dict.fromkeys(case.mesh.istiod(c.name) for c in case.mesh.clusters))
-
-
 class Pair(NamedTuple):
     """Two ServiceEntries of one namespace that define a host, as the callers of some views have them: the one that istiod keeps, and another.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.entries import concerned, control_planes, describe, felt, served
+from checks.entries import concerned, describe, felt, served
 from checks.finding import Finding, check, explains
 from checks.subsets import callers, percent
-from checks.when import either, entered, failing
+from checks.when import entered, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not served(case, branch) and any(e.health == "healthy" for s in others for e in case.endpoints(istiod, s))
 
 
-@check("se-dup-cross-ns", when=either(failing, entered))
+@check("se-dup-cross-ns", when=(failing, entered))
 def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
     """ServiceEntries of different namespaces, or one and a Kubernetes Service, define the same host for the same callers.
 
@@ -54,7 +54,7 @@ def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
     How to fix it: one ServiceEntry for each host, or exportTo that keeps them apart.
     """
     for host in concerned(case, "se-dup-cross-ns"):
-        for istiod in control_planes(case):
+        for istiod in case.mesh.control_planes:
             if not any(s.kubernetes for s in istiod.by_host.get(host, ())):
                 yield from _hidden(case, istiod, host)
     yield from _before_kubernetes(case)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.entries import behind, control_planes, describe, holder, known_subset, served, together, workload_entries
+from checks.entries import behind, describe, holder, known_subset, served, together, workload_entries
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
-from checks.when import either, entered, failing
+from checks.when import entered, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(_skipped(case, branch.view.ups.istiod, e) for e in behind(case, branch))
 
 
-@check("se-hostname-we-static", when=either(failing, entered))
+@check("se-hostname-we-static", when=(failing, entered))
 def se_hostname_we_static(case: Case) -> Iterator[Finding]:
     """A ServiceEntry with resolution STATIC selects a WorkloadEntry whose address is a DNS name.
 
@@ -50,7 +50,7 @@ def se_hostname_we_static(case: Case) -> Iterator[Finding]:
         entry = next(e for e in behind(case, branches[0]) if _skipped(case, istiod, e))
         told.add(entry.ref)
         yield _finding(case, istiod, entry, branches)
-    for istiod in control_planes(case):
+    for istiod in case.mesh.control_planes:
         for entry in case.entries(istiod, case.host):
             if entry.ref not in told and _skipped(case, istiod, entry) and case.branches:
                 yield _finding(case, istiod, entry, [])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command, short
-from checks.entries import control_planes, describe, holder, ports, together
+from checks.entries import describe, holder, ports, together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
-from checks.when import either, entered, failing
+from checks.when import entered, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return empty and any(e.spec.endpoints or e.spec.workload_selector or e.spec.resolution != "STATIC" for e in away)
 
 
-@check("se-shadowed-by-k8s", when=either(failing, entered))
+@check("se-shadowed-by-k8s", when=(failing, entered))
 def se_shadowed_by_k8s(case: Case) -> Iterator[Finding]:
     """A ServiceEntry has the host of a Kubernetes Service of another namespace, and istiod ignores it.
 
@@ -64,7 +64,7 @@ def se_shadowed_by_k8s(case: Case) -> Iterator[Finding]:
             entry = next((e for e in found if first.upstream.port in _lost(e, service)), found[0])
             told.add(entry.ref)
             yield _finding(case, istiod, entry, service, branches, failing=True)
-    for istiod in control_planes(case):
+    for istiod in case.mesh.control_planes:
         for service in [s for s in istiod.by_host.get(case.host, ()) if s.kubernetes][:1]:
             for entry in _ignored(case, istiod, service, case.host):
                 views = [v for v in case.views if v.ups.istiod is istiod and _wins(istiod, entry, service, v.ups.proxy.namespace)]

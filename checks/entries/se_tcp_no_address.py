@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.entries import control_planes, describe, holder
+from checks.entries import describe, holder
 from checks.finding import Finding, check
 from checks.registry import UNSPECIFIED
 from checks.when import entered
@@ -27,7 +27,7 @@ def se_tcp_no_address(case: Case) -> Iterator[Finding]:
 
     How to fix it: write `addresses`, or say protocol TLS where the callers send an SNI.
     """
-    for istiod in control_planes(case):
+    for istiod in case.mesh.control_planes:
         if istiod.config.allocates_addresses:
             continue
         for entry in case.entries(istiod, case.host):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from checks.binding import istiods
 from checks.case import Branch, Case, short
 from checks.finding import Finding, check, explains
 from checks.subsets import missing, percent
@@ -24,7 +24,7 @@ def _seen_by_others(case: Case, branch: Branch) -> tuple[str, DestinationRule] |
         return None
     if u.service.port(u.port) is None or (u.rule is not None and u.rule.subset(u.subset) is not None):
         return None
-    for c in classes(case.mesh, u.service.hostname) if istiod in istiods(case.mesh) else ():
+    for c in chain(*classes(case.mesh, u.service.hostname)) if istiod in case.mesh.control_planes else ():
         if c.proxy.kind != "sidecar" or case.mesh.istiod(c.viewpoints[0].cluster) is not istiod:
             continue
         rule = istiod.destination_rule(c.proxy, u.service)

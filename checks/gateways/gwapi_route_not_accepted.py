@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.answers import Viewpoint
-from checks.binding import gates, istiods
+from checks.binding import gates
 from checks.finding import Finding, check
 from checks.gateways import KINDS, api_gateway, attached, parents, routes
 from checks.resources import KIND_OF, APIGateway
@@ -33,7 +33,7 @@ def gwapi_route_not_accepted(case: Case) -> Iterator[Finding]:
 
     How to fix it: make the route's parentRef and hostnames agree with a listener, or let the listener take the route; upgrade the CRDs.
     """
-    for istiod in istiods(case.mesh):
+    for istiod in case.mesh.control_planes:
         for route, i, kind, name in _about(istiod, case.host):
             why = _refused(case, istiod, route, kind, name)
             if not why:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.binding import istiods, rulesets, virtual_service
+from checks.binding import rulesets, virtual_service
 from checks.finding import Finding, check
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _unknown(case: Case) -> bool:
     """Some control plane has no service of the host."""
-    return any(case.host not in i.by_host for i in istiods(case.mesh))
+    return any(case.host not in i.by_host for i in case.mesh.control_planes)
 
 
 @check("vs-host-not-in-registry", when=_unknown)

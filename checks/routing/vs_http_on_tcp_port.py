@@ -8,7 +8,7 @@ from checks.binding import bindings, rulesets
 from checks.case import short
 from checks.finding import Finding, check
 from checks.resources import Service
-from checks.when import bound, either
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def _opaque_ports(case: Case) -> bool:
     return any(not any(p.http_or_auto for p in s.ports) for v in case.views if (s := v.ups.scope.services.get(case.host)) is not None)
 
 
-@check("vs-http-on-tcp-port", when=either(bound, _opaque_ports))
+@check("vs-http-on-tcp-port", when=(bound, _opaque_ports))
 def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
     """A VirtualService has http rules for a host whose ports Istio takes for TCP, so the rules have no effect.
 

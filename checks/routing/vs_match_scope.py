@@ -8,7 +8,7 @@ from checks.binding import bindings, described, holes, virtual_service
 from checks.case import short
 from checks.finding import Finding, check
 from checks.patches import AWAY
-from checks.when import bound, either, selective
+from checks.when import bound, selective
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from checks.rulesets import Rule
 
 
-@check("vs-match-scope", when=either(bound, selective))
+@check("vs-match-scope", when=(bound, selective))
 def vs_match_scope(case: Case) -> Iterator[Finding]:
     """A match's port, gateways, sourceLabels or sourceNamespace leaves a caller without a rule.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.binding import Binding, bindings, istiods, rulesets, virtual_service
+from checks.binding import Binding, bindings, rulesets, virtual_service
 from checks.finding import Finding, check
 from checks.viewpoints import callers
-from checks.when import bound, either
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ def _kept(case: Case) -> bool:
     return any("*" not in r.export_to for _, r in rulesets(case))
 
 
-@check("vs-not-exported", when=either(bound, _kept))
+@check("vs-not-exported", when=(bound, _kept))
 def vs_not_exported(case: Case) -> Iterator[Finding]:
     """A VirtualService is not exported to the namespace of the gateway that it is bound to, or to no namespace that exists.
 
@@ -53,8 +53,9 @@ def vs_not_exported(case: Case) -> Iterator[Finding]:
             patch=_patch(case, b, spaces),
             commands=(f"istioctl proxy-config routes <gateway pod> -n {spaces[0]}",),
         )
-    for istiod in istiods(case.mesh):
-        spaces = case.mesh.now(("calling namespaces",), lambda: sorted({c.viewpoint.namespace for c in callers(case.mesh)}))
+    for istiod in case.mesh.control_planes:
+        around = callers(case.mesh)
+        spaces = case.mesh.once(("calling namespaces",), (around,), lambda a=around: sorted({c.viewpoint.namespace for c in a}))  # type: ignore[misc]
         for owner, r in rulesets(case):
             known = istiod.namespaces
             lost = sorted(e for e in r.export_to if e not in known and e not in {"*", "~"})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from checks.finding import MeshCue
 from checks.names import fqdn as host_of
 from checks.registry import proxy_kind
 from checks.resources import AuthorizationPolicy, DestinationRule, PeerAuthentication, Pod, Sidecar
@@ -94,12 +95,13 @@ def odd(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> bool:
 def _odd_pods(mesh: Mesh, cluster_id: str, namespace: str) -> frozenset[str]:
     cluster = mesh.cluster(cluster_id)
     space = cluster.within(Pod, namespace)
-    return mesh.once(("odd pods", cluster.name, namespace), (space,), partial(_odd, space))
+    return mesh.once(("odd pods", cluster.name, namespace), (space,), partial(_odd, mesh.alike(cluster, namespace)))
 
 
-def _odd(space: Mapping[str, Pod]) -> frozenset[str]:
+def _odd(pods: Iterable[Sequence[Pod]]) -> frozenset[str]:
     kept = ("traffic.sidecar.istio.io/includeInboundPorts", "traffic.sidecar.istio.io/excludeInboundPorts")
-    return frozenset(p.status.pod_ip for p in space.values() if proxy_kind(p) == "none" or any(k in p.annotations for k in kept))
+    some = (same for same in pods if proxy_kind(same[0]) == "none" or any(k in same[0].annotations for k in kept))
+    return frozenset(p.status.pod_ip for same in some for p in same)
 
 
 def _by_ip(space: Mapping[str, Pod]) -> dict[str, Pod]:
@@ -139,18 +141,15 @@ def somewhere(mesh: Mesh, mode: str) -> bool:
     return any(i.once(f"peers {mode}", partial(says, i)) for i in _istiods(mesh, PeerAuthentication))
 
 
-def guarded(case: Case) -> bool:
-    """A cue: some AuthorizationPolicy is enforced by a workload's own proxy."""
-    return case.mesh.now(("guarded",), lambda: guarded_somewhere(case.mesh))
-
-
-def shut(case: Case) -> bool:
+@MeshCue
+def shut(mesh: Mesh) -> bool:
     """A cue: some server takes mutual TLS only."""
-    return case.mesh.now(("shut",), lambda: somewhere(case.mesh, "STRICT"))
+    return somewhere(mesh, "STRICT")
 
 
-def guarded_somewhere(mesh: Mesh) -> bool:
-    """Whether any AuthorizationPolicy is enforced by a workload's own proxy."""
+@MeshCue
+def guarded(mesh: Mesh) -> bool:
+    """A cue: some AuthorizationPolicy is enforced by a workload's own proxy."""
     return any(i.once("authorization policies", partial(_policies, i)) for i in _istiods(mesh, AuthorizationPolicy))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
 from checks.case import short
-from checks.finding import Finding, check
+from checks.finding import Finding, MeshCue, check
 from checks.patches import Copied
 from checks.patches import at as place
 from checks.resources import DestinationRule, Resource
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from checks.case import Branch, Case
     from checks.istiod import MergedRule
+    from checks.mesh import Mesh
     from checks.registry import HostService
     from checks.resources import ClientTLS, TrafficPolicy
 
@@ -34,9 +35,11 @@ class _Lost(NamedTuple):
     of: str
 
 
-def _said(case: Case) -> bool:
+@MeshCue
+def _said(mesh: Mesh) -> bool:
     """Some DestinationRule says TLS, which another one, or a part of it, may take away."""
-    return any(v.ups.istiod.once("tls said", lambda i=v.ups.istiod: any(map(_of_tls, i.all(DestinationRule)))) for v in case.views)  # type: ignore[misc]
+    made_of = tuple(c.objects.get(DestinationRule) for c in mesh.clusters)
+    return mesh.once(("tls said",), made_of, lambda: any(_of_tls(r) for c in mesh.clusters for r in c.all(DestinationRule)))
 
 
 def _of_tls(rule: Resource) -> bool:

@@ -22,8 +22,7 @@ def _spoken(case: Case) -> bool:
     """Somebody may speak mutual TLS to a server that takes none."""
     if case.mesh.now(("disabled",), lambda: somewhere(case.mesh, "DISABLE")):
         return True
-    ups = {id(u): u for v in case.views for s in v.steps for u, _, _ in s.targets}.values()
-    return any(u.unseen or odd(case.mesh, u.endpoints) for u in ups)
+    return any(u.unseen or odd(case.mesh, u.endpoints) for u in case.upstreams)
 
 
 @check("mtls-to-plain", when=_spoken)

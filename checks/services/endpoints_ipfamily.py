@@ -27,14 +27,10 @@ def _families(addresses: Iterable[str]) -> frozenset[int]:
 def _odd(case: Case) -> bool:
     """Some caller lacks the family of an endpoint's address."""
     without = case.mesh.now(("families",), lambda: _lacking(case.mesh))
-    return any(
-        without[6 if ":" in e.address else 4]
-        for v in case.views
-        for s in v.steps
-        for u, _, _ in s.targets
-        for e in [next((e for e in u.endpoints if e.health == "healthy"), None)]
-        if e is not None
-    )
+    if not any(without.values()):
+        return False
+    firsts = (next((e for e in u.endpoints if e.health == "healthy"), None) for u in case.upstreams)
+    return any(without[6 if ":" in e.address else 4] for e in firsts if e is not None)
 
 
 @check("endpoints-ipfamily", when=_odd)

@@ -10,7 +10,7 @@ from checks.finding import Finding, check, explains
 from checks.resources import Service
 from checks.routes import upstreams
 from checks.subsets import percent, reweigh
-from checks.when import either, failing
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,10 +67,10 @@ def _aliases(istiod: Istiod) -> dict[str, list[HostService]]:
 
 def _alias(case: Case) -> bool:
     """The host is another name of some host."""
-    return any(s.resolution == "alias" for c in case.blind for s in c.istiod.by_host.get(case.host, ()))
+    return any(s.resolution == "alias" for i in case.planes for s in i.by_host.get(case.host, ()))
 
 
-@check("externalname-alias", when=either(failing, _alias))
+@check("externalname-alias", when=(failing, _alias))
 def externalname_alias(case: Case) -> Iterator[Finding]:
     """A call leads through a Service of type ExternalName to something that Istio has no cluster for.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
@@ -64,7 +65,8 @@ def _alone(branch: Branch) -> str:
     if u.unseen or u.service is None or not u.service.kubernetes:
         return ""
     # of a service that each node serves for itself, one endpoint here is what it wants
-    usable = [e for e in (Case.candidates(u) if u.service.node_local else u.endpoints) if e.health == "healthy"]
+    some = Case.candidates(u) if u.service.node_local else u.endpoints
+    usable = list(islice((e for e in some if e.health == "healthy"), 2))
     return usable[0].cluster if len(usable) == 1 and usable[0].workload else ""
 
 

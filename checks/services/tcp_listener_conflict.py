@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 def _opaque(case: Case) -> bool:
     """The host has a port of plain TCP."""
-    planes = {*(v.ups.istiod for v in case.views), *(c.istiod for c in case.blind)}
-    return any(p.tcp and not p.tls for i in planes for s in i.by_host.get(case.host, ()) for p in s.ports)
+    return any(p.tcp and not p.tls for i in case.planes for s in i.by_host.get(case.host, ()) for p in s.ports)
 
 
 @check("tcp-listener-conflict", when=_opaque)

@@ -10,7 +10,7 @@ from checks.case import Branch, Case, endpoints_command, going, short
 from checks.finding import Finding, check, explains
 from checks.resources import DaemonSet
 from checks.subsets import percent
-from checks.when import bound, either, failing
+from checks.when import bound, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return case.off(service) and going(case.endpoints(branch.view.ups.istiod, service))
 
 
-@check("workload-scaled-zero", when=either(failing, bound))
+@check("workload-scaled-zero", when=(failing, bound))
 def workload_scaled_zero(case: Case) -> Iterator[Finding]:
     """Every workload behind a service stands at 0 replicas.
 

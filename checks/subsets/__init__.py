@@ -241,14 +241,9 @@ def _lost(istiod: Istiod, proxy: Proxy, service: HostService, subset: str, winne
     return min(found, key=lambda x: order.index(x.rule.namespace) if x.rule.namespace in order else len(order), default=None)
 
 
-def control_planes(case: Case) -> list[Istiod]:
-    """Every control plane of the mesh, once."""
-    return list(dict.fromkeys(case.mesh.istiod(c.name) for c in case.mesh.clusters))
-
-
 def shown(case: Case, *kinds: type[Resource], everywhere: bool = False) -> None:
     """Raise Unreadable where a control plane's cluster (or any) does not show what a check concludes from; called last, when all else is told."""
-    clusters = case.mesh.clusters if everywhere else [case.mesh.cluster(i.cluster) for i in control_planes(case)]
+    clusters = case.mesh.clusters if everywhere else [case.mesh.cluster(i.cluster) for i in case.mesh.control_planes]
     for c in clusters:
         case.mesh.require(c, *kinds)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
-from checks.subsets import by_rule, control_planes, literal, lost, shown, unseen
-from checks.when import either, failing
+from checks.subsets import by_rule, literal, lost, shown, unseen
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ def _explains(case: Case, branch: Branch) -> bool:
 
 def _literal(case: Case) -> bool:
     """Some DestinationRule was meant for the host and is taken literally."""
-    return any(literal(i, case.host) for i in control_planes(case))
+    return any(literal(i, case.host) for i in case.mesh.control_planes)
 
 
-@check("dr-host-shortname", when=either(failing, _literal))
+@check("dr-host-shortname", when=(failing, _literal))
 def dr_host_shortname(case: Case) -> Iterator[Finding]:
     """A DestinationRule's host is a short or partial name that means another host than its author thought.
 
@@ -54,7 +54,7 @@ def dr_host_shortname(case: Case) -> Iterator[Finding]:
             patch=_in_full(case, branches, rule, host),
         )
         told.add(rule.ref)
-    for istiod in control_planes(case):
+    for istiod in case.mesh.control_planes:
         for rule in literal(istiod, case.host):
             if rule.ref not in told:
                 told.add(rule.ref)

@@ -8,7 +8,7 @@ from checks import names
 from checks.finding import Finding, check, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import by_rule, destination_rules, export, lost, shown, unseen
-from checks.when import either, failing
+from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def _split(case: Case) -> bool:
     return any(v.ups.istiod.split for v in case.views)
 
 
-@check("dr-split-exportto", when=either(failing, _split))
+@check("dr-split-exportto", when=(failing, _split))
 def dr_split_exportto(case: Case) -> Iterator[Finding]:
     """Two DestinationRules of one namespace and host differ in exportTo, so istiod does not merge them, and one is lost.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import short
-from checks.entries import control_planes
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
 from checks.visibility import by_export, hidden, mesh_config, spaces, unexported
-from checks.when import either, failing, missed
+from checks.when import failing, missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return bool(known) and by_export(known) == "mesh-default-exportto"
 
 
-@check("mesh-default-exportto", when=either(failing, missed))
+@check("mesh-default-exportto", when=(failing, missed))
 def mesh_default_exportto(case: Case) -> Iterator[Finding]:
     """A service says nothing of exportTo, and the mesh's default keeps it from callers who mean to call it.
 
@@ -37,7 +36,7 @@ def mesh_default_exportto(case: Case) -> Iterator[Finding]:
     How to fix it: export the service by its annotation `networking.istio.io/exportTo` (a ServiceEntry by `exportTo`), or change the default.
     """
     told: set[str] = set()
-    for istiod in control_planes(case):
+    for istiod in case.mesh.control_planes:
         branches = [b for b in case.failing() if b.view.ups.istiod is istiod and case.why(b) == "mesh-default-exportto"]
         if not branches:
             continue

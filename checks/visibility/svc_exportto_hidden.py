@@ -9,7 +9,7 @@ from checks.entries import together
 from checks.finding import Finding, check, explains
 from checks.subsets import percent
 from checks.visibility import at, by_export, export_path, exported_to, exporting, foreign, hidden, spaces, unexported
-from checks.when import either, failing, missed
+from checks.when import failing, missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return own and bool(known) and by_export(known) == "svc-exportto-hidden"
 
 
-@check("svc-exportto-hidden", when=either(failing, missed))
+@check("svc-exportto-hidden", when=(failing, missed))
 def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
     """A Service or ServiceEntry is not exported to a namespace whose callers mean to call it.
 
