@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import is_
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -196,6 +196,15 @@ class Running(NamedTuple):
     open: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Each(Generic[_T]):
+    """A value of each namespace, and what it was made of."""
+
+    made_of: tuple[object, ...]
+    parts: tuple[Mapping[str, Mapping[str, Resource]], ...]
+    values: Mapping[str, _T]
+
+
 class Mesh:
     """All clusters of one mesh at one instant. `read_at` is that instant, in seconds since the epoch.
 
@@ -288,6 +297,28 @@ class Mesh:
         self._memo[key] = made_of, value
         return value
 
+    def each(
+        self, key: Any, cluster: Cluster, kinds: Sequence[type[Resource]], made_of: tuple[object, ...], make: Callable[[str], _T]
+    ) -> Mapping[str, _T]:
+        """A value for each namespace with objects of the first of some kinds, by name; worked out again only where its objects of these kinds, or `made_of`, are others."""
+        parts = tuple(cluster.objects.get(kind, {}) for kind in kinds)
+
+        def find() -> _Each[_T]:
+            known = self._memo.get(key) or (self._under.get(key) if len(self._under.maps) > 1 else None)
+            old: _Each[_T] = known[1] if known is not None else _Each((), (), {})
+            same = len(old.made_of) == len(made_of) and all(map(is_, old.made_of, made_of))
+            values = old.values if same else {}
+            changed = {
+                ns
+                for was, now in zip(old.parts, parts, strict=False)
+                if was is not now
+                for ns in {*was, *now}
+                if was.get(ns) is not now.get(ns)
+            }
+            return _Each(made_of, parts, {ns: values[ns] if ns in values and ns not in changed else make(ns) for ns in sorted(parts[0])})
+
+        return self.once(key, (*made_of, *parts), find).values
+
     def now(self, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
         """A value worked out once for this instant: what `once` would have to compare each time that it is asked."""
         if key not in self._here:
@@ -352,9 +383,11 @@ class Mesh:
 
     def _runs_istiod(self, cluster: Cluster) -> bool:
         def find() -> bool:
-            return any(map(_is_istiod, cluster.all(Deployment))) or any(
-                _is_istiod(same[0]) for ns in cluster.objects.get(Pod, {}) for same in self.alike(cluster, ns)
-            )
+            among: dict[type[Resource], Callable[[str], bool]] = {
+                Deployment: lambda ns: any(map(_is_istiod, cluster.within(Deployment, ns).values())),
+                Pod: lambda ns: any(_is_istiod(same[0]) for same in self.alike(cluster, ns)),
+            }
+            return any(any(self.each(("istiod", cluster.name, kind), cluster, (kind,), (), look).values()) for kind, look in among.items())
 
         return self.once(("istiods", cluster.name), (cluster.objects.get(Deployment), cluster.objects.get(Pod)), find)
 
@@ -387,9 +420,9 @@ class Mesh:
         pods = cluster.objects.get(Pod, {})
 
         def find() -> frozenset[tuple[str, Version]]:
-            spaces = ((ns, cluster.within(Pod, ns)) for ns in pods)
-            parts = (self.once(("proxies", cluster.name, ns), (space,), partial(self._proxies, cluster, ns)) for ns, space in spaces)
-            return frozenset().union(*parts)
+            return frozenset().union(
+                *self.each(("proxies of", cluster.name), cluster, (Pod,), (), partial(self._proxies, cluster)).values()
+            )
 
         return self.once(("proxies", cluster.name), (pods,), find)
 

@@ -17,7 +17,7 @@ from checks.registry import GATEWAY_NAME, REGION, ZONE, proxy_kind, split_locali
 from checks.resources import ConfigMap, DestinationRule, Namespace, Pod, ReplicaSet, Sidecar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from checks.mesh import Cluster, Mesh
     from checks.registry import IstioEndpoint
@@ -80,7 +80,7 @@ def callers(mesh: Mesh) -> list[Caller]:
     made_of = tuple(p for part in parts for p in part)
 
     def find() -> list[Caller]:
-        found = [c for cluster in mesh.clusters for c in _callers(mesh, cluster)]
+        found = [c for cluster in mesh.clusters for some in _callers(mesh, cluster) for c in some]
         return _peopled(mesh, found)
 
     return mesh.once(("callers",), made_of, find)
@@ -148,14 +148,16 @@ def _selecting(mesh: Mesh, cluster: Cluster) -> dict[str, list[tuple[str, Mappin
     return istiod.once("selectors", lambda: _selectors(istiod))
 
 
-def _callers(mesh: Mesh, cluster: Cluster) -> Iterator[Caller]:
+def _callers(mesh: Mesh, cluster: Cluster) -> Iterable[list[Caller]]:
     selectors = _selecting(mesh, cluster)
-    spaces = cluster.objects.get(Pod, {})
-    for namespace in sorted(spaces):
-        space = cluster.within(Pod, namespace)
-        made_of = space, *_placing(mesh, cluster)
+
+    def of(namespace: str) -> list[Caller]:
         own = [*selectors.get("", ()), *selectors.get(namespace, ())]
-        yield from mesh.once(("callers", cluster.name, namespace), made_of, partial(_of_namespace, mesh, cluster, namespace, own))
+        key = "callers", cluster.name, namespace
+        made_of = cluster.within(Pod, namespace), *_placing(mesh, cluster)
+        return mesh.once(key, made_of, lambda: _of_namespace(mesh, cluster, namespace, own))  # the same list while it says the same
+
+    return mesh.each(("callers of", cluster.name), cluster, (Pod,), _placing(mesh, cluster), of).values()
 
 
 def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
@@ -393,10 +395,10 @@ def outsiders(mesh: Mesh) -> list[Outsider]:
     def find() -> list[Outsider]:
         found: list[Outsider] = []
         for cluster in mesh.clusters:
-            root = mesh.istiod(cluster.name).config.root_namespace
-            for namespace in sorted(set(cluster.objects.get(Pod, {})) - _NEVER - {root}):
-                parts = cluster.within(Pod, namespace), cluster.objects.get(Namespace), cluster.objects.get(ReplicaSet, {}).get(namespace)
-                found += mesh.once(("outsiders", cluster.name, namespace), parts, partial(_outsiders, mesh, cluster, namespace))
+            never = {*_NEVER, mesh.istiod(cluster.name).config.root_namespace}
+            spaces = (cluster.objects.get(Namespace),)
+            every = mesh.each(("outsiders", cluster.name), cluster, (Pod, ReplicaSet), spaces, partial(_outsiders, mesh, cluster))
+            found += [o for ns, some in every.items() if ns not in never for o in some]
         return found
 
     return mesh.once(("outsiders",), made_of, find)

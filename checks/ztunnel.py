@@ -46,11 +46,8 @@ def callers(mesh: Mesh) -> list[Viewpoint]:
 def _callers(mesh: Mesh) -> list[Viewpoint]:
     found: list[Viewpoint] = []
     for c in mesh.clusters:
-        namespaces = c.objects.get(Namespace)
-        for namespace in sorted(c.objects.get(Pod, {})):
-            space = c.within(Pod, namespace)
-            if mesh.once(("enrolled", c.name, namespace), (space, namespaces), partial(_any, mesh, c, namespace)):
-                found.append(Viewpoint(c.name, "ztunnel", namespace))
+        every = mesh.each(("enrolled", c.name), c, (Pod,), (c.objects.get(Namespace),), partial(_any, mesh, c))
+        found += [Viewpoint(c.name, "ztunnel", namespace) for namespace, enrolled in every.items() if enrolled]
     return found
 
 

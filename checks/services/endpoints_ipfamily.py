@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from checks.answers import Viewpoint
     from checks.mesh import Mesh
     from checks.registry import HostService
+    from checks.viewpoints import Caller
 
 
 def _families(addresses: Iterable[str]) -> frozenset[int]:
@@ -94,14 +95,14 @@ def _unreached(mesh: Mesh, viewpoints: Iterable[Viewpoint], theirs: frozenset[in
 
 
 def _lacking(mesh: Mesh) -> dict[int, dict[Viewpoint, Pod]]:
-    return mesh.once(("families",), tuple(c.objects.get(Pod) for c in mesh.clusters), lambda: _without(mesh))
+    found = [(c, mesh.cluster(c.proxy.cluster).get(Pod, c.proxy.namespace, c.proxy.pod)) for c in callers(mesh)]
+    return mesh.once(("families",), tuple(x for pair in found for x in pair), lambda: _without(found))
 
 
-def _without(mesh: Mesh) -> dict[int, dict[Viewpoint, Pod]]:
+def _without(found: Iterable[tuple[Caller, Pod | None]]) -> dict[int, dict[Viewpoint, Pod]]:
     """For each family the callers that have no address of it, each with the pod that stands for it."""
     out: dict[int, dict[Viewpoint, Pod]] = {4: {}, 6: {}}
-    for caller in callers(mesh):
-        pod = mesh.cluster(caller.proxy.cluster).get(Pod, caller.proxy.namespace, caller.proxy.pod)
+    for caller, pod in found:
         have = _families(_ips(pod)) if pod is not None else frozenset()
         if pod is None or not have:
             continue
