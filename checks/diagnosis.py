@@ -684,7 +684,8 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
     around: list[Caller | Outsider | Viewpoint] = [*callers(mesh), *outsiders(mesh), *ztunnel.callers(mesh)]
     doors = {m.name: (legs.doors(m), [c for c in callers(m) if c.viewpoint.kind == "gateway"]) for m in mesh.neighbours}
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
-    same = ground is not None and ground.callers == around and ground.doors == doors
+    moved = ground is not None and ground.callers != around
+    same = ground is not None and ground.doors == doors and (not moved or [*map(_seen, ground.callers)] == [*map(_seen, around)])
     stale = _touched(ground.mesh, mesh) if ground is not None and same else None
     known = swept(mesh) if ground is None or stale is None else ground.by_host
     thoroughly = len(known) <= _LARGE
@@ -698,6 +699,9 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
         away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
         near = set().union(*(through.get(what, ()) for what in (*stale.services, *stale.namespaces, *_keys(away))))
         again = [host for host in near if host not in ground.owed and not _spared(ground.by_host[host], stale, away)]
+        if moved:  # another pod stands for some callers: what was said of the one before is not to be said any more
+            others = {a.viewpoint for a, b in zip(ground.callers, around, strict=True) if a != b and isinstance(a, Caller)}
+            again += [h for h, at in ground.telling.items() if any(not others.isdisjoint(f.viewpoints) for f in at.findings)]
         again = sorted({*again, *ground.owed})
         again, owed = again[:most], frozenset(again[most:]) if most is not None else owed
         looked = _look(again, mesh, ground.by_host, thoroughly=thoroughly)
@@ -712,6 +716,10 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
     made = Sweep(len(by_host), findings, skipped, _ages(mesh))
     made.__dict__["ground"] = _Ground(mesh, by_host, telling, around, through, doors, owed)
     return made
+
+
+def _seen(who: Caller | Outsider | Viewpoint) -> object:
+    return who.seen if isinstance(who, Caller) else who
 
 
 def _keys(away: Mapping[str, _Touched | None], *, whole: bool = False) -> Iterator[object]:

@@ -39,6 +39,14 @@ class Caller:
     told: object = None
     beside: frozenset[tuple[str, str]] = frozenset()
 
+    @property
+    def seen(self) -> object:
+        """What decides what it gets: of a population of sidecars all but which of its pods stands for it, and pods come and go."""
+        p = self.proxy
+        if p.kind != "sidecar":
+            return self
+        return self.viewpoint, self.ports, self.told, self.beside, p.cluster, p.network, p.revision, bool(p.pod), ":" in p.ip
+
 
 @dataclass(frozen=True, slots=True)
 class Class:
@@ -283,12 +291,11 @@ class _Classed:
     """Callers with their place among all; a group of several gets the same but for what DestinationRules of their own namespaces say."""
     plain: dict[Istiod, frozenset[str]]
     """The namespaces of such groups."""
-    scopes: list[Scope]
-    """What these callers see, each once."""
+    holders: tuple[dict[str, frozenset[Scope]], list[tuple[str, Scope]]]
+    """The scopes that hold each lower-case host, and each wildcard with a scope that holds it (Scope.held)."""
     _known: dict[tuple[str, tuple[frozenset[str], ...]], list[Class]] = field(default_factory=dict)
     _parted: dict[object, tuple[list[Class], list[Class]]] = field(default_factory=dict)
     _alone: dict[int, Class] = field(default_factory=dict)
-    _holders: tuple[dict[str, frozenset[Scope]], list[tuple[str, Scope]]] | None = None
 
     def classes(self, host: str, ruled: tuple[frozenset[str], ...]) -> tuple[list[Class], list[Class]]:
         """The classes that may hold something for a host, and those that cannot. `ruled`: of each control plane the namespaces that are told apart."""
@@ -305,16 +312,7 @@ class _Classed:
 
     def _holding(self, host: str) -> frozenset[Scope]:
         """The scopes that may have a rule for a host (Scope.holds)."""
-        if self._holders is None:
-            exact: dict[str, list[Scope]] = {}
-            wild: list[tuple[str, Scope]] = []
-            for s in self.scopes:
-                for h in s.held[0]:
-                    exact.setdefault(h, []).append(s)
-                wild += [(w, s) for w in s.held[1]]
-            same: dict[tuple[Scope, ...], frozenset[Scope]] = {}
-            self._holders = {h: same.setdefault(key := tuple(found), frozenset(key)) for h, found in exact.items()}, wild
-        held, wild = self._holders
+        held, wild = self.holders
         found = held.get(host, frozenset())
         more = [s for w, s in wild if names.matches(w, host)] if wild else ()
         return found.union(more) if more else found
@@ -359,7 +357,19 @@ def _classed(mesh: Mesh, around: Sequence[Caller]) -> _Classed:
         groups.setdefault(key, []).append((i, c, istiod))
         plain.setdefault(istiod, set()).update({c.viewpoint.namespace} if shared else ())
     seen = dict.fromkeys(group[0][2].scope(group[0][1].proxy) for group in groups.values() if group[0][1].proxy.kind == "sidecar")
-    return _Classed(list(groups.values()), {istiod: frozenset(spaces) for istiod, spaces in plain.items()}, list(seen))
+    holders = mesh.once("holders", tuple(seen), lambda: _holders(seen))
+    return _Classed(list(groups.values()), {istiod: frozenset(spaces) for istiod, spaces in plain.items()}, holders)
+
+
+def _holders(scopes: Iterable[Scope]) -> tuple[dict[str, frozenset[Scope]], list[tuple[str, Scope]]]:
+    exact: dict[str, list[Scope]] = {}
+    wild: list[tuple[str, Scope]] = []
+    for s in scopes:
+        for h in s.held[0]:
+            exact.setdefault(h, []).append(s)
+        wild += [(w, s) for w in s.held[1]]
+    same: dict[tuple[Scope, ...], frozenset[Scope]] = {}
+    return {h: same.setdefault(key := tuple(found), frozenset(key)) for h, found in exact.items()}, wild
 
 
 def _placed_in(mesh: Mesh, caller: Caller) -> tuple[Istiod, object, bool]:
