@@ -953,8 +953,8 @@ class _Around(NamedTuple):
     localities: Mapping[str, str]
     shared: str
     networks: MeshNetworks
-    known: dict[tuple[int, int, int, int], tuple[str, str, bool, bool]]
-    """What pods have from their template, whose parts (by id) they share: locality, workload, mTLS, tunnel."""
+    known: dict[tuple[object, ...], tuple[str, str, bool, bool]]
+    """What the pods of a namespace have from their template, whose parts (by id) they share: locality, workload, mTLS, tunnel."""
 
     def locality(self, pod: Pod) -> str:
         return locality_label(pod.labels) or self.localities.get(pod.spec.node_name, "")
@@ -981,7 +981,7 @@ class _Around(NamedTuple):
                 address, port, port_name, {}, network, cid, "", health, tls=False, namespace=namespace, reason=reason, topology=placed
             )
         meta, spec = pod.metadata, pod.spec
-        key = id(meta.labels), id(meta.annotations), id(meta.owner_references), id(spec.containers)
+        key = meta.namespace, *map(id, (meta.labels, meta.annotations, meta.owner_references, spec.containers, spec.init_containers))
         known = self.known.get(key) if meta.owner_references else None
         if known is None:
             tunnel = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
