@@ -264,18 +264,33 @@ def resolve(word: str, meshes: Sequence[Mesh]) -> list[tuple[str, Mesh]]:
     """
     wanted, _, port = word.strip().lower().partition(":")
     wanted = wanted.rstrip(".") if not port or port.isdigit() else word.strip().lower()
-    everything = [(h, m) for m in meshes for h in hosts(m)]
-    exact = [(h, m) for h, m in everything if h.lower() == wanted]
+    exact = [(h, m) for m in meshes for h in _spelled(m)[0].get(wanted, ())]
     if exact:
         return exact
-    suffix = f".svc.{names.DOMAIN}"
-    fitting = [(h, m) for h, m in everything if h.endswith(suffix) and wanted in _spellings(h.removesuffix(suffix))]
+    fitting = [(h, m) for m in meshes for h in _spelled(m)[1].get(wanted, ())]
     different = tuple(dict.fromkeys(h for h, _ in fitting))
     if len(different) == 1:
         return fitting
     if different:
         raise UnknownHost(word, different, ambiguous=True)
-    raise UnknownHost(word, names.nearest(wanted, dict.fromkeys(h for h, _ in everything)))
+    raise UnknownHost(word, names.nearest(wanted, dict.fromkeys(h for m in meshes for h in hosts(m))))
+
+
+def _spelled(mesh: Mesh) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
+    """The hosts of a mesh by their lower-case names, and those of Services by how people shorten these."""
+
+    def index() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        whole: dict[str, list[str]] = {}
+        short_: dict[str, list[str]] = {}
+        suffix = f".svc.{names.DOMAIN}"
+        for h in hosts(mesh):
+            whole.setdefault(h.lower(), []).append(h)
+            if h.endswith(suffix):
+                for spelling in dict.fromkeys(_spellings(h.removesuffix(suffix))):
+                    short_.setdefault(spelling, []).append(h)
+        return whole, short_
+
+    return mesh.once("spelled", mesh.control_planes, index)
 
 
 def _spellings(short: str) -> tuple[str, ...]:
