@@ -720,13 +720,19 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
         again = sorted({*again, *ground.owed})
         again, owed = again[:most], frozenset(again[most:]) if most is not None else owed
         looked = _look(again, mesh, ground.by_host, thoroughly=thoroughly)
-        by_host, telling = ground.by_host | looked, {host: at for host, at in ground.telling.items() if host not in looked}
+        by_host, telling = ground.by_host | looked, ground.telling
+        if not telling.keys().isdisjoint(looked):
+            telling = {host: at for host, at in telling.items() if host not in looked}
     for host, at in looked.items():
         abroad = (key for name, (theirs, spaces) in at.abroad.items() for key in _keys({name: _Touched({*theirs}, {*spaces})}, whole=True))
         for what in (*at.services, *at.namespaces, *abroad):
             through.setdefault(what, set()).add(host)
-    telling |= {host: at for host, at in looked.items() if at.findings or at.skipped}
-    findings = _ordered(f for at in telling.values() for f in at.findings)
+    told = {host: at for host, at in looked.items() if at.findings or at.skipped}
+    if before is not None and ground is not None and not told and telling is ground.telling:
+        findings = before.findings
+    else:
+        telling = telling | told
+        findings = _ordered(f for at in telling.values() for f in at.findings)
     skipped = (*_unread(mesh), *sorted({s for at in telling.values() for s in at.skipped}, key=lambda s: (s.check, s.cluster, s.reason)))
     made = Sweep(len(by_host), findings, skipped, _ages(mesh))
     made.__dict__["ground"] = _Ground(mesh, by_host, telling, around, through, doors, owed)

@@ -95,8 +95,13 @@ def _unreached(mesh: Mesh, viewpoints: Iterable[Viewpoint], theirs: frozenset[in
 
 
 def _lacking(mesh: Mesh) -> dict[int, dict[Viewpoint, Pod]]:
-    found = [(c, mesh.cluster(c.proxy.cluster).get(Pod, c.proxy.namespace, c.proxy.pod)) for c in callers(mesh)]
-    return mesh.once(("families",), tuple(x for pair in found for x in pair), lambda: _without(found))
+    around = callers(mesh)
+
+    def find() -> dict[int, dict[Viewpoint, Pod]]:
+        found = [(c, mesh.cluster(c.proxy.cluster).get(Pod, c.proxy.namespace, c.proxy.pod)) for c in around]
+        return mesh.once(("families",), tuple(x for pair in found for x in pair), lambda: _without(found))
+
+    return mesh.once(("families now",), (around, *(c.objects.get(Pod) for c in mesh.clusters)), find)
 
 
 def _without(found: Iterable[tuple[Caller, Pod | None]]) -> dict[int, dict[Viewpoint, Pod]]:
