@@ -143,7 +143,7 @@ class Binding:
             for c in mesh.clusters
             if mesh.istiod(c.name) is self.istiod
             for kind in (Deployment, StatefulSet)
-            for w in c.all(kind)
+            for w in c.sorted(kind)
             if selector and all((w.spec.template.metadata.labels or {}).get(k) == v for k, v in selector.items())
         ]
         return found if all(w.wanted == 0 for _, w in found) else []

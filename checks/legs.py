@@ -49,7 +49,7 @@ def doors(mesh: Mesh) -> Mapping[str, tuple[tuple[str, Service | OpenShiftRoute]
     def find() -> dict[str, tuple[tuple[str, Service | OpenShiftRoute], ...]]:
         out: dict[str, tuple[tuple[str, Service | OpenShiftRoute], ...]] = {}
         for c in mesh.clusters:
-            for s in c.all(Service):
+            for s in c.sorted(Service):
                 balanced = s.status.load_balancer.ingress if s.spec.type == "LoadBalancer" else ()
                 own = {*(a for i in balanced for a in (i.ip, i.hostname) if a), *s.spec.external_ips}
                 for address in own if s.spec.selector else ():

@@ -27,6 +27,8 @@ from checks.resources import (
     Resource,
     Service,
     ServiceEntry,
+    ServicePort,
+    SlicePort,
     objects,
     parse,
 )
@@ -177,7 +179,17 @@ def to_a_port_that_exists(x: Faulty) -> list[Change]:
     assert service is not None
     known = [p.number for p in service.ports if p.protocol != "UDP"]
     assert all(str(p) in x.finding.message for p in known)
+    if not service.ports:
+        return with_a_port(x.cluster, found(x.cluster, service.sources[0][1]), x.branch.upstream.port)
     return destination(x, port=made_port(known[0]))
+
+
+def with_a_port(cluster: Cluster, own: Service, number: int) -> list[Change]:
+    """A Service with a port, and its slices, which follow it."""
+    ports = (ServicePort(port=number, name="http", target_port=number),)
+    slices = [s for s in cluster.ordered(EndpointSlice, own.namespace) if s.service == own.name]
+    follow = [now(cluster, replace(s, ports=(SlicePort(name="http", port=number),))) for s in slices]
+    return [now(cluster, replace(own, spec=replace(own.spec, ports=ports))), *follow]
 
 
 def made_port(number: int) -> Any:
@@ -459,6 +471,8 @@ def labelled(x: Faulty) -> list[Change]:
 @edits("slice-portname-mismatch")
 def under_the_port_s_name(x: Faulty) -> list[Change]:
     s = x.named()
+    if not s.ports:
+        return [now(x.cluster, replace(s, ports=(SlicePort(name=x.port[0], port=x.port[1]),)))]
     i = int(re.findall(r"\d+", x.finding.path)[0])
     ports = tuple(replace(p, name=x.port[0]) if k == i else p for k, p in enumerate(s.ports or ()))
     return [now(x.cluster, replace(s, ports=ports))]

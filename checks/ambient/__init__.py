@@ -78,7 +78,7 @@ def attachment(istiod: Istiod, service: HostService) -> Attachment | None:
 def waypoint_service(cluster: Cluster, waypoint: APIGateway) -> Service | None:
     """The Service behind a waypoint's address."""
     addresses = {a.value for a in waypoint.status.addresses or ()}
-    for s in cluster.within(Service, waypoint.namespace).values():
+    for s in cluster.ordered(Service, waypoint.namespace):
         if addresses & {f"{s.name}.{s.namespace}.svc.cluster.local", s.spec.cluster_ip, *s.spec.cluster_ips}:
             return s
     return None

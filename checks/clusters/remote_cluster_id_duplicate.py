@@ -61,7 +61,7 @@ def _ready(case: Case, cluster: Cluster) -> int:
 
 def _finding(case: Case, name: str, group: list[Cluster], losing: list[Viewpoint], ready: dict[str, int], *, failing: bool) -> Finding:
     last = group[-1]
-    istiod = next((d.ref for kind in (Deployment, Pod) for d in last.all(kind) if d.labels.get("app") == "istiod"), "")
+    istiod = next((d.ref for kind in (Deployment, Pod) for d in last.sorted(kind) if d.labels.get("app") == "istiod"), "")
     where = " and ".join(c.name for c in group)
     clusters = " and ".join(dict.fromkeys(v.cluster for v in losing))
     effect = "fail" if failing else "do not use every endpoint"

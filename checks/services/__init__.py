@@ -51,7 +51,7 @@ def orphans(case: Case, service: HostService) -> list[tuple[Cluster, EndpointSli
     return [
         (c, s)
         for c in case.mesh.clusters
-        for s in c.within(EndpointSlice, service.namespace).values()
+        for s in c.ordered(EndpointSlice, service.namespace)
         if s.endpoints
         and (not s.service or c.get(Service, s.namespace, s.service) is None)
         and (_named(s, service.name) or _aims_at(s.endpoints, c.name, selected))

@@ -25,9 +25,16 @@ def _explains(case: Case, branch: Branch) -> bool:
     if service is None or name is None:
         return False
     found = known(case, branch, service)
-    if any(e.port_name == name and e.health == "healthy" for e in found) or not any(e.health == "healthy" for e in found):
+    if any(e.port_name == name and e.health == "healthy" for e in found):
+        return False
+    if not any(e.health == "healthy" for e in found) and not any(_portless(s) for _, s in slices(case, service)):
         return False
     return bool(_mismatched(case, service, name))
+
+
+def _portless(s: EndpointSlice) -> bool:
+    """Whether a slice has ready endpoints and no port at all, so that istiod makes no endpoint of any."""
+    return not s.ports and any(e.conditions.ready is not False for e in s.endpoints or ())
 
 
 def _mismatched(case: Case, service: HostService, name: str) -> list[tuple[Cluster, EndpointSlice]]:
@@ -36,7 +43,7 @@ def _mismatched(case: Case, service: HostService, name: str) -> list[tuple[Clust
     for c, s in slices(case, service):
         own = c.get(Service, service.namespace, service.name)
         promised = own is not None and any(p.name == name for p in own.spec.ports)
-        if promised and s.endpoints and s.ports and s.address_type != "FQDN" and all((p.name or "") != name for p in s.ports):
+        if promised and s.endpoints and s.address_type != "FQDN" and all((p.name or "") != name for p in s.ports or ()):
             out.append((c, s))
     return out
 
@@ -46,7 +53,8 @@ def slice_portname_mismatch(case: Case) -> Iterator[Finding]:
     """The ports of a Service's EndpointSlice have other names than the Service's own.
 
     istiod takes an endpoint for a Service port only where both have the same name, or both have none. A slice or an Endpoints object that
-    was written by hand and leaves the name out, or spells it differently, gives the port no endpoint: 503 "no healthy upstream" (flag UH).
+    was written by hand and leaves the name out, spells it differently, or has no ports, gives the port no endpoint: 503 "no healthy upstream"
+    (flag UH).
     kube-proxy compares names as well, so a call without proxy fails, too.
 
     How to see it: compare `ports[].name` of `kubectl get endpointslices -l kubernetes.io/service-name=NAME -o yaml` with the Service's.
@@ -59,21 +67,21 @@ def slice_portname_mismatch(case: Case) -> Iterator[Finding]:
         found = _mismatched(case, service, name)
         cluster, first_slice = found[0]
         share = case.share(branches)
-        have = ", ".join(p.name or "without a name" for p in first_slice.ports or ())
+        have = ", ".join(p.name or "without a name" for p in first_slice.ports or ()) or "it has none"
         wanted = f"called {name}" if name else "without a name"
         ports = " and ".join(str(n) for n in sorted({b.upstream.port for b in branches}))
         yield case.finding(
             "slice-portname-mismatch",
             cluster=cluster.name,
             resource=first_slice.ref,
-            path="ports[0].name",
+            path="ports[0].name" if first_slice.ports else "ports",
             message=f"{percent(share)} of the requests to port {ports} fail: {service.sources[0][1]} has port {first.upstream.port} {wanted}, and its EndpointSlice has no such port.",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
                 f"{service.sources[0][1]}: port {first.upstream.port} is {wanted}",
                 *(
-                    f"{s.ref} in {c.name}: {', '.join(f'{p.port} is {p.name}' if p.name else f'{p.port} has no name' for p in s.ports or ())}"
+                    f"{s.ref} in {c.name}: {', '.join(f'{p.port} is {p.name}' if p.name else f'{p.port} has no name' for p in s.ports or ()) or 'no ports'}"
                     for c, s in found
                 ),
                 *case.slices_evidence(service),

@@ -104,7 +104,7 @@ def _sidecars(case: Case) -> Iterator[_Dials]:
 
 def _egress(cluster: Cluster) -> dict[str, list[_Dials]]:
     out: dict[str, list[_Dials]] = {}
-    for s in cluster.all(Sidecar):
+    for s in cluster.sorted(Sidecar):
         for i, e in enumerate(s.spec.egress or ()):
             if e.port is None or not e.port.number or e.port.protocol.upper() == "HTTP_PROXY":
                 continue

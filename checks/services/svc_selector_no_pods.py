@@ -8,6 +8,7 @@ from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check, explains
 from checks.names import nearest
 from checks.resources import Pod, Service
+from checks.services import known
 from checks.subsets import percent
 from checks.subsets.subset_label_not_on_pods import alike
 from checks.when import failing
@@ -24,7 +25,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     service = branch.upstream.service
     if service is None or not branch.upstream.defined or not service.kubernetes or not service.selector:
         return False
-    return not case.endpoints(branch.view.ups.istiod, service) and not case.owners(service) and not case.pods(service)
+    return not known(case, branch, service) and not case.owners(service) and not case.pods(service)
 
 
 @check("svc-selector-no-pods", when=failing)

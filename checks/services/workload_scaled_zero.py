@@ -9,6 +9,7 @@ from checks.binding import bindings
 from checks.case import Branch, Case, endpoints_command, going, short
 from checks.finding import Finding, check, explains
 from checks.resources import DaemonSet
+from checks.services import known
 from checks.subsets import percent
 from checks.when import bound, failing
 
@@ -24,7 +25,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     service = branch.upstream.service
     if service is None or not branch.upstream.defined or not service.kubernetes:
         return False
-    return case.off(service) and going(case.endpoints(branch.view.ups.istiod, service))
+    return case.off(service) and going(known(case, branch, service))
 
 
 @check("workload-scaled-zero", when=(failing, bound))
