@@ -711,13 +711,7 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
         by_host, telling = looked, {}
     else:
         through = ground.through
-        away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
-        near = set().union(*(through.get(what, ()) for what in (*stale.services, *stale.namespaces, *_keys(away))))
-        again = [host for host in near if host not in ground.owed and not _spared(ground.by_host[host], stale, away)]
-        if moved:  # another pod stands for some callers: what was said of the one before is not to be said any more
-            others = {a.viewpoint for a, b in zip(ground.callers, around, strict=True) if a != b and isinstance(a, Caller)}
-            again += [h for h, at in ground.telling.items() if any(not others.isdisjoint(f.viewpoints) for f in at.findings)]
-        again = sorted({*again, *ground.owed})
+        again = _again(ground, mesh, stale, around)
         again, owed = again[:most], frozenset(again[most:]) if most is not None else owed
         looked = _look(again, mesh, ground.by_host, thoroughly=thoroughly)
         by_host, telling = ground.by_host | looked, ground.telling
@@ -737,6 +731,17 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
     made = Sweep(len(by_host), findings, skipped, _ages(mesh))
     made.__dict__["ground"] = _Ground(mesh, by_host, telling, around, through, doors, owed)
     return made
+
+
+def _again(ground: _Ground, mesh: Mesh, stale: _Touched, around: Sequence[Caller | Outsider | Viewpoint]) -> list[str]:
+    """The hosts that have to be looked at again after some events, in order."""
+    others = {a.viewpoint for a, b in zip(ground.callers, around, strict=True) if a is not b and a != b and isinstance(a, Caller)}
+    away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
+    near = set().union(*(ground.through.get(what, ()) for what in (*stale.services, *stale.namespaces, *_keys(away))))
+    again = {host for host in near if host not in ground.owed and not _spared(ground.by_host[host], stale, away)}
+    if others:  # what was said of the pod before is not to be said any more
+        again.update(h for h, at in ground.telling.items() if any(not others.isdisjoint(f.viewpoints) for f in at.findings))
+    return sorted(again | ground.owed)
 
 
 def _seen(who: Caller | Outsider | Viewpoint) -> object:
@@ -817,25 +822,21 @@ def _of_workloads(old: Cluster, new: Cluster, kind: type[Resource], namespace: s
     """The services that differing pods or workloads of a namespace may mean something to: all of it, unless only how they fare differs."""
     here = [s for i in mesh.control_planes for s in i.of_namespace(namespace)]
     was, now = old.within(kind, namespace), new.within(kind, namespace)
-    labels: list[Mapping[str, str]] = []
-    for name in now if len(was) == len(now) else ():
-        a, b = was.get(name), now[name]
-        if a is b:
-            continue
-        if a is None or not _fares_only(a, b):
-            break
-        labels.append(b.labels if isinstance(b, Pod) else b.spec.template.metadata.labels or {} if isinstance(b, Workload) else {})
-    else:
-        if len(was) == len(now):
-            pointed = {
-                s.service
-                for s in new.within(EndpointSlice, namespace).values()
-                if kind is Pod
-                and any(e.target_ref is None or was.get(e.target_ref.name) is not now.get(e.target_ref.name) for e in s.endpoints or ())
-            }
-            behind = (s for s in here if s.name in pointed or any(_selects(s, carried) for carried in labels))
-            return {(s.hostname, s.namespace) for s in behind}
+    pairs = [(was.get(name), now.get(name)) for name in was.keys() | now.keys() if was.get(name) is not now.get(name)]
+    changed = [b for a, b in pairs if a is not None and b is not None and _fares_only(a, b)]
+    if len(changed) == len(pairs):
+        carried = [
+            o.labels if isinstance(o, Pod) else o.spec.template.metadata.labels or {} for o in changed if isinstance(o, Pod | Workload)
+        ]
+        pointed = _pointing(new, namespace, {o.name for o in changed}) if kind is Pod else set()
+        here = [s for s in here if s.name in pointed or any(_selects(s, labels) for labels in carried)]
     return {(s.hostname, s.namespace) for s in here}
+
+
+def _pointing(cluster: Cluster, namespace: str, pods: set[str]) -> set[str]:
+    """The Services of a namespace whose slices have endpoints that are, or may be, one of some pods."""
+    slices = cluster.within(EndpointSlice, namespace).values()
+    return {s.service for s in slices if any(e.target_ref is None or e.target_ref.name in pods for e in s.endpoints or ())}
 
 
 def _fares_only(old: Resource, new: Resource) -> bool:

@@ -38,6 +38,11 @@ def _is_v6(text: str) -> bool:
     return True
 
 
+def families(addresses: Iterable[str]) -> frozenset[int]:
+    """4 and 6, for some IP addresses."""
+    return frozenset(6 if ":" in a else 4 for a in addresses if a)
+
+
 def is_wildcard(host: str) -> bool:
     """Whether a host begins with `*`."""
     return host.startswith("*")

@@ -297,6 +297,11 @@ class Pod(Resource, frozen=True):
         return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions or ())
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """status.podIPs, else status.podIP; none before it has one."""
+        return tuple(p.ip for p in self.status.pod_ips or () if p.ip) or tuple(filter(None, [self.status.pod_ip]))
+
+    @property
     def declared(self) -> dict[str, int]:
         """The named ports of its containers, with those of init containers that keep running."""
         running = [*self.spec.containers, *(c for c in self.spec.init_containers or () if c.restart_policy == "Always")]

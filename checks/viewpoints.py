@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -30,7 +30,7 @@ class Caller:
     """A population of proxies that see the same, and one proxy of it that stands for all.
 
     `ports` are those that a gateway's pod names; `told` what of the configuration's label predicates fits a sidecar's pods; `beside` what
-    serves on its node, where that was asked for.
+    serves on its node, where that was asked for; `families` 4 and 6, for the addresses of its pod.
     """
 
     viewpoint: Viewpoint
@@ -38,6 +38,7 @@ class Caller:
     ports: tuple[tuple[str, int], ...] = ()
     told: object = None
     beside: frozenset[tuple[str, str]] = frozenset()
+    families: frozenset[int] = frozenset()
 
     @property
     def seen(self) -> object:
@@ -45,7 +46,7 @@ class Caller:
         p = self.proxy
         if p.kind != "sidecar":
             return self
-        return self.viewpoint, self.ports, self.told, self.beside, p.cluster, p.network, p.revision, bool(p.pod), ":" in p.ip
+        return self.viewpoint, self.told, self.beside, self.families, p.cluster, p.network, p.revision, bool(p.pod)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,11 @@ def _of_namespace(
         ports = (
             () if kind == "sidecar" else tuple((p.name, p.container_port) for c in first.spec.containers for p in c.ports or () if p.name)
         )
-        out.append(Caller(viewpoint, mesh.proxy(cluster, first, kind), ports, key if kind == "sidecar" else None, beside))
+        told = key if kind == "sidecar" else None
+        proxy = mesh.proxy(cluster, first, kind)
+        if len(members) > 1:  # a sidecar opens no listener at its own address: the others of its population do
+            proxy = replace(proxy, ip="")
+        out.append(Caller(viewpoint, proxy, ports, told, beside, names.families(first.addresses)))
     return out
 
 

@@ -1,10 +1,11 @@
-"""What objects have in common is one in memory, and never more than they have in common."""
+"""What objects have in common is one in memory and never more than that, and what one pod stands for is more than itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from checks.mesh import Cluster, Mesh
+from checks import diagnosis
+from checks.mesh import Change, Cluster, Mesh
 from checks.resources import Pod, Resource, objects, parse
 
 
@@ -90,3 +91,28 @@ def test_containers_that_make_a_sidecar_natively_are_not_taken_for_those_of_a_po
     mesh = Mesh("", [Cluster("east", objects=Cluster.index(read(plain, native, *slices)))], 0.0)
     seen = {e.address: e.tls for e in mesh.endpoints(mesh.istiod("east"), "web.shop.svc.cluster.local", "shop")}
     assert seen == {"10.0.0.1": False, "10.0.0.2": True}
+
+
+def test_a_headless_host_is_diagnosed_for_the_other_pods_of_its_namespace_whichever_of_them_stands_for_all():
+    def mesh(*, ready: bool) -> Mesh:
+        first, own = pod("shop", "a-1", podIP="10.0.0.1"), pod("shop", "db-0", podIP="10.0.0.2")
+        first["metadata"]["labels"] = {"app": "a"}
+        first["status"]["conditions"] = [{"type": "Ready", "status": str(ready)}]
+        meta = {"name": "web", "namespace": "shop"}
+        service, slice_ = behind("shop", "db-0", "10.0.0.2")
+        port = {"name": "tcp-db", "port": 5432}
+        service["spec"] |= {"clusterIP": "None", "ports": [port]}
+        slice_["ports"] = [port]
+        to = {"destination": {"host": "web", "subset": "gone"}}
+        rule = {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": meta,
+            "spec": {"hosts": ["web"], "tcp": [{"route": [to]}]},
+        }
+        return Mesh("", [Cluster("east", objects=Cluster.index(read(first, own, service, slice_, rule)))], 0.0)
+
+    for one in (mesh(ready=True), mesh(ready=False)):
+        assert [f.cause for f in diagnosis.sweep(one).findings] == ["subset-undefined"]
+    alone = mesh(ready=True).apply([Change("east", Pod, "shop", "a-1", None)])
+    assert diagnosis.sweep(alone).findings == ()  # a pod does not call its own address through its sidecar

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks import names
 from checks.case import Branch, Case, endpoints_command, short
 from checks.finding import Finding, check
 from checks.resources import Pod, Service
@@ -20,14 +21,9 @@ if TYPE_CHECKING:
     from checks.viewpoints import Caller
 
 
-def _families(addresses: Iterable[str]) -> frozenset[int]:
-    """4 and 6, for addresses that are IP addresses."""
-    return frozenset(6 if ":" in a else 4 for a in addresses if a)
-
-
 def _odd(case: Case) -> bool:
     """Some caller lacks the family of an endpoint's address."""
-    without = case.mesh.now(("families",), lambda: _lacking(case.mesh))
+    without = _lacking(case.mesh)
     if not any(without.values()):
         return False
     firsts = (next((e for e in u.endpoints if e.health == "healthy"), None) for u in case.upstreams)
@@ -51,7 +47,7 @@ def endpoints_ipfamily(case: Case) -> Iterator[Finding]:
         healthy = [e.address for e in u.endpoints if e.health == "healthy"]
         if b.share <= 0 or u.service is None or u.unseen or u.service.dns or not healthy:
             continue
-        lost = _unreached(case.mesh, b.view.callers.viewpoints, _families(healthy))
+        lost = _unreached(case.mesh, b.view.callers.viewpoints, names.families(healthy))
         if lost and not _dual(case, u.service):
             _, branches, pods = groups.setdefault(u.service.hostname, (u.service, [], {}))
             branches.append(b)
@@ -60,7 +56,7 @@ def endpoints_ipfamily(case: Case) -> Iterator[Finding]:
         first = branches[0]
         share = case.share(branches)
         addresses = [e.address for e in first.upstream.endpoints if e.health == "healthy"]
-        family = next(iter(_families(addresses)))
+        family = next(iter(names.families(addresses)))
         yield case.finding(
             "endpoints-ipfamily",
             cluster=home(case, service, first),
@@ -71,7 +67,7 @@ def endpoints_ipfamily(case: Case) -> Iterator[Finding]:
             viewpoints=pods,
             evidence=(
                 f"endpoints of {short(service.hostname)}: {', '.join(addresses[:5])}",
-                *(f"{p.ref}: {', '.join(_ips(p))}" for p in list(pods.values())[:5]),
+                *(f"{p.ref}: {', '.join(p.addresses)}" for p in list(pods.values())[:5]),
             ),
             fix=f"Give {short(service.hostname)} endpoints of the callers' family (ipFamilyPolicy PreferDualStack), or run the callers dual stack.",
             commands=(
@@ -81,42 +77,27 @@ def endpoints_ipfamily(case: Case) -> Iterator[Finding]:
         )
 
 
-def _ips(pod: Pod) -> list[str]:
-    return [p.ip for p in pod.status.pod_ips or () if p.ip] or [pod.status.pod_ip]
-
-
 def _unreached(mesh: Mesh, viewpoints: Iterable[Viewpoint], theirs: frozenset[int]) -> dict[Viewpoint, Pod]:
     """The callers that have no address of these families, each with the pod that stands for it."""
     if len(theirs) != 1:
         return {}
-    without = mesh.now(("families",), lambda: _lacking(mesh))
-    lost = without[next(iter(theirs))]
-    return {v: lost[v] for v in viewpoints if v in lost} if lost else {}
+    lost = _lacking(mesh)[next(iter(theirs))]
+    found = ((v, lost[v].proxy) for v in viewpoints if v in lost)
+    pods = ((v, mesh.cluster(p.cluster).get(Pod, p.namespace, p.pod)) for v, p in found)
+    return {v: pod for v, pod in pods if pod is not None}
 
 
-def _lacking(mesh: Mesh) -> dict[int, dict[Viewpoint, Pod]]:
+def _lacking(mesh: Mesh) -> dict[int, dict[Viewpoint, Caller]]:
+    """For each family the callers whose pod has addresses, and none of it."""
     around = callers(mesh)
 
-    def find() -> dict[int, dict[Viewpoint, Pod]]:
-        found = [(c, mesh.cluster(c.proxy.cluster).get(Pod, c.proxy.namespace, c.proxy.pod)) for c in around]
-        return mesh.once(("families",), tuple(x for pair in found for x in pair), lambda: _without(found))
+    def find() -> dict[int, dict[Viewpoint, Caller]]:
+        return {family: {c.viewpoint: c for c in around if c.families and family not in c.families} for family in (4, 6)}
 
-    return mesh.once(("families now",), (around, *(c.objects.get(Pod) for c in mesh.clusters)), find)
-
-
-def _without(found: Iterable[tuple[Caller, Pod | None]]) -> dict[int, dict[Viewpoint, Pod]]:
-    """For each family the callers that have no address of it, each with the pod that stands for it."""
-    out: dict[int, dict[Viewpoint, Pod]] = {4: {}, 6: {}}
-    for caller, pod in found:
-        have = _families(_ips(pod)) if pod is not None else frozenset()
-        if pod is None or not have:
-            continue
-        for family in out.keys() - have:
-            out[family][caller.viewpoint] = pod
-    return out
+    return mesh.once(("families",), (around,), find)
 
 
 def _dual(case: Case, service: HostService | None) -> bool:
     """Whether the Service has addresses of both families: Istio then knows its pods by all of theirs."""
     found = [c.get(Service, service.namespace, service.name) for c in case.mesh.clusters] if service is not None else []
-    return any(len(_families(s.spec.cluster_ips)) > 1 for s in found if s is not None)
+    return any(len(names.families(s.spec.cluster_ips)) > 1 for s in found if s is not None)
