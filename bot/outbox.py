@@ -1,12 +1,14 @@
 """Committed messages to Slack: in order within a message, at least once, as fast as Slack allows and no faster.
 
 What must stay true: nothing leaves the store's outbox before Slack has it; a post whose answer was lost is looked for before it is sent again;
-of edits that wait only the newest is sent; what Slack refuses goes out smaller, in the end as plain text; a picture never costs a message.
+of edits that wait only the newest is sent; what fails goes before what is well again, the worst first, and a message before the lines of threads;
+what Slack refuses goes out smaller, in the end as plain text; a picture never costs a message.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import secrets
 import time
@@ -82,25 +84,45 @@ class Later(Exception):
         self.seconds = seconds
 
 
+Lane = tuple[int, float]
+"""What goes first: the smallest."""
+
+
 class Pace:
-    """A token bucket: `rate` turns a second, `burst` at once; a turn that was promised before a pause waits for its end."""
+    """A token bucket: `rate` turns a second, `burst` at once. Of those who wait the first in its lane, of the first lane, has the next turn."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._interval = 1 / rate
         self._credit = self._interval * (burst - 1)
         self._next = 0.0
         self._paused_until = 0.0
+        self._waiting: list[tuple[Lane, int, asyncio.Future[None]]] = []
+        self._came = 0
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def turn(self) -> None:
+    async def turn(self, lane: Lane = (0, 0.0)) -> None:
         """Wait for a turn."""
-        while True:
+        mine = asyncio.get_running_loop().create_future()
+        self._came += 1
+        heapq.heappush(self._waiting, (lane, self._came, mine))
+        if self._timer is None:
+            self._serve()
+        await mine
+
+    def _serve(self) -> None:
+        """Give the turns that are due, and come back for the next one."""
+        self._timer = None
+        while self._waiting:
+            if self._waiting[0][2].done():  # who waited was cancelled
+                heapq.heappop(self._waiting)
+                continue
             now = time.monotonic()
             at = max(self._next, now - self._credit, self._paused_until)
-            self._next = at + self._interval
             if at > now:
-                await asyncio.sleep(at - now)
-            if time.monotonic() >= self._paused_until:
+                self._timer = asyncio.get_running_loop().call_later(at - now, self._serve)
                 return
+            self._next = at + self._interval
+            heapq.heappop(self._waiting)[2].set_result(None)
 
     def pause(self, seconds: float) -> None:
         """No turn for so long, and no burst after it."""
@@ -238,7 +260,7 @@ class Outbox:
                 if found is not None:
                     await self._store.record(draft, replace(has, channel=found.channel, ts=found.ts, trying="", attempts=0))
                     return
-        await self._posts.setdefault(channel, Pace(*_CHANNEL_POSTS)).turn()
+        await self._pace(channel).turn(_lane(draft))
         work = await self._store.work(draft.id) or work  # what came while we waited is part of it
         has = replace(work.delivery, channel=channel, trying=f"root {time.time():.0f}")
         await self._store.record(draft, has)
@@ -248,7 +270,7 @@ class Outbox:
         await self._store.record(work.draft, posted)
 
     async def _edit_root(self, work: Work) -> None:
-        await self._edits.turn()
+        await self._edits.turn(_lane(work.draft))
         work = await self._store.work(work.draft.id) or work
         has = work.delivery
         try:
@@ -291,7 +313,7 @@ class Outbox:
                 if await self._find(has.channel, has, "step", step.id, thread=has.ts) is not None:
                     await self._store.record(draft, replace(has, trying="", attempts=0), said=1)
                     return
-        await self._posts.setdefault(has.channel, Pace(*_CHANNEL_POSTS)).turn()
+        await self._pace(has.channel).turn(_lane(draft) if step.aloud else _LINES)
         has = replace(has, trying=f"{attempt}{time.time():.0f}")
         await self._store.record(draft, has)
         metadata = {"event_type": STEP, "event_payload": {"alert": draft.alert, "step": step.id}}
@@ -333,7 +355,7 @@ class Outbox:
         has = work.delivery
         framed = _with_picture(work)
         if framed is not None and has.attempts < len(_PICTURE_TRIES):
-            await self._edits.turn()
+            await self._edits.turn(_LINES)
             with suppress(Refused, Lost):
                 await self._call("chat.update", channel=has.channel, ts=has.ts, metadata=_metadata(work), **_words(framed))
                 await self._store.record(work.draft, replace(has, shown=True, attempts=0))
@@ -420,6 +442,12 @@ class Outbox:
         metrics.LAST_POST.set_to_current_time()
         return answer
 
+    def _pace(self, channel: str) -> Pace:
+        """The bucket of a channel, which is one whether the channel is called by its name or by its id."""
+        ident = self._ids.get(channel, channel)
+        known = next((name for name in self._posts if self._ids.get(name, name) == ident), None)
+        return self._posts.setdefault(known or ident, Pace(*_CHANNEL_POSTS))
+
     async def _asked(self, method: str, **arguments: Any) -> dict[str, Any]:
         if not self._held():
             raise Deposed("the lease may be over")
@@ -432,7 +460,7 @@ class Outbox:
             if status == 429 or name == "ratelimited":
                 seconds = _retry_after(error)
                 channel = str(arguments.get("channel"))
-                pace = self._edits if method == "chat.update" else self._posts.setdefault(channel, Pace(*_CHANNEL_POSTS))
+                pace = self._edits if method == "chat.update" else self._pace(channel)
                 pace.pause(seconds)
                 raise Refused("ratelimited", seconds) from None
             if status >= 500 or name in _PERHAPS_SENT or not name:
@@ -495,6 +523,14 @@ class Outbox:
         if channel not in self._ids:
             raise Blind("channel_not_found")
         return self._ids[channel]
+
+
+_LINES: Lane = 2, 0.0
+"""Lines of threads, and what only makes a message prettier: after everything else."""
+
+
+def _lane(draft: Draft) -> Lane:
+    return int(draft.resolved), -draft.share
 
 
 def _words(message: Message) -> dict[str, Any]:

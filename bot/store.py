@@ -165,6 +165,8 @@ class Draft(Struct, frozen=True, kw_only=True):
     message: Message
     picture: Picture | None = None
     resolved: bool = False
+    share: float = 0.0
+    """The part of the requests that fails, 0 to 1: of what waits for Slack, the worst goes first."""
     memo: str = ""
     """The alerts in short, which the message carries along in Slack (bot.recall)."""
 

@@ -69,7 +69,16 @@ def drafts(
         _picture(lead, facts["routes"]) if len(members) == 1 and facts["state"] in {"firing", "flapping"} and facts["routes"] else None
     )
     actions = () if resolved else _buttons(lead, escalation)
-    one = Draft(id=lead.message, alert=lead.id, channel="", message=Message(""), picture=drawing, resolved=resolved, memo=memo(members))
+    one = Draft(
+        id=lead.message,
+        alert=lead.id,
+        channel="",
+        message=Message(""),
+        picture=drawing,
+        resolved=resolved,
+        share=lead.finding.failing_share,
+        memo=memo(members),
+    )
     return _copies(one, to, lambda mention: messages.alert({**facts, "mention": () if resolved else mention}, actions))
 
 
@@ -86,7 +95,7 @@ def outage(alert: Alert, to: Sequence[Receiver], frozen: int, escalation: Sequen
     }
     buttons = () if alert.state is State.RESOLVED else [b for b in _buttons(alert, escalation) if b[1] != WHY]
     over = alert.state is State.RESOLVED
-    one = Draft(id=alert.message, alert=alert.id, channel="", message=Message(""), resolved=over, memo=memo([alert]))
+    one = Draft(id=alert.message, alert=alert.id, channel="", message=Message(""), resolved=over, share=1.0, memo=memo([alert]))
     return _copies(one, to, lambda mention: messages.outage({**facts, "mention": () if over else mention}, buttons))
 
 

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bot import metrics
 from bot.alerts import Alert, State
 from bot.outbox import Outbox, Pace
 from bot.store import Draft, Picture, Step, Store
@@ -156,6 +157,31 @@ async def test_retry_after_is_honoured_and_nothing_is_lost(store: Store, slack: 
     assert replies(slack, slack.messages("#mesh")[0]) == ["fired"]
 
 
+async def test_scenario_3_of_what_waits_since_slack_refused_the_worst_goes_first_and_nothing_is_lost(store: Store, slack: LocalSlack):
+    refused = refusals()
+    slack.fault("chat.postMessage", retry_after=2, times=4)  # all that a burst sends at once
+    async with running(store, slack):
+        await commit(store, *(draft(f"{i} % fails", ident=f"b{i}-1", share=i / 100) for i in (3, 1, 5, 2, 4)))
+        await until(slack, lambda: [method for method, _ in slack.calls].count("chat.postMessage") == 4)
+        line = Step(id="b9-1.fired", message=words("fired"))
+        await commit(store, draft("9 % fails", ident="b9-1", share=0.09), steps={"b9-1": [line]})
+        await commit(store, draft("well again", ident="b8-1", share=1.0, resolved=True), draft("all fails", ident="c-1", share=1.0))
+        await commit(store, draft("2 % fails still", ident="b2-1", share=0.02))
+        await settled(store, 20)
+    told = sorted(slack.messages("#mesh"), key=lambda m: float(m.ts))
+    worst_first = ["all fails", "9 % fails", "5 % fails", "4 % fails", "3 % fails", "2 % fails still", "1 % fails", "well again"]
+    assert [m.text for m in told] == worst_first
+    assert sum(m.edits for m in told) == 0, "an edit of what waits is part of it"
+    (line_told,) = slack.thread("#mesh", told[1].ts)[1:]
+    assert float(line_told.ts) > float(told[-1].ts), "a line of a thread waits for the messages"
+    assert refusals() == refused + 4
+
+
+def refusals() -> float:
+    """How often Slack has asked to wait, as the metrics count it."""
+    return metrics.SLACK_CALLS.labels("chat.postMessage", "ratelimited")._value.get()
+
+
 async def test_a_channel_gets_about_one_post_a_second_and_slack_never_has_to_refuse(store: Store, slack: LocalSlack):
     drafts = [draft(f"alert {i}", ident=f"b{i}-1") for i in range(6)]
     async with running(store, slack):
@@ -208,6 +234,7 @@ async def test_a_post_that_never_arrived_is_sent_again(store: Store, slack: Loca
 SENDER = """
 import asyncio, sys
 from slack_sdk.web.async_client import AsyncWebClient
+from bot import metrics
 from bot.outbox import Outbox
 from bot.store import Store
 
@@ -504,6 +531,22 @@ async def test_a_picture_that_slack_refuses_in_the_message_stays_in_the_thread(
     (root,) = slack.messages("#mesh")
     assert [b["type"] for b in root.blocks] == ["header", "section"]
     assert any(m.files for m in slack.thread("#mesh", root.ts))
+
+
+async def test_a_turn_goes_to_the_first_lane_that_waits_and_not_to_who_gave_up():
+    pace, order = Pace(rate=20, burst=1), list[str]()
+
+    async def wait(name: str, lane: tuple[int, float]) -> None:
+        await pace.turn(lane)
+        order.append(name)
+
+    tasks = {name: asyncio.create_task(wait(name, lane)) for name, lane in (("now", (9, 0.0)), ("line", (2, 0.0)), ("well", (1, -1.0)))}
+    await asyncio.sleep(0)
+    tasks |= {name: asyncio.create_task(wait(name, (0, -share))) for name, share in (("half", 0.5), ("gone", 0.9), ("all", 1.0))}
+    await asyncio.sleep(0)
+    tasks["gone"].cancel()
+    await asyncio.wait(tasks.values())
+    assert order == ["now", "all", "half", "well", "line"]
 
 
 async def test_a_turn_that_was_promised_before_a_pause_waits_for_its_end():

@@ -120,7 +120,7 @@ async def test_a_cluster_that_cannot_be_read_makes_the_alert_unknown_and_never_r
         assert not any(b["type"] == "image" for b in root.blocks), "what is not known is not drawn"
         away.rename(folder)
         await headline(slack, TOLD, 5)
-        (lost,) = [m for m in slack.messages("#mesh") if m is not root]
+        (lost,) = await slack.until(lambda: [m for m in slack.messages("#mesh") if m is not root], 5)  # a channel takes a post a second
         await slack.until(lambda: re.match("Resolved after .*: east can be read again", lost.words), 15)
     told = thread(slack, root)
     assert not any("resolved" in line for line in told)
