@@ -122,10 +122,10 @@ async def test_a_cluster_that_cannot_be_read_makes_the_alert_unknown_and_never_r
         await headline(slack, TOLD, 5)
         (lost,) = await slack.until(lambda: [m for m in slack.messages("#mesh") if m is not root], 5)  # a channel takes a post a second
         await slack.until(lambda: re.match("Resolved after .*: east can be read again", lost.words), 15)
+        await slack.until(lambda: any("is not there" in line for line in thread(slack, lost)), 5)
     told = thread(slack, root)
     assert not any("resolved" in line for line in told)
     assert not any("unknown" in line for line in told), "the cluster's own message says it"
-    assert any("is not there" in line for line in thread(slack, lost))
 
 
 async def test_a_broken_file_keeps_the_alert_as_it_was(slack: LocalSlack, redis_url: str, folder: Path):
