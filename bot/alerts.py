@@ -111,10 +111,14 @@ class Silence(Struct, frozen=True, kw_only=True):
 
 
 class Receiver(Struct, frozen=True):
-    """Where an alert is told: a channel (`#name` or id) or a person's id, and the people and user groups who are mentioned there."""
+    """Where an alert is told: a channel (`#name` or id) or a person's id, and the people and user groups who are mentioned there.
+
+    `parents` are the places of the routes above, the nearest first: there it is told where Slack does not let the bot write.
+    """
 
     place: str
     mention: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
 
 
 class Alert(Struct, frozen=True, kw_only=True):

@@ -136,7 +136,7 @@ class _Place(NamedTuple):
 
 
 class Outbox:
-    """Sends what the store's outbox holds. One of it runs at a time; `default_channel` takes what its own channel cannot, `admin_channel` hears of it.
+    """Sends what the store's outbox holds. One of it runs at a time; `default_channel` takes what no channel above it can, `admin_channel` hears of it.
 
     `held` says whether this is the one that may send: it is asked before each call that another one could repeat.
     """
@@ -375,11 +375,12 @@ class Outbox:
         elif error in _NO_ROOT and has.ts:
             logger.warning("Message %s is no longer in Slack (%s): it is posted again.", draft.id, error)
             await self._store.record(draft, Delivery(channel=has.channel))
-        elif error in _NO_CHANNEL and (has.channel or draft.channel) not in {self.default_channel, self._ids.get(self.default_channel)}:
-            logger.warning("Channel %s cannot take message %s (%s): it goes to %s.", draft.channel, draft.id, error, self.default_channel)
-            await self._store.record(draft, Delivery(channel=self.default_channel))
-            await self._note(draft, "moved", f"Meant for {draft.channel}, which cannot be written to ({error}).")
-            await self._notice(draft.channel, error)
+        elif error in _NO_CHANNEL and (rest := self._rest(draft, has.channel or draft.channel))[1:]:
+            closed, above, *_ = rest
+            logger.warning("Channel %s cannot take message %s (%s): it goes to %s.", closed, draft.id, error, above)
+            await self._store.record(draft, Delivery(channel=above))
+            await self._note(draft, f"moved.{closed}", f"Meant for {closed}, which cannot be written to ({error}).")
+            await self._notice(closed, error, above)
         elif error in _NO_TOKEN:
             self._say_once(f"Slack does not accept the bot's token: {error}.")
             await self._store.record(draft, replace(has, trying=""))
@@ -389,6 +390,12 @@ class Outbox:
             raise Later(refused.retry_after_s)
         else:
             await self._fail(draft, replace(has, trying=""), f"Slack refused message {draft.id}: {error}.")
+
+    def _rest(self, draft: Draft, channel: str) -> list[str]:
+        """A channel as the settings call it, and where a message goes that it does not take: to the places of the routes above, in the end the default one."""
+        places = list(dict.fromkeys((draft.channel, *draft.parents, self.default_channel)))
+        here = next((i for i, place in enumerate(places) if channel in {place, self._ids.get(place)}), 0)
+        return places[here:]
 
     async def _fail(self, draft: Draft, has: Delivery, why: str) -> None:
         """Remember one more failure and come back later, each time after twice as long."""
@@ -402,12 +409,12 @@ class Outbox:
         line = Step(id=f"{draft.id}.{name}", message=Message(blocks.escape(sentence)))
         await self._store.commit({}, steps={draft.id: [line]}, now=time.time())
 
-    async def _notice(self, channel: str, error: str) -> None:
+    async def _notice(self, channel: str, error: str, above: str) -> None:
         """One message a day for whoever can mend it, where the alerts of a closed channel go now."""
         me = secrets.token_hex(6)
         if await self._store.claim(f"notice:{channel}:{error}", me, DAY_S) != me:
             return
-        where = "here" if self._admin_channel == self.default_channel else f"to {self.default_channel}"
+        where = "here" if self._admin_channel == above else f"to {above}"
         told = f"Alerts for {channel} come {where}: it cannot be written to ({error}). Invite the bot there, or name another channel in the settings."
         notice = Draft(id=f"notice-{me}", alert="", channel=self._admin_channel, message=Message(blocks.escape(told)), resolved=True)
         await self._store.commit({}, [notice], now=time.time())

@@ -63,7 +63,7 @@ class Routed(NamedTuple):
 
 
 class _Leaf(NamedTuple):
-    """A route with what it has from its parents; `path` says where it stands, `also` that the search went on after it."""
+    """A route with what it has from its parents; `path` says where it stands, `also` that the search went on after it, `parents` their places."""
 
     place: str
     mention: tuple[str, ...]
@@ -72,6 +72,7 @@ class _Leaf(NamedTuple):
     escalation: tuple[EscalationStep, ...]
     path: str
     also: bool
+    parents: tuple[str, ...] = ()
 
 
 def about(finding: Finding, mesh: Mesh | None) -> About:
@@ -121,7 +122,7 @@ def route(alert: About, settings: Alerts, now: float) -> Routed:
         because.append(f"annotation {CHANNEL}: {alert.unfit[:90]!r} is no channel, so it is passed over")
     for leaf in leaves:
         spans = _spans(leaf.hours, settings)
-        place, mention, why = leaf.place, leaf.mention, leaf.path
+        place, mention, why, above = leaf.place, leaf.mention, leaf.path, (leaf.place, *leaf.parents)
         if leaf.outside is not None and not hours.within(spans, now):
             if alert.finding.failing_share < leaf.outside.hold_below:
                 waits.append((hours.changes(spans, now), f"held outside of {' and '.join(leaf.hours)}"))
@@ -134,7 +135,8 @@ def route(alert: About, settings: Alerts, now: float) -> Routed:
             why = f"{why}, outside of {' and '.join(leaf.hours)}"
         because.append(f"{why}: {place}" + (f", mentioning {', '.join(mention)}" if mention else ""))
         had = receivers.get(place, Receiver(place))
-        receivers[place] = Receiver(place, tuple(dict.fromkeys(had.mention + mention)))
+        parents = tuple(p for p in dict.fromkeys((*had.parents, *above)) if p != place)
+        receivers[place] = Receiver(place, tuple(dict.fromkeys(had.mention + mention)), parents)
     quiet = refused(alert, settings, now)
     if quiet is None and not receivers and waits:
         until, why = min(waits, key=lambda w: float("inf") if w[0] is None else w[0])
@@ -151,7 +153,14 @@ def _leaves(alert: About, settings: Alerts) -> list[_Leaf]:
         # The namespace's own channel stands where the search ended; whoever asked for it on the way by `continue` is told as well.
         end = found[-1]
         own = _Leaf(
-            alert.channel, () if end.also else end.mention, end.hours, end.outside, end.escalation, f"annotation {CHANNEL}", also=False
+            alert.channel,
+            () if end.also else end.mention,
+            end.hours,
+            end.outside,
+            end.escalation,
+            f"annotation {CHANNEL}",
+            also=False,
+            parents=(end.place, *end.parents),
         )
         found = [*(found if end.also else found[:-1]), own]
     return found
@@ -171,6 +180,7 @@ def _walk(routes: Sequence[AlertRoute], path: str, parent: _Leaf, alert: About) 
             parent.escalation if one.escalation is None else one.escalation,
             here,
             also=one.continue_,
+            parents=(parent.place, *parent.parents),
         )
         found += _walk(one.routes, f"{here}.routes", own, alert) or [own]
         if not one.continue_:

@@ -157,11 +157,15 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """How a message should stand in Slack; of several drafts only the newest counts. `id` is the message's, `alert` whose it is."""
+    """How a message should stand in Slack; of several drafts only the newest counts. `id` is the message's, `alert` whose it is.
+
+    `parents` take it, one after the other, where the bot may not write to `channel`.
+    """
 
     id: str
     alert: str
     channel: str
+    parents: tuple[str, ...] = ()
     message: Message
     picture: Picture | None = None
     resolved: bool = False

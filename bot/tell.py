@@ -116,7 +116,10 @@ def _copies(one: Draft, to: Sequence[Receiver], worded: Callable[[tuple[str, ...
     for receiver in to:
         if receiver.mention not in made:
             made[receiver.mention] = worded(receiver.mention)
-    return [replace(one, id=f"{one.id}@{r.place}" if i else one.id, channel=r.place, message=made[r.mention]) for i, r in enumerate(to)]
+    return [
+        replace(one, id=f"{one.id}@{r.place}" if i else one.id, channel=r.place, parents=r.parents, message=made[r.mention])
+        for i, r in enumerate(to)
+    ]
 
 
 def lines(

@@ -295,6 +295,23 @@ async def test_what_slack_refuses_goes_out_smaller_and_at_last_as_plain_text(sto
     assert "60 % fails" in slack.messages("#mesh")[0].words
 
 
+async def test_a_channel_that_is_gone_is_replaced_by_those_of_the_routes_above_one_after_the_other(store: Store, slack: LocalSlack):
+    slack.archive("#payments")
+    async with running(store, slack):
+        await commit(store, draft(channel="#payments", parents=("#nowhere", "#ops", "#mesh")), steps=lines("fired"))
+        await settled(store)
+    (root,) = slack.messages("#ops")
+    assert replies(slack, root) == [
+        "fired",
+        "Meant for #payments, which cannot be written to (is_archived).",
+        "Meant for #nowhere, which cannot be written to (channel_not_found).",
+    ]
+    assert [text.partition(":")[0] for text in roots(slack)] == [
+        "Alerts for #payments come to #nowhere",
+        "Alerts for #nowhere come to #ops",
+    ]
+
+
 async def test_a_channel_that_is_gone_is_replaced_by_the_default_one(store: Store, slack: LocalSlack):
     slack.archive("#payments")
     async with running(store, slack):

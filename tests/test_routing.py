@@ -121,10 +121,10 @@ def test_the_deepest_route_decides_and_has_from_its_parents_what_it_leaves_out()
         {"channel": "#after"},
     ]
     found = route(about(FOUND, None), alerts(routes=tree), MONDAY_NOON)
-    assert found.receivers == (Receiver("#east", ()),)
+    assert found.receivers == (Receiver("#east", (), ("#mesh",)),)
     assert found.because == ("routes[0].routes[1].routes[0]: #east",)
     other = replace(FOUND, cause="subset-undefined", code="MESH100", host="a.other.svc.cluster.local")
-    assert route(about(other, None), alerts(routes=tree), MONDAY_NOON).receivers == (Receiver("#east", ("S0EAST",)),)
+    assert route(about(other, None), alerts(routes=tree), MONDAY_NOON).receivers == (Receiver("#east", ("S0EAST",), ("#mesh",)),)
 
 
 def test_continue_goes_on_and_one_place_is_told_once():
@@ -135,7 +135,7 @@ def test_continue_goes_on_and_one_place_is_told_once():
         {"channel": "#after"},
     ]
     found = route(about(FOUND, None), alerts(routes=tree), MONDAY_NOON)
-    assert found.receivers == (Receiver("U0ANA"), Receiver("#east", ("S0EAST", "U0BEN")))
+    assert found.receivers == (Receiver("U0ANA", (), ("#mesh",)), Receiver("#east", ("S0EAST", "U0BEN"), ("#mesh",)))
     assert told(replace(FOUND, cluster="west", host="x.other.svc.cluster.local"), routes=tree) == ["U0ANA", "#after"]
 
 
@@ -180,12 +180,15 @@ def test_a_namespace_sends_its_alerts_elsewhere_and_says_whose_it_is():
     said = {"meshwhy.io/channel": "#my-team", "meshwhy.io/owner": "payments"}
     (mesh,) = Mesh.of([annotated(BROKEN, mynamespace=said)], 1.0)
     found = route(about(FOUND, mesh), alerts(), MONDAY_NOON)
-    assert (found.receivers, found.team) == ((Receiver("#my-team"),), "payments")
+    assert (found.receivers, found.team) == ((Receiver("#my-team", (), ("#mesh",)),), "payments")
     tree = [
         {"match": {"severity": "error"}, "channel": "#all", "continue": True},
         {"match": {"team": "pay*"}, "channel": "#pay", "mention": "S0PAY"},
     ]
-    assert route(about(FOUND, mesh), alerts(routes=tree), MONDAY_NOON).receivers == (Receiver("#all"), Receiver("#my-team", ("S0PAY",)))
+    assert route(about(FOUND, mesh), alerts(routes=tree), MONDAY_NOON).receivers == (
+        Receiver("#all", (), ("#mesh",)),
+        Receiver("#my-team", ("S0PAY",), ("#pay", "#mesh")),
+    )
     assert told(mesh=mesh, routes=tree[:1]) == ["#all", "#my-team"]
 
 
@@ -221,9 +224,11 @@ SHOP: dict[str, Any] = {"time_intervals": {"office": OFFICE}}
 def test_outside_of_the_hours_somebody_else_is_told():
     tree = [{"channel": "#pay", "mention": "S0PAY", "hours": "office", "outside": {"channel": "#night"}}]
     assert told(routes=tree, **SHOP) == ["#pay"]
-    assert route(about(FOUND, None), alerts(routes=tree, **SHOP), MONDAY_NIGHT).receivers == (Receiver("#night"),)
+    assert route(about(FOUND, None), alerts(routes=tree, **SHOP), MONDAY_NIGHT).receivers == (Receiver("#night", (), ("#pay", "#mesh")),)
     mentioned = [{"channel": "#pay", "mention": "S0PAY", "hours": "office", "outside": {"mention": "U0NIGHT"}}]
-    assert route(about(FOUND, None), alerts(routes=mentioned, **SHOP), MONDAY_NIGHT).receivers == (Receiver("#pay", ("U0NIGHT",)),)
+    assert route(about(FOUND, None), alerts(routes=mentioned, **SHOP), MONDAY_NIGHT).receivers == (
+        Receiver("#pay", ("U0NIGHT",), ("#mesh",)),
+    )
 
 
 def test_what_breaks_little_is_held_until_the_hours_begin():
@@ -471,7 +476,7 @@ def test_where_an_alert_would_go_is_answered_beforehand(ask: Callable[..., Answe
     held = ask(*asking, "--team", "payments", "--share", "0.2", "--at", "2026-11-30T22:00+01:00")
     assert held.out.startswith("– not told until 2026-12-01 08:00 UTC: held outside of office\n")
     loud = ask(*asking, "--team", "payments", "--at", "2026-11-30T22:00+01:00", "-o", "json").json
-    assert loud["receivers"] == [{"place": "#pay", "mention": ["S0PAY"]}]
+    assert loud["receivers"] == [{"place": "#pay", "mention": ["S0PAY"], "parents": ["#mesh"]}]
     assert loud["because"] == ["routes[0], outside of office: #pay, mentioning S0PAY"]
     live = ask(*asking, "--from", f"east={RECORDED / 'east'}")
     assert live.out.startswith("→ U0ANA (a direct message)\n"), "the namespace's labels are read from the cluster"
