@@ -31,7 +31,7 @@ from checks.resources import EndpointConditions, EndpointSlice
 from tests.bench.population import lean
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from bot.demo.slack import LocalSlack
     from checks.resources import Resource
@@ -105,6 +105,25 @@ class Bot:
         self.sweeper = sweeper
         self.door = door
         self.app = app
+
+
+def source(folder: Path) -> ClusterSource:
+    """A folder of manifests as the cluster east."""
+    return ClusterSource("east", mesh="east", path=str(folder))
+
+
+@asynccontextmanager
+async def alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Something that runs until it is cancelled, in the background; what it raises is raised."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,13 @@ def _valkey() -> Iterator[str]:
         ValkeyServer(port=0, data_dir=Path(directory), unix_socket_path=Path(directory) / "v.sock", persist=True),
     ):
         yield f"unix://{directory}/v.sock"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The recorded cluster east, for a test to change."""
+    shutil.copytree(Path(__file__).parent.parent / "bot" / "demo" / "recorded" / "east", tmp_path / "east")
+    return tmp_path / "east"
 
 
 @pytest.fixture

@@ -12,11 +12,9 @@ import csv
 import io
 import json
 import re
-import shutil
 import time
 from typing import TYPE_CHECKING
 
-import pytest
 import yaml
 from msgspec.structs import replace
 
@@ -31,7 +29,7 @@ from templates import messages
 from templates.blocks import Message as Words
 from templates.blocks import measure
 from tests.apiserver import ApiServer
-from tests.bots import RECORDED, alerts, running
+from tests.bots import RECORDED, alerts, running, source
 from tests.test_together import with_subsets
 
 if TYPE_CHECKING:
@@ -42,17 +40,6 @@ if TYPE_CHECKING:
     from tests.asking import Answer
 
 HOST = "destination.mynamespace"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The recorded cluster east, for a test to change."""
-    shutil.copytree(RECORDED / "east", tmp_path / "east")
-    return tmp_path / "east"
-
-
-def source(folder: Path) -> ClusterSource:
-    return ClusterSource("east", mesh="east", path=str(folder))
 
 
 async def root_of(slack: LocalSlack, words: str = f"95 % of {HOST} fails") -> Message:

@@ -27,7 +27,7 @@ from bot.store import Deed, Delivery, Draft
 from bot.sweep import Sweeper
 from checks.mesh import Mesh
 from templates.blocks import Message
-from tests.bots import FINDING, RECORDED, alerts, serving
+from tests.bots import FINDING, RECORDED, alerts, alongside, serving
 from tests.localslack import web as client
 from tests.test_pager import listening, soon
 from tests.test_sweep import BROKEN, WELL, World
@@ -79,14 +79,8 @@ async def manager() -> AsyncIterator[Manager]:
 @asynccontextmanager
 async def relaying(store: Store, slack: LocalSlack, manager: Manager) -> AsyncIterator[None]:
     to = AlertmanagerSend(url=manager.url, token=TOKEN, labels={"source": "meshwhy"})
-    task = asyncio.create_task(Relay(store, [to], client(slack)).run())
-    try:
+    async with alongside(Relay(store, [to], client(slack)).run()):
         yield
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 FIRING = Alert(id="a1", state=State.FIRING, finding=FINDING, since=1_760_000_000.0, fired_at=1_760_000_010.0, told=True, message="a1-1")

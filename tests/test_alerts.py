@@ -33,21 +33,13 @@ from bot.alerts import (
     rule_of,
     step,
 )
-from checks.finding import Finding, Severity
+from checks.finding import Severity
 from checks.resources import objects, parse
 from checks.routes import Viewpoint
+from tests.bots import FINDING
 
-BROKEN = Finding(
-    cause="subset-empty-weighted",
-    code="MESH101",
-    severity=Severity.ERROR,
-    cluster="east",
-    resource="VirtualService mynamespace/destination",
-    path="spec.http[0].route[0]",
-    host="destination.mynamespace.svc.cluster.local",
-    viewpoints=(Viewpoint("east", "sidecar", "mynamespace"),),
-    failing_share=0.95,
-    message="Subset v1 has 95 % of the weight and no endpoint.",
+BROKEN = replace(
+    FINDING, viewpoints=(Viewpoint("east", "sidecar", "mynamespace"),), message="Subset v1 has 95 % of the weight and no endpoint."
 )
 LESS = replace(BROKEN, failing_share=0.6)
 

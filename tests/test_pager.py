@@ -28,7 +28,7 @@ from bot.pager import Desk
 from bot.settings import OnCall, Pager
 from bot.store import Deed, Page, Store
 from bot.sweep import Sweeper
-from tests.bots import FINDING, RECORDED, alerts
+from tests.bots import FINDING, RECORDED, alerts, alongside
 from tests.test_routing import Standing
 from tests.test_sweep import BROKEN, WELL, World
 from tests.test_together import behind_a_gateway, does, the_alert, waiting
@@ -108,14 +108,8 @@ async def service() -> AsyncIterator[Service]:
 
 @asynccontextmanager
 async def telling(store: Store, held: Callable[[], bool] = lambda: True, **pagers: Pager) -> AsyncIterator[None]:
-    task = asyncio.create_task(Desk(store, pagers, held=held).run())
-    try:
+    async with alongside(Desk(store, pagers, held=held).run()):
         yield
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 FACTS = pager.facts([Alert(id="a", state=State.FIRING, finding=FINDING, since=1_760_000_000.0)])

@@ -20,12 +20,11 @@ from bot.routing import about, route
 from bot.settings import TimeInterval
 from bot.sweep import Sweeper
 from bot.tell import ACK
-from checks.finding import Finding, Severity
 from checks.mesh import Change, Cluster, Mesh
 from checks.resources import Metadata, Namespace
 from checks.routes import Viewpoint
 from tests.asking import refused
-from tests.bots import RECORDED, alerts, serving
+from tests.bots import FINDING, RECORDED, alerts, serving
 from tests.test_sweep import BROKEN, WELL, World
 
 if TYPE_CHECKING:
@@ -34,20 +33,10 @@ if TYPE_CHECKING:
 
     from bot.demo.slack import LocalSlack
     from bot.store import Store, Work
+    from checks.finding import Finding
     from tests.asking import Answer
 
-FOUND = Finding(
-    cause="subset-empty-weighted",
-    code="MESH101",
-    severity=Severity.ERROR,
-    cluster="east",
-    resource="VirtualService mynamespace/destination",
-    path="spec.http[0].route[0]",
-    host="destination.shop.svc.cluster.local",
-    viewpoints=(Viewpoint("east", "sidecar", "elsewhere"),),
-    failing_share=0.95,
-    message="",
-)
+FOUND = replace(FINDING, host="destination.shop.svc.cluster.local", viewpoints=(Viewpoint("east", "sidecar", "elsewhere"),), message="")
 BERLIN = ZoneInfo("Europe/Berlin")
 OFFICE = [{"weekdays": ["monday:friday"], "times": [{"start_time": "09:00", "end_time": "18:00"}], "location": "Europe/Berlin"}]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from bot.clusters import ClusterSource
 from bot.demo.runner import East
 from bot.tell import WHY
 from tests.apiserver import ApiServer
-from tests.bots import RECORDED, alerts, running
+from tests.bots import RECORDED, alerts, running, source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,16 +22,6 @@ if TYPE_CHECKING:
     from bot.demo.slack import LocalSlack, Message
 
 TOLD = "95 % of destination.mynamespace fails: v1 has no endpoint"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    shutil.copytree(RECORDED / "east", tmp_path / "east")
-    return tmp_path / "east"
-
-
-def source(folder: Path) -> ClusterSource:
-    return ClusterSource("east", mesh="east", path=str(folder))
 
 
 async def headline(slack: LocalSlack, start: str, timeout_s: float = 3.0) -> Message:
