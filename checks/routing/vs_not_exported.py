@@ -53,9 +53,9 @@ def vs_not_exported(case: Case) -> Iterator[Finding]:
             patch=_patch(case, b, spaces),
             commands=(f"istioctl proxy-config routes <gateway pod> -n {spaces[0]}",),
         )
+    around = callers(case.mesh)
+    spaces = case.mesh.once(("calling namespaces",), (around,), lambda: sorted({c.viewpoint.namespace for c in around}))
     for istiod in case.mesh.control_planes:
-        around = callers(case.mesh)
-        spaces = case.mesh.once(("calling namespaces",), (around,), lambda a=around: sorted({c.viewpoint.namespace for c in a}))  # type: ignore[misc]
         for owner, r in rulesets(case):
             known = istiod.namespaces
             lost = sorted(e for e in r.export_to if e not in known and e not in {"*", "~"})
