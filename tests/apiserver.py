@@ -243,6 +243,10 @@ class ApiServer:
     # --- answers
 
     async def _handle(self, http: web.Request) -> web.StreamResponse:
+        if self._runner is None:  # its TLS handshake ended after all others had been closed
+            if http.transport is not None:
+                http.transport.abort()
+            return web.Response()
         request = _understood(http)
         self.requests.append(request)
         await asyncio.sleep(self.delays.get(request.key, self.delay_s))
