@@ -42,25 +42,24 @@ from bot.alerts import (
     namespaces,
     outage,
 )
-from bot.clusters import is_elsewhere
+from bot.clusters import ELSEWHERE, is_elsewhere
 from bot.health import Pulse
 from bot.routing import resource_of
 from bot.store import RESOLVED_S, Draft, Page, Step
 from bot.tell import Moved
 from checks import diagnosis
 from checks.diagnosis import Sweep
-from checks.finding import Finding, Severity
+from checks.finding import Finding, Severity, Skipped
 from checks.mesh import Change, Mesh
 from checks.resources import KIND_OF, EndpointSlice, Pod, ReplicaSet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from bot.routing import Routed
     from bot.settings import Alerts, Digest, EscalationStep
     from bot.shares import Overheard, Shares
     from bot.store import Deed, Heard, Store
-    from checks.finding import Skipped
     from checks.mesh import Cluster
     from checks.resources import Resource
 
@@ -175,8 +174,7 @@ class Sweeper:
 
     async def sweep(self) -> Sweep:
         """Every finding of every mesh."""
-        _, looked = await self._look(None)
-        return _together(looked.values())
+        return _together(*await self._look(None))
 
     async def _look(self, most: int | None) -> tuple[dict[str, Mesh], dict[str, Sweep]]:
         """The meshes as they are now and the sweep of each, of `most` hosts anew, worked out beside the event loop.
@@ -357,7 +355,7 @@ class Sweeper:
         self._alerts = {key: alert for key, alert in known.items() if alert.state is not State.RESOLVED}
         self._silences = silences
         self._chains = {key: chain for key, chain in self._chains.items() if key in self._alerts}
-        await self._digest(seen, sweeps.values())
+        await self._digest(seen, sweeps)
 
     def _move(self, known: Mapping[str, Alert], seen: _Seen, deeds: Sequence[Deed], silences: Mapping[str, Silence]) -> dict[str, _Step]:
         """Step every alert; those that begin to fire join a message of the same cause, and in a storm of a wider kind."""
@@ -585,7 +583,7 @@ class Sweeper:
                     drafts.append(Draft(id=name, alert="", channel=place.place, message=heard.answer, resolved=True))
         return drafts, threads
 
-    async def _digest(self, seen: _Seen, sweeps: Collection[Sweep]) -> None:
+    async def _digest(self, seen: _Seen, sweeps: Mapping[str, Sweep]) -> None:
         """Send the lists whose time of day has come: each once, whoever sends it, and late rather than never."""
         s = self._settings
         if not s.digests or (seen.now - self._started < _START_S and not all(c.name in self._read for c in self._clusters.clusters())):
@@ -600,7 +598,7 @@ class Sweeper:
                 continue
             drafts = []
             if before is not None and seen.now - due <= _DIGEST_LATE_S:  # one that is new begins with its next time
-                whole = _together(sweeps)
+                whole = _together(seen.meshes, sweeps)
                 found = tuple(f for f in whole.findings if self._wanted(f, digest, seen))
                 place = Receiver(digest.place or s.default_channel, digest.mention or ())
                 ident = f"digest-{hashlib.blake2b(key.encode(), digest_size=6).hexdigest()}-{due:.0f}"
@@ -703,13 +701,17 @@ class _Step(NamedTuple):
         return self.after if self.after is not None and any(reason not in alerts.QUIET for reason, _ in self.happened) else None
 
 
-def _together(sweeps: Collection[Sweep]) -> Sweep:
-    """The sweeps of all meshes as one."""
+def _together(meshes: Mapping[str, Mesh], sweeps: Mapping[str, Sweep]) -> Sweep:
+    """The sweeps of all meshes as one; of a mesh without one, that nobody has told of it yet."""
+    found = list(sweeps.values())
+    untold = [
+        Skipped("*", c.name, f"{ELSEWHERE}, and has not told of it") for name, m in meshes.items() if name not in sweeps for c in m.clusters
+    ]
     return Sweep(
-        hosts=sum(s.hosts for s in sweeps),
-        findings=diagnosis.once(f for s in sweeps for f in s.findings),
-        skipped=tuple(dict.fromkeys(k for s in sweeps for k in s.skipped)),
-        clusters=tuple(c for s in sweeps for c in s.clusters),
+        hosts=sum(s.hosts for s in found),
+        findings=diagnosis.once(f for s in found for f in s.findings),
+        skipped=(*dict.fromkeys(k for s in found for k in s.skipped), *untold),
+        clusters=tuple(c for s in found for c in s.clusters),
     )
 
 
