@@ -505,7 +505,7 @@ def _seen(answer: Diagnosis, meshes: Sequence[Mesh], envoys: Sequence[str]) -> D
     import asyncio
 
     from bot.probes import envoy
-    from checks import diagnosis, evidence
+    from checks import agreement, diagnosis
 
     names = [c.name for mesh in meshes for c in mesh.clusters]
     try:
@@ -517,7 +517,7 @@ def _seen(answer: Diagnosis, meshes: Sequence[Mesh], envoys: Sequence[str]) -> D
         for w in wheres
     }
     views, skipped = asyncio.run(envoy.read(wheres))
-    live = [a for view in views for a in evidence.agreement(predicted[view.cluster, view.namespace, view.pod], view)]
+    live = [a for view in views for a in agreement.agreement(predicted[view.cluster, view.namespace, view.pod], view)]
     return msgspec.structs.replace(answer, live=tuple(live), skipped=(*answer.skipped, *skipped))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from checks import gateway, names
 from checks.catalogue import CAUSES
+from checks.evidence import NOTHING, Evidence
 from checks.finding import Finding, Origin, Severity, by_nearness
 from checks.istiod import Istiod, can_merge
 from checks.mesh import Change
@@ -161,6 +162,10 @@ class Case:
     """The hops (by id) behind which a fault was found that has a name of its own."""
     port: int | None = None
     """The one port that was asked about; None: all of them."""
+    evidence: Evidence = NOTHING
+    """What was read of running parts for this question; nothing in a sweep."""
+    found: tuple[Finding, ...] = ()
+    """For the checks of evidence: what the clusters' objects explain already."""
     proposals: dict[str, Proposal] = field(default_factory=dict)
     """What each patch that a check suggests would change; it is shown once it is proved (`diagnosis`)."""
     missed: dict[int, dict[tuple[int, int], float]] = field(default_factory=dict, repr=False)

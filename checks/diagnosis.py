@@ -18,11 +18,13 @@ from msgspec.structs import replace as structs_replace
 
 from checks import foresight, legs, names, when, ztunnel
 from checks import routes as resolver
+from checks.agreement import Agreement
 from checks.answers import Route, Viewpoint
 from checks.binding import every_binding
 from checks.case import Case, short
-from checks.evidence import Agreement
-from checks.finding import CUES, REGISTRY, Check, Cue, Finding, MeshCue, Severity, Skipped
+from checks.catalogue import CAUSES
+from checks.evidence import NOTHING, Evidence
+from checks.finding import CUES, LIVE, REGISTRY, Check, Cue, Finding, MeshCue, Severity, Skipped
 from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.reach import outward, reach
 from checks.resources import (
@@ -171,18 +173,30 @@ class UnknownHost(LookupError):
 
 @cache
 def registry() -> Mapping[str, Check]:
-    """Every check, registered by being a file of a family's folder."""
+    """Every check of what the clusters' objects decide, registered by being a file of a family's folder."""
+    _load()
+    return dict(REGISTRY)
+
+
+@cache
+def live() -> Mapping[str, Check]:
+    """Every check of what only running parts can tell, registered likewise."""
+    _load()
+    return dict(LIVE)
+
+
+@cache
+def _load() -> None:
     for family in FAMILIES:
         package: ModuleType = importlib.import_module(f"checks.{family}")
         for found in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"checks.{family}.{found.name}")
-    return dict(REGISTRY)
 
 
 @cache
 def pages() -> Mapping[str, str]:
     """The page of each implemented cause, for people: how it comes about, how to see it, how to mend it (its check's docstring)."""
-    return {cause: inspect.getdoc(check) or "" for cause, check in registry().items()}
+    return {cause: inspect.getdoc(check) or "" for cause, check in {**registry(), **live()}.items()}
 
 
 # --- hosts ---------------------------------------------------------------------------------------------------------------------
@@ -300,14 +314,15 @@ def _spellings(short: str) -> tuple[str, ...]:
 # --- one host --------------------------------------------------------------------------------------------------------------------
 
 
-def why(word: str, meshes: Sequence[Mesh]) -> Diagnosis:
+def why(word: str, meshes: Sequence[Mesh], evidence: Evidence = NOTHING) -> Diagnosis:
     """The diagnosis of the host that a person means, over all meshes that have it; the worst of them gives the verdict.
 
+    `evidence` is what was read of running parts: what they show counts as what the objects decide does, and what could not be read is skipped.
     With a port it is about that port alone. Raises UnknownHost; of a host that has no such port, its candidates are the host's ports.
     """
     port = port_of(word)
     named = resolve(word, meshes)
-    parts = [diagnose(host, mesh, port) for host, mesh in named]
+    parts = [diagnose(host, mesh, port, evidence) for host, mesh in named]
     if port is not None and not any(d.routes or d.skipped or any(f.failing_share for f in d.findings) for d in parts):
         host = named[0][0]
         known = ports(host, (m for _, m in named))
@@ -336,10 +351,15 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
     )
 
 
-def diagnose(host: str, mesh: Mesh, port: int | None = None) -> Diagnosis:
-    """What callers of one host get, on all of its ports or on one, and why."""
+def diagnose(host: str, mesh: Mesh, port: int | None = None, evidence: Evidence = NOTHING) -> Diagnosis:
+    """What callers of one host get, on all of its ports or on one, and why; with `evidence`, what running parts show of it as well."""
     case = Case.of(host, mesh, port)
     looked = _proved(case, _look_at(case), lambda _: None)
+    asked = set(registry())
+    if evidence:
+        asked |= {cause for cause in live() if evidence.tells(CAUSES[cause].decided_by)}
+        case.evidence = evidence
+        looked = _look_live(case, looked)
     around = [mesh, *(m for m in mesh.neighbours if m.name in looked.abroad)]
     skipped = (*(s for m in around for s in _unread(m)), *looked.skipped)
     failing = looked.failing
@@ -350,8 +370,8 @@ def diagnose(host: str, mesh: Mesh, port: int | None = None) -> Diagnosis:
         failing_share=failing,
         routes=(*routes, *dict.fromkeys(r for c in looked.onward for v in c.views for r in v.routes if r not in routes)),
         findings=looked.findings,
-        skipped=skipped,
-        clean=len(registry()) - len({f.cause for f in looked.findings} | {s.check for s in looked.skipped}),
+        skipped=(*skipped, *(s for s in evidence.skipped if s.cluster in {c.name for m in around for c in m.clusters})),
+        clean=len(asked - {f.cause for f in looked.findings} - {s.check for s in looked.skipped}),
         clusters=tuple(a for m in around for a in _ages(m)),
         port=port,
         alike=tuple(v.callers.viewpoints for v in case.views if len(v.callers.viewpoints) > 1),
@@ -453,13 +473,7 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
     except Unreadable as error:
         skipped.append(Skipped("egress-chain-broken", error.cluster, f"{error.kind} cannot be read: {error.reason}"))
     for cause, check in _due(case):
-        try:
-            findings += check(case)
-        except Unreadable as error:
-            if "*" not in _cluster(mesh, error.cluster).unreadable:  # a cluster that is lost as a whole is said once, for all checks
-                skipped.append(Skipped(cause, error.cluster, f"{error.kind} cannot be read: {error.reason}"))
-        except Exception as error:  # noqa: BLE001 - DESIGN §6: one broken check never stops the rest
-            skipped.append(Skipped(cause, mesh.clusters[0].name, f"the check itself failed: {type(error).__name__}: {error}"))
+        _run(cause, check, case, findings, skipped)
     services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
     services.update((s.hostname, s.namespace) for i in mesh.control_planes for s in i.by_host.get(case.host, ()))
     services |= case.read | case.also
@@ -492,6 +506,27 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
         abroad,
         tuple(c for _, looked in far for c in looked.onward) if depth == 0 else (case, *(c for _, looked in far for c in looked.onward)),
     )
+
+
+def _run(cause: str, check: Check, case: Case, findings: list[Finding], skipped: list[Skipped]) -> None:
+    """Add what a check finds, or why it could not look."""
+    try:
+        findings += check(case)
+    except Unreadable as error:
+        if "*" not in _cluster(case.mesh, error.cluster).unreadable:  # a cluster that is lost as a whole is said once, for all checks
+            skipped.append(Skipped(cause, error.cluster, f"{error.kind} cannot be read: {error.reason}"))
+    except Exception as error:  # noqa: BLE001 - DESIGN §6: one broken check never stops the rest
+        skipped.append(Skipped(cause, case.mesh.clusters[0].name, f"the check itself failed: {type(error).__name__}: {error}"))
+
+
+def _look_live(case: Case, looked: _Looked) -> _Looked:
+    """What the checks of evidence say beside what the objects decide."""
+    case.found = looked.findings
+    findings: list[Finding] = []
+    skipped: list[Skipped] = []
+    for cause, check in live().items():
+        _run(cause, check, case, findings, skipped)
+    return replace(looked, findings=once([*looked.findings, *findings]), skipped=(*looked.skipped, *skipped))
 
 
 def _due(case: Case) -> Iterator[tuple[str, Check]]:

@@ -1,21 +1,16 @@
-"""What a live Envoy holds, and whether it agrees with what was predicted from the cluster's objects.
+"""What probes read of running parts: Envoys, istiods, Prometheus and logs, each as it was at one instant.
 
-An `EnvoyView` is what one proxy said at one instant; `agreement` lays it beside the predicted routes. What was not seen is never agreement:
-hosts always come with a view, `routes` is None where the route configuration could not be read, and then no sentence speaks of shares.
+Evidence never stands for the cluster's objects: it says what is, beside what was predicted. What could not be read is in `skipped`, or None in
+its place, and never an empty reading. Whoever reads is `bot.probes`; everything here is plain data.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
 
 from msgspec import Struct
 
-from checks.answers import Destination, Endpoint, Route, Viewpoint
-
-NAMED = 3
-"""How many addresses one sentence names before it counts the rest."""
+from checks.finding import Skipped
 
 
 class LiveHost(Struct, frozen=True, gc=False):
@@ -38,7 +33,8 @@ class LiveCluster(Struct, frozen=True):
 
     `present` False with `warming`: announced, but it takes no request before its endpoints have come. `last_updated` is the time of its
     configuration (not of its endpoints), RFC 3339 in UTC. `refused` is Envoy's reason for keeping an older configuration.
-    `panic_threshold` is the share of usable hosts, in percent, below which Envoy sends to all of them; None when it was not read.
+    `panic_threshold` is the share of usable hosts, in percent, below which Envoy sends to all of them; None when it was not read. `type` is
+    Envoy's discovery type (EDS, STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST), empty when it was not read.
     """
 
     name: str
@@ -49,6 +45,7 @@ class LiveCluster(Struct, frozen=True):
     last_updated: str = ""
     refused: str = ""
     panic_threshold: float | None = None
+    type: str = ""
 
     @property
     def usable(self) -> tuple[LiveHost, ...]:
@@ -81,8 +78,20 @@ class LiveRoutes(Struct, frozen=True):
     refused: str = ""
 
 
+class LiveCertificate(Struct, frozen=True, gc=False):
+    """A certificate that an Envoy holds: `name` is its first URI or subject, times are RFC 3339 in UTC; `ca` tells roots from its own chain."""
+
+    name: str
+    valid_from: str
+    expires: str
+    ca: bool = False
+
+
 class EnvoyView(Struct, frozen=True):
-    """What one proxy said. `read_at` is in seconds since the epoch: now, or when a dump was saved. `source` is the address or path."""
+    """What one proxy said. `read_at` is in seconds since the epoch: now, or when a dump was saved. `source` is the address or path.
+
+    `stats` are the counters and gauges that were asked for and are kept there (Istio keeps few), by Envoy's names; None when not read.
+    """
 
     cluster: str
     namespace: str
@@ -91,6 +100,8 @@ class EnvoyView(Struct, frozen=True):
     routes: tuple[LiveRoutes, ...] | None
     read_at: float
     source: str
+    stats: Mapping[str, float] | None = None
+    certificates: tuple[LiveCertificate, ...] | None = None
 
     @property
     def proxy(self) -> str:
@@ -98,237 +109,182 @@ class EnvoyView(Struct, frozen=True):
         return f"{self.pod}.{self.namespace}"
 
 
-class Agreement(Struct, frozen=True):
-    """Whether a live Envoy holds one predicted destination as predicted, in one sentence, with where that was seen."""
+class ProxySync(Struct, frozen=True):
+    """How far one proxy has what an istiod sent it.
 
-    viewpoint: Viewpoint
-    envoy_cluster: str
-    agrees: bool
-    sentence: str
+    `states` is by xDS type (`CDS`, `EDS`, `LDS`, `RDS`, `ECDS`): SYNCED, STALE, NOT_SENT or ERROR, as `istioctl proxy-status` derives them
+    (istio/istio, istioctl/pkg/writer/compare and pilot/pkg/xds/statusgen.go). `error` is what the proxy said when it refused one.
+    """
+
+    proxy: str
+    """`web-7f.shop`."""
+    cluster: str
+    """The proxy's CLUSTER_ID."""
+    version: str
+    states: Mapping[str, str]
+    error: str = ""
+
+
+class ShardEndpoint(Struct, frozen=True, gc=False):
+    """One endpoint as an istiod holds it: `address` is `ip:port`, `shard` the cluster ID that it came from, `health` Healthy, UnHealthy, Draining or Terminating."""
+
+    address: str
+    shard: str
+    health: str = "Healthy"
+    port_name: str = ""
+
+
+class LogLine(Struct, frozen=True, gc=False):
+    """One line of a log, as it stands there; `at` is in seconds since the epoch, 0 where the line does not say."""
+
+    at: float
+    text: str
+
+
+class IstiodView(Struct, frozen=True):
+    """What one istiod replica said. None is what was not read.
+
+    `proxies` are those connected to this replica, by `pod.namespace`. `shards` are the endpoints that it holds of the hosts that were asked
+    about: a host that it does not know is there with none. `metrics` are the values of `pilot_*` and `citadel_*` by name, or by name and label
+    values as `name{a="b"}`; `growth` is by how much counters grew in the last `over_s` seconds. `status` is its push status: metric, key (a
+    cluster, host or proxy), message. `remotes` is the sync status of each cluster that it watches, by ID. `lines` are those of its log that
+    tell of endpoints, refusals and duplicates.
+    """
+
+    cluster: str
+    namespace: str
+    pod: str
+    version: str
+    revision: str
+    read_at: float
+    source: str
+    proxies: Mapping[str, ProxySync] | None = None
+    shards: Mapping[str, tuple[ShardEndpoint, ...]] | None = None
+    metrics: Mapping[str, float] | None = None
+    growth: Mapping[str, float] | None = None
+    over_s: float = 0.0
+    status: Mapping[str, Mapping[str, str]] | None = None
+    remotes: Mapping[str, str] | None = None
+    lines: tuple[LogLine, ...] | None = None
+
+
+class ZtunnelView(Struct, frozen=True):
+    """What one ztunnel said: of each service (hostname) the workloads' addresses that it would send to and those that it would not, and of each waypoint."""
+
+    cluster: str
+    namespace: str
+    pod: str
+    node: str
+    usable: Mapping[str, tuple[str, ...]]
+    unusable: Mapping[str, tuple[str, ...]]
+    workloads: frozenset[str]
+    """The addresses of all workloads that it knows."""
+    read_at: float
     source: str
 
 
-def agreement(routes: Sequence[Route], live: EnvoyView) -> list[Agreement]:
-    """Every predicted destination of this proxy's routes beside what the proxy holds; each different sentence once, in order of the routes.
+class Flow(Struct, frozen=True, gc=False):
+    """Requests of one kind to a host, as Prometheus counted them: `rate` is per second over the window.
 
-    `routes` are those of the proxy's own viewpoint (`--as NS/POD`): routes of another cluster, namespace or pod, and of a population that
-    a selector describes, are passed over.
+    `flags` are Envoy's response flags, none for an answer of the server itself; `code` is the HTTP or gRPC status, 0 for TCP connections.
+    `reporter` is source, destination or waypoint.
     """
-    out: dict[Agreement, None] = {}
-    for route in routes:
-        if not _is_of(route.viewpoint, live):
-            continue
-        for destination in route.destinations:
-            agrees, sentence = _compare(route, destination, live)
-            out[
-                Agreement(
-                    Viewpoint(live.cluster, route.viewpoint.kind, live.namespace, live.pod),
-                    destination.envoy_cluster,
-                    agrees,
-                    sentence,
-                    f"{live.source}, read at {_clock(live.read_at)}",
-                )
-            ] = None
-    return list(out)
+
+    workload: str
+    namespace: str
+    code: int
+    flags: tuple[str, ...]
+    rate: float
+    reporter: str = "source"
+    protocol: str = "http"
 
 
-def _is_of(viewpoint: Viewpoint, live: EnvoyView) -> bool:
-    if (viewpoint.cluster, viewpoint.namespace) != (live.cluster, live.namespace):
-        return False
-    return viewpoint.pod == live.pod if viewpoint.pod is not None else viewpoint.selector is None
+class Traffic(Struct, frozen=True):
+    """What a Prometheus says of the requests to one host, from one cluster's callers, over the last `window_s` seconds.
 
-
-def _compare(route: Route, destination: Destination, live: EnvoyView) -> tuple[bool, str]:
-    cluster = live.clusters.get(destination.envoy_cluster)
-    agreed, differences = _hosts(destination, cluster, live)
-    share = _share(route, destination, live)
-    if share is not None:
-        (differences if share[0] else agreed).append(share[1])
-    if cluster is not None and cluster.refused:
-        differences.append(f"keeps an older configuration, because Envoy refused the last one: {cluster.refused}")
-    name = destination.envoy_cluster
-    if differences:
-        return False, f"Envoy {live.proxy} differs from the prediction: {name} {_and(differences)}"
-    return True, f"seen on Envoy {live.proxy}: {name} {_and(agreed)}, as predicted"
-
-
-def _hosts(destination: Destination, cluster: LiveCluster | None, live: EnvoyView) -> tuple[list[str], list[str]]:
-    """What agrees and what differs about a cluster and its hosts, each as the rest of a sentence whose subject is the cluster."""
-    if cluster is None or not cluster.present:
-        if not destination.defined:
-            return ["does not exist (503 NC)"], []
-        if cluster is not None and cluster.warming:
-            return [], ["is still warming: it waits for its endpoints, and until they come its requests get 503 NC"]
-        return [], ["does not exist there, so that its requests get 503 NC"]
-    if not destination.defined:
-        return [], [f"exists there, with {_count(len(cluster.usable), 'usable host')}, although no object asks for it any more"]
-    if destination.usable and not destination.endpoints:
-        return ["exists; only Envoy knows its hosts"], []
-
-    differences = list(_differences(destination.endpoints, cluster, live))
-    if not cluster.usable and cluster.hosts and cluster.panic_threshold:
-        said = f"has no usable host ({_reasons(cluster.hosts)}) but sends to all {len(cluster.hosts)}: its panic threshold is {cluster.panic_threshold:g} %"
-        return ([said], differences) if destination.usable else ([], [*differences, said])
-    if cluster.usable:
-        return [f"has {_count(len(cluster.usable), 'usable host')}"], differences
-    if cluster.hosts:
-        return [f"has {_count(len(cluster.hosts), 'host')}, none usable ({_reasons(cluster.hosts)})"], differences
-    return ["has no host"], differences
-
-
-def _differences(endpoints: Iterable[Endpoint], cluster: LiveCluster, live: EnvoyView) -> Iterator[str]:
-    """How the usable hosts of a live cluster differ from the endpoints that were predicted healthy."""
-    wanted = {_key(endpoint.address): endpoint for endpoint in endpoints}
-    found: dict[str, list[LiveHost]] = {}
-    for host in cluster.hosts:
-        found.setdefault(_predicted_key(host, wanted), []).append(host)
-
-    gone = [host for key, hosts in found.items() if key not in wanted for host in hosts if host.usable]
-    if gone:
-        when = f"; its configuration is of {_stamp(cluster.last_updated, live.read_at)}" if cluster.last_updated else ""
-        yield f"still has {_count(len(gone), 'usable host')} that Kubernetes no longer lists ({_list(host.address for host in gone)}{when})"
-    early = [e for key, e in wanted.items() if e.state != "healthy" and any(host.usable for host in found.get(key, ()))]
-    if early:
-        yield f"still sends to {_list(e.address for e in early)}, which Kubernetes says is {early[0].reason or early[0].state}"
-    missing = [key for key, e in wanted.items() if e.state == "healthy" and key not in found]
-    unresolved = [key for key in missing if not _is_ip(key)]
-    if unresolved:
-        yield f"has no address for {_list(unresolved)}: DNS gives it none"
-    missing = [key for key in missing if _is_ip(key)]
-    if missing:
-        yield f"lacks {_count(len(missing), 'endpoint')} that Kubernetes lists as ready ({_list(missing)})"
-    refusing = [
-        hosts[0] for key, hosts in found.items() if key in wanted and wanted[key].state == "healthy" and not any(h.usable for h in hosts)
-    ]
-    if refusing:
-        yield f"does not use {_count(len(refusing), 'endpoint')} that Kubernetes lists as ready ({_reasons(refusing)})"
-
-
-def _share(route: Route, destination: Destination, live: EnvoyView) -> tuple[bool, str] | None:
-    """Whether the live share differs, and the words for it; None where nothing can be said (TCP, TLS, routes not read, no weight)."""
-    if live.routes is None or route.protocol != "http" or not destination.share:
-        return None
-    rules = list(_rules(route, live.routes))
-    wanted = _shares((d.envoy_cluster, d.share) for d in route.destinations)
-    if any(_same(wanted, _shares(rule.shares)) for rule in rules):
-        return False, f"gets {_percent(destination.share)} of the requests of its rule"
-    names = set(wanted)
-    nearest = max(rules, key=lambda rule: len(names & _shares(rule.shares).keys()), default=None)
-    got = _shares(nearest.shares) if nearest is not None else {}
-    if not names & got.keys():
-        return True, f"gets no request: no rule for {route.host} on port {route.port} leads there"
-    share = got.get(destination.envoy_cluster, 0.0)
-    if abs(share - destination.share) < _TOLERANCE:
-        return False, f"gets {_percent(share)} of the requests of its rule"
-    return True, f"gets {_percent(share)} of the requests of its rule, not {_percent(destination.share)}"
-
-
-_TOLERANCE = 0.0005
-
-
-def _shares(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Share by cluster; the same cluster twice is added, a share of nothing is left out."""
-    out: dict[str, float] = {}
-    for name, share in pairs:
-        if share:
-            out[name] = out.get(name, 0.0) + share
-    return out
-
-
-def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
-    return a.keys() == b.keys() and all(abs(share - b[name]) < _TOLERANCE for name, share in a.items())
-
-
-def _rules(route: Route, configs: Iterable[LiveRoutes]) -> Iterator[LiveRule]:
-    """The rules that this Envoy applies to a request for the route's host on its port, in every route configuration that has them."""
-    for config in configs:
-        candidates = [v for v in config.virtual_hosts if _serves(config, v, route.host, route.port)]
-        best = max(candidates, key=lambda v: _fit(v, route.host, route.port), default=None)
-        if best is not None and _fit(best, route.host, route.port) > (0, 0):
-            yield from best.rules
-
-
-def _serves(config: LiveRoutes, virtual_host: LiveVirtualHost, host: str, port: int) -> bool:
-    """Whether a virtual host is about a host's port, by istiod's names.
-
-    A sidecar's configuration is named by the port (`80`); or, where istiod detects the protocol, by the host too (`cart.shop:80`), and then
-    its domain is `*`. A waypoint's is named as its cluster is (`inbound-vip|80|http|host`). A gateway's is named by the port of its pods
-    (`http.8080`); there only the virtual host (`cart.shop:80`) names the port that callers use.
+    `since` is when the failing requests of its worst flag began, in seconds since the epoch; None when nothing fails or when that was not
+    found. No flow at all is an answer: nobody calls.
     """
-    if "|" in config.name:
-        parts = config.name.split("|")
-        return parts[1] == str(port) and parts[-1] == host
-    if ":" in config.name and not config.name.startswith(("http.", "https.")):
-        return config.name == f"{host}:{port}"
-    return str(port) in config.name.split(".") or virtual_host.name.endswith(f":{port}")
+
+    cluster: str
+    host: str
+    window_s: float
+    flows: tuple[Flow, ...]
+    since: float | None
+    read_at: float
+    source: str
 
 
-def _fit(virtual_host: LiveVirtualHost, host: str, port: int) -> tuple[int, int]:
-    """How well a virtual host fits an authority, in Envoy's order: exact, then the longest suffix, then the longest prefix, then `*`."""
-    best = (0, 0)
-    for domain in virtual_host.domains:
-        fit = (0, 0)
-        if domain in {host, f"{host}:{port}"}:
-            fit = (4, 0)
-        elif domain == "*":
-            fit = (1, 0)
-        elif domain.startswith("*") and (host.endswith(domain[1:]) or f"{host}:{port}".endswith(domain[1:])):
-            fit = (3, len(domain))
-        elif domain.endswith("*") and host.startswith(domain[:-1]):
-            fit = (2, len(domain))
-        best = max(best, fit)
-    return best
+class Access(Struct, frozen=True, gc=False):
+    """Access lines that say the same, counted: the fields are those of Istio's default format, empty where the line has `-`."""
+
+    count: int
+    first: float
+    last: float
+    code: int
+    flags: tuple[str, ...] = ()
+    details: str = ""
+    failure: str = ""
+    """UPSTREAM_TRANSPORT_FAILURE_REASON."""
+    termination: str = ""
+    """CONNECTION_TERMINATION_DETAILS."""
+    envoy_cluster: str = ""
+    upstream: str = ""
+    """UPSTREAM_HOST of one of them."""
+    authority: str = ""
+    server_name: str = ""
+    """REQUESTED_SERVER_NAME: the SNI."""
+    route: str = ""
+    line: str = ""
+    """One of them, as it stands in the log."""
 
 
-def _key(address: str) -> str:
-    """One spelling of an address: IPv6 compressed and in brackets, names in lower case."""
-    ip, _, port = address.rpartition(":")
-    try:
-        parsed = ipaddress.ip_address(ip.strip("[]"))
-    except ValueError:
-        return address.lower()
-    return f"[{parsed}]:{port}" if parsed.version == 6 else f"{parsed}:{port}"
+class AccessLog(Struct, frozen=True):
+    """What a proxy's log says of the calls of some time: `read` lines from `since` to `until` (seconds since the epoch), `cut` where there were more.
+
+    `accesses` are those about the host that was asked about, or about nobody. `other` are lines that are no access lines and tell of trouble.
+    """
+
+    cluster: str
+    namespace: str
+    pod: str
+    container: str
+    accesses: tuple[Access, ...]
+    read: int
+    since: float
+    until: float
+    source: str
+    cut: bool = False
+    other: tuple[LogLine, ...] = ()
+
+    @property
+    def proxy(self) -> str:
+        """As istioctl names it: `web-7f.shop`."""
+        return f"{self.pod}.{self.namespace}"
 
 
-def _is_ip(key: str) -> bool:
-    return key.startswith("[") or key.rpartition(":")[0].replace(".", "").isdigit()
+class Evidence(Struct, frozen=True):
+    """Everything that was read for one question. `skipped` names each probe that could not look (envoy, istiod, ztunnel, prometheus, logs), with why."""
+
+    envoys: tuple[EnvoyView, ...] = ()
+    istiods: tuple[IstiodView, ...] = ()
+    ztunnels: tuple[ZtunnelView, ...] = ()
+    traffic: tuple[Traffic, ...] = ()
+    logs: tuple[AccessLog, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything was read."""
+        return bool(self.envoys or self.istiods or self.ztunnels or self.traffic or self.logs)
+
+    def tells(self, of: str) -> bool:
+        """Whether something was read of those who decide a cause: envoy, istiod or telemetry."""
+        return bool({"envoy": self.envoys or self.ztunnels, "istiod": self.istiods, "telemetry": self.traffic or self.logs}.get(of))
+
+    def __add__(self, more: Evidence) -> Evidence:
+        """Both together."""
+        return Evidence(*(getattr(self, f) + getattr(more, f) for f in self.__struct_fields__))
 
 
-def _predicted_key(host: LiveHost, wanted: Mapping[str, Endpoint]) -> str:
-    """The spelling under which a live host was predicted: its DNS name with the port if that was, else its address."""
-    key = _key(host.address)
-    named = f"{host.hostname}:{host.address.rpartition(':')[2]}".lower()
-    return named if host.hostname and key not in wanted and named in wanted else key
-
-
-def _reasons(hosts: Sequence[LiveHost]) -> str:
-    return _list(f"{host.address} {host.reason or 'unusable'}" for host in hosts)
-
-
-def _list(words: Iterable[str]) -> str:
-    every = list(words)
-    named = ", ".join(every[:NAMED])
-    return f"{named} and {len(every) - NAMED} more" if len(every) > NAMED else named
-
-
-def _and(parts: Sequence[str]) -> str:
-    return " and ".join(parts) if len(parts) <= 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.4g} %"
-
-
-def _clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _stamp(rfc3339: str, read_at: float) -> str:
-    """`14:02 UTC`, with the date when it is not the day of the reading."""
-    day, _, time = rfc3339.partition("T")
-    today = datetime.fromtimestamp(read_at, UTC).date().isoformat()
-    return f"{time[:5]} UTC" if day == today else f"{day} {time[:5]} UTC"
+NOTHING = Evidence()
+"""What is known of running parts where nobody looked."""

@@ -74,6 +74,10 @@ class Skipped(Struct, frozen=True, gc=False):
 Check = Callable[["Case"], Iterator[Finding]]
 
 REGISTRY: dict[str, Check] = {}
+"""The checks of what the clusters' objects decide."""
+
+LIVE: dict[str, Check] = {}
+"""The checks of what only running parts can tell; they are run where something of them was read (`Case.evidence`)."""
 
 
 Cue = Callable[["Case"], bool]
@@ -100,9 +104,10 @@ def check(cause: str, *, when: Cue | tuple[Cue, ...] = ()) -> Callable[[Check], 
         raise ValueError(f"{cause} is not in the catalogue of causes")
 
     def register(function: Check) -> Check:
-        if cause in REGISTRY and REGISTRY[cause].__module__ != function.__module__:
+        registry = REGISTRY if CAUSES[cause].decided_by == "kubernetes" else LIVE
+        if cause in registry and registry[cause].__module__ != function.__module__:
             raise ValueError(f"{cause} is checked twice")
-        REGISTRY[cause] = function
+        registry[cause] = function
         if when:
             CUES[cause] = when if isinstance(when, tuple) else (when,)
         return function

@@ -19,8 +19,9 @@ from bot import manifests
 from bot.probes import envoy
 from bot.probes.envoy import Request, Where, read
 from checks import routes
+from checks.agreement import agreement
 from checks.answers import Destination, Endpoint, Route, Viewpoint
-from checks.evidence import EnvoyView, agreement
+from checks.evidence import EnvoyView
 from checks.mesh import Mesh as Clusters
 from tests.envoys import DESTINATION, V1, V2, Mesh, out
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from checks.evidence import Agreement
+    from checks.agreement import Agreement
 
 EJECTED, SICK = "is ejected by outlier detection", "fails its active health check"
 UNREADY, DRAINING = "is not ready (EDS: UNHEALTHY)", "is draining (EDS: DRAINING)"

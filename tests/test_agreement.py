@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from checks.agreement import Agreement, agreement
 from checks.answers import Destination, Endpoint, Route, Viewpoint
-from checks.evidence import Agreement, EnvoyView, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost, agreement
+from checks.evidence import EnvoyView, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost
 
 READ_AT = 1795269600.0  # 2026-11-21 14:00:00 UTC
 HOST = "cart.shop.svc.cluster.local"

@@ -1,0 +1,259 @@
+"""Whether a live Envoy holds what was predicted from the cluster's objects, in sentences.
+
+`agreement` lays an `EnvoyView` beside the predicted routes. What was not seen is never agreement: hosts always come with a view, `routes` is
+None where the route configuration could not be read, and then no sentence speaks of shares.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from checks.answers import Destination, Endpoint, Route, Viewpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from checks.evidence import EnvoyView, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost
+
+NAMED = 3
+"""How many addresses one sentence names before it counts the rest."""
+
+
+class Agreement(Struct, frozen=True):
+    """Whether a live Envoy holds one predicted destination as predicted, in one sentence, with where that was seen."""
+
+    viewpoint: Viewpoint
+    envoy_cluster: str
+    agrees: bool
+    sentence: str
+    source: str
+
+
+def agreement(routes: Sequence[Route], live: EnvoyView) -> list[Agreement]:
+    """Every predicted destination of this proxy's routes beside what the proxy holds; each different sentence once, in order of the routes.
+
+    `routes` are those of the proxy's own viewpoint (`--as NS/POD`): routes of another cluster, namespace or pod, and of a population that
+    a selector describes, are passed over.
+    """
+    out: dict[Agreement, None] = {}
+    for route in routes:
+        if not _is_of(route.viewpoint, live):
+            continue
+        for destination in route.destinations:
+            agrees, sentence = _compare(route, destination, live)
+            out[
+                Agreement(
+                    Viewpoint(live.cluster, route.viewpoint.kind, live.namespace, live.pod),
+                    destination.envoy_cluster,
+                    agrees,
+                    sentence,
+                    f"{live.source}, read at {_clock(live.read_at)}",
+                )
+            ] = None
+    return list(out)
+
+
+def _is_of(viewpoint: Viewpoint, live: EnvoyView) -> bool:
+    if (viewpoint.cluster, viewpoint.namespace) != (live.cluster, live.namespace):
+        return False
+    return viewpoint.pod == live.pod if viewpoint.pod is not None else viewpoint.selector is None
+
+
+def _compare(route: Route, destination: Destination, live: EnvoyView) -> tuple[bool, str]:
+    cluster = live.clusters.get(destination.envoy_cluster)
+    agreed, differences = _hosts(destination, cluster, live)
+    share = _share(route, destination, live)
+    if share is not None:
+        (differences if share[0] else agreed).append(share[1])
+    if cluster is not None and cluster.refused:
+        differences.append(f"keeps an older configuration, because Envoy refused the last one: {cluster.refused}")
+    name = destination.envoy_cluster
+    if differences:
+        return False, f"Envoy {live.proxy} differs from the prediction: {name} {_and(differences)}"
+    return True, f"seen on Envoy {live.proxy}: {name} {_and(agreed)}, as predicted"
+
+
+def _hosts(destination: Destination, cluster: LiveCluster | None, live: EnvoyView) -> tuple[list[str], list[str]]:
+    """What agrees and what differs about a cluster and its hosts, each as the rest of a sentence whose subject is the cluster."""
+    if cluster is None or not cluster.present:
+        if not destination.defined:
+            return ["does not exist (503 NC)"], []
+        if cluster is not None and cluster.warming:
+            return [], ["is still warming: it waits for its endpoints, and until they come its requests get 503 NC"]
+        return [], ["does not exist there, so that its requests get 503 NC"]
+    if not destination.defined:
+        return [], [f"exists there, with {_count(len(cluster.usable), 'usable host')}, although no object asks for it any more"]
+    if destination.usable and not destination.endpoints:
+        return ["exists; only Envoy knows its hosts"], []
+
+    differences = list(_differences(destination.endpoints, cluster, live))
+    if not cluster.usable and cluster.hosts and cluster.panic_threshold:
+        said = f"has no usable host ({_reasons(cluster.hosts)}) but sends to all {len(cluster.hosts)}: its panic threshold is {cluster.panic_threshold:g} %"
+        return ([said], differences) if destination.usable else ([], [*differences, said])
+    if cluster.usable:
+        return [f"has {_count(len(cluster.usable), 'usable host')}"], differences
+    if cluster.hosts:
+        return [f"has {_count(len(cluster.hosts), 'host')}, none usable ({_reasons(cluster.hosts)})"], differences
+    return ["has no host"], differences
+
+
+def _differences(endpoints: Iterable[Endpoint], cluster: LiveCluster, live: EnvoyView) -> Iterator[str]:
+    """How the usable hosts of a live cluster differ from the endpoints that were predicted healthy."""
+    wanted = {_key(endpoint.address): endpoint for endpoint in endpoints}
+    found: dict[str, list[LiveHost]] = {}
+    for host in cluster.hosts:
+        found.setdefault(_predicted_key(host, wanted), []).append(host)
+
+    gone = [host for key, hosts in found.items() if key not in wanted for host in hosts if host.usable]
+    if gone:
+        when = f"; its configuration is of {_stamp(cluster.last_updated, live.read_at)}" if cluster.last_updated else ""
+        yield f"still has {_count(len(gone), 'usable host')} that Kubernetes no longer lists ({_list(host.address for host in gone)}{when})"
+    early = [e for key, e in wanted.items() if e.state != "healthy" and any(host.usable for host in found.get(key, ()))]
+    if early:
+        yield f"still sends to {_list(e.address for e in early)}, which Kubernetes says is {early[0].reason or early[0].state}"
+    missing = [key for key, e in wanted.items() if e.state == "healthy" and key not in found]
+    unresolved = [key for key in missing if not _is_ip(key)]
+    if unresolved:
+        yield f"has no address for {_list(unresolved)}: DNS gives it none"
+    missing = [key for key in missing if _is_ip(key)]
+    if missing:
+        yield f"lacks {_count(len(missing), 'endpoint')} that Kubernetes lists as ready ({_list(missing)})"
+    refusing = [
+        hosts[0] for key, hosts in found.items() if key in wanted and wanted[key].state == "healthy" and not any(h.usable for h in hosts)
+    ]
+    if refusing:
+        yield f"does not use {_count(len(refusing), 'endpoint')} that Kubernetes lists as ready ({_reasons(refusing)})"
+
+
+def _share(route: Route, destination: Destination, live: EnvoyView) -> tuple[bool, str] | None:
+    """Whether the live share differs, and the words for it; None where nothing can be said (TCP, TLS, routes not read, no weight)."""
+    if live.routes is None or route.protocol != "http" or not destination.share:
+        return None
+    rules = list(_rules(route, live.routes))
+    wanted = _shares((d.envoy_cluster, d.share) for d in route.destinations)
+    if any(_same(wanted, _shares(rule.shares)) for rule in rules):
+        return False, f"gets {_percent(destination.share)} of the requests of its rule"
+    names = set(wanted)
+    nearest = max(rules, key=lambda rule: len(names & _shares(rule.shares).keys()), default=None)
+    got = _shares(nearest.shares) if nearest is not None else {}
+    if not names & got.keys():
+        return True, f"gets no request: no rule for {route.host} on port {route.port} leads there"
+    share = got.get(destination.envoy_cluster, 0.0)
+    if abs(share - destination.share) < _TOLERANCE:
+        return False, f"gets {_percent(share)} of the requests of its rule"
+    return True, f"gets {_percent(share)} of the requests of its rule, not {_percent(destination.share)}"
+
+
+_TOLERANCE = 0.0005
+
+
+def _shares(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Share by cluster; the same cluster twice is added, a share of nothing is left out."""
+    out: dict[str, float] = {}
+    for name, share in pairs:
+        if share:
+            out[name] = out.get(name, 0.0) + share
+    return out
+
+
+def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    return a.keys() == b.keys() and all(abs(share - b[name]) < _TOLERANCE for name, share in a.items())
+
+
+def _rules(route: Route, configs: Iterable[LiveRoutes]) -> Iterator[LiveRule]:
+    """The rules that this Envoy applies to a request for the route's host on its port, in every route configuration that has them."""
+    for config in configs:
+        candidates = [v for v in config.virtual_hosts if _serves(config, v, route.host, route.port)]
+        best = max(candidates, key=lambda v: _fit(v, route.host, route.port), default=None)
+        if best is not None and _fit(best, route.host, route.port) > (0, 0):
+            yield from best.rules
+
+
+def _serves(config: LiveRoutes, virtual_host: LiveVirtualHost, host: str, port: int) -> bool:
+    """Whether a virtual host is about a host's port, by istiod's names.
+
+    A sidecar's configuration is named by the port (`80`); or, where istiod detects the protocol, by the host too (`cart.shop:80`), and then
+    its domain is `*`. A waypoint's is named as its cluster is (`inbound-vip|80|http|host`). A gateway's is named by the port of its pods
+    (`http.8080`); there only the virtual host (`cart.shop:80`) names the port that callers use.
+    """
+    if "|" in config.name:
+        parts = config.name.split("|")
+        return parts[1] == str(port) and parts[-1] == host
+    if ":" in config.name and not config.name.startswith(("http.", "https.")):
+        return config.name == f"{host}:{port}"
+    return str(port) in config.name.split(".") or virtual_host.name.endswith(f":{port}")
+
+
+def _fit(virtual_host: LiveVirtualHost, host: str, port: int) -> tuple[int, int]:
+    """How well a virtual host fits an authority, in Envoy's order: exact, then the longest suffix, then the longest prefix, then `*`."""
+    best = (0, 0)
+    for domain in virtual_host.domains:
+        fit = (0, 0)
+        if domain in {host, f"{host}:{port}"}:
+            fit = (4, 0)
+        elif domain == "*":
+            fit = (1, 0)
+        elif domain.startswith("*") and (host.endswith(domain[1:]) or f"{host}:{port}".endswith(domain[1:])):
+            fit = (3, len(domain))
+        elif domain.endswith("*") and host.startswith(domain[:-1]):
+            fit = (2, len(domain))
+        best = max(best, fit)
+    return best
+
+
+def _key(address: str) -> str:
+    """One spelling of an address: IPv6 compressed and in brackets, names in lower case."""
+    ip, _, port = address.rpartition(":")
+    try:
+        parsed = ipaddress.ip_address(ip.strip("[]"))
+    except ValueError:
+        return address.lower()
+    return f"[{parsed}]:{port}" if parsed.version == 6 else f"{parsed}:{port}"
+
+
+def _is_ip(key: str) -> bool:
+    return key.startswith("[") or key.rpartition(":")[0].replace(".", "").isdigit()
+
+
+def _predicted_key(host: LiveHost, wanted: Mapping[str, Endpoint]) -> str:
+    """The spelling under which a live host was predicted: its DNS name with the port if that was, else its address."""
+    key = _key(host.address)
+    named = f"{host.hostname}:{host.address.rpartition(':')[2]}".lower()
+    return named if host.hostname and key not in wanted and named in wanted else key
+
+
+def _reasons(hosts: Sequence[LiveHost]) -> str:
+    return _list(f"{host.address} {host.reason or 'unusable'}" for host in hosts)
+
+
+def _list(words: Iterable[str]) -> str:
+    every = list(words)
+    named = ", ".join(every[:NAMED])
+    return f"{named} and {len(every) - NAMED} more" if len(every) > NAMED else named
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(parts) if len(parts) <= 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g} %"
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _stamp(rfc3339: str, read_at: float) -> str:
+    """`14:02 UTC`, with the date when it is not the day of the reading."""
+    day, _, time = rfc3339.partition("T")
+    today = datetime.fromtimestamp(read_at, UTC).date().isoformat()
+    return f"{time[:5]} UTC" if day == today else f"{day} {time[:5]} UTC"
