@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bot.clusters import ClusterSource
     from bot.settings import State
     from checks.catalogue import Cause
-    from checks.diagnosis import Diagnosis
+    from checks.evidence import Evidence
     from checks.finding import Finding
     from checks.mesh import Cluster, Mesh
     from templates.blocks import Message
@@ -486,9 +486,7 @@ def why(
 
         meshes = _meshes(_asked(context, from_, config), progress)
         with _among(meshes):
-            answer = diagnosis.why(host, meshes)
-        if envoy:
-            answer = _seen(answer, meshes, envoy)
+            answer = diagnosis.why(host, meshes, _evidence(host, meshes, envoy or ()))
     _show(
         answer,
         output,
@@ -500,25 +498,27 @@ def why(
     return _status(fails=fails, unknown=answer.verdict is diagnosis.Verdict.UNKNOWN)
 
 
-def _seen(answer: Diagnosis, meshes: Sequence[Mesh], envoys: Sequence[str]) -> Diagnosis:
-    """The answer beside what live Envoys, or their saved dumps, hold."""
+def _evidence(host: str, meshes: Sequence[Mesh], envoys: Sequence[str]) -> Evidence:
+    """What live Envoys, or their saved dumps, hold."""
     import asyncio
 
+    from checks import diagnosis
+    from checks.evidence import NOTHING, Evidence
+
+    if not envoys:
+        return NOTHING
+
     from bot.probes import envoy
-    from checks import agreement, diagnosis
 
     names = [c.name for mesh in meshes for c in mesh.clusters]
     try:
         wheres = [envoy.Where.parse(text, cluster=names[0] if len(names) == 1 else "") for text in envoys]
     except ValueError as error:
         raise Refused(_refusals().bad_envoy(str(error))) from None
-    predicted = {
-        (w.cluster, w.namespace, w.pod): diagnosis.routes(meshes, answer.host, [f"{w.cluster}:{w.namespace}/{w.pod}".removeprefix(":")])
-        for w in wheres
-    }
+    for w in wheres:  # of a pod that nobody knows the clusters' own names are told
+        diagnosis.routes(meshes, host, [f"{w.cluster}:{w.namespace}/{w.pod}".removeprefix(":")])
     views, skipped = asyncio.run(envoy.read(wheres))
-    live = [a for view in views for a in agreement.agreement(predicted[view.cluster, view.namespace, view.pod], view)]
-    return msgspec.structs.replace(answer, live=tuple(live), skipped=(*answer.skipped, *skipped))
+    return Evidence(envoys=tuple(views), skipped=tuple(skipped))
 
 
 @app.command(help=usage.ROUTES)

@@ -36,13 +36,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STEP = "meshwhy_step"  # event type of a line's metadata, by which, as by ALERT, a lost post is found again
+STEP, THREADED = "meshwhy_step", "meshwhy_threaded"
+"""Event types of the metadata of a thread's lines, and of its messages that are edited; by them, as by ALERT, a lost post is found again."""
 
 _CHANNEL_POSTS = (1.0, 4)  # Slack: about one post a second in a channel, short bursts tolerated
 _EDITS = (50 / 60, 20)  # Slack: tier 3, 50 a minute for chat.update
 _BACKOFF_S, _BACKOFF_MAX_S = 0.25, 300.0
 _LOOK_BACK_S = 120.0  # Slack's clock and ours need not agree
 _TOKEN_S, _CHANNEL_S = 5.0, 60.0  # how long nobody asks again after Slack refused the token, or a channel
+_ROOT_S = 0.5  # how often a message for a thread looks whether its root is there
 _PICTURE_TRIES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds that Slack may need to process an upload
 
 _TOO_MUCH = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_too_long", "msg_blocks_too_long", "block_mismatch", "no_text"})
@@ -250,10 +252,11 @@ class Outbox:
 
     async def _post_root(self, work: Work) -> None:
         draft, has = work.draft, work.delivery
-        channel = has.channel or draft.channel
+        thread = await self._thread(draft)
+        channel = thread.channel or has.channel or draft.channel
         if has.trying:
             try:
-                found = await self._find(channel, has, "message", draft.id)
+                found = await self._find(channel, has, "message", draft.id, thread=thread.ts)
             except Blind as blind:
                 await self._note(draft, "twice", f"Slack did not confirm this message at first ({blind}): it may stand twice.")
             else:
@@ -264,10 +267,20 @@ class Outbox:
         work = await self._store.work(draft.id) or work  # what came while we waited is part of it
         has = replace(work.delivery, channel=channel, trying=f"root {time.time():.0f}")
         await self._store.record(draft, has)
-        answer = await self._down_the_ladder(work, "chat.postMessage", channel=channel, metadata=_metadata(work))
+        where = {"channel": channel} | ({"thread_ts": thread.ts} if thread.ts else {})
+        answer = await self._down_the_ladder(work, "chat.postMessage", metadata=_metadata(work), **where)
         self._ids[channel] = answer["channel"]
         posted = Delivery(channel=answer["channel"], ts=answer["ts"], rev=work.rev, picture=has.picture, file=has.file)
         await self._store.record(work.draft, posted)
+
+    async def _thread(self, draft: Draft) -> _Place:
+        """Where the message stands in whose thread this one is to stand, empty for one of its own; raises Later while that is not in Slack."""
+        if not draft.thread:
+            return _Place("", "")
+        there = (await self._store.where([draft.thread])).get(draft.thread)
+        if there is None:
+            raise Later(_ROOT_S)
+        return _Place(*there)
 
     async def _edit_root(self, work: Work) -> None:
         await self._edits.turn(_lane(work.draft))
@@ -375,7 +388,7 @@ class Outbox:
         elif error in _NO_ROOT and has.ts:
             logger.warning("Message %s is no longer in Slack (%s): it is posted again.", draft.id, error)
             await self._store.record(draft, Delivery(channel=has.channel))
-        elif error in _NO_CHANNEL and (rest := self._rest(draft, has.channel or draft.channel))[1:]:
+        elif error in _NO_CHANNEL and not draft.thread and (rest := self._rest(draft, has.channel or draft.channel))[1:]:
             closed, above, *_ = rest
             logger.warning("Channel %s cannot take message %s (%s): it goes to %s.", closed, draft.id, error, above)
             await self._store.record(draft, Delivery(channel=above))
@@ -552,7 +565,7 @@ def _metadata(work: Work) -> dict[str, Any]:
         payload["alerts"] = work.draft.memo
     if work.delivery.picture:
         payload |= {"picture": work.delivery.picture, "file": work.delivery.file}
-    return {"event_type": ALERT, "event_payload": payload}
+    return {"event_type": THREADED if work.draft.thread else ALERT, "event_payload": payload}
 
 
 def _with_picture(work: Work) -> Message | None:

@@ -66,6 +66,7 @@ _REPORT = f"{_ALL}report:"  # + mesh -> what the bot that looks at it found last
 _REPORTS = f"{_ALL}reports"  # stream: which of them are new; group: leader
 _ASKED = f"{_ALL}asked:"  # + mesh -> stream: what people ask of it, for any of its bots; group: holders
 _STREAM_KEPT = 1_000
+_RUNBOOKS = f"{_ALL}runbooks"  # sorted set: message id -> since when its runbook is to be run
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
 
 # A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
@@ -92,6 +93,13 @@ return 1
 _PAGED = f"""{_FENCED}
 redis.call('HSET', KEYS[2], 'has', ARGV[4], 'refused', '', 'attempts', 0)
 if redis.call('HGET', KEYS[2], 'rev') == ARGV[2] then redis.call('ZREM', KEYS[3], ARGV[3]) end
+return 1
+"""
+
+# A runbook is run: forget it, unless it was asked for again since.
+_RAN = f"""{_FENCED}
+local since = redis.call('ZSCORE', KEYS[2], ARGV[2])
+if since and tonumber(since) == tonumber(ARGV[3]) then redis.call('ZREM', KEYS[2], ARGV[2]) end
 return 1
 """
 
@@ -159,7 +167,8 @@ class Step(Struct, frozen=True, kw_only=True):
 class Draft(Struct, frozen=True, kw_only=True):
     """How a message should stand in Slack; of several drafts only the newest counts. `id` is the message's, `alert` whose it is.
 
-    `parents` take it, one after the other, where the bot may not write to `channel`.
+    `parents` take it, one after the other, where the bot may not write to `channel`. With `thread`, the id of another message, it stands in that
+    one's thread, wherever Slack has it.
     """
 
     id: str
@@ -173,6 +182,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     """The part of the requests that fails, 0 to 1: of what waits for Slack, the worst goes first."""
     memo: str = ""
     """The alerts in short, which the message carries along in Slack (bot.recall)."""
+    thread: str = ""
 
 
 class Page(Struct, frozen=True, kw_only=True):
@@ -314,7 +324,7 @@ async def _in_time() -> AsyncIterator[None]:
 
 
 class Store:
-    """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work, `paging_due` and `relay_due` whenever a pager or an Alertmanager may have to be told."""
+    """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work, `paging_due`, `relay_due` and `runbook_due` whenever a pager or an Alertmanager may have to be told, or a runbook to be run."""
 
     def __init__(self, url: str) -> None:
         # redis-py types its commands as if they might not be asyncio. Its own socket_timeout would wait by asyncio.wait_for, which
@@ -325,6 +335,7 @@ class Store:
         self.committed = asyncio.Event()
         self.paging_due = asyncio.Event()
         self.relay_due = asyncio.Event()
+        self.runbook_due = asyncio.Event()
         self.fence = ""
         """What every write carries that only a leader may do; empty where nobody else can be one."""
 
@@ -507,10 +518,11 @@ class Store:
         done: str = "",
         digests: Mapping[str, float] | None = None,
         pages: Iterable[Page] = (),
+        runbooks: Iterable[str] = (),
     ) -> None:
         """Write alerts (None: forget it), what Slack should show, and thread lines by message id, as one transaction.
 
-        With them go `pages`, `silences` (None: it is over), `done`, the last of the deeds that made all this, and when `digests` were due. What is new is tried at once, even
+        With them go the messages whose `runbooks` are to be run, `pages`, `silences` (None: it is over), `done`, the last of the deeds that made all this, and when `digests` were due. What is new is tried at once, even
         where an older try was put off: Slack is then asked once more, and has the newest state sooner.
         """
         commands: list[list[str | int | float]] = []
@@ -535,11 +547,12 @@ class Store:
             commands += [["HINCRBY", key, "rev", 1], ["HSET", key, "body", _text(page)], ["ZADD", _PAGES, "LT", now, page.id]]
             commands.append(["EXPIRE", key, RESOLVED_S] if page.state == "resolved" else ["PERSIST", key])
         commands += [["HSET", _DIGESTS, key, due] for key, due in (digests or {}).items()]
+        commands += [["ZADD", _RUNBOOKS, "NX", now, message] for message in runbooks]
         if done:
             commands.append(["SET", _DONE, done])
         if commands:
             await self._fenced(_COMMIT_ONCE, [_COMMIT + secrets.token_hex(8)], _text(commands))
-            for due in (self.committed, self.paging_due, self.relay_due):
+            for due in (self.committed, self.paging_due, self.relay_due, self.runbook_due):
                 due.set()
 
     async def digested(self) -> dict[str, float]:
@@ -663,6 +676,21 @@ class Store:
         """Take a message out of the outbox; False if something newer than `rev` was committed meanwhile."""
         keys = (_DRAFT + message, _STEPS + message, _DELIVERY + message, _OUTBOX)
         return bool(await self._fenced(_SETTLE, keys, rev, message))
+
+    # --- runbooks ---
+
+    async def runbooks(self) -> list[tuple[str, float]]:
+        """The messages whose runbooks are to be run, each with the time since when, the oldest first."""
+        return [(member, float(score)) for member, score in await self._do("ZRANGE", _RUNBOOKS, 0, -1, "WITHSCORES")]
+
+    async def run_again(self, message: str, now: float) -> None:
+        """The runbook of a message is to be run, once more if it was already."""
+        await self._do("ZADD", _RUNBOOKS, now, message)
+        self.runbook_due.set()
+
+    async def ran(self, message: str, since: float) -> None:
+        """The runbook of a message is run, as it was asked for since then and not anew meanwhile. Raises Deposed."""
+        await self._fenced(_RAN, [_RUNBOOKS], message, repr(since))
 
     # --- what the pagers are told ---
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace as structs_replace
 
 from checks import foresight, legs, names, when, ztunnel
 from checks import routes as resolver
-from checks.agreement import Agreement
+from checks.agreement import Agreement, agreement
 from checks.answers import Route, Viewpoint
 from checks.binding import every_binding
 from checks.case import Case, short
@@ -345,6 +345,7 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
         skipped=tuple(dict.fromkeys(s for d in parts for s in d.skipped)),
         clean=min(d.clean for d in parts),
         clusters=tuple(dict.fromkeys(c for d in parts for c in d.clusters)),
+        live=tuple(dict.fromkeys(a for d in parts for a in d.live)),
         port=worst.port,
         alike=tuple(a for d in parts for a in d.alike),
         outside=next((d.outside for d in parts), "") if all(d.outside for d in parts) else "",
@@ -373,10 +374,18 @@ def diagnose(host: str, mesh: Mesh, port: int | None = None, evidence: Evidence 
         skipped=(*skipped, *(s for s in evidence.skipped if s.cluster in {c.name for m in around for c in m.clusters})),
         clean=len(asked - {f.cause for f in looked.findings} - {s.check for s in looked.skipped}),
         clusters=tuple(a for m in around for a in _ages(m)),
+        live=tuple(_beside(host, mesh, evidence)),
         port=port,
         alike=tuple(v.callers.viewpoints for v in case.views if len(v.callers.viewpoints) > 1),
         outside="" if case.views else _outside(host, mesh),
     )
+
+
+def _beside(host: str, mesh: Mesh, evidence: Evidence) -> Iterator[Agreement]:
+    """What live Envoys of a mesh hold of a host, beside what was predicted for each of them."""
+    for view in evidence.envoys:
+        if any(view.cluster in (c.name, mesh.cluster_id(c)) for c in mesh.clusters):
+            yield from agreement(list(_routes_as(mesh, f"{view.cluster}:{view.namespace}/{view.pod}", {host})), view)
 
 
 def _outside(host: str, mesh: Mesh) -> str:
