@@ -359,9 +359,12 @@ def _alike(old: Resource, new: Resource) -> bool:
     """Whether nothing that a rule reads has changed: heartbeats, leases and statuses move only the resourceVersion."""
     if old.metadata.resource_version == new.metadata.resource_version:
         return bool(new.metadata.resource_version) or old == new
-    return old == msgspec.structs.replace(
-        new, metadata=msgspec.structs.replace(new.metadata, resource_version=old.metadata.resource_version)
-    )
+    if msgspec.structs.replace(old, metadata=old.metadata.ruling) != msgspec.structs.replace(new, metadata=new.metadata.ruling):
+        return False
+    # Who wrote what no rule reads is said all the same, and is no event.
+    force_setattr(old.metadata, "generation", new.metadata.generation)
+    force_setattr(old.metadata, "managed_fields", new.metadata.managed_fields)
+    return True
 
 
 def patched(objects: Mapping[str, Mapping[str, Resource]], changes: Iterable[Change]) -> Mapping[str, Mapping[str, Resource]]:

@@ -35,10 +35,10 @@ from checks.resources import (
     BackendTLSPolicy,
     ConfigMap,
     Container,
+    Controlled,
     EndpointConditions,
     EndpointSlice,
     Malformed,
-    Metadata,
     ObjectReference,
     Resource,
     Secret,
@@ -140,7 +140,7 @@ for _yaml_class in (_Loader, _Dumper):
 class _Endpoints(Struct, rename="camel"):
     """v1 Endpoints, the older form of EndpointSlices: `istioctl bug-report` collects only these."""
 
-    metadata: Metadata = Metadata()
+    metadata: Controlled = Controlled()
     subsets: tuple[_EndpointSubset, ...] | None = None
 
     def slices(self) -> Iterator[EndpointSlice]:
@@ -596,7 +596,7 @@ def _bytes(opened: BinaryIO | Any, name: str) -> bytes:
 
 # Containers of Istio itself: their environment and arguments are configuration that rules read. Those of applications may hold passwords.
 ISTIO_CONTAINERS = frozenset({"discovery", "istio-proxy", "istio-init", "istio-validation"})
-_KEPT_ANNOTATION = re.compile(r"(?:[a-z0-9.-]+\.)?istio\.io/|meshwhy\.io/")
+_KEPT_ANNOTATION = re.compile(r"(?:[a-z0-9.-]+\.)?istio\.io/|meshwhy\.io/|deployment\.kubernetes\.io/revision$")
 
 
 def write(cluster: Cluster, path: str) -> None:

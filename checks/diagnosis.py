@@ -885,7 +885,7 @@ def _pointing(cluster: Cluster, namespace: str, pods: set[str]) -> set[str]:
 
 def _fares_only(old: Resource, new: Resource) -> bool:
     """Whether a pod or a workload is what it was and where it was, and only its readiness, or that of its pods, differs."""
-    if old.metadata != structs_replace(new.metadata, resource_version=old.metadata.resource_version):
+    if old.metadata.ruling != new.metadata.ruling:
         return False
     if isinstance(old, Pod) and isinstance(new, Pod):
         return old.spec == new.spec and (old.status.pod_ip, old.status.pod_ips) == (new.status.pod_ip, new.status.pod_ips)

@@ -15,10 +15,10 @@ from msgspec.structs import replace
 from checks.mesh import Change
 from checks.resources import (
     KIND_OF,
+    Controlled,
     DaemonSet,
     EndpointConditions,
     EndpointSlice,
-    Metadata,
     Namespace,
     ObjectReference,
     Pod,
@@ -134,7 +134,7 @@ def _slices(mesh: Mesh, cluster: Cluster, after: Cluster, namespace: str, name: 
         labels = {SERVICE_NAME: name, MANAGED_BY: _CONTROLLER}
         families = ("IPv6", "IPv4") if any(":" in ip for ip in new.spec.cluster_ips) else ("IPv4",)
         mine = [
-            EndpointSlice(metadata=Metadata(name=f"{name}-{f.lower()}", namespace=namespace, labels=labels), address_type=f)
+            EndpointSlice(metadata=Controlled(name=f"{name}-{f.lower()}", namespace=namespace, labels=labels), address_type=f)
             for f in families
         ]
     for i, s in enumerate(mine):

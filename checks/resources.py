@@ -29,8 +29,20 @@ class OwnerReference(_Object, frozen=True):
     controller: bool | None = None
 
 
+class Written(_Object, frozen=True):
+    """One entry of managedFields: which program wrote, how (Apply or Update), when (RFC 3339 text), and through which subresource."""
+
+    manager: str = ""
+    operation: str = ""
+    time: str = ""
+    subresource: str = ""
+
+
 class Metadata(_Object, frozen=True):
-    """The part of ObjectMeta that rules use. `creation_timestamp` is RFC 3339 text in UTC, which sorts as time does."""
+    """The part of ObjectMeta that rules use. `creation_timestamp` is RFC 3339 text in UTC, which sorts as time does.
+
+    No rule reads `generation` and `managed_fields`; of these `share` keeps the newest write that was not one of a status alone.
+    """
 
     name: str = ""
     namespace: str = ""
@@ -41,6 +53,20 @@ class Metadata(_Object, frozen=True):
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     owner_references: tuple[OwnerReference, ...] = ()
+    generation: int = 0
+    managed_fields: tuple[Written, ...] = ()
+
+    @property
+    def ruling(self) -> Metadata:
+        """This without what no rule reads: who wrote it, and how often."""
+        return msgspec.structs.replace(self, resource_version="", generation=0, managed_fields=())
+
+
+class Controlled(Metadata, frozen=True):
+    """Metadata of what controllers alone write, many objects of it: who did is never decoded."""
+
+    generation: int = field(default=0, name="(never read: generation)")
+    managed_fields: tuple[Written, ...] = field(default=(), name="(never read: managedFields)")
 
 
 class Resource(_Object, frozen=True, kw_only=True):
@@ -106,6 +132,7 @@ class Condition(_Object, frozen=True):
 class Node(Resource, frozen=True):
     """v1 Node: region and zone of what runs on it."""
 
+    metadata: Controlled = Controlled()
     status: _NodeStatus = _NodeStatus()
 
 
@@ -193,6 +220,7 @@ class SlicePort(_Object, frozen=True):
 class EndpointSlice(Resource, frozen=True):
     """discovery.k8s.io/v1 EndpointSlice."""
 
+    metadata: Controlled = Controlled()
     address_type: str = "IPv4"
     endpoints: tuple[SliceEndpoint, ...] | None = None
     ports: tuple[SlicePort, ...] | None = None
@@ -288,6 +316,7 @@ class _PodStatus(_Object, frozen=True):
 class Pod(Resource, frozen=True):
     """v1 Pod."""
 
+    metadata: Controlled = Controlled()
     spec: PodSpec = PodSpec()
     status: _PodStatus = _PodStatus()
 
@@ -405,7 +434,15 @@ class DaemonSet(Workload, frozen=True):
 
 
 class ReplicaSet(Resource, frozen=True):
-    """apps/v1 ReplicaSet, metadata only: it leads from a Pod to its Deployment."""
+    """apps/v1 ReplicaSet, metadata only: it leads from a Pod to its Deployment, of which it is a revision."""
+
+    metadata: Controlled = Controlled()
+
+    @property
+    def revision(self) -> int:
+        """Which revision of its Deployment it is; 0 when it does not say (k8s.io/kubectl pkg/util/deployment RevisionAnnotation)."""
+        said = self.annotations.get("deployment.kubernetes.io/revision", "")
+        return int(said) if said.isdecimal() else 0
 
 
 AUTHORITY_KEYS = ("cacert", "ca.crt")
@@ -1535,11 +1572,18 @@ _MANY = 1 << 16
 def share(read: Resource) -> None:
     """Let what an object has in common with others be one with theirs, where nobody else holds it yet: the pods of a template differ in little.
 
-    Strings that many objects have, labels and annotations, owners, and what the pods and endpoints of a service say alike.
+    Of who wrote it only the newest is kept. Strings that many objects have, labels and annotations, owners, and what the pods and endpoints of a service say alike.
     """
     if len(_shared) > _MANY:
         _shared.clear()
     meta = read.metadata
+    if meta.managed_fields:
+        written = [w for w in meta.managed_fields if w.subresource != "status"]
+        force_setattr(meta, "managed_fields", (max(written, key=lambda w: w.time),) if written else ())
+        for w in meta.managed_fields:
+            for name in ("manager", "operation", "time", "subresource"):
+                force_setattr(w, name, _shared.setdefault(getattr(w, name), getattr(w, name)))
+        _one(meta, "managed_fields")
     force_setattr(meta, "namespace", sys.intern(meta.namespace))
     _one(meta, "creation_timestamp", "owner_references")
     for name in ("labels", "annotations"):

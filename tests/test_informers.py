@@ -199,6 +199,22 @@ async def test_a_heartbeat_that_no_rule_reads_is_no_change(api: ApiServer, follo
     assert nodes.informer.objects[""]["n"].labels == {"zone": "a"}
 
 
+async def test_who_wrote_what_no_rule_reads_is_known_and_no_change(api: ApiServer, follow: Follow) -> None:
+    def rule(manager: str, minute: int, **spec: object) -> dict[str, object]:
+        managed = [{"manager": manager, "operation": "Update", "time": f"2026-11-28T14:{minute:02d}:00Z", "fieldsV1": {}}]
+        meta = {"name": "cart", "namespace": "shop", "managedFields": managed}
+        return {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": meta, "spec": {"hosts": ["cart"], **spec}}
+
+    api.put(rule("helm", 0))
+    rules = await follow(VirtualService)
+    await watched(api, "virtualservices.networking.istio.io")
+    api.put(rule("kubectl-edit", 5, unread={"retries": 3}))
+    cart = rules.informer.objects["shop"]["cart"]
+    await until(lambda: [w.manager for w in cart.metadata.managed_fields] == ["kubectl-edit"])
+    assert rules.informer.objects["shop"]["cart"] is cart
+    assert len(rules.changes) == 1
+
+
 async def test_the_copy_that_kubectl_apply_keeps_is_not_kept_twice(api: ApiServer, follow: Follow) -> None:
     api.put(pod("a", annotations={"kubectl.kubernetes.io/last-applied-configuration": "{...}", "sidecar.istio.io/inject": "false"}))
     pods = await follow()

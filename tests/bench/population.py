@@ -235,6 +235,7 @@ def _gateway(n: int, name: str) -> Iterator[dict[str, Any]]:
 def _service(s: int, namespace: str, number: int, count: int, broken: int | None) -> Iterator[dict[str, Any]]:
     name = f"service-{s:05d}"
     meta = {"name": name, "namespace": namespace, "creationTimestamp": f"2026-09-{1 + s % 28:02d}T08:00:00Z"}
+    configured = {**meta, "generation": s, "managedFields": [_lately(s)]}
     endpoints = []
     for i, version in enumerate(VERSIONS):
         labels = {"app": name, "version": version}
@@ -243,7 +244,7 @@ def _service(s: int, namespace: str, number: int, count: int, broken: int | None
             here = 0
         if here or broken == 3:
             template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app"}]}}
-            deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**meta, "name": f"{name}-{version}"}}
+            deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**configured, "name": f"{name}-{version}"}}
             yield {**deployment, "spec": {"replicas": here, "template": template}}
         for n in range(here):
             ok = not (broken == 1 and i == 1)
@@ -263,19 +264,25 @@ def _service(s: int, namespace: str, number: int, count: int, broken: int | None
         "selector": {"app": name},
         "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
     }
-    yield {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+    yield {"apiVersion": "v1", "kind": "Service", "metadata": configured, "spec": spec}
     behind = {"addressType": "IPv4", "ports": [{"name": "http", "port": 8080}], "endpoints": endpoints}
     slice_ = {**meta, "name": f"{name}-x7k2p", "labels": {"kubernetes.io/service-name": name}}
     yield {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": slice_, **behind}
     subsets = [{"name": v, "labels": {"version": v}} for v in VERSIONS]
-    yield {"apiVersion": ISTIO, "kind": "DestinationRule", "metadata": meta, "spec": {"host": name, "subsets": subsets}}
+    yield {"apiVersion": ISTIO, "kind": "DestinationRule", "metadata": configured, "spec": {"host": name, "subsets": subsets}}
     first = {"destination": {"host": name, "subset": "v1"}, "weight": 95}
     second = {"destination": {"host": f"{name}-gone" if broken == 4 else name, "subset": "v3" if broken == 2 else "v2"}, "weight": 5}
     offered = GATEWAYS[s // 10 % 3] if s % 10 == 0 else ""
     more = {"gateways": ["mesh", f"istio-system/{offered}"]} if offered else {}
     hosts = [name, f"{name}.{offered}.example.com"] if offered else [name]
     rules = {"hosts": hosts, "http": [{"route": [first, second]}], **more}
-    yield {"apiVersion": ISTIO, "kind": "VirtualService", "metadata": meta, "spec": rules}
+    yield {"apiVersion": ISTIO, "kind": "VirtualService", "metadata": configured, "spec": rules}
+
+
+def _lately(s: int) -> dict[str, Any]:
+    """A write by a pipeline, of a service's objects within one second."""
+    time = f"2026-11-{1 + s % 28:02d}T{s % 24:02d}:{s // 28 % 60:02d}:{s // 24 % 60:02d}Z"
+    return {"manager": "argocd-controller", "operation": "Apply", "time": time}
 
 
 def _running(ip: str, *, ok: bool = True) -> dict[str, Any]:
