@@ -115,6 +115,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
     from bot.lease import Lease
     from bot.outbox import Outbox
     from bot.pager import Desk
+    from bot.runbook import Runner
     from bot.store import Store
     from bot.sweep import Sweeper
     from bot.valkey import embedded
@@ -141,9 +142,16 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         connected = await stack.enter_async_context(_listening(app, settings.slack))
         outbox = Outbox(store, slack, settings.alerts.default_channel, admin_channel=settings.alerts.admin_channel, held=lease.held)
         desk = Desk(store, settings.alerts.pagers, held=lease.held)
+        runbooks = Runner(store, sweeper, lambda *_: (), held=lease.held)
         relay = alertmanagers.Relay(store, settings.alertmanager.send, slack, held=lease.held)
         receive = settings.alertmanager.receive
-        parts: dict[str, _Part] = {"the sweep": sweeper, "the outbox": outbox, "the pagers": desk, "the relay": relay}
+        parts: dict[str, _Part] = {
+            "the sweep": sweeper,
+            "the outbox": outbox,
+            "the pagers": desk,
+            "the relay": relay,
+            "the runbooks": runbooks,
+        }
         if settings.health.port is not None:
             await stack.enter_async_context(
                 health.listening(

@@ -32,6 +32,12 @@ LOOK_SECONDS = Histogram(
     registry=COUNTED,
     buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+RUNBOOK_SECONDS = Histogram(
+    "meshwhy_runbook_seconds",
+    "From the firing of an alert, or from when somebody asked, to the last step of its runbook.",
+    registry=COUNTED,
+    buckets=(0.1, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 60),
+)
 LOOK_FAILURES = Counter("meshwhy_look_failures", "Looks that could not be committed.", registry=COUNTED)
 SLACK_CALLS = Counter(
     "meshwhy_slack_calls", "Calls of Slack's Web API by the outbox, by method and what came of it.", ["method", "result"], registry=COUNTED

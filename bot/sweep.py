@@ -545,7 +545,14 @@ class Sweeper:
             threads = {d.id: tell.details(members, mesh) + lines if d.channel in joined else lines for d in drafts}
             first = dict(list(steps.items())[:_CHUNK])
             # The message says all of it with the first of its alerts: what is cut off here is found again by the next look.
-            await self._store.commit({k: s.after for k, s in first.items()}, drafts, threads, now=seen.now, pages=_pages(members))
+            await self._store.commit(
+                {k: s.after for k, s in first.items()},
+                drafts,
+                threads,
+                now=seen.now,
+                pages=_pages(members),
+                runbooks=[message] if members[0].finding.cause != OUTAGE and _begins(message, steps.values(), known.values()) else (),
+            )
             quiet |= {k: s.after for k, s in steps.items() if k not in first}
         rest = list(quiet.items())
         for start in range(0, len(rest), _CHUNK):
@@ -724,6 +731,12 @@ def _silences(before: Mapping[str, Silence], deeds: Iterable[Deed], now: float) 
         elif deed.silence is not None and deed.verb == "unsilence":
             found.pop(deed.silence.id, None)
     return {key: silence for key, silence in found.items() if silence.end > now}
+
+
+def _begins(message: str, steps: Iterable[_Step], known: Iterable[Alert]) -> bool:
+    """Whether a message begins to speak: what fires joins nothing that was told there and fires still."""
+    fired = any(reason in {Reason.FIRED, Reason.FIRED_AGAIN} for s in steps for reason, _ in s.happened)
+    return fired and not any(a.message == message and a.told and a.state is State.FIRING for a in known)
 
 
 def _id(silence: Silence | None) -> str:

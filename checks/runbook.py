@@ -182,7 +182,9 @@ def _endpoints(diagnosis: Diagnosis) -> _Found | None:
             if e.state != "healthy"
         ][:_NAMED]
     bad = any(d.share and not d.usable for d in route.destinations)
-    _port, _subset, host = _parts(route.destinations[0].envoy_cluster)
+    if bad:
+        proof += [e for f in diagnosis.findings[:1] for e in f.evidence][: 2 * _NAMED - len(proof)]
+    _, _, host = _parts(route.destinations[0].envoy_cluster)
     name, _, rest = host.partition(".")
     command = (
         f"kubectl -n {rest.partition('.')[0]} get endpointslices -l kubernetes.io/service-name={name}"
@@ -315,11 +317,11 @@ def _push(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
             ("pilot_total_xds_rejects", "pilot_total_xds_internal_errors", "pilot_xds_write_timeout", "pilot_xds_expired_nonce")
         )
     ]
+    sources = [i.source for i in read]
     command = f"kubectl -n {read[0].namespace} logs {read[0].pod} | grep -e 'Push Status' -e 'no endpoints' -e 'ACK ERROR'"
     if about or grown:
         first, *rest = [*about, *grown]
-        return "bad", first, rest[: 2 * _NAMED], command
-    sources = [i.source for i in read]
+        return "bad", first, [*rest[: 2 * _NAMED], *sources], command
     return "ok", f"nothing about {host} in {_list(i.pod for i in read)}", sources, command
 
 

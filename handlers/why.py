@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bot import access
+from bot.alerts import State
 from bot.tell import WHY
 from checks import diagnosis
 from handlers import say
@@ -73,6 +75,9 @@ def register(app: AsyncApp, door: Door) -> None:
             return About((access.of_finding(finding),), (finding.host,))
 
         async def diagnosed(_: Sees) -> Message:
-            return await say.shareable(await of((await remembered()).finding.host, door.sweeper), door.store)
+            alert = await remembered()
+            if alert.state is State.FIRING and alert.told:
+                await door.store.run_again(alert.message, time.time())
+            return await say.shareable(await of(alert.finding.host, door.sweeper), door.store)
 
         await say.told(await door.enter(Visit.click(body, context), "why", about, diagnosed), respond)

@@ -608,6 +608,50 @@ def details(alert: Json) -> list[Message]:
     return told
 
 
+_LOOKS = {"ok": "✓", "bad": "✗", "skipped": "–", "running": "…"}
+
+
+def runbook(told: Json) -> Message:
+    """The steps of a runbook as far as they are taken: {"host", "others": hosts beside it, "verdict", "failing_share", "steps", "running", "took_s", "found"}.
+
+    A step is {"id", "title", "stands_for", "state": ok|bad|skipped|running, "said", "proof", "command"}; "found" are the findings of running parts.
+    """
+    steps = told["steps"]
+    done = [s for s in steps if s["state"] != "running"]
+    bad = sum(s["state"] == "bad" for s in steps)
+    unseen = sum(s["state"] == "skipped" for s in steps)
+    name = cut(short(told["host"]), 80)
+    counted = f"{len(done)} of {len(steps)} steps" if told["running"] else f"{len(steps)} steps"
+    parts = [f"{bad} show{'s' if bad == 1 else ''} the fault" if bad else "none shows a fault", f"{unseen} not looked at" if unseen else ""]
+    title = f"Runbook of {name}: {counted}, {', '.join(p for p in parts if p)}"
+    blocks = [section(Mrkdwn(f"*{escape(title)}*"))]
+    for finding in told["found"][:3]:
+        said = Rich().words(finding["message"], label="✗ Running parts show", tail=words.cause_name(finding))
+        blocks += said.words(finding["fix"], label="Fix").blocks()
+    for s in steps:
+        if s["state"] == "running":
+            blocks += Rich().words("is being looked at", label=f"{_LOOKS['running']} {s['title']}").blocks()
+        elif s["state"] != "skipped":
+            look = Rich().words(s["said"], label=f"{_LOOKS[s['state']]} {s['title']}").bullets(s["proof"], most=4)
+            if s["state"] == "bad":
+                look.preformatted(s["command"], limit=400)
+            blocks += look.blocks()
+    if unseen:
+        blocks += (
+            Rich()
+            .words("and why:", label="– Not looked at")
+            .bullets([f"{s['title']}: {s['said']}" for s in steps if s["state"] == "skipped"], most=10)
+            .blocks()
+        )
+    small = [
+        f"took {told['took_s']:.1f} s" if told.get("took_s") is not None else "",
+        f"the worst of {told['others'] + 1} hosts that this message speaks for" if told["others"] else "",
+    ]
+    if any(small):
+        blocks.append(context(escape(" · ".join(s for s in small if s))))
+    return _say(escape(title), blocks)
+
+
 OLDER = "audit_older"
 """action_id of the button that turns to older entries of the audit."""
 

@@ -21,6 +21,7 @@ import handlers
 from bot.__main__ import serve
 from bot.clusters import Clusters, ClusterSource, apply
 from bot.outbox import Outbox
+from bot.runbook import Runner
 from bot.settings import Access, Alerts, Settings
 from bot.store import Store
 from bot.sweep import Sweeper
@@ -31,9 +32,12 @@ from checks.resources import EndpointConditions, EndpointSlice
 from tests.bench.population import lean
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
     from bot.demo.slack import LocalSlack
+    from bot.probes import Probe
+    from checks.diagnosis import Diagnosis
+    from checks.mesh import Mesh
     from checks.resources import Resource
     from handlers.door import Door
 
@@ -136,8 +140,9 @@ async def running(
     watching: bool = True,
     access: Mapping[str, Any] | None = None,
     teams: Sequence[str] = (),
+    probing: Callable[[Diagnosis, Sequence[Mesh]], Sequence[Probe]] | None = None,
 ) -> AsyncIterator[Bot]:
-    """A bot that follows `sources`; without `watching` it only answers, without `access` everybody."""
+    """A bot that follows `sources`; without `watching` it only answers, without `access` everybody, without `probing` it runs no runbook."""
     client = AsyncWebClient(token=slack.bot_token, base_url=slack.base_url, retry_handlers=[])
     app = AsyncApp(client=client, raise_error_for_unhandled_request=True, logger=logging.getLogger("bolt"))
     clusters, store = Clusters(sources, poll_s=0.1), Store(redis_url)
@@ -153,6 +158,8 @@ async def running(
         await slack.until(lambda: slack.connected)
         if watching:
             tasks += [asyncio.create_task(sweeper.run()), asyncio.create_task(Outbox(store, client, settings.default_channel).run())]
+        if probing is not None:
+            tasks.append(asyncio.create_task(Runner(store, sweeper, probing).run()))
         yield Bot(clusters, store, sweeper, door, app)
     finally:
         for task in tasks:

@@ -1,0 +1,230 @@
+"""The runbook: what each step makes of what was read, how it is told while it runs, and that one who dies leaves it to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot import manifests
+from bot.probes import Probe, gather
+from bot.tell import WHY
+from checks import diagnosis, runbook
+from checks.evidence import (
+    NOTHING,
+    Access,
+    AccessLog,
+    EnvoyView,
+    Evidence,
+    Flow,
+    IstiodView,
+    LiveCluster,
+    LiveHost,
+    ProxySync,
+    Traffic,
+)
+from checks.finding import Skipped
+from checks.mesh import Mesh
+from checks.resources import Pod
+from tests.bots import RECORDED, running, source
+from tests.test_story import TOLD, headline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bot.demo.slack import LocalSlack
+    from bot.demo.slack import Message as Posted
+    from bot.store import Store
+    from checks.diagnosis import Diagnosis
+    from checks.runbook import Step
+
+HOST = "destination.mynamespace.svc.cluster.local"
+V1, V2 = (f"outbound|80|{v}|{HOST}" for v in ("v1", "v2"))
+AT = 1_795_269_600.0
+
+
+@pytest.fixture(scope="module")
+def meshes() -> tuple[Mesh, ...]:
+    return Mesh.of([manifests.read(str(RECORDED / "east"), "east", read_at=AT)], AT)
+
+
+@pytest.fixture(scope="module")
+def caller(meshes: tuple[Mesh, ...]) -> str:
+    """A pod with a sidecar that calls the host."""
+    (cluster,) = meshes[0].clusters
+    found = [p for p in cluster.all(Pod) if p.namespace == "mynamespace"]
+    return next(p.name for p in found if any(c.name == "istio-proxy" for c in (*p.spec.containers, *(p.spec.init_containers or ()))))
+
+
+def taken(meshes: tuple[Mesh, ...], evidence: Evidence, running: Sequence[str] = ()) -> dict[str, Step]:
+    return {s.id: s for s in runbook.steps(diagnosis.why(HOST, meshes, evidence), evidence, running)}
+
+
+def envoy(pod: str, v1: LiveCluster | None) -> EnvoyView:
+    hosts = tuple(LiveHost(at, usable=True) for at in ("10.1.0.7:9180", "10.1.1.9:9180"))
+    clusters = {V2: LiveCluster(V2, hosts)} | ({V1: v1} if v1 is not None else {})
+    return EnvoyView("east", "mynamespace", pod, clusters, None, AT, "admin of its pod")
+
+
+def istiod(proxy: str, *, state: str = "SYNCED", error: str = "", status: dict[str, dict[str, str]] | None = None) -> IstiodView:
+    sync = ProxySync(proxy, "Kubernetes", "1.28.0", {"CDS": "SYNCED", "EDS": state, "ECDS": "NOT_SENT"}, error)
+    return IstiodView(
+        "east",
+        "istio-system",
+        "istiod-0",
+        "1.28.0",
+        "default",
+        AT,
+        "istiod-0:15014",
+        {proxy: sync},
+        status=status or {},
+        growth={},
+        lines=(),
+    )
+
+
+def log(*accesses: Access, read: int = 100) -> AccessLog:
+    return AccessLog("east", "mynamespace", "web-1", "istio-proxy", accesses, read, AT - 300, AT, "the last 5 min of web-1")
+
+
+def test_without_a_probe_the_objects_are_told_and_the_rest_is_not_looked_at(meshes: tuple[Mesh, ...]):
+    steps = taken(meshes, NOTHING)
+    assert (steps["routes"].state, steps["endpoints"].state) == ("ok", "bad")
+    assert "95 % to v1 and 5 % to v2" in steps["routes"].said
+    assert "v1: no endpoint" in steps["endpoints"].said
+    live = {"clusters", "hosts", "gateways", "status", "push", "logs", "traffic"}
+    assert {s.id for s in steps.values() if s.state == "skipped"} == live | {"changes"}
+    assert all(steps[i].said for i in live)
+
+
+def test_the_reason_of_a_probe_that_could_not_look_is_its_steps(meshes: tuple[Mesh, ...]):
+    refused = Evidence(skipped=(Skipped("istiod", "east", "403 on pods/portforward"),))
+    steps = taken(meshes, refused, ["envoy"])
+    assert (steps["status"].state, steps["status"].said) == ("skipped", "403 on pods/portforward")
+    assert steps["clusters"].state == "running"
+    assert steps["logs"].state == "skipped"
+
+
+def test_every_step_says_what_running_parts_show(meshes: tuple[Mesh, ...], caller: str):
+    proxy = f"{caller}.mynamespace"
+    uh = Access(95, AT - 60, AT, 503, ("UH",), "no_healthy_upstream", envoy_cluster=V1, line='"GET / HTTP/1.1" 503 UH')
+    fine = Access(5, AT - 60, AT, 200, (), "via_upstream", envoy_cluster=V2)
+    flows = (Flow("web", "mynamespace", 503, ("UH",), 9.4), Flow("web", "mynamespace", 200, (), 0.6))
+    evidence = Evidence(
+        envoys=(envoy(caller, LiveCluster(V1)),),
+        istiods=(istiod(proxy, status={"pilot_eds_no_instances": {V1: ""}}),),
+        logs=(log(uh, fine),),
+        traffic=(Traffic("east", HOST, 300, flows, AT - 600, AT, "prometheus.east"),),
+    )
+    steps = taken(meshes, evidence)
+    assert steps["clusters"].state == "ok"
+    assert proxy in steps["clusters"].said
+    assert steps["hosts"].state == "bad"
+    assert V1 in steps["hosts"].said
+    assert (steps["status"].state, steps["status"].said) == ("ok", f"{proxy} has all that istiod sent")
+    assert steps["push"].state == "bad"
+    assert "pilot_eds_no_instances" in steps["push"].said
+    assert steps["logs"].state == "bad"
+    assert "95 of 100 calls failed, most with 503 UH no_healthy_upstream" in steps["logs"].said
+    assert steps["traffic"].state == "bad"
+    assert "94 % of 10 requests a second fail, 95 % predicted; callers web.mynamespace" in steps["traffic"].said
+    assert all(s.proof for s in steps.values() if s.state == "bad")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "step", "said"),
+    [
+        (lambda p: Evidence(envoys=(envoy(p, None),)), "clusters", "does not exist in"),
+        (lambda p: Evidence(envoys=(envoy(p, LiveCluster(V1, present=False, warming=True)),)), "clusters", "is still warming in"),
+        (lambda p: Evidence(envoys=(envoy(p, LiveCluster(V1, refused="malformed")),)), "clusters", "refused the last: malformed"),
+        (lambda p: Evidence(istiods=(istiod(f"{p}.mynamespace", state="STALE"),)), "status", "has not taken the last EDS (STALE)"),
+        (lambda p: Evidence(istiods=(istiod(f"{p}.mynamespace", state="ERROR", error="bad port"),)), "status", "refused EDS: bad port"),
+        (lambda p: Evidence(envoys=(envoy(p, LiveCluster(V1)),), istiods=(istiod("other.web"),)), "status", "is connected to no istiod"),
+    ],
+)
+def test_what_differs_in_running_parts_is_a_step_that_shows_the_fault(
+    meshes: tuple[Mesh, ...], caller: str, evidence: object, step: str, said: str
+):
+    assert callable(evidence)
+    found = taken(meshes, evidence(caller))[step]
+    assert found.state == "bad"
+    assert said in found.said
+
+
+def test_no_call_is_told_from_no_failure(meshes: tuple[Mesh, ...]):
+    quiet = taken(meshes, Evidence(logs=(log(read=0),), traffic=(Traffic("east", HOST, 300, (), None, AT, "prometheus.east"),)))
+    assert (quiet["logs"].state, quiet["traffic"].state) == ("skipped", "ok")
+    assert "nobody calls it" in quiet["traffic"].said
+    fine = taken(meshes, Evidence(logs=(log(Access(7, AT, AT, 200)),)))
+    assert (fine["logs"].state, fine["logs"].said) == ("ok", "7 calls, none failed")
+
+
+def test_the_likeliest_step_of_a_cause_comes_first(meshes: tuple[Mesh, ...]):
+    found = diagnosis.why(HOST, meshes)
+    assert found.findings[0].code.startswith("MESH1")
+    assert runbook.order(found)[:2] == ("routes", "endpoints")
+    (mesh,) = meshes
+    healthy = next(d for h in diagnosis.swept(mesh) if (d := diagnosis.diagnose(h, mesh)).verdict is diagnosis.Verdict.HEALTHY)
+    assert runbook.order(healthy)[:2] == ("logs", "traffic"), "of no known cause what was seen comes first"
+    assert all(sorted(o) == sorted(runbook.order(found)) for o in runbook._ORDER.values())
+
+
+async def test_probes_are_told_as_they_finish_and_one_that_hangs_delays_no_other():
+    async def quick() -> Evidence:
+        return Evidence(logs=(log(),))
+
+    async def hangs() -> Evidence:
+        await asyncio.sleep(3600)
+        return NOTHING
+
+    began = time.monotonic()
+    seen = [g async for g in gather([Probe("logs", "east", quick), Probe("envoy", "west", hangs)], within_s=0.3)]
+    assert time.monotonic() - began < 2
+    assert [sorted(g.running) for g in seen] == [["envoy", "logs"], ["envoy"], []]
+    assert seen[1].evidence.logs
+    assert [(s.check, s.cluster, s.reason) for s in seen[-1].evidence.skipped] == [("envoy", "west", "it did not answer within 0.3 s")]
+
+
+def book(slack: LocalSlack, root: Posted) -> list[Posted]:
+    return [m for m in slack.thread(root.channel, root.ts) if "Runbook of" in m.words.partition("\n")[0]]
+
+
+async def test_the_runbook_stands_once_in_the_thread_and_is_edited_as_its_steps_finish(
+    slack: LocalSlack, redis_url: str, folder: Path, store: Store
+):
+    answered = asyncio.Event()
+
+    async def logs() -> Evidence:
+        await answered.wait()
+        return Evidence(logs=(log(Access(19, AT, AT, 503, ("UH",), "no_healthy_upstream")),))
+
+    asked: list[str] = []
+
+    def probing(found: Diagnosis, _: Sequence[Mesh]) -> list[Probe]:
+        asked.append(found.host)
+        return [Probe("logs", "east", logs)]
+
+    async with running(slack, redis_url, [source(folder)], probing=probing):
+        root = await headline(slack, TOLD, 5)
+        (told,) = await slack.until(lambda: book(slack, root), 10)
+        assert "9 of 10 steps" in told.words
+        assert "… Access logs" in told.words
+        answered.set()
+        await slack.until(lambda: "19 of 19 calls failed" in told.words, 10)
+        assert "Runbook of destination.mynamespace: 10 steps, 2 show the fault" in told.words
+        assert asked == [HOST]
+        await slack.click(root, WHY)
+        await slack.until(lambda: len(asked) == 2, 10)
+        assert len(book(slack, root)) == 1, "run again it edits the same message"
+    # Who leads next finds it asked for, and tells it in the same message.
+    (open_,) = (await store.alerts()).values()
+    await store.run_again(open_.message, time.time())
+    async with running(slack, redis_url, [source(folder)], probing=probing):
+        await slack.until(lambda: len(asked) >= 3, 10)
+        async with asyncio.timeout(5):
+            while await store.runbooks():  # noqa: ASYNC110 - the store has no event for what another one did
+                await asyncio.sleep(0.02)
+        assert len(book(slack, root)) == 1
