@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from checks import gateway, names
+from checks.answers import Viewpoint
 from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
-from checks.finding import Finding, Origin, Severity, by_nearness
+from checks.finding import EXPLAINERS, Finding, Origin, Severity, by_nearness
 from checks.istiod import Istiod, can_merge
 from checks.mesh import Change
 from checks.patches import Edit, Proposal, command, edited
@@ -25,9 +26,9 @@ from checks.viewpoints import Class, classes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from checks.answers import Route, Viewpoint
+    from checks.answers import Route
     from checks.mesh import Cluster, Mesh
-    from checks.resources import Resource
+    from checks.resources import Resource, TrafficPolicy
     from checks.sidecar import Step
 
 _T = TypeVar("_T")
@@ -266,14 +267,53 @@ class Case:
     @cached_property
     def branches(self) -> list[Branch]:
         """Every destination of every rule, of all callers."""
+        return [b for v in self.views for b in self.of_view(v)]
+
+    def of_view(self, view: View) -> list[Branch]:
+        """Every destination of every rule that some callers have."""
         out: list[Branch] = []
-        for v in self.views:
-            for step in v.steps:
-                if step.action != "route" or not self.asked(step.port):
-                    continue
-                parts = shares([w for _, w, _ in step.targets])
-                out += [Branch(v, step, i, u, w, s) for i, ((u, w, _), s) in enumerate(zip(step.targets, parts, strict=True))]
+        for step in view.steps:
+            if step.action != "route" or not self.asked(step.port):
+                continue
+            parts = shares([w for _, w, _ in step.targets])
+            out += [Branch(view, step, i, u, w, s) for i, ((u, w, _), s) in enumerate(zip(step.targets, parts, strict=True))]
         return out
+
+    def as_pod(self, cluster: str, namespace: str, pod: str) -> View | None:
+        """The host as the proxy of exactly one pod has it (`--as NS/POD`), whatever others of its population have; None where no such proxy
+        is known, or where it holds nothing for the host.
+        """  # noqa: D205 - what it is, and what is asked of it
+
+        def find() -> View | None:
+            where = next((c for c in self.mesh.clusters if cluster in (c.name, self.mesh.cluster_id(c))), None)
+            found = where.get(Pod, namespace, pod) if where is not None else None
+            if where is None or found is None or (kind := proxy_kind(found)) == "none":
+                return None
+            proxy = self.mesh.proxy(where, found, kind)
+            istiod = self.mesh.istiod(where.name, proxy.revision)
+            ups = Upstreams(self.mesh, istiod, proxy, istiod.scope(proxy))
+            viewpoint = Viewpoint(where.name, kind, namespace, pod)
+            steps_ = _steps(ups, self.host)
+            return View(Class(proxy, (viewpoint,), istiod, ups.scope, frozenset({namespace})), ups, steps_) if steps_ else None
+
+        return self.once(f"as pod {cluster} {namespace}/{pod}", find)
+
+    def explained(self, branch: Branch) -> bool:
+        """Whether the clusters' objects say already why a destination's requests fail, or those of all that its caller sends.
+
+        What is injected on purpose (group M) fails beside everything else. What explains destinations without anybody to send to is about
+        those alone, where the caller has any; else it is found behind a gateway on the way.
+        """
+        u = branch.upstream
+        if u.fails:
+            return True
+        who = branch.view.callers.viewpoints
+        empty = any(t.fails for s in branch.view.steps for t, _, _ in s.targets)
+        for f in self.found:
+            about = any((v.cluster, v.kind, v.namespace) == (w.cluster, w.kind, w.namespace) for v in f.viewpoints for w in who)
+            if about and f.failing_share and CAUSES[f.cause].group != "M" and not (empty and f.cause in EXPLAINERS):
+                return True
+        return False
 
     @cached_property
     def failing_share(self) -> float:
@@ -614,6 +654,36 @@ def _askers_by_policy(istiod: Istiod) -> dict[str, frozenset[str]]:
 def going(endpoints: Iterable[IstioEndpoint]) -> bool:
     """Whether nothing is left of these endpoints but what terminates."""
     return all(e.health in {"terminating", "draining"} for e in endpoints)
+
+
+def said_at(branch: Branch, block: str) -> tuple[DestinationRule, str] | None:
+    """The DestinationRule that says a block of its traffic policy (`tls`, `outlier_detection`, `connection_pool`) for a destination, and where in it; None when no rule does."""
+    u = branch.upstream
+    if u.rule is None:
+        return None
+    if u.subset and (origin := u.rule.subset_origins.get(u.subset)) is not None:
+        for i, s in enumerate(origin.spec.subsets or ()):
+            if s.name == u.subset:
+                for path in _paths(s.traffic_policy, u.port, f"spec.subsets[{i}].trafficPolicy", block):
+                    return origin, path
+    for origin in u.rule.origins:
+        if origin.spec.traffic_policy is u.rule.policy:
+            for path in _paths(origin.spec.traffic_policy, u.port, "spec.trafficPolicy", block):
+                return origin, path
+    return None
+
+
+def _paths(policy: TrafficPolicy | None, port: int, at: str, block: str) -> Iterator[str]:
+    """Where a policy says a block for a port: the port's settings first."""
+    if policy is None:
+        return
+    first, *more = block.split("_")
+    written = first + "".join(map(str.capitalize, more))
+    for i, p in enumerate(policy.port_level_settings or ()):
+        if p.port is not None and p.port.number == port and getattr(p, block) is not None:
+            yield f"{at}.portLevelSettings[{i}].{written}"
+    if getattr(policy, block) is not None:
+        yield f"{at}.{written}"
 
 
 def endpoints_command(u: Upstream) -> str:

@@ -12,6 +12,10 @@ from msgspec import Struct
 
 from checks.finding import Skipped
 
+SICK, EJECTED = "fails its active health check", "is ejected by outlier detection"
+UNREADY, DRAINING = "is not ready (EDS: UNHEALTHY)", "is draining (EDS: DRAINING)"
+"""Why Envoy does not use a host, as `LiveHost.reason` says it; several are joined by `and`."""
+
 
 class LiveHost(Struct, frozen=True, gc=False):
     """One host of a live cluster. `address` is `ip:port`, IPv6 in brackets.

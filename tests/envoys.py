@@ -49,7 +49,7 @@ def missing() -> str | None:
 class Envoy:
     """One running Envoy: `admin` is `http://127.0.0.1:port`, `ports` those of its listeners by name."""
 
-    def __init__(self, directory: Path, bootstrap: Json) -> None:
+    def __init__(self, directory: Path, bootstrap: Json, *options: str) -> None:
         assert threading.current_thread() is threading.main_thread(), "Envoy ends with the thread that started it"
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class Envoy:
         self.process = subprocess.Popen(
             [
                 *(str(binary), "-c", str(directory / "bootstrap.json"), "--concurrency", "1", "--use-dynamic-base-id"),
-                *("--admin-address-path", str(address), "--log-path", str(directory / "log"), "-l", "info"),
+                *("--admin-address-path", str(address), "--log-path", str(directory / "log"), "-l", "info", *options),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -138,7 +138,8 @@ def backends(directory: Path) -> Envoy:
         chain = _connection_manager(name, {"route_config": {"name": name, "virtual_hosts": [virtual_host]}})
         return {"name": name, "address": _socket(ip, 0), "filter_chains": [chain]}
 
-    listeners = [listener("v2-0", 200), listener("v2-1", 200), listener("failing", 503)]
+    answers = {"v2-0": 200, "v2-1": 200, "failing": 503, "failing-too": 503}
+    listeners = [listener(name, status) for name, status in answers.items()]
     return Envoy(directory, {"node": {"id": "backends", "cluster": "backends"}, "static_resources": {"listeners": listeners}})
 
 

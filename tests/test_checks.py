@@ -20,7 +20,7 @@ from checks.finding import cause, check
 ROOT = Path(__file__).parents[1]
 CHECKS = ROOT / "checks"
 SCENARIOS = ROOT / "tests" / "scenarios"
-REGISTRY = diagnosis.registry()
+REGISTRY = {**diagnosis.registry(), **diagnosis.live()}
 FILES = {f.stem: f for family in diagnosis.FAMILIES for f in (CHECKS / family).glob("*.py") if f.stem != "__init__"}
 
 

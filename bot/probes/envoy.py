@@ -28,7 +28,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from checks.evidence import EnvoyView, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost
+from checks.evidence import DRAINING, EJECTED, SICK, UNREADY, EnvoyView, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost
 from checks.finding import Skipped
 
 if TYPE_CHECKING:
@@ -642,16 +642,14 @@ _SENT_TO = frozenset({"HEALTHY", "UNKNOWN", "DEGRADED"})
 _TEXT = re.compile(rb"::(added_via_api|health_flags|hostname|weight)::([^\n]*)")
 """Not anchored at the line's start: five times faster, and the start is found where it is wanted."""
 
-_ACTIVE, _OUTLIER = "fails its active health check", "is ejected by outlier detection"
-_UNHEALTHY, _DRAINING = "is not ready (EDS: UNHEALTHY)", "is draining (EDS: DRAINING)"
 _UNTOLD = "is unhealthy (a dump of endpoints does not say why)"
 _PENDING, _EXCLUDED, _SLOW = "waits for its first health check", "asked to be left out by its health check", "times out on its health check"
 
 _FLAGS = {
-    "failed_active_hc": _ACTIVE,
-    "failed_outlier_check": _OUTLIER,
-    "failed_eds_health": _UNHEALTHY,
-    "eds_status_draining": _DRAINING,
+    "failed_active_hc": SICK,
+    "failed_outlier_check": EJECTED,
+    "failed_eds_health": UNREADY,
+    "eds_status_draining": DRAINING,
     "pending_active_hc": _PENDING,
     "excluded_via_immediate_hc_fail": _EXCLUDED,
     "active_hc_timeout": _SLOW,
@@ -669,8 +667,8 @@ def _health(health: _Health) -> str:
     """Why a host is not used, empty when it is. EDS stays HEALTHY while a host is ejected or fails its check, so all of it counts."""
     return _words(
         (
-            _ACTIVE if health.failed_active_health_check else "",
-            _OUTLIER if health.failed_outlier_check else "",
+            SICK if health.failed_active_health_check else "",
+            EJECTED if health.failed_outlier_check else "",
             _eds(health.eds_health_status),
             _PENDING if health.pending_active_hc else "",
             _EXCLUDED if health.excluded_via_immediate_hc_fail else "",
@@ -682,7 +680,7 @@ def _health(health: _Health) -> str:
 def _eds(status: str) -> str:
     if status in _SENT_TO:
         return ""
-    return {"UNHEALTHY": _UNHEALTHY, "DRAINING": _DRAINING}.get(status, f"is not ready (EDS: {status})")
+    return {"UNHEALTHY": UNREADY, "DRAINING": DRAINING}.get(status, f"is not ready (EDS: {status})")
 
 
 def _words(reasons: Iterable[str]) -> str:

@@ -1,1 +1,108 @@
-"""Health, outliers, localities and limits (MESH8xx)."""
+"""Health, outliers, localities and limits (MESH8xx): what findings about outlier detection have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.case import endpoints_command, said_at, short
+from checks.evidence import DRAINING, EJECTED, UNREADY
+from checks.seen import held, share
+from checks.subsets import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from checks.case import Branch, Case
+    from checks.finding import Finding
+    from checks.seen import Held
+
+
+def ejecting(case: Case) -> list[list[Held]]:
+    """Destinations of which an Envoy has ejected every host that is ready, and so sends to none, those of one cluster's callers together.
+
+    Below its panic threshold Envoy sends to ejected hosts all the same; where the threshold was not read, the DestinationRule says it.
+    """
+    groups: dict[str, list[Held]] = {}
+    for h in held(case):
+        ready = [host for host in h.hosts if UNREADY not in host.reason and DRAINING not in host.reason]
+        if ready and all(EJECTED in host.reason for host in ready) and not _panics(h):
+            groups.setdefault(h.branch.upstream.name, []).append(h)
+    return list(groups.values())
+
+
+def _panics(h: Held) -> bool:
+    if h.cluster is not None and h.cluster.panic_threshold is not None:
+        return h.cluster.panic_threshold > 0
+    u = h.branch.upstream
+    policy = u.rule.policy_for(u.port, u.subset) if u.rule is not None else None
+    return bool(policy is not None and policy.outlier_detection is not None and policy.outlier_detection.min_health_percent)
+
+
+def elsewhere(case: Case, ejected: Held) -> list[Held]:
+    """The same destination at other Envoys that were read and that use some of its hosts."""
+    mine = {host.address for host in ejected.hosts}
+    return [
+        h
+        for h in held(case)
+        if h.branch.upstream.name == ejected.branch.upstream.name and any(host.usable and host.address in mine for host in h.hosts)
+    ]
+
+
+def outlier(case: Case, cause: str, group: list[Held], message: str, evidence: Iterable[str], fix: str) -> Finding:
+    """The finding of a destination whose hosts are ejected, at the DestinationRule that lets them be."""
+    first = group[0].branch
+    cluster, ref, path = detector(case, first)
+    part = share((h.branch, 1.0) for h in group)
+    return case.finding(
+        cause,
+        cluster=cluster,
+        resource=ref,
+        path=path,
+        message=f"{percent(part)} of the requests of a rule get 503: {message}.",
+        share=part,
+        viewpoints=case.viewpoints(h.branch for h in group),
+        evidence=(*ejections(group), *said(first), *evidence),
+        fix=fix,
+        commands=(
+            endpoints_command(first.upstream).replace("<pod>", f"{group[0].envoy.pod} -n {group[0].envoy.namespace}"),
+            f"istioctl proxy-config cluster {group[0].envoy.pod} -n {group[0].envoy.namespace} --fqdn {first.upstream.host} -o json",
+        ),
+    )
+
+
+def detector(case: Case, branch: Branch) -> tuple[str, str, str]:
+    """Who lets hosts be ejected: the cluster, the object and the field; without a rule the mesh's default policy."""
+    found = said_at(branch, "outlier_detection")
+    istiod = branch.view.ups.istiod
+    if found is not None:
+        return case.mesh.cluster(istiod.cluster).name, found[0].ref, found[1]
+    where = case.mesh.cluster(istiod.cluster)
+    if istiod.config.default_traffic_policy is not None and (config := case.mesh.config_map(where)) is not None:
+        return where.name, config.ref, "data.mesh"
+    return where.name, branch.resource, ""
+
+
+def ejections(group: Iterable[Held]) -> Iterator[str]:
+    """The hosts that each Envoy has ejected, one line for each Envoy."""
+    for h in group:
+        gone = [host for host in h.hosts if EJECTED in host.reason]
+        named = ", ".join(host.address for host in gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
+        yield f"Envoy {h.envoy.proxy} has ejected every ready host of {h.branch.upstream.name}: {named} ({h.source})"
+
+
+def said(branch: Branch) -> Iterator[str]:
+    """What the outlier detection of a destination allows."""
+    u = branch.upstream
+    policy = u.rule.policy_for(u.port, u.subset) if u.rule is not None else None
+    found = said_at(branch, "outlier_detection")
+    if policy is None or policy.outlier_detection is None or found is None:
+        return
+    o = policy.outlier_detection
+    limit = f"maxEjectionPercent {o.max_ejection_percent}" if o.max_ejection_percent else "no maxEjectionPercent (10)"
+    yield f"{found[0].ref} {found[1]}: {limit}, baseEjectionTime {o.base_ejection_time or '30s'}"
+
+
+def where(branch: Branch) -> str:
+    """A destination as people say it: `subset v1 of cart.shop`, `cart.shop`."""
+    u = branch.upstream
+    return f"subset {u.subset} of {short(u.host)}" if u.subset else short(u.host)

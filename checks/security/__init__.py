@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from checks.case import said_at
 from checks.finding import MeshCue
 from checks.names import fqdn as host_of
 from checks.registry import proxy_kind
@@ -236,19 +237,8 @@ def _tls(policy: TrafficPolicy | None, port: int, at: str) -> Iterator[tuple[str
 
 def tls_at(branch: Branch) -> tuple[str, str] | None:
     """The DestinationRule that says how a branch speaks, and where in it; None when no rule does."""
-    u = branch.upstream
-    if u.rule is None:
-        return None
-    if u.subset and (origin := u.rule.subset_origins.get(u.subset)) is not None:
-        for i, s in enumerate(origin.spec.subsets or ()):
-            if s.name == u.subset:
-                for path, _ in _tls(s.traffic_policy, u.port, f"spec.subsets[{i}].trafficPolicy"):
-                    return origin.ref, path
-    for origin in u.rule.origins:
-        if origin.spec.traffic_policy is u.rule.policy:
-            for path, _ in _tls(origin.spec.traffic_policy, u.port, "spec.trafficPolicy"):
-                return origin.ref, path
-    return None
+    found = said_at(branch, "tls")
+    return (found[0].ref, found[1]) if found is not None else None
 
 
 # --- callers without a proxy -----------------------------------------------------------------------------------------------------
