@@ -21,6 +21,7 @@ from bot.health import Pulse
 from bot.probes import gather
 from bot.store import Deposed, Draft
 from checks import diagnosis, runbook
+from checks.changed import changed
 from checks.diagnosis import UnknownHost
 from templates import messages
 
@@ -51,15 +52,19 @@ class Taken(NamedTuple):
     running: bool
 
 
-async def take(host: str, meshes: Sequence[Mesh], probing: Callable[[Diagnosis, Sequence[Mesh]], Sequence[Probe]]) -> AsyncIterator[Taken]:
+async def take(
+    host: str, meshes: Sequence[Mesh], probing: Callable[[Diagnosis, Sequence[Mesh]], Sequence[Probe]], since: float | None = None
+) -> AsyncIterator[Taken]:
     """The steps of a host's runbook as they are taken; the last one is complete. Raises UnknownHost.
 
     `probing` says what can be asked about a host: its callers, servers, gateways and control planes, as far as the settings allow.
+    `since` is when the fault was first seen, in seconds since the epoch.
     """
     predicted = await asyncio.to_thread(diagnosis.why, host, meshes)
+    changes = await asyncio.to_thread(changed, predicted, meshes, since)
     async for gathered in gather(probing(predicted, meshes)):
         seen = await asyncio.to_thread(diagnosis.why, host, meshes, gathered.evidence) if gathered.evidence else predicted
-        yield Taken(seen, runbook.steps(seen, gathered.evidence, gathered.running), bool(gathered.running))
+        yield Taken(seen, runbook.steps(seen, gathered.evidence, gathered.running, changes), bool(gathered.running))
 
 
 def told(taken: Taken, *, others: int = 0, since: float = 0.0) -> dict[str, Any]:
@@ -133,7 +138,7 @@ class Runner:
         others = len({a.finding.host for a in members}) - 1
         begun, last = time.time(), 0.0
         try:
-            async for taken in take(lead.finding.host, self._sweeper.meshes(), self._probing):
+            async for taken in take(lead.finding.host, self._sweeper.meshes(), self._probing, lead.since):
                 if taken.running and time.monotonic() - last < _TOLD_S:
                     continue
                 last = time.monotonic()

@@ -6,6 +6,7 @@ Prometheus). A step that could not be taken says why, and never that all is well
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from checks.answers import Destination, Route
+    from checks.changed import Changed
     from checks.diagnosis import Diagnosis
     from checks.evidence import Access, EnvoyView, Evidence, IstiodView, ProxySync
 
@@ -80,12 +82,12 @@ _NAMED = 3
 
 
 def steps(
-    diagnosis: Diagnosis, evidence: Evidence, running: Collection[str] = (), changes: Sequence[str] | None = None
+    diagnosis: Diagnosis, evidence: Evidence, running: Collection[str] = (), changes: Sequence[Changed] | None = None
 ) -> tuple[Step, ...]:
     """Every step, that one first which is likeliest to show this cause.
 
-    `running` are the probes that have not answered yet. `changes` are the last changes on the way in words, the newest first; None: nobody
-    has looked for them.
+    `running` are the probes that have not answered yet. `changes` are the last changes on the way, the newest first; None: nobody has looked
+    for them.
     """
     taken = {
         "routes": lambda: _routes(diagnosis),
@@ -194,12 +196,23 @@ def _endpoints(diagnosis: Diagnosis) -> _Found | None:
     return "bad" if bad else "ok", "; ".join(told), proof, command
 
 
-def _changes(changes: Sequence[str] | None) -> _Found | None:
+def _changes(changes: Sequence[Changed] | None) -> _Found | None:
     if changes is None:
         return None
     if not changes:
-        return "ok", "no object on the way says that it changed lately", (), ""
-    return "ok", changes[0], changes[1 : 1 + 2 * _NAMED], "kubectl get <kind> <name> -o yaml --show-managed-fields"
+        return "ok", "no object on the way says when it changed", (), ""
+    suspect = next((c for c in changes if c.suspicious), None)
+    first = suspect or changes[0]
+    kind, _, name = first.resource.partition(" ")
+    namespace, _, name = name.rpartition("/")
+    place = f" -n {namespace}" if namespace else ""
+    command = f"kubectl{place} get {kind.lower()} {name} -o yaml --show-managed-fields"
+    rest = [_change(c) for c in changes if c is not first][: 2 * _NAMED - 1]
+    return "bad" if suspect else "ok", _change(first), rest, command
+
+
+def _change(c: Changed) -> str:
+    return f"{datetime.fromtimestamp(c.at, UTC):%Y-%m-%d %H:%M:%S} UTC {c.resource} of {c.cluster} {c.what}{f' by {c.by}' if c.by else ''}"
 
 
 # --- what running parts show -----------------------------------------------------------------------------------------------------
