@@ -78,6 +78,8 @@ _READERS = {
     "logs": "logs",
     "traffic": "prometheus",
 }
+LIVE = frozenset(_READERS)
+"""The steps for which running parts are asked."""
 _NAMED = 3
 
 

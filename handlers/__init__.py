@@ -11,28 +11,39 @@ from handlers import ack, audit, elsewhere, errors, escalate, mention, mesh, rou
 from handlers.door import Door
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from typing import Any
 
     from slack_bolt.async_app import AsyncApp
 
     from bot.lease import Lease
+    from bot.probes import Probe
     from bot.settings import Access
     from bot.shares import Shares
     from bot.store import Store
     from bot.sweep import Sweeper
+    from checks.diagnosis import Diagnosis
+    from checks.mesh import Mesh
 
 
 __all__ = ["Door", "hand_on", "register"]
 
 
-def register(app: AsyncApp, sweeper: Sweeper, store: Store, access: Access | None = None, teams: Iterable[str] = ()) -> Door:
+def register(
+    app: AsyncApp,
+    sweeper: Sweeper,
+    store: Store,
+    access: Access | None = None,
+    teams: Iterable[str] = (),
+    probing: Callable[[Diagnosis, Sequence[Mesh]], Sequence[Probe]] = lambda *_: (),
+) -> Door:
     """Teach the app everything that people may do, as far as `access` lets them, and answer `teams` beside its own workspace.
 
+    `probing` says what of running parts can be asked about a host.
     The app is to be made with `raise_error_for_unhandled_request=True` (else Bolt logs the body of what nobody handles) and with a client
     without retry handlers (slack_sdk's own would post a second time when a connection breaks).
     """
-    door = Door(app.client, sweeper, store, access, teams)
+    door = Door(app.client, sweeper, store, access, teams, probing)
     for thing in (ack, audit, escalate, mesh, mention, routes, share, silence, whatif, why):
         thing.register(app, door)
     errors.register(app)

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
     from bot.access import Place, Ruling
     from bot.audit import Via
+    from bot.probes import Probe
     from bot.settings import Access
     from bot.store import Store
     from bot.sweep import Sweeper
+    from checks.diagnosis import Diagnosis
+    from checks.mesh import Mesh
     from templates.blocks import Message
 
     Sees = Callable[[Place], bool]
@@ -105,10 +108,22 @@ async def nothing(_: object) -> About:
 
 
 class Door:
-    """Asks `access` (None: everybody may) who may what, and knows of `teams` beside the bot's own whose people are answered."""
+    """Asks `access` (None: everybody may) who may what, and knows of `teams` beside the bot's own whose people are answered.
 
-    def __init__(self, client: AsyncWebClient, sweeper: Sweeper, store: Store, access_: Access | None, teams: Iterable[str] = ()) -> None:
+    `probing` says what of running parts can be asked about a host.
+    """
+
+    def __init__(
+        self,
+        client: AsyncWebClient,
+        sweeper: Sweeper,
+        store: Store,
+        access_: Access | None,
+        teams: Iterable[str] = (),
+        probing: Callable[[Diagnosis, Sequence[Mesh]], Sequence[Probe]] = lambda *_: (),
+    ) -> None:
         self.client = client
+        self.probing = probing
         self.sweeper = sweeper
         self.store = store
         self.audit = Audit(store)

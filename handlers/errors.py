@@ -76,6 +76,8 @@ class Told(NamedTuple):
     why: str = ""
     alone: bool = False
     """Whether nobody else is to read it."""
+    live: str = ""
+    """The host that it tells of, of which running parts may tell more."""
 
 
 async def answered(question: Awaitable[Message | None]) -> Told:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from bot.settings import duration
-from handlers import mesh, say, whatif
+from handlers import mesh, runbook, say, whatif
 from handlers.door import Visit
 from templates.words import short
 
@@ -41,6 +41,7 @@ def register(app: AsyncApp, door: Door) -> None:
             await say.aside(told.message, door.client, visit.channel, visit.user, visit.thread or None)
         else:
             await say.aloud(told.message, door.client, visit.channel, thread_ts)
+            await runbook.follow(told, door, lambda message: say.aloud(message, door.client, visit.channel, thread_ts))
 
     async def about(visit: Visit) -> str:
         """The host of the alert in whose thread somebody writes."""

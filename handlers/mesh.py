@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checks.diagnosis import UnknownHost
-from handlers import ack, alerts, audit, broken, clusters, escalate, explain, routes, say, silence, whatif, why
+from handlers import ack, alerts, audit, broken, clusters, escalate, explain, routes, runbook, say, silence, whatif, why
 from handlers.door import Visit, nothing
 from handlers.errors import UnknownVerb
 from handlers.say import Asked
@@ -81,13 +81,18 @@ async def answer(visit: Visit, words: str, door: Door, *, share: bool = False) -
     name, rest = ("why", word) if alone else (name if name in VERBS else "help", rest.strip())
     verb = VERBS[name]
 
+    live = ""
+
     async def about(sees: Sees) -> About:
+        nonlocal live
         try:
-            return await verb.about(Asked(rest, visit.user, door.sweeper, door.store, sees))
+            found = await verb.about(Asked(rest, visit.user, door.sweeper, door.store, sees))
+            live = found.names[0] if name == "why" and found.names else ""
         except UnknownHost as host:
             if unknown is None or host.candidates:
                 raise
             raise unknown from None
+        return found
 
     async def work(sees: Sees) -> Message:
         if unknown is not None and not alone:
@@ -96,7 +101,7 @@ async def answer(visit: Visit, words: str, door: Door, *, share: bool = False) -
         return await say.shareable(message, door.store) if share and not verb.alone else message
 
     told = await door.enter(visit, name, about, work)
-    return told._replace(alone=told.alone or verb.alone) if told is not None else None
+    return told._replace(alone=told.alone or verb.alone, live=live if told.result == "done" else "") if told is not None else None
 
 
 def register(app: AsyncApp, door: Door) -> None:
@@ -111,3 +116,4 @@ def register(app: AsyncApp, door: Door) -> None:
         else:
             told = await answer(visit, text, door, share=True)
         await say.told(told, respond)
+        await runbook.follow(told, door, lambda message: say.whisper(message, respond))

@@ -148,7 +148,9 @@ async def running(
     clusters, store = Clusters(sources, poll_s=0.1), Store(redis_url)
     settings = settings or alerts()
     sweeper = Sweeper(clusters, store, settings)
-    door = handlers.register(app, sweeper, store, None if access is None else Access.model_validate(access), teams)
+    door = handlers.register(
+        app, sweeper, store, None if access is None else Access.model_validate(access), teams, probing or (lambda *_: ())
+    )
     socket = AsyncSocketModeHandler(app, slack.app_token)
     tasks = [asyncio.create_task(clusters.run())]
     try:

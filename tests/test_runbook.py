@@ -242,3 +242,28 @@ async def test_the_runbook_stands_once_in_the_thread_and_is_edited_as_its_steps_
             while await store.runbooks():  # noqa: ASYNC110 - the store has no event for what another one did
                 await asyncio.sleep(0.02)
         assert len(book(slack, root)) == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_an_answer_to_why_is_followed_by_what_running_parts_show_if_any_said_something(
+    slack: LocalSlack,
+    redis_url: str,
+    folder: Path,
+    there: bool,  # noqa: FBT001 - a parameter of the test
+):
+    async def logs() -> Evidence:
+        refused = Skipped("logs", "east", "403 on pods/log")
+        return Evidence(logs=(log(Access(3, AT, AT, 200)),)) if there else Evidence(skipped=(refused,))
+
+    async with running(slack, redis_url, [source(folder)], watching=False, probing=lambda *_: [Probe("logs", "east", logs)]):
+        await slack.command("/mesh why destination")
+        await slack.until(lambda: any("95 %" in m.words for m in slack.ephemerals("ana")), 5)
+        if there:
+            await slack.until(lambda: any("3 calls, none failed" in m.words for m in slack.ephemerals("ana")), 5)
+        root = await slack.mention("why destination")
+        told = await slack.until(lambda: slack.thread(root.channel, root.ts)[1 : 3 if there else 2], 5)
+        if there:
+            await slack.until(lambda: len(slack.thread(root.channel, root.ts)) == 3, 5)
+            assert "Runbook of destination.mynamespace" in slack.thread(root.channel, root.ts)[2].words
+        assert "95 %" in told[0].words
+        assert len(slack.ephemerals("ana")) == 1 + there
