@@ -70,6 +70,13 @@ class Visit(NamedTuple):
         return cls(body["user"]["id"], _teams(body), _home(context), "dialog", channel, "", f"view:{view['id']}:{view['hash']}")
 
     @classmethod
+    def shortcut(cls, body: Mapping[str, Any], context: AsyncBoltContext) -> Visit:
+        """A shortcut that was taken on a message: `thread` is where its answers stand."""
+        user, message = body["user"]["id"], body["message"]
+        thread = str(message.get("thread_ts") or message.get("ts") or body.get("message_ts") or "")
+        return cls(user, _teams(body), _home(context), "shortcut", body["channel"]["id"], thread, f"shortcut:{body['trigger_id']}")
+
+    @classmethod
     def words(cls, body: Mapping[str, Any], context: AsyncBoltContext) -> Visit:
         """A mention, or what is written to the bot alone."""
         event = body["event"]

@@ -19,7 +19,8 @@ from slack_bolt.response import BoltResponse
 from bot.tell import WHY
 from checks import diagnosis
 from checks.diagnosis import UnknownHost
-from handlers import mesh
+from checks.pasted import read
+from handlers import mesh, pasted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -97,6 +98,8 @@ async def _asked(body: Mapping[str, Any], door: Door) -> tuple[str, str]:
         action = body["actions"][0]
         alert = await door.store.alert(action.get("value", "")) if action["action_id"] == WHY else None
         return ("why", alert.finding.host) if alert is not None else ("", "")
+    if body.get("type") == "message_action":
+        return "explain", read(pasted.written(body["message"])).host
     event: Mapping[str, Any] = body.get("event") or {}
     words = mesh.typed(str(body.get("text") if "command" in body else event.get("text") or ""))
     verb, rest = mesh.split(words)
@@ -108,5 +111,7 @@ async def _asked(body: Mapping[str, Any], door: Door) -> tuple[str, str]:
             alert = await door.store.alert_at(str(event["channel"]), str(event["thread_ts"]))
             host = alert.finding.host if alert is not None else ""
         return verb.lower(), host.strip("`'\"<>,?.")
+    if verb.lower() == "explain" or (rest and verb.lower() not in mesh.VERBS and mesh.is_pasted(words)):
+        return "explain", read(words).host
     # A word alone that is no verb asks why.
     return ("why", verb.strip("`'\"<>,?.")) if verb and not rest and verb.lower() not in mesh.VERBS else ("", "")

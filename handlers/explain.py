@@ -1,4 +1,4 @@
-"""`explain CODE`: one cause of the catalogue."""
+"""`explain CODE`: one cause of the catalogue; `explain ERROR`: what a text that somebody pasted means."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from checks import diagnosis
 from checks.case import SAME_AS
 from checks.catalogue import CAUSES, UNPATCHED
 from checks.finding import cause
+from checks.pasted import read
+from handlers import pasted
+from handlers.door import About
 from handlers.errors import Unanswerable
 from templates import messages, refusals
 
@@ -19,13 +22,30 @@ if TYPE_CHECKING:
 
 async def answer(asked: Asked) -> Message:
     """The cause of a code or an id, with the page that its check carries; raises Unanswerable with the nearest ones."""
-    word = asked.words.strip().strip("`'\"<>,?.")
+    word = _word(asked)
     if not word:
-        raise Unanswerable("Which cause? Write /mesh explain CODE, for example /mesh explain MESH101.")
+        raise Unanswerable("Which cause? Write /mesh explain CODE, for example /mesh explain MESH101, or paste an error behind the word.")
     found = cause(word)
     if found is None:
+        if _is_error(word):
+            return await pasted.answer(asked)
         known = {**{i: i for i in CAUSES}, **{c.code.lower(): c.code for c in CAUSES.values()}}
         raise Unanswerable(refusals.no_check(word, [known[k] for k in difflib.get_close_matches(word.lower(), known, n=3)]))
     return messages.explain(
         found._asdict() | {"same_as": SAME_AS.get(found.id, ()), "no_patch": UNPATCHED.get(found.id)}, diagnosis.pages().get(found.id)
     )
+
+
+async def about(asked: Asked) -> About:
+    """The host that a pasted error names; causes are about no host."""
+    word = _word(asked)
+    return await pasted.about(asked) if cause(word) is None and _is_error(word) else About()
+
+
+def _word(asked: Asked) -> str:
+    return asked.words.strip().strip("`'\"<>,?.")
+
+
+def _is_error(words: str) -> bool:
+    """Whether it is a text and not the name of a cause."""
+    return len(words.split()) > 1 or read(words).says

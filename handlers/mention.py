@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from bot.settings import duration
-from handlers import mesh, runbook, say, whatif
+from handlers import mesh, pasted, runbook, say, whatif
 from handlers.door import Visit
 from templates.words import short
 
@@ -32,7 +32,10 @@ def register(app: AsyncApp, door: Door) -> None:
             told = await whatif.of_files(visit, files, door)
         else:
             verb, rest = mesh.split(words)
-            if verb.lower() in _ABOUT and (not rest or (verb.lower() in _TIMED and duration(rest.split()[0]) is not None)):
+            if visit.thread and not rest and verb.lower() in {"", "explain"} and not await about(visit):
+                root = await pasted.root_of(visit.channel, visit.thread, door.client)
+                words = f"explain {root}" if verb or mesh.is_pasted(root) else words
+            elif verb.lower() in _ABOUT and (not rest or (verb.lower() in _TIMED and duration(rest.split()[0]) is not None)):
                 words = f"{verb} {await about(visit)} {rest}"
             told = await mesh.answer(visit, words, door)
         if told is None or told.message is None:

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checks.diagnosis import UnknownHost
+from checks.pasted import read
 from handlers import ack, alerts, audit, broken, clusters, escalate, explain, routes, runbook, say, silence, whatif, why
 from handlers.door import Visit, nothing
 from handlers.errors import UnknownVerb
@@ -54,7 +55,12 @@ VERBS = {
     "silence": Verb("silence HOST 2h WHY", "what fires on a host is not told for some time", silence.answer, silence.about),
     "escalate": Verb("escalate HOST", "the next one is asked to see to what fires on a host", escalate.answer, escalate.about),
     "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", clusters.answer),
-    "explain": Verb("explain CODE", "one cause of the catalogue, by code or name", explain.answer),
+    "explain": Verb(
+        "explain CODE or ERROR",
+        "one cause of the catalogue, or what a pasted log line, body or curl output means",
+        explain.answer,
+        explain.about,
+    ),
     "audit": Verb("audit [@PERSON] [VERB] [24h]", "what people did, and what they were refused", audit.answer, audit.about, alone=True),
     "help": Verb("help", "this list", _help),
 }
@@ -75,6 +81,8 @@ def split(text: str) -> tuple[str, str]:
 async def answer(visit: Visit, words: str, door: Door, *, share: bool = False) -> Told | None:
     """What came of the words of a person; a host alone asks why. With `share` an answer has a button to share it. None: Slack has sent it before."""
     word, rest = split(words)
+    if word.lower() not in VERBS and rest and is_pasted(words):
+        word, rest = "explain", words
     name, nearest = word.lower() or "help", difflib.get_close_matches(word.lower(), VERBS, n=1)
     alone = name not in VERBS and not rest and not nearest
     unknown = UnknownVerb(word, nearest[0] if nearest else None) if name not in VERBS else None
@@ -102,6 +110,12 @@ async def answer(visit: Visit, words: str, door: Door, *, share: bool = False) -
 
     told = await door.enter(visit, name, about, work)
     return told._replace(alone=told.alone or verb.alone, live=live if told.result == "done" else "") if told is not None else None
+
+
+def is_pasted(words: str) -> bool:
+    """Whether words that begin with no verb are an error that somebody pasted."""
+    found = read(words)
+    return bool(found.flags or found.cluster or found.code or found.details or found.failure)
 
 
 def register(app: AsyncApp, door: Door) -> None:

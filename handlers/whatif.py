@@ -67,7 +67,7 @@ async def of_files(visit: Visit, files: Sequence[Mapping[str, Any]], door: Door)
 
     async def read(_: Sees) -> About:
         for file in files:
-            planned.extend(await _understood(*await _fetched(str(file.get("id")), door.client)))
+            planned.extend(await _understood(*await fetched(str(file.get("id")), door.client)))
         return _about(planned, door.sweeper)
 
     return await door.enter(visit, "whatif", read, lambda sees: _weighed(planned, door.sweeper, sees))
@@ -107,7 +107,7 @@ async def _understood(data: bytes, shown: str, *, cluster: str = "", delete: boo
         raise Unanswerable(str(bad)) from None
 
 
-async def _fetched(file_id: str, client: AsyncWebClient) -> tuple[bytes, str]:
+async def fetched(file_id: str, client: AsyncWebClient) -> tuple[bytes, str]:
     """A file's content and name. Slack is asked where it is: what a payload says is no address to send the token to."""
     try:
         file = (await client.files_info(file=file_id))["file"]
@@ -167,7 +167,7 @@ def register(app: AsyncApp, door: Door) -> None:
         async def read() -> list[Planned]:
             found = await _understood(pasted.encode(), _PASTED, cluster=cluster, delete=delete) if pasted.strip() else []
             for file in files:
-                data, name = await _fetched(str(file.get("id")), door.client)
+                data, name = await fetched(str(file.get("id")), door.client)
                 found += await _understood(data, name, cluster=cluster, delete=delete)
             return found
 

@@ -686,7 +686,7 @@ _DEEDS = {
     "whatif": "Weighing changes of",
     "alerts": "Looking at the alerts",
     "clusters": "Looking at the clusters",
-    "explain": "Asking about causes",
+    "explain": "Asking about",
     "share": "Sharing answers",
     "ack": "Seeing to",
     "unack": "Giving back",

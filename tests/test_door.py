@@ -145,6 +145,7 @@ async def test_everything_that_can_be_done_in_slack_is_among_what_was_tried_here
                 "register.submitted",
                 "register.older",
                 "register.sheet",
+                "register.explained",
             ),
             *("_dialog.filled", "_dialog.submitted", "register.outlived"),
         }

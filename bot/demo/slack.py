@@ -381,6 +381,8 @@ class LocalSlack:
             payload |= {"type": "shortcut"}
         else:
             payload |= self._at(message, person) | {"type": "message_action", "message_ts": message.ts, "message": message.json()}
+            if message.files:
+                payload["message"]["files"] = [self.workspace.file_json(self.workspace.files[one]) for one in message.files]
             del payload["container"]
         await self._interact(payload, person, message)
 

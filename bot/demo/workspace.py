@@ -22,11 +22,19 @@ SLACKBOT = "USLACKBOT"
 MANIFEST: Mapping[str, Any] = {
     "features": {
         "app_home": {"home_tab_enabled": False, "messages_tab_enabled": True},
+        "shortcuts": [
+            {
+                "name": "Explain this error",
+                "type": "message",
+                "callback_id": "explain_error",
+                "description": "What a pasted 503, log line or curl output means, and why",
+            }
+        ],
         "slash_commands": [
             {
                 "command": "/mesh",
                 "description": "Why does a call into the mesh fail?",
-                "usage_hint": "why HOST | routes HOST | broken | whatif | alerts | ack HOST | silence HOST 2h WHY | escalate HOST | clusters | explain CODE | audit | help",
+                "usage_hint": "why HOST | routes HOST | broken | whatif | alerts | ack HOST | silence HOST 2h WHY | escalate HOST | clusters | explain CODE or ERROR | audit | help",
                 "should_escape": True,
             }
         ],
