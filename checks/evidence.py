@@ -21,7 +21,8 @@ class LiveHost(Struct, frozen=True, gc=False):
     """One host of a live cluster. `address` is `ip:port`, IPv6 in brackets.
 
     `reason` says why Envoy does not use it, or why only as a last resort. `hostname` is the DNS name that it was resolved from. `via` is
-    the internal listener (HBONE) through which `address` is reached.
+    the internal listener (HBONE) through which `address` is reached. The counters are since Envoy has had this host, None where they were
+    not read: TCP connections begun and failed, requests, those that ended in an error and those that timed out.
     """
 
     address: str
@@ -30,6 +31,11 @@ class LiveHost(Struct, frozen=True, gc=False):
     hostname: str = ""
     via: str = ""
     weight: int = 1
+    connects: int | None = None
+    connect_failures: int | None = None
+    requests: int | None = None
+    errors: int | None = None
+    timeouts: int | None = None
 
 
 class LiveCluster(Struct, frozen=True):
@@ -38,7 +44,7 @@ class LiveCluster(Struct, frozen=True):
     `present` False with `warming`: announced, but it takes no request before its endpoints have come. `last_updated` is the time of its
     configuration (not of its endpoints), RFC 3339 in UTC. `refused` is Envoy's reason for keeping an older configuration.
     `panic_threshold` is the share of usable hosts, in percent, below which Envoy sends to all of them; None when it was not read. `type` is
-    Envoy's discovery type (EDS, STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST), empty when it was not read.
+    Envoy's discovery type (EDS, STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST, or the name of an extension), empty when it was not read.
     """
 
     name: str
@@ -94,7 +100,8 @@ class LiveCertificate(Struct, frozen=True, gc=False):
 class EnvoyView(Struct, frozen=True):
     """What one proxy said. `read_at` is in seconds since the epoch: now, or when a dump was saved. `source` is the address or path.
 
-    `stats` are the counters and gauges that were asked for and are kept there (Istio keeps few), by Envoy's names; None when not read.
+    `stats` are the counters and gauges that were asked for, are kept there (Istio keeps few) and were ever moved, by Envoy's names; None when
+    not read. `awaited` are the names of the secrets that it waits for (SDS); None when not read.
     """
 
     cluster: str
@@ -106,6 +113,7 @@ class EnvoyView(Struct, frozen=True):
     source: str
     stats: Mapping[str, float] | None = None
     certificates: tuple[LiveCertificate, ...] | None = None
+    awaited: tuple[str, ...] | None = None
 
     @property
     def proxy(self) -> str:

@@ -202,6 +202,10 @@ class Mesh:
             self.directory / "run",
             {
                 "node": {"id": NODE, "cluster": "web.shop"},
+                "stats_config": {  # as istio/istio, tools/packaging/common/envoy_bootstrap.json
+                    "use_all_default_tags": False,
+                    "stats_tags": [{"tag_name": "cluster_name", "regex": r"^cluster(\.(.+);)"}],
+                },
                 "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener", "typed_config": internal}],
                 "dynamic_resources": {"cds_config": self.source("cds.json")},
                 "static_resources": {"listeners": [listener], "clusters": [_silent_istiod()]},
@@ -226,7 +230,13 @@ class Mesh:
         return ("127.0.0.1", self.backends.ports[name], "HEALTHY")
 
     def cluster(self, name: str, **config: Any) -> None:
-        self.clusters[name] = {"@type": f"{TYPE}.config.cluster.v3.Cluster", "name": name, "connect_timeout": "1s", **config}
+        self.clusters[name] = {
+            "@type": f"{TYPE}.config.cluster.v3.Cluster",
+            "name": name,
+            "connect_timeout": "1s",
+            "alt_stat_name": f"{name};",
+            **config,
+        }
 
     def eds(self, name: str, hosts: list[Host], **config: Any) -> None:
         path = f"eds/{name.replace('|', '_')}.json"
@@ -283,7 +293,9 @@ class Mesh:
             (directory / "clusters.json").write_text(self.envoy.ask("/clusters?format=json"))
         else:
             (directory / "clusters").write_text(self.envoy.ask("/clusters"))
-            (directory / "certs").write_text("{}")
+            (directory / "certs").write_text(self.envoy.ask("/certs"))
+            (directory / "stats").mkdir()
+            (directory / "stats" / "prometheus").write_text(self.envoy.ask("/stats/prometheus"))
             (directory / "istio-proxy.log").write_text("clusters::added_via_api::true\n")
         (directory / "config_dump?include_eds").write_text(self.envoy.ask("/config_dump?include_eds"))
         (directory / "server_info").write_text(self.envoy.ask("/server_info"))
@@ -331,4 +343,10 @@ def _silent_istiod() -> Json:
         }
     }
     assignment = {"cluster_name": "xds-grpc", "endpoints": [endpoint]}
-    return {"name": "xds-grpc", "type": "STATIC", "load_assignment": assignment, "typed_extension_protocol_options": http2}
+    return {
+        "name": "xds-grpc",
+        "alt_stat_name": "xds-grpc;",
+        "type": "STATIC",
+        "load_assignment": assignment,
+        "typed_extension_protocol_options": http2,
+    }

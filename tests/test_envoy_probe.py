@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import json
+import re
 import tarfile
 import threading
 import time
@@ -16,7 +17,8 @@ import msgspec
 import pytest
 
 from bot import manifests
-from bot.probes import envoy
+from bot.probes import admin, envoy, files
+from bot.probes.admin import Admin
 from bot.probes.envoy import Request, Where, read
 from checks import routes
 from checks.agreement import agreement
@@ -400,7 +402,7 @@ async def test_saved_answers_are_bounded_in_bytes(bug_report: Path, tmp_path: Pa
 
 
 async def test_an_archive_that_unpacks_without_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(envoy, "_MAX_ARCHIVE_BYTES", 1 << 20)
+    monkeypatch.setattr(files, "_MAX_ARCHIVE_BYTES", 1 << 20)
     with tarfile.open(tmp_path / "bomb.tgz", "w:gz") as tar:
         for number in range(3):
             info = tarfile.TarInfo(f"bug-report/proxies/shop/web-7f/log{number}")
@@ -467,7 +469,7 @@ class Wire:
 
 @asynccontextmanager
 async def wire(replies: dict[str, Reply] | None = None, delay: float = 0.0) -> AsyncIterator[Wire]:
-    it = Wire({"/server_info": ok(INFO), "/clusters": ok(HOSTS), **(replies or {})}, delay)
+    it = Wire({"/server_info": ok(INFO), "/clusters": ok(HOSTS), "/stats": ok(b'{"stats": []}'), **(replies or {})}, delay)
     handlers: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -492,13 +494,16 @@ async def test_exactly_these_requests_are_sent_each_by_get():
         await seen(admin.address)
     assert [head.split(b"\r\n")[0].decode() for head in admin.sent] == [f"GET {request} HTTP/1.1" for request in Request]
     mask = "version_info,last_updated,error_state.details,cluster.name,cluster.common_lb_config.healthy_panic_threshold"
-    assert list(Request) == [
+    assert [request for request in Request if request is not Request.STATS] == [
         "/server_info",
         "/clusters?format=json",
         "/config_dump?mask=dynamic_route_configs,static_route_configs",
         "/config_dump?resource=dynamic_warming_clusters&mask=version_info,last_updated,cluster.name",
-        f"/config_dump?resource=dynamic_active_clusters&mask={mask}",
+        f"/config_dump?resource=dynamic_active_clusters&mask={mask},cluster.type,cluster.cluster_type.name,cluster.alt_stat_name",
+        "/certs",
+        "/config_dump?resource=dynamic_warming_secrets&mask=name",
     ]
+    assert re.fullmatch(r"/stats\?format=json&usedonly&filter=(?:[a-z0-9._]|%(?:28|29|2A|24|5C|5E|7C))+", Request.STATS)
 
 
 @pytest.mark.parametrize(
@@ -536,8 +541,8 @@ async def test_an_address_cannot_smuggle_another_request(rest: str):
 
 
 async def asked(address: str, request: str) -> bytearray:
-    async with envoy.aiohttp.ClientSession() as session:
-        return await envoy._Admin(session, where(address), time.monotonic() + 5, 5, 1 << 20).get(request)  # type: ignore[arg-type]
+    async with admin.session() as session:
+        return await Admin(session, Request, address, address, time.monotonic() + 5).get(request)  # type: ignore[arg-type]
 
 
 async def test_a_redirect_is_not_followed():
@@ -659,7 +664,7 @@ def test_the_text_form_reads_several_flags_and_an_address_that_holds_colons():
         b"c::[2001:db8::7]:80::hostname::\nc::[2001:db8::7]:80::health_flags::/failed_active_hc/degraded_eds_health/failed_eds_health\n"
         b"c::[2001:db8::7]:80::weight::3\nc::/tmp/pipe::health_flags::/failed_by_tomorrow\nempty::added_via_api::false\n"
     )
-    seen_ = envoy._Seen()
+    seen_ = envoy.Seen(where("x"))
     seen_.text(text, "clusters")
     assert seen_.hosts is not None
     first, second = seen_.hosts["c"]

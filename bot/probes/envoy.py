@@ -1,56 +1,115 @@
 """Reads what one live Envoy holds, from its admin address or from saved dumps, as `checks.evidence.EnvoyView`.
 
-What must stay true: only a whole request of `Request` is ever sent, always by GET, without redirects, bounded in time and bytes, a few Envoys
-at once. An Envoy that could not be read, or only in part, is a `Skipped` with its reason and never an empty view. Every answer is decoded
-straight from its bytes into the few fields that are used.
+What must stay true: only a whole request of `Request` is ever sent (bot.probes.admin), a few Envoys at once. An Envoy that could not be read,
+or only in part, is a `Skipped` with its reason and never an empty view. Every answer is decoded straight from its bytes into the few fields
+that are used.
 
 Saved dumps are a file, a directory, or a `.tar.gz` as `istioctl bug-report` writes it. Its layout (istio/istio, tools/bug-report):
-`bug-report/proxies/<namespace>/<pod>/` with `clusters` (Envoy's text form), `config_dump?include_eds` (`config_dump` in older ones) and
-`server_info`.
+`bug-report/proxies/<namespace>/<pod>/` with `clusters` (Envoy's text form), `config_dump?include_eds` (`config_dump` in older ones),
+`server_info`, `certs` and `stats/prometheus`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import stat
-import tarfile
 import time
-import zlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
-import aiohttp
 import msgspec
 from msgspec import Struct
-from yarl import URL
 
-from checks.evidence import DRAINING, EJECTED, SICK, UNREADY, EnvoyView, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost
+from bot.probes import admin, exposition
+from bot.probes.admin import MAX_BYTES, TIMEOUT_S, Admin, NotRead, decoded
+from bot.probes.files import File, is_archive, walk
+from checks.evidence import (
+    DRAINING,
+    EJECTED,
+    SICK,
+    UNREADY,
+    EnvoyView,
+    LiveCertificate,
+    LiveCluster,
+    LiveHost,
+    LiveRoutes,
+    LiveRule,
+    LiveVirtualHost,
+)
 from checks.finding import Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-TIMEOUT_S = 2.0
-"""For all requests to one Envoy together."""
-
-MAX_BYTES = 64 << 20
-"""Of one answer or one saved file: 5,000 clusters take some 20 MB."""
+    from collections.abc import Iterable, Iterator, Mapping
 
 AT_ONCE = 4
 """Envoys that are read at the same time."""
 
-_MAX_ARCHIVE_BYTES = 4 << 30
-"""Unpacked, of a whole archive: a bug-report holds logs too, which are passed over; a bomb is not read to its end."""
+OF_CLUSTER = (
+    "circuit_breakers.default.cx_open",
+    "circuit_breakers.default.rq_open",
+    "circuit_breakers.default.rq_pending_open",
+    "circuit_breakers.default.rq_retry_open",
+    "init_fetch_timeout",
+    "lb_healthy_panic",
+    "outlier_detection.ejections_active",
+    "ssl.connection_error",
+    "ssl.fail_verify_cert_hash",
+    "ssl.fail_verify_error",
+    "ssl.fail_verify_no_cert",
+    "ssl.fail_verify_san",
+    "update_attempt",
+    "update_empty",
+    "update_failure",
+    "update_rejected",
+    "upstream_cx_connect_fail",
+    "upstream_cx_connect_timeout",
+    "upstream_cx_none_healthy",
+    "upstream_cx_overflow",
+    "upstream_cx_protocol_error",
+    "upstream_rq_pending_overflow",
+    "upstream_rq_retry_limit_exceeded",
+    "upstream_rq_retry_overflow",
+    "upstream_rq_timeout",
+)
+"""The statistics of a cluster that are asked for, where this proxy keeps them (Istio keeps few: proxyStatsMatcher)."""
+
+OF_PROXY = (
+    "cluster_manager.active_clusters",
+    "cluster_manager.cds.init_fetch_timeout",
+    "cluster_manager.cds.update_rejected",
+    "cluster_manager.cds.update_success",
+    "cluster_manager.warming_clusters",
+    "control_plane.connected_state",
+    "listener_manager.lds.update_rejected",
+    "listener_manager.lds.update_success",
+    "listener_manager.listener_create_failure",
+    "listener_manager.total_listeners_warming",
+    "overload.envoy.overload_actions.stop_accepting_connections.active",
+    "overload.envoy.overload_actions.stop_accepting_requests.active",
+    "overload.envoy.resource_monitors.fixed_heap.pressure",
+    "overload.envoy.resource_monitors.global_downstream_max_connections.pressure",
+    "server.days_until_first_cert_expiring",
+    "server.uptime",
+)
+"""Those of the proxy itself."""
+
+_OVERLOADED = r"listener\..*\.downstream_(global_cx_overflow|cx_overload_reject|cx_overflow)|http\..*\.downstream_rq_overload_close"
+"""Connections and requests that this proxy refused, by listener."""
+
+
+def _filter() -> str:
+    """One regular expression for all of them, as a query can carry it: what a query would read otherwise is percent-encoded."""
+    names = "|".join(re.escape(name) for name in OF_PROXY)
+    ends = "|".join(re.escape(name) for name in OF_CLUSTER)
+    return "".join(f"%{ord(c):02X}" if c in "|\\^$*()" else c for c in rf"^({names}|cluster\..*\.({ends})|{_OVERLOADED})$")
 
 
 class Request(StrEnum):
     """Every request that can be sent: path and query, whole; sent one after the other, what matters most first.
 
-    All only read. A masked dump holds no secret and no bootstrap, and fewer bytes.
+    All only read. A masked dump holds no secret (of secrets their names alone) and no bootstrap, and fewer bytes.
     """
 
     IDENTITY = "/server_info"
@@ -60,11 +119,11 @@ class Request(StrEnum):
     ACTIVE = (
         "/config_dump?resource=dynamic_active_clusters"
         "&mask=version_info,last_updated,error_state.details,cluster.name,cluster.common_lb_config.healthy_panic_threshold"
+        ",cluster.type,cluster.cluster_type.name,cluster.alt_stat_name"
     )
-
-
-class NotRead(Exception):
-    """Why an Envoy could not be read: what comes after the colon of a sentence that says so."""
+    STATS = f"/stats?format=json&usedonly&filter={_filter()}"
+    CERTIFICATES = "/certs"
+    AWAITED = "/config_dump?resource=dynamic_warming_secrets&mask=name"
 
 
 _WHERE = re.compile(r"(?:(?P<cluster>[^:/=]+):)?(?P<namespace>[a-z0-9-]+)/(?P<pod>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)=(?P<at>.+)", re.DOTALL)
@@ -114,18 +173,14 @@ async def read(
     `timeout_s` bounds all requests to one Envoy together, `max_bytes` each answer and each saved file.
     """
     turn = asyncio.Semaphore(at_once)
-    async with aiohttp.ClientSession(
-        auto_decompress=False,  # a bound on bytes must be one on what is decoded
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept-Encoding": "identity"},
-        timeout=aiohttp.ClientTimeout(total=None),  # `_Admin` has one deadline for all its requests
-    ) as session:
+    async with admin.session() as session:
 
         async def one(where: Where) -> tuple[EnvoyView | None, Skipped | None]:
             async with turn:
                 try:
                     if where.at.startswith("http://"):
-                        return await _Admin(session, where, time.monotonic() + timeout_s, timeout_s, max_bytes).view()
+                        deadline = time.monotonic() + timeout_s
+                        return await ask(Admin(session, Request, where.at, where.at, deadline, timeout_s, max_bytes), where)
                     return await asyncio.to_thread(_saved, where, max_bytes)
                 except NotRead as e:
                     return None, where.skipped(e)
@@ -134,139 +189,57 @@ async def read(
     return tuple(view for view, _ in answers if view is not None), tuple(skip for _, skip in answers if skip is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Admin:
-    """One live Envoy and the bounds within which it must have answered everything."""
-
-    session: aiohttp.ClientSession
-    where: Where
-    deadline: float
-    timeout_s: float
-    max_bytes: int
-
-    async def view(self) -> tuple[EnvoyView, Skipped | None]:
-        """What it holds; beside it why, when some of the configuration could not be read."""
-        seen = _Seen()
-        seen.identity(await self.get(Request.IDENTITY), self.where)
-        await asyncio.to_thread(seen.statuses, await self.get(Request.HOSTS))  # the only one that takes long to decode
-        skipped = None
-        try:
-            seen.dump(_decode(_MASKED, await self.get(Request.ROUTES), Request.ROUTES).configs, self.where)
-            seen.routes = seen.routes or ()  # an Envoy without routes leaves out the whole part
-            seen.warming = _by_name(_decode(_RESOURCES, await self.get(Request.WARMING), Request.WARMING).configs)
-            seen.active = _by_name(_decode(_RESOURCES, await self.get(Request.ACTIVE), Request.ACTIVE).configs)
-        except NotRead as e:
-            skipped = self.where.skipped(e, hosts=True)
-        return seen.view(self.where, time.time(), self.where.at), skipped
-
-    async def get(self, request: Request) -> bytearray:
-        """The body of a 200. Raises NotRead; ValueError, and sends nothing, for anything but a whole Request."""
-        url = URL(f"{self.where.at}{Request(request)}", encoded=True)
-        if url.raw_path_qs != request:
-            raise ValueError(f"{self.where.at!r} is more than scheme, host and port")
-        try:
-            async with (
-                asyncio.timeout(max(0.0, self.deadline - time.monotonic())),
-                self.session.get(url, allow_redirects=False) as response,
-            ):
-                if response.status != 200:
-                    raise NotRead(f"{self.where.at} answers {response.status} to GET {request}, an Envoy's admin 200")
-                body = bytearray()
-                async for chunk in response.content.iter_any():
-                    body += chunk
-                    if len(body) > self.max_bytes:
-                        raise NotRead(f"its answer to GET {request} is longer than {self.max_bytes >> 20} MB")
-                return body
-        except TimeoutError:
-            raise NotRead(f"{self.where.at} did not answer GET {request} within {self.timeout_s:g} s") from None
-        except aiohttp.ClientConnectorError as e:
-            raise NotRead(
-                f"no connection to {self.where.at} ({os.strerror(e.os_error.errno) if e.os_error.errno else e.os_error})"
-            ) from None
-        except aiohttp.ClientError as e:
-            raise NotRead(f"the answer of {self.where.at} to GET {request} broke off ({type(e).__name__})") from None
+async def ask(of: Admin, where: Where) -> tuple[EnvoyView, Skipped | None]:
+    """What a live Envoy holds; beside it why, when some of the configuration could not be read. Raises NotRead."""
+    seen = Seen(where)
+    seen.identity(await of.get(Request.IDENTITY))
+    await asyncio.to_thread(seen.statuses, await of.get(Request.HOSTS))  # the only one that takes long to decode
+    skipped = None
+    try:
+        seen.dump(_decode(_MASKED, await of.get(Request.ROUTES), Request.ROUTES).configs)
+        seen.routes = seen.routes or ()  # an Envoy without routes leaves out the whole part
+        seen.warming = _by_name(_decode(_RESOURCES, await of.get(Request.WARMING), Request.WARMING).configs)
+        seen.active = _by_name(_decode(_RESOURCES, await of.get(Request.ACTIVE), Request.ACTIVE).configs)
+        seen.statistics(await of.get(Request.STATS), "/stats")
+        seen.certify(await of.get(Request.CERTIFICATES))
+        seen.awaited = tuple(c.name for c in _decode(_NAMES, await of.get(Request.AWAITED), Request.AWAITED).configs)
+    except NotRead as e:
+        skipped = where.skipped(e, hosts=True)
+    return seen.view(time.time()), skipped
 
 
 # --- saved dumps -----------------------------------------------------------------------------------------------------------
 
-
-class _File(NamedTuple):
-    """One saved answer: its name, when it was saved, its bytes."""
-
-    name: str
-    saved_at: float
-    body: bytes
-
-
-_ANSWER = re.compile(r"(?:clusters|config_dump|server_info)[^/]*")
+ANSWER = re.compile(r"(?:clusters|config_dump|server_info|stats|certs)[^/]*(?:/prometheus)?")
+_PROXY = re.compile(rf"(?:.*/)?proxies/([^/]+)/([^/]+)/({ANSWER.pattern})")
 
 
 def _saved(where: Where, max_bytes: int) -> tuple[EnvoyView, Skipped | None]:
     """The view that saved answers give. Raises NotRead."""
     path = Path(where.at)
-    seen = _Seen()
-    saved_at = 0.0
-    try:
-        for file in _files(path, where, max_bytes):
-            seen.file(file, where)
-            saved_at = max(saved_at, file.saved_at)
-    except (OSError, tarfile.TarError, EOFError, zlib.error) as e:
-        raise NotRead(f"{path} cannot be read ({getattr(e, 'strerror', None) or e})") from None
-    if seen.hosts is None and seen.endpoints is None:
-        raise NotRead(f"{path} holds neither /clusters nor /config_dump?include_eds of an Envoy, so that no host is known")
-    view = seen.view(where, saved_at, where.at)
-    return view, None if view.routes is not None else where.skipped(f"{path} holds no routes, as a whole /config_dump does", hosts=True)
+    seen = Seen(where)
+    for file in _files(path, where, max_bytes):
+        seen.file(file)
+    return seen.saved(str(path))
 
 
-def _files(path: Path, where: Where, max_bytes: int) -> Iterator[_File]:
+def _files(path: Path, where: Where, max_bytes: int) -> Iterator[File]:
     """The saved answers of one proxy under a path: of an archive or bug-report directory those of its pod, else all."""
-    if path.is_dir():
-        folders = [folder for root in (path, path / "bug-report") if (folder := root / "proxies" / where.namespace / where.pod).is_dir()]
-        if not folders and any((root / "proxies").is_dir() for root in (path, path / "bug-report")):
-            there = {f"{p.parent.name}/{p.name}" for root in (path, path / "bug-report") for p in root.glob("proxies/*/*")}
-            raise NotRead(_absent(where, path, there))
-        for file in sorted((folders or [path])[0].iterdir()):
-            if _ANSWER.fullmatch(file.name) and file.is_file():
-                yield _file(file, max_bytes)
-    elif path.is_file() and tarfile.is_tarfile(path):
-        yield from _archived(path, where, max_bytes)
-    else:
-        yield _file(path, max_bytes)
-
-
-def _file(path: Path, max_bytes: int) -> _File:
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise NotRead(f"{path} is no file")
-    if found.st_size > max_bytes:
-        raise NotRead(f"{path} is longer than {max_bytes >> 20} MB")
-    return _File(path.name, found.st_mtime, path.read_bytes())
-
-
-def _archived(path: Path, where: Where, max_bytes: int) -> Iterator[_File]:
-    """The answers of one pod in an archive, which is read once and never unpacked to disk."""
-    wanted = re.compile(rf"(?:.*/)?proxies/{re.escape(where.namespace)}/{re.escape(where.pod)}/({_ANSWER.pattern})")
     there: set[str] = set()
     found = False
-    unpacked = 0
-    with tarfile.open(path, mode="r|*") as archive:
-        for member in archive:
-            unpacked += member.size
-            if unpacked > _MAX_ARCHIVE_BYTES:
-                raise NotRead(f"{path} unpacks to more than {_MAX_ARCHIVE_BYTES >> 30} GB")
-            folders = member.name.split("/")
-            if "proxies" in folders[:-3]:
-                there.add("/".join(folders[-3:-1]))
-            match = wanted.fullmatch(member.name)
-            if match is None or not member.isreg():
-                continue
-            if member.size > max_bytes:
-                raise NotRead(f"{member.name} in {path} is longer than {max_bytes >> 20} MB")
-            body = archive.extractfile(member)
-            if body is not None:
-                found = True
-                yield _File(match[1], member.mtime, body.read())
-    if not found:
+
+    def mine(name: str) -> bool:
+        match = _PROXY.fullmatch(name)
+        if match is not None:
+            there.add(f"{match[1]}/{match[2]}")
+        return match is not None and (match[1], match[2]) == (where.namespace, where.pod)
+
+    bare = path.is_dir() and not any((root / "proxies").is_dir() for root in (path, path / "bug-report"))
+    alone = not path.is_dir() and not is_archive(path)
+    for file in walk(path, ANSWER.fullmatch if bare else (lambda _: True) if alone else mine, max_bytes):
+        found = True
+        yield file
+    if not found and not bare:
         raise NotRead(_absent(where, path, there))
 
 
@@ -312,8 +285,14 @@ class _Health(_Wire, frozen=True):
     eds_health_status: str = "UNKNOWN"
 
 
+class _Count(_Wire, frozen=True):
+    name: str = ""
+    value: str = "0"  # 64 bits are text in protobuf's JSON
+
+
 class _HostStatus(_Wire, frozen=True):
     address: _Address
+    stats: tuple[_Count, ...] = ()
     health_status: _Health = _Health()
     hostname: str = ""
     weight: int = 0
@@ -345,9 +324,16 @@ class _CommonLb(_Wire, frozen=True):
     healthy_panic_threshold: _Percent | None = None
 
 
+class _Extension(_Wire, frozen=True):
+    name: str = ""
+
+
 class _ClusterConfig(_Wire, frozen=True):
     name: str
     common_lb_config: _CommonLb = _CommonLb()
+    type: str = "STATIC"
+    cluster_type: _Extension = _Extension()
+    alt_stat_name: str = ""
 
 
 class _UpdateFailure(_Wire, frozen=True):
@@ -426,6 +412,10 @@ class _Bootstrap(_Wire, frozen=True):
     node: _Node = _Node()
 
 
+class _Secret(_Wire, frozen=True):
+    name: str = ""
+
+
 class _Part(_Wire, frozen=True):
     """One message of a dump: the parts of all kinds in one struct, since a kind that Envoy adds must not stop the others."""
 
@@ -437,6 +427,7 @@ class _Part(_Wire, frozen=True):
     dynamic_route_configs: tuple[_Routes, ...] = ()
     static_endpoint_configs: tuple[_Endpoints, ...] = ()
     dynamic_endpoint_configs: tuple[_Endpoints, ...] = ()
+    dynamic_warming_secrets: tuple[_Secret, ...] = ()
 
 
 class _Dump(_Wire, frozen=True):
@@ -451,6 +442,43 @@ class _ClusterResources(_Wire, frozen=True):
     configs: tuple[_Cluster, ...] = ()
 
 
+class _Names(_Wire, frozen=True):
+    configs: tuple[_Secret, ...] = ()
+
+
+class _Stat(_Wire, frozen=True):
+    name: str = ""
+    value: float | str = 0.0
+
+
+class _Stats(_Wire, frozen=True):
+    stats: tuple[_Stat, ...]
+
+
+class _AlternativeName(_Wire, frozen=True):
+    uri: str = ""
+    dns: str = ""
+    ip_address: str = ""
+
+
+class _Held(_Wire, frozen=True):
+    """One certificate; its path may be that of a file, and `<inline>` says nothing."""
+
+    path: str = ""
+    subject_alt_names: tuple[_AlternativeName, ...] = ()
+    valid_from: str = ""
+    expiration_time: str = ""
+
+
+class _HeldTogether(_Wire, frozen=True):
+    ca_cert: tuple[_Held, ...] = ()
+    cert_chain: tuple[_Held, ...] = ()
+
+
+class _Certificates(_Wire, frozen=True):
+    certificates: tuple[_HeldTogether, ...] = ()
+
+
 _T = TypeVar("_T")
 
 _IDENTITY = msgspec.json.Decoder(_ServerInfo)
@@ -458,47 +486,79 @@ _HOSTS = msgspec.json.Decoder(_Clusters)
 _RESOURCES = msgspec.json.Decoder(_ClusterResources)
 _MASKED = msgspec.json.Decoder(_MaskedDump)
 _DUMP = msgspec.json.Decoder(_Dump)
+_NAMES = msgspec.json.Decoder(_Names)
+_STATS = msgspec.json.Decoder(_Stats)
+_CERTIFICATES = msgspec.json.Decoder(_Certificates)
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], body: bytes | bytearray, what: str) -> _T:
-    """Raises NotRead for half a JSON, no JSON, or one that Envoy would not have written."""
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise NotRead(f"{what} is not what an Envoy answers ({e})") from None
+    return decoded(decoder, body, what, "an Envoy")
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """What the answers of one Envoy said so far. None is what was not read."""
 
+    where: Where
     hosts: dict[str, tuple[LiveHost, ...]] | None = None
     endpoints: dict[str, tuple[LiveHost, ...]] | None = None
     active: dict[str, _Cluster] | None = None
     warming: dict[str, _Cluster] = field(default_factory=dict)
     routes: tuple[LiveRoutes, ...] | None = None
+    stats: dict[str, float] | None = None
+    certificates: tuple[LiveCertificate, ...] | None = None
+    awaited: tuple[str, ...] | None = None
+    saved_at: float = 0.0
+    stranger: str = ""
+    """Why all this is of another Envoy than the one that was meant."""
 
-    def file(self, file: _File, where: Where) -> None:
-        """One saved answer, told by what it holds, since people name files as they like."""
+    def file(self, file: File) -> None:
+        """One saved answer, told by what it holds, since people name files as they like. Raises NotRead."""
+        self.saved_at = max(self.saved_at, file.saved_at)
+        name = file.name.rpartition("/")[2]
         start = file.body[:4096].lstrip()
-        if not start.startswith((b"{", b"[")):
+        if name == "prometheus":
+            self.scraped(file.body)
+        elif not start.startswith((b"{", b"[")):
             self.text(file.body, file.name)
-        elif file.name.startswith("server_info"):
-            self.identity(file.body, where, file.name)
+        elif name.startswith("server_info"):
+            self.identity(file.body, file.name)
+        elif name.startswith("stats"):
+            self.statistics(file.body, file.name)
+        elif name.startswith("certs"):
+            self.certify(file.body, file.name)
         elif b'"cluster_statuses"' in start:
             self.statuses(file.body, file.name)
         else:
-            self.dump(_decode(_DUMP, file.body, file.name).configs, where)
+            self.dump(_decode(_DUMP, file.body, file.name).configs)
 
-    @staticmethod
-    def identity(body: bytes | bytearray, where: Where, what: str = Request.IDENTITY) -> None:
+    def saved(self, path: str) -> tuple[EnvoyView, Skipped | None]:
+        """The view that saved answers give, beside it why it is not all. Raises NotRead."""
+        if self.stranger:
+            raise NotRead(self.stranger)
+        if self.hosts is None and self.endpoints is None:
+            raise NotRead(f"{path} holds neither /clusters nor /config_dump?include_eds of an Envoy, so that no host is known")
+        whole = None if self.routes is not None else self.where.skipped(f"{path} holds no routes, as a whole /config_dump does", hosts=True)
+        return self.view(self.saved_at), whole
+
+    def identity(self, body: bytes | bytearray, what: str = Request.IDENTITY) -> None:
         """Raises NotRead for the Envoy of another pod: a port-forward that was mixed up would testify against the wrong one."""
-        _is_the_one(_decode(_IDENTITY, body, what).node.id, where)
+        self._must_be(_decode(_IDENTITY, body, what).node.id)
+
+    def _must_be(self, node_id: str) -> None:
+        """Istio's node ids are `type~ip~pod.namespace~domain`; another form says nothing about the pod."""
+        parts = node_id.split("~")
+        if len(parts) == 4 and parts[2] != self.where.proxy:
+            self.stranger = f"{self.where.at} is the Envoy of {parts[2]}"
+            raise NotRead(self.stranger)
 
     def statuses(self, body: bytes | bytearray, what: str = Request.HOSTS) -> None:
         """`/clusters?format=json`."""
         self.hosts = {
-            c.name: tuple(_host(_address(h.address), _health(h.health_status), h.hostname, h.weight) for h in c.host_statuses)
+            c.name: tuple(
+                _host(_address(h.address), _health(h.health_status), h.hostname, h.weight, {s.name: int(s.value) for s in h.stats})
+                for h in c.host_statuses
+            )
             for c in _decode(_HOSTS, body, what).cluster_statuses
         }
 
@@ -524,23 +584,49 @@ class _Seen:
             raise NotRead(f"{what} is not what an Envoy answers to /clusters")
         self.hosts = {
             cluster: tuple(
-                _host(_text_address(at), _flags(said.get("health_flags", "")), said.get("hostname", ""), _number(said.get("weight")))
+                _host(
+                    _text_address(at),
+                    _flags(said.get("health_flags", "")),
+                    said.get("hostname", ""),
+                    _number(said.get("weight"), 1),
+                    {key: _number(said.get(key), 0) for key in _COUNTED},
+                )
                 for at, said in found.items()
             )
             for cluster, found in hosts.items()
         }
 
-    def dump(self, parts: Iterable[_Part], where: Where) -> None:
+    def statistics(self, body: bytes | bytearray, what: str) -> None:
+        """`/stats?format=json`; histograms and texts are passed over."""
+        self.stats = {s.name: s.value for s in _decode(_STATS, body, what).stats if s.name and not isinstance(s.value, str)}
+
+    def scraped(self, body: bytes | bytearray) -> None:
+        """`/stats/prometheus`, where the JSON form is not there: of the statistics that are asked for, back to Envoy's names."""
+        if self.stats is None:
+            self.stats = dict(_unscraped(exposition.samples(body)))
+
+    def certify(self, body: bytes | bytearray, what: str = Request.CERTIFICATES) -> None:
+        """`/certs`."""
+        self.certificates = tuple(
+            LiveCertificate(_named(held), held.valid_from, held.expiration_time, ca)
+            for together in _decode(_CERTIFICATES, body, what).certificates
+            for ca, several in ((True, together.ca_cert), (False, together.cert_chain))
+            for held in several
+        )
+
+    def dump(self, parts: Iterable[_Part]) -> None:
         """`/config_dump`, whole or masked: the parts that are there."""
         for part in parts:
             if part.bootstrap is not None:
-                _is_the_one(part.bootstrap.node.id, where)
+                self._must_be(part.bootstrap.node.id)
             kind = part.type.rpartition(".")[2]
             if kind == "ClustersConfigDump":
                 self.active = _by_name(part.dynamic_active_clusters)
                 self.warming = _by_name(part.dynamic_warming_clusters)
             elif kind == "RoutesConfigDump":
                 self.routes = tuple(map(_routes, (*part.static_route_configs, *part.dynamic_route_configs)))
+            elif kind == "SecretsConfigDump":
+                self.awaited = tuple(secret.name for secret in part.dynamic_warming_secrets)
             elif kind == "EndpointsConfigDump":
                 self.endpoints = {
                     c.endpoint_config.cluster_name: tuple(
@@ -556,21 +642,16 @@ class _Seen:
                     for c in (*part.static_endpoint_configs, *part.dynamic_endpoint_configs)
                 }
 
-    def view(self, where: Where, read_at: float, source: str) -> EnvoyView:
+    def view(self, read_at: float) -> EnvoyView:
         """Everything together. What Envoy balances over decides which clusters are there: `/clusters`, or endpoints in its stead."""
         hosts = self.hosts if self.hosts is not None else self.endpoints or {}
         clusters = {name: _cluster(name, of, None if self.active is None else self.active.get(name)) for name, of in hosts.items()}
         for name, config in self.warming.items():
             there = clusters.get(name) or LiveCluster(name, present=False, version=config.version_info, last_updated=config.last_updated)
             clusters[name] = msgspec.structs.replace(there, warming=True)
-        return EnvoyView(where.cluster, where.namespace, where.pod, clusters, self.routes, read_at, source)
-
-
-def _is_the_one(node_id: str, where: Where) -> None:
-    """Istio's node ids are `type~ip~pod.namespace~domain`; another form says nothing about the pod."""
-    parts = node_id.split("~")
-    if len(parts) == 4 and parts[2] != where.proxy:
-        raise NotRead(f"{where.at} is the Envoy of {parts[2]}")
+        w = self.where
+        stats = None if self.stats is None else _by_cluster(self.stats, (self.active or {}).values())
+        return EnvoyView(w.cluster, w.namespace, w.pod, clusters, self.routes, read_at, w.at, stats, self.certificates, self.awaited)
 
 
 def _by_name(clusters: Iterable[_Cluster]) -> dict[str, _Cluster]:
@@ -588,6 +669,7 @@ def _cluster(name: str, hosts: tuple[LiveHost, ...], config: _Cluster | None) ->
         last_updated=config.last_updated,
         refused=config.error_state.details,
         panic_threshold=50.0 if threshold is None else threshold.value,  # Envoy's own default
+        type=config.cluster.cluster_type.name or config.cluster.type,
     )
 
 
@@ -612,9 +694,12 @@ def _shares(action: _Action) -> tuple[tuple[str, float], ...]:
     return tuple((c.name, c.weight / total) for c in weighted) if total else ()
 
 
-def _host(at: tuple[str, str], why: str, hostname: str, weight: int) -> LiveHost:
+def _host(at: tuple[str, str], why: str, hostname: str, weight: int, counted: Mapping[str, int] | None = None) -> LiveHost:
     address, via = at
-    return LiveHost(address, usable=not why, reason=why, hostname=hostname, via=via, weight=weight)
+    host = LiveHost(address, usable=not why, reason=why, hostname=hostname, via=via, weight=weight)
+    if counted is None:
+        return host
+    return msgspec.structs.replace(host, **{ours: counted.get(theirs, 0) for theirs, ours in _COUNTED.items()})
 
 
 def _address(address: _Address) -> tuple[str, str]:
@@ -633,13 +718,61 @@ def _text_address(at: str) -> tuple[str, str]:
     return endpoint_id or at, listener
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isdecimal() else 1
+def _number(text: str | None, otherwise: int) -> int:
+    return int(text) if text is not None and text.isdecimal() else otherwise
+
+
+def _named(held: _Held) -> str:
+    """What a certificate is called: its first alternative name, else the file that it came from."""
+    return next((n.uri or n.dns or n.ip_address for n in held.subject_alt_names), held.path)
+
+
+def _by_cluster(stats: Mapping[str, float], active: Iterable[_Cluster]) -> dict[str, float]:
+    """The statistics with clusters by their own names.
+
+    Istio counts under another one (alt_stat_name: the cluster's with `;` at its end, or what outboundClusterStatName makes of it). One that
+    several clusters share says nothing of any of them, and stays as it is.
+    """
+    names: dict[str, str | None] = {}
+    for c in active:
+        if c.cluster.alt_stat_name:
+            names[c.cluster.alt_stat_name] = None if c.cluster.alt_stat_name in names else c.cluster.name
+    out = {}
+    for stat, value in stats.items():
+        at = _OF_CLUSTER.fullmatch(stat)
+        name = at and (names.get(at[1]) or at[1].removesuffix(";"))
+        out[f"cluster.{name}.{at[2]}" if at else stat] = value
+    return out
+
+
+def _unscraped(samples: Iterable[exposition.Sample]) -> Iterator[tuple[str, float]]:
+    """Envoy's own names of what Prometheus reads of it (istio/istio, pkg/bootstrap: the tag is `cluster_name`; a plain Envoy's differs)."""
+    for sample in samples:
+        if (proxy := _SCRAPED_PROXY.get(sample.name)) is not None:
+            yield proxy, sample.value
+        elif (end := _SCRAPED_CLUSTER.get(sample.name)) is not None:
+            name = sample.labels.get("cluster_name") or sample.labels.get("envoy_cluster_name")
+            if name:
+                yield f"cluster.{name}.{end}", sample.value
+
+
+_COUNTED = {
+    "cx_total": "connects",
+    "cx_connect_fail": "connect_failures",
+    "rq_total": "requests",
+    "rq_error": "errors",
+    "rq_timeout": "timeouts",
+}
+"""Envoy's counters of one host, and their names in LiveHost."""
+
+_OF_CLUSTER = re.compile(rf"cluster\.(.*)\.({'|'.join(map(re.escape, OF_CLUSTER))})")
+_SCRAPED_PROXY = {"envoy_" + re.sub(r"[^a-zA-Z0-9_]", "_", name): name for name in OF_PROXY}
+_SCRAPED_CLUSTER = {"envoy_cluster_" + re.sub(r"[^a-zA-Z0-9_]", "_", name): name for name in OF_CLUSTER}
 
 
 _SENT_TO = frozenset({"HEALTHY", "UNKNOWN", "DEGRADED"})
 
-_TEXT = re.compile(rb"::(added_via_api|health_flags|hostname|weight)::([^\n]*)")
+_TEXT = re.compile(rb"::(added_via_api|health_flags|hostname|weight|cx_total|cx_connect_fail|rq_total|rq_error|rq_timeout)::([^\n]*)")
 """Not anchored at the line's start: five times faster, and the start is found where it is wanted."""
 
 _UNTOLD = "is unhealthy (a dump of endpoints does not say why)"
