@@ -452,6 +452,7 @@ Contexts = Annotated[
 From = Annotated[list[str] | None, typer.Option("--from", metavar="SOURCE", help=usage.FROM, show_default=False)]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=usage.CONFIG, show_default=False)]
 SettingsFile = Annotated[Path, typer.Option("--config", metavar="FILE", help=usage.CONFIG_RUN, show_default=False)]
+Lives = Annotated[list[str] | None, typer.Option("--live", metavar="[CLUSTER=]PATH", help=usage.LIVE, show_default=False)]
 Envoys = Annotated[list[str] | None, typer.Option("--envoy", metavar="[CLUSTER:]NS/POD=WHERE", help=usage.ENVOY, show_default=False)]
 For = Annotated[Output, typer.Option("-o", "--output", help=usage.OUTPUT)]
 Colours = Annotated[Colour, typer.Option("--color", help=usage.COLOR)]
@@ -477,6 +478,7 @@ def why(
     from_: From = None,
     config: Config = None,
     envoy: Envoys = None,
+    live: Lives = None,
     output: For = Output.TEXT,
     color: Colours = Colour.AUTO,
 ) -> int:
@@ -486,7 +488,7 @@ def why(
 
         meshes = _meshes(_asked(context, from_, config), progress)
         with _among(meshes):
-            answer = diagnosis.why(host, meshes, _evidence(host, meshes, envoy or ()))
+            answer = diagnosis.why(host, meshes, _evidence(host, meshes, envoy or ()) + _saved(meshes, live or ()))
     _show(
         answer,
         output,
@@ -519,6 +521,26 @@ def _evidence(host: str, meshes: Sequence[Mesh], envoys: Sequence[str]) -> Evide
         diagnosis.routes(meshes, host, [f"{w.cluster}:{w.namespace}/{w.pod}".removeprefix(":")])
     views, skipped = asyncio.run(envoy.read(wheres))
     return Evidence(envoys=tuple(views), skipped=tuple(skipped))
+
+
+def _saved(meshes: Sequence[Mesh], lives: Sequence[str]) -> Evidence:
+    """What saved evidence says of the clusters."""
+    from checks.evidence import NOTHING
+
+    found = NOTHING
+    known = [c.name for mesh in meshes for c in mesh.clusters]
+    for word in lives:
+        from bot.probes import saved
+
+        name, named, path = word.partition("=")
+        if not named or Path(word).exists():
+            name, path = (known[0] if len(known) == 1 else ""), word
+        if name not in known:
+            raise Refused(_refusals().bad_live(word, known))
+        if not Path(path).exists():
+            raise Refused(_refusals().no_live(path))
+        found += saved.read(path, cluster=name)
+    return found
 
 
 @app.command(help=usage.ROUTES)

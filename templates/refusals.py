@@ -109,6 +109,16 @@ def bad_envoy(reason: str) -> str:
     return f"--envoy {clean(reason)}."
 
 
+def bad_live(word: str, clusters: Sequence[str]) -> str:
+    """A --live of which nobody knows the cluster."""
+    return f"--live {clean(word)} names no cluster that is read here: write CLUSTER=PATH with one of {', '.join(clean(c) for c in clusters[:6])}."
+
+
+def no_live(path: str) -> str:
+    """A --live that is not there."""
+    return f"--live {clean(path)} is not there."
+
+
 def no_viewpoint(word: str, nearest: Sequence[str]) -> str:
     """A caller that is in no cluster."""
     return f'Nobody calls as "{clean(word)}": there is no such namespace or pod.{_did_you_mean(nearest)}'

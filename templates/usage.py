@@ -33,6 +33,10 @@ WHY = _page(
         "meshwhy why destination --envoy shop/web-7f=http://127.0.0.1:15000",
         "beside the answer, what that pod's Envoy holds (after kubectl port-forward)",
     ),
+    (
+        "meshwhy why destination --from bug-report.tar.gz --live bug-report.tar.gz",
+        "objects and running parts, both from an istioctl bug-report",
+    ),
     ("meshwhy why destination.mynamespace -o json | jq .verdict", "for scripts: the form is a promise"),
     after=_EXIT,
 )
@@ -119,6 +123,7 @@ FROM = "A cluster from manifests: PATH, NAME=PATH or MESH/NAME=PATH; a file, a d
 CONFIG = "The clusters that this settings file registers."
 CONFIG_RUN = "The settings file."
 ENVOY = "A caller's Envoy to compare with: its admin address, or a saved config_dump, clusters, or istioctl bug-report. Only read, never changed. Repeatable."
+LIVE = "What was saved of a cluster's running parts: an istioctl bug-report, or a directory of proxies/ and istiod/. Repeatable."
 OUTPUT = "text for people, json for scripts, slack for the message that Slack would get."
 OUTPUT_AUDIT = "text for people, json for scripts (one entry a line), slack for the message that Slack would get."
 USER = "Only what this person did: a Slack user's id."

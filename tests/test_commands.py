@@ -227,6 +227,24 @@ def test_what_a_live_envoy_holds_stands_beside_the_answer(ask: Callable[..., Ans
     }
 
 
+def test_saved_evidence_stands_beside_the_answer(ask: Callable[..., Answer], tmp_path: Path):
+    namespace, pod = CALLER.split("/")
+    folder = tmp_path / "bug-report" / "proxies" / namespace / pod
+    folder.mkdir(parents=True)
+    (folder / "clusters").write_text(f"outbound|80|v1|{HOST}::added_via_api::true\n")
+    (tmp_path / "bug-report" / "istio" / "istio-system" / "istiod-1" / "debug").mkdir(parents=True)
+    (tmp_path / "bug-report" / "istio" / "istio-system" / "istiod-1" / "debug" / "syncz").write_text("<html>")
+    for word in (str(tmp_path), f"east={tmp_path}"):
+        answer = ask("why", "destination", "--from", EAST, "--live", word, "-o", "json")
+        assert answer.status == 1, answer.err
+        agreed = {a["envoy_cluster"]: a["agrees"] for a in answer.json["live"]}
+        assert agreed == {f"outbound|80|v1|{HOST}": True, f"outbound|80|v2|{HOST}": False}
+        assert [(s["check"], s["cluster"]) for s in answer.json["skipped"]] == [("istiod", "east"), ("envoy", "east")]
+    refused(ask("why", "destination", "--from", EAST, "--from", WEST, "--live", str(tmp_path)), "names no cluster that is read here")
+    refused(ask("why", "destination", "--from", EAST, "--live", f"north={tmp_path}"), "with one of east")
+    refused(ask("why", "destination", "--from", EAST, "--live", "absent"), "--live absent is not there")
+
+
 def test_an_envoy_that_does_not_answer_is_skipped_and_changes_no_verdict(ask: Callable[..., Answer]):
     answer = ask("why", "destination", "--from", EAST, "--envoy", f"{CALLER}=http://127.0.0.1:1", "-o", "json")
     assert (answer.status, answer.json["verdict"]) == (1, "degraded")
