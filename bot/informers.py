@@ -169,6 +169,35 @@ class Server:
                 raise await _refusal(response)
             yield response, access.url
 
+    async def socket(self, path: str, query: Mapping[str, str], *, protocol: str, patience_s: float = 0) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket that speaks `protocol`, open; it begins as a GET. Raises Refused (its status alone), NoAccess or an error of aiohttp.
+
+        The handshake must be done within `patience_s` (Pace.answer_s) seconds.
+        """
+        if self._session is None:
+            raise RuntimeError("a Server is used inside `async with`")
+        patience_s = patience_s or self.pace.answer_s
+        access = await self._credentials()
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._session.ws_connect(
+                    access.url + path,
+                    params=query,
+                    protocols=(protocol,),
+                    timeout=aiohttp.ClientWSTimeout(ws_close=0.5),
+                    headers=access.headers,
+                    ssl=access.tls if access.tls is not None else True,
+                    server_hostname=access.server_name,
+                    proxy=access.proxy,
+                )
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {patience_s:g} s") from None
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status == 401:
+                self._distrust()
+            # What was answered is gone; a 200 or 101 here is of a server that knows no WebSockets, or not this protocol.
+            raise Refused(error.status, error.message) from None
+
     async def _credentials(self) -> Access:
         try:
             async with asyncio.timeout(self.pace.silence_s):

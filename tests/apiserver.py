@@ -81,6 +81,9 @@ class ApiServer:
         self._speaking.set()
         self.gone_in_band = False
         self.bookmark_at_end = True
+        self.forwarded: dict[tuple[str, str, int], int | str | None] = {}
+        """By namespace, pod and port: the port here to which it leads, what the kubelet says instead, or None: it never says anything."""
+        self.opened = self.most_opened = 0
         self.requests: list[Request] = []
         self.port = 0
         self._objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = {key: {} for key in BY_KEY}
@@ -257,15 +260,13 @@ class ApiServer:
             return _status(405, f"{request.method} is not allowed in these tests")
         if request.verb == "discovery":
             return self._discover(request)
+        if request.resource == "pods/portforward":
+            return await self._forward(http, request)
         kind = self._kind(request)
         if kind is None:
             return _status(404, "the server could not find the requested resource")
         if request.verb in self.forbidden.get(kind.key, ()):
-            where = f'in the namespace "{request.namespace}"' if request.namespace else "at the cluster scope"
-            user = "system:serviceaccount:ops:meshwhy"
-            group = f'in API group "{kind.group}"'
-            said = f'{kind.key} is forbidden: User "{user}" cannot {request.verb} resource "{kind.plural}" {group} {where}'
-            return _status(403, said)
+            return _forbidden(request, kind.key, kind.plural, kind.group)
         if kind.key in self.failing:
             status, headers = self.failing[kind.key]
             return _status(status, "the server is not well", headers)
@@ -322,6 +323,55 @@ class ApiServer:
         if len(body) > 128 << 10 and "gzip" in http.headers.get("Accept-Encoding", ""):
             response.enable_compression(web.ContentCoding.gzip)
         return response
+
+    async def _forward(self, http: web.Request, request: Request) -> web.StreamResponse:
+        """A kubelet's port-forward: `v4.channel.k8s.io`, one port, relayed to a port here."""
+        namespace, pod = request.namespace, http.path.split("/")[6]
+        if self.forbidden.get(request.key):
+            return _forbidden(request, request.key, request.resource, "")
+        if request.key in self.failing:
+            status, headers = self.failing[request.key]
+            return _status(status, "the server is not well", headers)
+        number = int(request.query["ports"])
+        to = self.forwarded.get((namespace, pod, number), 0)
+        if to == 0:
+            return _status(404, f'pods "{pod}" not found')
+        socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
+        await socket.prepare(http)
+        assert socket.ws_protocol == "v4.channel.k8s.io"
+        self.opened += 1
+        self.most_opened = max(self.most_opened, self.opened)
+        try:
+            for channel in (0, 1):
+                await socket.send_bytes(bytes((channel, number & 255, number >> 8)))
+            if isinstance(to, int):
+                await self._relay(socket, to)
+            elif to is not None:
+                await socket.send_bytes(b"\x01" + to.encode())
+            else:
+                await asyncio.sleep(60)
+        finally:
+            self.opened -= 1
+            await socket.close()
+        return socket
+
+    @staticmethod
+    async def _relay(socket: web.WebSocketResponse, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def back() -> None:
+            while data := await reader.read(32 << 10):
+                await socket.send_bytes(b"\x00" + data)
+            await socket.close()
+
+        returning = asyncio.create_task(back())
+        try:
+            async for message in socket:
+                assert message.data[0] == 0, "only data is written to"
+                writer.write(message.data[1:])
+        finally:
+            returning.cancel()
+            writer.close()
 
     async def _watch(self, http: web.Request, request: Request, kind: Kind) -> web.StreamResponse:
         cursor = int(request.query["resourceVersion"])
@@ -383,6 +433,8 @@ def _understood(http: web.Request) -> Request:
     if len(rest) > 2 and rest[0] == "namespaces":
         namespace, rest = rest[1], rest[2:]
     verb = "discovery"
+    if len(rest) > 2:  # of an object: as RBAC calls it
+        rest = [f"{rest[0]}/{rest[2]}", rest[1]]
     if rest:
         verb = "watch" if http.query.get("watch") in {"1", "true"} else "get" if len(rest) > 1 else "list"
     headers = http.headers
@@ -418,6 +470,12 @@ def _bookmark(kind: Kind, version: int) -> dict[str, Any]:
     metadata = {"resourceVersion": str(version), "creationTimestamp": None}
     # As a real server sends it for built-in kinds: required fields are null.
     return {"kind": kind.kind, "apiVersion": kind.versions[0], "metadata": metadata, "spec": {"containers": None}, "status": {}}
+
+
+def _forbidden(request: Request, key: str, plural: str, group: str) -> web.Response:
+    where = f'in the namespace "{request.namespace}"' if request.namespace else "at the cluster scope"
+    user = "system:serviceaccount:ops:meshwhy"
+    return _status(403, f'{key} is forbidden: User "{user}" cannot {request.verb} resource "{plural}" in API group "{group}" {where}')
 
 
 def _line(type_: str, stored: Mapping[str, Any]) -> bytes:
