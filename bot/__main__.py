@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bot import commands
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, MutableMapping, Sequence
     from pathlib import Path
 
     from pydantic import SecretStr
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from bot.lease import Lease
     from bot.outbox import Outbox
     from bot.pager import Desk
+    from bot.probes import Probe
     from bot.settings import Access, Settings, Slack
     from bot.store import Store
     from bot.sweep import Sweeper
+    from checks.diagnosis import Diagnosis
+    from checks.mesh import Mesh
 
 _STALE_S = 90.0  # a watch that is well says something every 45 s
 _PING_S = 10  # Slack's connection counts as broken after four of these without an answer
@@ -116,33 +119,24 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
     from bot.outbox import Outbox
     from bot.pager import Desk
     from bot.runbook import Runner
-    from bot.store import Store
     from bot.sweep import Sweeper
-    from bot.valkey import embedded
 
     gc.enable()
     async with AsyncExitStack() as stack:
         stack.enter_context(_json_log(settings))
-        if settings.redis.url is None:
-            url = await stack.enter_async_context(embedded(settings.state_dir.absolute() / "valkey"))
-        else:
-            url = settings.redis.url.get_secret_value()
-        store = Store(url)
-        stack.push_async_callback(store.close)
-        await store.open()
-        if settings.redis.url is None:
-            await store.clear_lease()  # our own server: who had it is gone
+        store = await stack.enter_async_context(_open(settings))
         clusters = Clusters([ClusterSource.registered(c) for c in settings.clusters])
         sweeper = Sweeper(clusters, store, settings.alerts)
         slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
         app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
-        door = handlers.register(app, sweeper, store, settings.access, settings.slack.teams)
+        probing = _probing(settings)
+        door = handlers.register(app, sweeper, store, settings.access, settings.slack.teams, probing)
         lease = Lease(store, settings.redis.lease_s)
         sharing = _sharing(settings, app, door, clusters, lease)
         connected = await stack.enter_async_context(_listening(app, settings.slack))
         outbox = Outbox(store, slack, settings.alerts.default_channel, admin_channel=settings.alerts.admin_channel, held=lease.held)
         desk = Desk(store, settings.alerts.pagers, held=lease.held)
-        runbooks = Runner(store, sweeper, lambda *_: (), held=lease.held)
+        runbooks = Runner(store, sweeper, probing, held=lease.held)
         relay = alertmanagers.Relay(store, settings.alertmanager.send, slack, held=lease.held)
         receive = settings.alertmanager.receive
         parts: dict[str, _Part] = {
@@ -170,6 +164,34 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
             for part in sharing:
                 group.create_task(part())
             group.create_task(Deadman(slack, store=store, lease=lease, sweeper=sweeper, clusters=clusters, outbox=outbox).run())
+
+
+@asynccontextmanager
+async def _open(settings: Settings) -> AsyncIterator[Store]:
+    """The store of the settings, or an embedded one. Raises NoState, NewerSchema, RedisError."""
+    from contextlib import AsyncExitStack
+
+    from bot.store import Store
+    from bot.valkey import embedded
+
+    async with AsyncExitStack() as stack:
+        if settings.redis.url is None:
+            url = await stack.enter_async_context(embedded(settings.state_dir.absolute() / "valkey"))
+        else:
+            url = settings.redis.url.get_secret_value()
+        store = Store(url)
+        stack.push_async_callback(store.close)
+        await store.open()
+        if settings.redis.url is None:
+            await store.clear_lease()  # our own server: who had it is gone
+        yield store
+
+
+def _probing(settings: Settings) -> Callable[[Diagnosis, Sequence[Mesh]], Sequence[Probe]]:
+    """What of running parts can be asked about a host, as far as the settings allow."""
+    from bot.probes import given
+
+    return lambda *_: given.probes(settings.clusters)
 
 
 def _sharing(

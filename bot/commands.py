@@ -749,7 +749,9 @@ def demo(
     from bot.demo import runner
 
     place = state.absolute() if state else runner.place(Path.cwd(), os.environ)
-    return _until_told("demo", runner.demo(ctx.obj, place, every_s=every_s, port=port, say=lambda page: _print(_refusals().demo(page))))
+    return _until_told(
+        "demo", runner.demo(ctx.obj, place, every_s=every_s, port=port, say=lambda page, why: _print(_refusals().demo(page, why)))
+    )
 
 
 def _until_told(what: str, work: Coroutine[Any, Any, None]) -> int:

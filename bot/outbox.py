@@ -546,11 +546,11 @@ class Outbox:
 
 
 _LINES: Lane = 2, 0.0
-"""Lines of threads, and what only makes a message prettier: after everything else."""
+"""Lines of threads, and what only makes a message prettier: after everything else but the messages of threads, which they lead to."""
 
 
 def _lane(draft: Draft) -> Lane:
-    return int(draft.resolved), -draft.share
+    return 3 if draft.thread else int(draft.resolved), -draft.share
 
 
 def _words(message: Message) -> dict[str, Any]:

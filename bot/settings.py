@@ -277,6 +277,18 @@ def _period(value: object) -> object:
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Duration = Annotated[float, BeforeValidator(_seconds)]
 LocalPath = Annotated[Path, BeforeValidator(_path)]
+
+
+def _envoy(value: str) -> str:
+    from bot.probes.envoy import Where  # noqa: PLC0415 - its decoders cost time that most settings do not have to pay
+
+    try:
+        Where.parse(value, cluster="-")
+    except ValueError as error:
+        raise _wrong(f"names an Envoy in a way that cannot be read: {error}") from None
+    return value
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_several)]
 Channel = Annotated[str, BeforeValidator(_channel)]
 Responder = Annotated[str, BeforeValidator(_person)]
@@ -347,6 +359,10 @@ class RegisteredCluster(_Section):
     secrets: Words | None = None
     prometheus: Prometheus | None = None
     deep: bool = False
+    envoys: Annotated[tuple[Annotated[str, AfterValidator(_envoy)], ...], BeforeValidator(_several)] = ()
+    """Envoys whose admin address can be reached directly: `NS/POD=http://HOST:PORT` each."""
+    evidence: LocalPath | None = None
+    """Where evidence is saved that stands beside this cluster (bot.probes.saved)."""
 
     @model_validator(mode="after")
     def _one_way(self) -> RegisteredCluster:

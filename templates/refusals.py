@@ -181,16 +181,22 @@ def no_store(reason: str) -> str:
     return f"Redis cannot be used: {clean(reason)}."
 
 
-def demo(page: str) -> str:
-    """The demo has started: where to look, what to do."""
+def demo(page: str, no_envoy: str | None = None) -> str:
+    """The demo has started: where to look, what to do; `no_envoy` is why the caller's Envoy does not run."""
+    envoy = (
+        f"No caller's Envoy: {no_envoy}. What running parts show is left out."
+        if no_envoy
+        else "the alert's thread shows the runbook; \"Send 20 requests\" through the caller's Envoy gives it 503s to read"
+    )
     return f"""\
-meshwhy demo is running: a Slack workspace of its own, two recorded clusters, the bot.
+meshwhy demo is running: a Slack workspace of its own, two recorded clusters, {"" if no_envoy else "a real Envoy that calls, "}the bot.
 
   Open    {page}
   Type    /mesh why destination.mynamespace       95 % of its requests fail, and why
           /mesh why api-pl.partner.example        a doubled ServiceEntry
           /mesh broken    /mesh clusters    /mesh help
   Press   "Deploy v1": the alert in #mesh is edited to resolved; "Remove v1" breaks it again
+  Look    {envoy}
   End     Ctrl-C"""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import shutil
 import signal
 import socket
@@ -17,11 +19,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from aiohttp import ClientSession
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import manifests
 from bot.__main__ import serve
-from bot.demo import runner
+from bot.demo import envoy, runner
 from bot.demo.runner import RECORDED, East
 from checks.resources import ConfigMap, Deployment, DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService
 
@@ -252,7 +255,28 @@ async def test_the_demo_posts_both_incidents_and_mends_the_first_when_v1_is_depl
                         return told
                     await asyncio.sleep(1.3)  # Slack's rate
 
+        async def runbook(*parts: str) -> str:
+            """The runbook in the thread of the first incident, as soon as it says all of this."""
+            async with asyncio.timeout(20):
+                while True:
+                    roots = (await client.conversations_history(channel=channel))["messages"]
+                    (root,) = [m for m in roots if "destination.mynamespace" in m["text"]]
+                    for reply in (await client.conversations_replies(channel=channel, ts=root["ts"]))["messages"][1:]:
+                        told = json.dumps(reply, ensure_ascii=False)
+                        if "Runbook of" in told and all(p in told for p in parts):
+                            return told
+                    await asyncio.sleep(1.3)
+
         seen["before"] = await until("95 % of destination.mynamespace fails", "Every request to port 8443 of api-pl.partner.example fails")
+        if envoy.missing() is None:
+            told = await runbook("has no host and gets 95 % of the requests of its rule, as predicted")
+            assert f"2 clusters of its rules exist in {envoy.POD}.{envoy.NAMESPACE}" in told
+            async with ClientSession() as http, http.ws_connect(f"{shown[0]}live") as page:
+                await page.send_json({"do": "button", "number": 2, "id": 1, "user": "U0ANA"})
+                async for message in page:
+                    if (note := message.json().get("note")) is not None:
+                        break
+            assert re.fullmatch(r"20 calls of destination.mynamespace: \d+ x 503 no healthy upstream(, \d+ x 200 from v2)?\.", note)
         east = settings.clusters[0].path
         assert east is not None
         await East(east).deploy_v1()
@@ -261,6 +285,6 @@ async def test_the_demo_posts_both_incidents_and_mends_the_first_when_v1_is_depl
         with suppress(asyncio.CancelledError):
             await bot
 
-    await runner.demo(watched, state, every_s=0, port=0, say=shown.append)
+    await runner.demo(watched, state, every_s=0, port=0, say=lambda page, why: shown.extend([page, str(why)]))
     assert shown[0].startswith("http://127.0.0.1:")
     assert [len(told) for told in seen.values()] == [2, 2]

@@ -394,7 +394,7 @@ def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
         return {f.alias or name for name, f in model.model_fields.items()}
 
     parts = schema["properties"]
-    own_to_the_chart, not_in_a_pod = {"kubeconfigSecret"}, {"kubeconfig", "path"}
+    own_to_the_chart, not_in_a_pod = {"kubeconfigSecret"}, {"kubeconfig", "path", "envoys", "evidence"}
     not_yet = {"deep"}  # a permission that nothing uses is not offered
     assert set(parts["clusters"]["items"]["properties"]) == keys(settings.RegisteredCluster) - not_in_a_pod - not_yet | own_to_the_chart
     assert set(parts["alerts"]["properties"]) == keys(settings.Alerts)

@@ -9,23 +9,32 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from bot.clusters import Clusters, ClusterSource
+from bot.demo import envoy
 from bot.demo.slack import DemoButton, LocalSlack
 from bot.settings import Settings
 from bot.valkey import embedded
+from checks import diagnosis
+from checks.mesh import Mesh
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
 RECORDED = Path(__file__).parent / "recorded"
 _DEPLOYED_AT = "2026-11-20T09:00:00Z"  # in destination-v1.yaml; the objects are as old as the click that deploys them
+
+_CALLED, _CALLS = "destination.mynamespace", 20
+_PUSH_S = 0.3  # how often the recorded cluster is looked at for what the Envoy is to hold
 
 _DEEPEST = 75  # characters of a directory in which valkey/valkey.sock still is a unix socket's path everywhere
 
@@ -77,8 +86,10 @@ def place(here: Path, environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "meshwhy" / "demo"
 
 
-async def demo(serve: Callable[[Settings], Awaitable[None]], state: Path, *, every_s: float, port: int, say: Callable[[str], None]) -> None:
-    """Run until `serve` ends or this is cancelled. `say` gets the address of the page; `every_s` 0 leaves the clusters to the buttons.
+async def demo(
+    serve: Callable[[Settings], Awaitable[None]], state: Path, *, every_s: float, port: int, say: Callable[[str, str | None], None]
+) -> None:
+    """Run until `serve` ends or this is cancelled. `say` gets the address of the page, and why no Envoy runs if none does; `every_s` 0 leaves the clusters to the buttons.
 
     Everything in `state` (absolute) is made anew, since the workspace forgets as well. Raises NoState when another demo uses it, OSError when the port is taken.
     """
@@ -91,7 +102,14 @@ async def demo(serve: Callable[[Settings], Awaitable[None]], state: Path, *, eve
         for name in ("east", "west"):
             shutil.copytree(RECORDED / name, folder / name)
         east = East(folder / "east")
-        slack = LocalSlack(buttons=[DemoButton("Deploy v1", east.deploy_v1), DemoButton("Remove v1", east.remove_v1)])
+        buttons = [DemoButton("Deploy v1", east.deploy_v1), DemoButton("Remove v1", east.remove_v1)]
+        live: dict[str, object] = {}
+        if (why := envoy.missing()) is None:
+            shutil.rmtree(state / "envoy", ignore_errors=True)
+            caller = await stack.enter_async_context(envoy.running(state / "envoy"))
+            buttons.append(DemoButton(f"Send {_CALLS} requests", partial(_call, caller)))
+            live = {"envoys": [f"{envoy.NAMESPACE}/{envoy.POD}={caller.admin}"], "evidence": caller.saved}
+        slack = LocalSlack(buttons=buttons)
         await slack.start(port=port)
         stack.push_async_callback(slack.stop)
         settings = Settings.model_validate(
@@ -103,13 +121,34 @@ async def demo(serve: Callable[[Settings], Awaitable[None]], state: Path, *, eve
                 },
                 "redis": {"url": SecretStr(url)},
                 "state_dir": state,
-                "clusters": [{"name": name, "path": folder / name} for name in ("east", "west")],
+                "clusters": [{"name": "east", "path": folder / "east", **live}, {"name": "west", "path": folder / "west"}],
                 "alerts": {"for": 0, "clear": 0, "default_channel": "#mesh"},
             }
         )
-        say(slack.page_url)
-        clock = asyncio.create_task(east.turn(every_s))
+        say(slack.page_url, why)
+        beside = [asyncio.create_task(east.turn(every_s))]
+        if why is None:
+            beside.append(asyncio.create_task(_push(caller, Clusters([ClusterSource.registered(settings.clusters[0])], poll_s=_PUSH_S))))
         try:
             await serve(settings)
         finally:
-            clock.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
+
+
+async def _call(caller: envoy.Caller) -> str:
+    """What comes of some requests to the article's host, as the page says it."""
+    return f"{await caller.call(_CALLED, _CALLS)}."
+
+
+async def _push(caller: envoy.Caller, clusters: Clusters) -> None:
+    """What istiod does: whenever the recorded cluster changes, the caller's Envoy gets what it is to hold now."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(clusters.run())
+        await clusters.synced(10)
+        changes = clusters.changes()
+        while True:
+            meshes = Mesh.of(clusters.clusters(), time.time())
+            caller.feed(await asyncio.to_thread(diagnosis.routes, meshes, None, [f"east:{envoy.NAMESPACE}/{envoy.POD}"]))
+            await anext(changes)

@@ -41,10 +41,10 @@ _SAFE = {
 
 
 class DemoButton(NamedTuple):
-    """A button on the page's side bar that changes the demo's world ("Deploy v1")."""
+    """A button on the page's side bar that does something in the demo's world ("Deploy v1"), and what the page says of it, if anything."""
 
     label: str
-    action: Callable[[], Awaitable[None]]
+    action: Callable[[], Awaitable[str | None]]
 
 
 @dataclass
@@ -755,8 +755,11 @@ class LocalSlack:
             answer["note"] = "That is no longer there."
         except (OSError, RuntimeError, ValueError) as broken:  # of a demo button's own work
             answer["note"] = f"It failed: {broken}"
-        if not isinstance(answer.get("result"), list):
-            answer.pop("result", None)
+        result = answer.pop("result", None)
+        if isinstance(result, list):
+            answer["result"] = result
+        elif isinstance(result, str) and deed["do"] == "button":
+            answer["note"] = result
         await self._show(page, answer)
 
     def _deeds(self) -> dict[str, Callable[[Json], Awaitable[Any]]]:
