@@ -1,8 +1,8 @@
 """A finding over time. Pure: `step` takes an alert, what happened, and the time; it returns the alert as it is now and why that matters.
 
 What must stay true whatever comes in whatever order: a finding that lasts is told, unless a person silenced it, and then as soon as the silence
-ends; it is told once for each message; only a look that found it gone can resolve it; a new firing begins without what a person did about the
-last one. Data that is missing freezes an alert where it stands.
+ends; it is told once for each message; only a look that found it gone can resolve it, and what a person calls done while it is seen is told as
+that; a new firing begins without what a person did about the last one. Data that is missing freezes an alert where it stands.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 REOPEN_S = 900.0  # a resolved alert that comes back within this time speaks through its old message, later through a new one
 FLAP_S, FLAP_FIRINGS = 600.0, 3  # an alert that fired so often within so long is flapping, until it is of one mind for as long
+WORSE = 0.1  # of the requests: what a person called done is told again when so many more fail than at that time
+NOTES = 10  # the last ones that are kept
 OUTAGE = "cluster-unreadable"
 """What stands where a finding has its cause when a whole cluster cannot be read: no check says it, and no code is promised for it."""
 _RULE = re.compile(r"spec\.(http|tls|tcp|rules)\[(\d+)\]")
@@ -37,6 +39,8 @@ class State(StrEnum):
 
     PENDING = "pending"
     FIRING = "firing"
+    CLOSED = "closed"
+    """A person says that it is done, and it is seen still."""
     RESOLVED = "resolved"
 
 
@@ -66,6 +70,11 @@ class Reason(StrEnum):
     UNSILENCED = "no longer silenced"
     ESCALATED = "escalated"
     ROUTED = "told elsewhere as well"
+    HANDED = "handed over"
+    NOTED = "note"
+    CLOSED = "called done"
+    REOPENED = "reopened"
+    WORSE = "fails more than when it was called done"
 
 
 QUIET = frozenset({Reason.NONE, Reason.PENDING, Reason.PASSED, Reason.CLEARING, Reason.RELAPSED, Reason.MUTED})
@@ -77,6 +86,23 @@ class Ack(Struct, frozen=True, kw_only=True):
     by: str
     at: float
     until: float | None = None
+
+
+class Note(Struct, frozen=True, kw_only=True):
+    """What a person says of how it stands, and when (seconds since the epoch)."""
+
+    by: str
+    at: float
+    text: str
+
+
+class Close(Struct, frozen=True, kw_only=True):
+    """Who says that it is done, when (seconds since the epoch) and why, and which share of the requests failed then."""
+
+    by: str
+    at: float
+    why: str
+    share: float = 0.0
 
 
 class Silence(Struct, frozen=True, kw_only=True):
@@ -158,6 +184,10 @@ class Alert(Struct, frozen=True, kw_only=True):
     """Where its message stands; it only grows, so that what stands somewhere is edited there to its end."""
     paged: tuple[str, ...] = ()
     """The pagers that were asked, by the settings' names; they are told as well how it ends."""
+    notes: tuple[Note, ...] = ()
+    """The last of what people said of it since its message was new, the oldest first."""
+    closed: Close | None = None
+    """Who called it done; it stays so when it is resolved."""
 
     @property
     def silenced_by(self) -> str:
@@ -201,6 +231,31 @@ class Unacked(NamedTuple):
     by: str
 
 
+class Handed(NamedTuple):
+    """A person says who sees to it from now on."""
+
+    ack: Ack
+    by: str
+
+
+class Noted(NamedTuple):
+    """A person says how it stands."""
+
+    note: Note
+
+
+class Closed(NamedTuple):
+    """A person says that it is done."""
+
+    close: Close
+
+
+class Reopened(NamedTuple):
+    """A person says that it is not done."""
+
+    by: str
+
+
 class Lapsed(NamedTuple):
     """Time has passed: what a person said for some time may be over."""
 
@@ -231,7 +286,7 @@ class Joined(NamedTuple):
     lead: Alert
 
 
-Event = Seen | Gone | Unseen | Acked | Unacked | Lapsed | Escalated | Hushed | Sent | Joined
+Event = Seen | Gone | Unseen | Acked | Unacked | Handed | Noted | Closed | Reopened | Lapsed | Escalated | Hushed | Sent | Joined
 
 
 def namespaces(finding: Finding) -> set[str]:
@@ -319,6 +374,18 @@ def step(
             if alert is None or alert.ack is None:
                 return alert, Reason.NONE
             return replace(alert, ack=None), _heard(alert, Reason.UNACKED)
+        case Handed(ack):
+            if alert is None or alert.state is not State.FIRING or alert.ack == ack:
+                return alert, Reason.NONE
+            return replace(alert, ack=ack), _heard(alert, Reason.HANDED)
+        case Noted(note):
+            if alert is None or alert.state not in {State.FIRING, State.CLOSED} or note in alert.notes:
+                return alert, Reason.NONE
+            return replace(alert, notes=(*alert.notes, note)[-NOTES:]), _heard(alert, Reason.NOTED)
+        case Closed(close):
+            return _closed(alert, close)
+        case Reopened():
+            return _reopened(alert, now, Reason.REOPENED)
         case Lapsed():
             if alert is not None and alert.ack is not None and alert.ack.until is not None and alert.ack.until <= now:
                 return replace(alert, ack=None), _heard(alert, Reason.ACK_LAPSED)
@@ -369,7 +436,7 @@ def due(alert: Alert, *, for_s: float, clear_s: float, escalation: Sequence[floa
     if alert.unknown_since is None:
         if alert.state is State.PENDING:
             moments.append(alert.since + for_s)
-        elif alert.state is State.FIRING and alert.well_since is not None:
+        elif alert.state in {State.FIRING, State.CLOSED} and alert.well_since is not None:
             moments.append(alert.well_since + _patience(alert, clear_s))
         elif alert.flapping:
             moments.append(alert.recent[-1] + FLAP_S)
@@ -394,6 +461,8 @@ def _seen(alert: Alert | None, event: Seen, now: float, for_s: float, clear_s: f
         alert = replace(alert, state=State.PENDING, since=now)
     before, was_unknown, well_since = alert.finding, alert.unknown_since is not None, alert.well_since
     alert = replace(alert, finding=finding, unknown_since=None, unknown_why="", well_since=None, well_by=())
+    if alert.state is State.CLOSED:
+        return _still(before, alert, now, was_unknown=was_unknown)
     if alert.state is State.PENDING:
         return _fired(alert, now, event.joins) if now - alert.since >= for_s else (alert, Reason.PENDING)
     if alert.flapping and well_since is not None and now - well_since >= clear_s:
@@ -409,6 +478,33 @@ def _seen(alert: Alert | None, event: Seen, now: float, for_s: float, clear_s: f
     return alert, Reason.RELAPSED if well_since is not None else Reason.NONE
 
 
+def _still(before: Finding, alert: Alert, now: float, *, was_unknown: bool) -> tuple[Alert, Reason]:
+    """What a person called done and is seen still: nobody is told of it again unless it gets worse."""
+    if alert.closed is not None and alert.finding.failing_share > alert.closed.share + WORSE:
+        again, reason = _reopened(alert, now, Reason.WORSE)
+        return again or alert, reason
+    if was_unknown:
+        return alert, Reason.KNOWN_AGAIN
+    return alert, Reason.REWORDED if (_percent(before), _words(before)) != (_percent(alert.finding), _words(alert.finding)) else Reason.NONE
+
+
+def _closed(alert: Alert | None, close: Close) -> tuple[Alert | None, Reason]:
+    """Only what people were told of can be called done; whoever saw to it did so until then."""
+    if alert is None or alert.state is not State.FIRING or not alert.told:
+        return alert, Reason.NONE
+    ack = replace(alert.ack, until=None) if alert.ack is not None else None
+    close = replace(close, share=alert.finding.failing_share)
+    return replace(alert, state=State.CLOSED, closed=close, ack=ack, flapping=False), Reason.CLOSED
+
+
+def _reopened(alert: Alert | None, now: float, reason: Reason) -> tuple[Alert | None, Reason]:
+    """It is as if it were told now: nobody sees to it, and whoever is asked has as long to answer."""
+    if alert is None or alert.state is not State.CLOSED:
+        return alert, Reason.NONE
+    again = replace(alert, state=State.FIRING, closed=None, ack=None, told_at=now, escalated=0, escalated_at=None, paged=())
+    return again, reason
+
+
 def _recent(alert: Alert, now: float) -> tuple[float, ...]:
     return (*(t for t in alert.recent if now - t < FLAP_S), now)
 
@@ -417,7 +513,16 @@ def _fired(alert: Alert, now: float, joins: str) -> tuple[Alert, Reason]:
     again = alert.told and alert.resolved_at is not None and alert.since - alert.resolved_at <= REOPEN_S
     recent = _recent(alert, now)
     fired = replace(
-        alert, state=State.FIRING, fired_at=now, resolved_at=None, recent=recent, ack=None, escalated=0, escalated_at=None, paged=()
+        alert,
+        state=State.FIRING,
+        fired_at=now,
+        resolved_at=None,
+        recent=recent,
+        ack=None,
+        escalated=0,
+        escalated_at=None,
+        paged=(),
+        closed=None,
     )
     if again:
         fired = replace(fired, firings=alert.firings + 1, flapping=len(recent) >= FLAP_FIRINGS)
@@ -425,7 +530,15 @@ def _fired(alert: Alert, now: float, joins: str) -> tuple[Alert, Reason]:
     episode = alert.episode if alert.message and not alert.told else alert.episode + 1
     told = alert.silence is None
     fired = replace(
-        fired, episode=episode, message=joins or f"{alert.id}-{episode}", firings=1, told=told, flapping=False, places=(), paged=()
+        fired,
+        episode=episode,
+        message=joins or f"{alert.id}-{episode}",
+        firings=1,
+        told=told,
+        flapping=False,
+        places=(),
+        paged=(),
+        notes=(),
     )
     return fired, Reason.FIRED if fired.told else Reason.MUTED
 

@@ -68,7 +68,8 @@ def _short(alert: Alert) -> Alert:
         same_as=(),
         origin=None,
     )
-    return replace(alert, finding=finding, well_by=(), unknown_why=alert.unknown_why[:300])
+    notes = tuple(replace(n, text=n.text[:200]) for n in alert.notes[-2:])
+    return replace(alert, finding=finding, well_by=(), unknown_why=alert.unknown_why[:300], notes=notes)
 
 
 def unpacked(packed: object) -> tuple[Alert, ...]:

@@ -267,14 +267,16 @@ class Heard(Struct, frozen=True, kw_only=True):
 class Deed(Struct, frozen=True, kw_only=True):
     """What a person (a Slack user's id) did about the alerts of a `message`, or to a silence; times are seconds since the epoch.
 
-    `until` limits an ack. `silence` is the one that is made, or ended. `heard` is what nobody did, and an Alertmanager said.
+    `until` limits an ack, `to` is who is handed it, `text` the words of a note or why it is done. `silence` is the one that is made, or ended. `heard` is what nobody did, and an Alertmanager said.
     """
 
-    verb: Literal["ack", "unack", "silence", "unsilence", "escalate", "heard"]
+    verb: Literal["ack", "unack", "hand", "note", "close", "reopen", "silence", "unsilence", "escalate", "heard"]
     by: str
     at: float
     message: str = ""
     until: float | None = None
+    to: str = ""
+    text: str = ""
     silence: Silence | None = None
     heard: Heard | None = None
 
@@ -542,7 +544,7 @@ class Store:
     # --- alerts ---
 
     async def alerts(self) -> dict[str, Alert]:
-        """Every alert that is pending or firing, by id."""
+        """Every alert that is seen, or not known to be gone, by id."""
         stored = await self._do("HGETALL", _ALERTS)
         return {key: msgspec.json.decode(value, type=Alert) for key, value in stored.items()}
 

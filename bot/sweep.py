@@ -25,14 +25,20 @@ from bot.alerts import (
     Ack,
     Acked,
     Alert,
+    Close,
+    Closed,
     Escalated,
     Event,
     Gone,
+    Handed,
     Hushed,
     Joined,
     Lapsed,
+    Note,
+    Noted,
     Reason,
     Receiver,
+    Reopened,
     Seen,
     Sent,
     Silence,
@@ -446,13 +452,8 @@ class Sweeper:
         """One alert through everything that happened since the last look; None when nothing did."""
         events: list[tuple[Event, str]] = []
         if before is not None:
-            for d in (d for d in deeds if d.message and d.message == before.message):
-                if d.verb == "ack":
-                    events.append((Acked(Ack(by=d.by, at=d.at, until=d.until)), d.by))
-                elif d.verb == "unack":
-                    events.append((Unacked(d.by), d.by))
-                elif d.verb == "escalate":
-                    events.append((Escalated(d.by), d.by))
+            done = ((d, _deed(d)) for d in deeds if d.message and d.message == before.message)
+            events += [(event, d.by) for d, event in done if event is not None]
         finding = found.finding if found is not None else before.finding if before is not None else None
         fits = _fitting(silences, finding)
         routed = self._routed(finding, seen) if finding is not None and self._is_read(finding, seen) else None
@@ -727,6 +728,27 @@ def _together(meshes: Mapping[str, Mesh], sweeps: Mapping[str, Sweep]) -> Sweep:
     )
 
 
+def _deed(d: Deed) -> Event | None:
+    """What a person did to an alert; None for what is done to something else."""
+    match d.verb:
+        case "ack":
+            return Acked(Ack(by=d.by, at=d.at, until=d.until))
+        case "unack":
+            return Unacked(d.by)
+        case "hand":
+            return Handed(Ack(by=d.to, at=d.at, until=d.until), d.by)
+        case "note":
+            return Noted(Note(by=d.by, at=d.at, text=d.text))
+        case "close":
+            return Closed(Close(by=d.by, at=d.at, why=d.text))
+        case "reopen":
+            return Reopened(d.by)
+        case "escalate":
+            return Escalated(d.by)
+        case _:
+            return None
+
+
 def _silences(before: Mapping[str, Silence], deeds: Iterable[Deed], now: float) -> dict[str, Silence]:
     """The silences after what people did, without those that are over."""
     found = dict(before)
@@ -755,7 +777,7 @@ def _after(chain: Iterable[EscalationStep]) -> tuple[float, ...]:
 
 def _pages(members: Sequence[Alert]) -> list[Page]:
     """How the alerts of a message, the worst first, should stand at the pagers that were asked."""
-    open_ = [a for a in members if a.state is not State.RESOLVED]
+    open_ = [a for a in members if a.state not in {State.RESOLVED, State.CLOSED}]
     state: Literal["triggered", "acknowledged", "resolved"] = (
         "resolved" if not open_ else "acknowledged" if all(a.ack is not None for a in open_) else "triggered"
     )
@@ -784,9 +806,12 @@ def _fitting(silences: Mapping[str, Silence], finding: Finding | None) -> Silenc
     return max(fits, key=lambda s: (s.end, s.id), default=None)
 
 
-def _badness(alert: Alert) -> tuple[bool, bool, float, str]:
+_LAST = {State.CLOSED: 1, State.RESOLVED: 2}
+
+
+def _badness(alert: Alert) -> tuple[int, bool, float, str]:
     """The order in which a message tells its alerts: what fails and is known first, the greatest share first."""
-    return alert.state is State.RESOLVED, alert.unknown_since is not None, -alert.finding.failing_share, alert.id
+    return _LAST.get(alert.state, 0), alert.unknown_since is not None, -alert.finding.failing_share, alert.id
 
 
 class _Blind(NamedTuple):

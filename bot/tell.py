@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from bot.routing import Asked
     from checks.diagnosis import Sweep
     from checks.mesh import Mesh
+    from templates.blocks import Action, Menu
 
-_LOUD = frozenset({Reason.RESOLVED, Reason.SILENCED, Reason.UNSILENCED, Reason.ACKED, Reason.UNACKED, Reason.ESCALATED})
+_DONE = frozenset({Reason.ACKED, Reason.UNACKED, Reason.HANDED, Reason.NOTED, Reason.CLOSED, Reason.REOPENED, Reason.ESCALATED})
+_LOUD = _DONE | {Reason.RESOLVED, Reason.SILENCED, Reason.UNSILENCED, Reason.WORSE}
 """What is said in the thread of a silenced alert as well: how it ends, and what people do."""
 _WORDS = {
     Reason.FIRED: "fired",
@@ -151,6 +153,9 @@ def lines(
             aloud.add(len(said))
             said.append(_escalated([m for m, _ in loud], loud[0][1], now, escalation, asked))
             continue
+        if reason is Reason.NOTED:
+            said += _notes([m for m, _ in loud])
+            continue
         said.append(_line(reason, [m for m, _ in loud], loud[0][1], now))
         if reason is Reason.FIRED and len(moved) == len(members) and members[0].finding.cause != OUTAGE:
             said += messages.details(_facts(members, mesh))
@@ -204,6 +209,8 @@ def _standing(lead: Alert, escalation: Sequence[float]) -> dict[str, Any]:
         "flapping": {"firings": len(lead.recent), "minutes": int(FLAP_S / 60)} if lead.flapping else None,
         "ack": msgspec.to_builtins(lead.ack) if lead.ack is not None else None,
         "silence": msgspec.to_builtins(lead.silence) if silenced else None,
+        "notes": msgspec.to_builtins(lead.notes),
+        "closed": msgspec.to_builtins(lead.closed) if lead.closed is not None else None,
         "escalation": {"step": lead.escalated, "of": len(escalation), "next": escalates(lead, escalation)}
         if escalation and lead.state is State.FIRING
         else None,
@@ -211,17 +218,23 @@ def _standing(lead: Alert, escalation: Sequence[float]) -> dict[str, Any]:
 
 
 ACK, UNACK, SILENCE, UNSILENCE, WHY = "alert_ack", "alert_unack", "alert_silence", "alert_unsilence", "alert_why"
-ESCALATE = "alert_escalate"
+ESCALATE, REOPEN, MORE = "alert_escalate", "alert_reopen", "alert_more"
+UNTIL, HAND, NOTE, CLOSE = "until", "hand", "note", "close"
+"""What MORE offers; what is chosen comes back as the word, a space and the id of the message."""
+_MORE = ((UNTIL, "Ack until …"), (HAND, "Hand over …"), (NOTE, "Status note …"), (CLOSE, "Call it done …"))
 """action_ids of an alert's buttons. The value is the id of its message; of WHY its alert's, whose host is diagnosed anew; of UNSILENCE the silence's."""
 
 
-def _buttons(lead: Alert, escalation: Sequence[float]) -> list[tuple[str, str, str, str | None]]:
+def _buttons(lead: Alert, escalation: Sequence[float]) -> list[Action | Menu]:
+    if lead.state is State.CLOSED:
+        return [("Reopen", REOPEN, lead.message, None), ("Why", WHY, lead.id, None)]
     own = ("Ack", ACK) if lead.ack is None else ("Give back", UNACK)
     quiet = ("Silence", SILENCE, lead.message) if lead.silence is None else ("End silence", UNSILENCE, lead.silence.id)
     if lead.silence is not None and not lead.silence.by:  # the settings' own, which nobody ends
         quiet = ("Silence", SILENCE, lead.message)
     more = [("Escalate", ESCALATE, lead.message, None)] if lead.escalated < len(escalation) else []
-    return [(*own, lead.message, None), ("Why", WHY, lead.id, None), (*quiet, None), *more]
+    menu = (MORE, [(label, f"{word} {lead.message}") for word, label in _MORE])
+    return [(*own, lead.message, None), ("Why", WHY, lead.id, None), (*quiet, None), *more, menu]
 
 
 def _sentence(changes: tuple[str, ...]) -> str:
@@ -234,10 +247,13 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
     if reason is Reason.UNSILENCED and not by:
         words = "the silence is over"
     after = first.after
-    if len(moved) > 1:
+    if len(moved) > 1 and reason is not Reason.CLOSED:
         text = _hosts(m.after for m in moved)
     else:
         match reason:
+            case Reason.CLOSED if after.closed is not None:
+                seen = f"The fault is still seen: {after.finding.message}" if after.well_since is None else "It is not seen now."
+                text = f"{after.closed.why.rstrip('.')}. {seen}"
             case Reason.FIRED_AGAIN:
                 text = f"again, {after.firings} times now: {after.finding.message}"
             case Reason.FLAPPING:
@@ -256,7 +272,7 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
             case Reason.ROUTED:
                 known = {r.place for r in first.before.places} if first.before is not None else set()
                 text = listed(r.place if r.place[0] in "#C" else "a direct message" for r in after.places if r.place not in known)
-            case Reason.ACKED | Reason.UNACKED | Reason.ACK_LAPSED | Reason.UNSILENCED:
+            case Reason.ACKED | Reason.UNACKED | Reason.ACK_LAPSED | Reason.UNSILENCED | Reason.HANDED:
                 text = ""
             case Reason.SILENCED if after.silence is not None:
                 text = after.silence.why
@@ -264,13 +280,20 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
                 text = after.finding.message
     until = (
         after.ack.until
-        if reason is Reason.ACKED and after.ack
+        if reason in {Reason.ACKED, Reason.HANDED} and after.ack
         else after.silence.until
         if reason is Reason.SILENCED and after.silence
         else None
     )
     person = after.silence.by if reason is Reason.SILENCED and after.silence is not None else by
-    return messages.step({"reason": words, "at": now, "text": text, "by": person, "until": until})
+    to = after.ack.by if reason is Reason.HANDED and after.ack is not None else ""
+    return messages.step({"reason": words, "at": now, "text": text, "by": person, "to": to, "until": until})
+
+
+def _notes(moved: Sequence[Moved]) -> list[Message]:
+    """A line for each note, at the time when it was said; several alerts of a message have the same ones."""
+    new = {n: None for m in moved for n in m.after.notes if m.before is None or n not in m.before.notes}
+    return [messages.step({"reason": Reason.NOTED.value, "at": n.at, "text": n.text, "by": n.by}) for n in sorted(new, key=lambda n: n.at)]
 
 
 def _escalated(moved: Sequence[Moved], by: str, now: float, escalation: Sequence[float], asked: Sequence[Asked]) -> Message:

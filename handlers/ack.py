@@ -138,14 +138,28 @@ async def give_back(message: str, user: str, store: Store) -> None:
     await store.do(Deed(verb="unack", by=user, at=time.time(), message=message))
 
 
+async def pass_on(message: str, to: str, by: str, store: Store, until: float | None = None) -> None:
+    """Another person, or the same one until another time, sees to the alerts of a message. Raises Unanswerable when it is resolved."""
+    firing = await spoken(message, store, "nobody needs to see to it")
+    await store.release(_claim(message, firing))
+    await store.claim(_claim(message, firing), to, _KEPT_S)
+    await store.release(_back(message))
+    await store.do(Deed(verb="hand", by=by, at=time.time(), message=message, to=to, until=until))
+
+
 def _back(message: str) -> str:
     """Who gave it back, until somebody takes it again."""
     return f"unack:{message}"
 
 
 def _claim(message: str, members: Sequence[Alert]) -> str:
-    """What people race for: this message, since it fired last."""
-    return f"ack:{message}:{min(a.fired_at or 0.0 for a in members):.3f}"
+    """What people race for: this message, since it was told last."""
+    return f"ack:{message}:{since(members)}"
+
+
+def since(members: Iterable[Alert]) -> str:
+    """Since when the alerts of a message are told, as they fired last or were reopened."""
+    return f"{min(a.told_at or a.fired_at or 0.0 for a in members):.3f}"
 
 
 def register(app: AsyncApp, door: Door) -> None:

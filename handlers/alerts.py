@@ -23,13 +23,13 @@ async def answer(asked: Asked) -> Message:
     told: dict[str, list[Alert]] = {}
     left_out: set[str] = set()
     for alert in (await asked.store.alerts()).values():
-        if alert.state is not State.FIRING:
+        if alert.state not in {State.FIRING, State.CLOSED}:
             continue
         if asked.sees(access.of_finding(alert.finding)):
             told.setdefault(alert.message, []).append(alert)
         else:
             left_out.add(alert.message)
-    rows = sorted(map(_row, told.values()), key=lambda row: (bool(row["unknown"]), -row["share"], row["since"]))
+    rows = sorted(map(_row, told.values()), key=lambda row: (bool(row["closed"]), bool(row["unknown"]), -row["share"], row["since"]))
     silences = sorted((await asked.store.silences()).values(), key=lambda s: s.end)
     meshes = asked.sweeper.meshes()
     shown = [s for s in silences if any(asked.sees(place) for place in access.of_silence(s.match, meshes))]
@@ -37,22 +37,23 @@ async def answer(asked: Asked) -> Message:
 
 
 def _row(members: list[Alert]) -> dict[str, Any]:
-    worst = max(members, key=lambda a: a.finding.failing_share)
+    worst = max(members, key=lambda a: (a.state is State.FIRING, a.finding.failing_share))
     lost = worst.finding.cause == OUTAGE
     return {
         "share": worst.finding.failing_share,
         "hosts": [] if lost else list(dict.fromkeys(short(a.finding.host) for a in members)),
         "cause": f"{worst.finding.cluster} cannot be read" if lost else f"{worst.finding.code} {worst.finding.cause}",
-        **_standing(members),
+        **_standing(members, worst),
     }
 
 
-def _standing(members: list[Alert]) -> dict[str, Any]:
+def _standing(members: list[Alert], worst: Alert) -> dict[str, Any]:
     ack = next((a.ack for a in members if a.ack is not None), None)
     unknown = [a.unknown_since for a in members if a.unknown_since is not None]
     return {
         "since": min(a.since for a in members),
         "unknown": min(unknown) if len(unknown) == len(members) else None,
+        "closed": worst.closed.by if worst.state is State.CLOSED and worst.closed is not None else "",
         "flapping": any(a.flapping for a in members),
         "ack": msgspec.to_builtins(ack) if ack is not None else None,
         "silenced": all(a.silence is not None for a in members),

@@ -215,6 +215,12 @@ class Door:
             raise self._denied(verb, found.names, ruled)
         return sees
 
+    async def may(self, user: str, verb: str, found: About) -> bool:
+        """Whether another person than the one who asks may do a thing."""
+        named = access.named(self._access) if self._access is not None else ()
+        mine, unread = await self._members.of(user, (who for who in named if who != access.EVERYONE))
+        return access.rule(self._access, verb, found.places, mine, unread).allowed
+
     def _denied(self, verb: str, names: Sequence[str], ruled: Ruling) -> Denied:
         return Denied(verb, names, [self._members.mentioned(who) for who in ruled.may], ruled.unread)
 

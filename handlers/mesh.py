@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checks.diagnosis import UnknownHost
 from checks.pasted import read
-from handlers import ack, alerts, audit, broken, clusters, escalate, explain, routes, runbook, say, silence, whatif, why
+from handlers import ack, alerts, audit, broken, clusters, escalate, explain, own, routes, runbook, say, silence, whatif, why
 from handlers.door import Visit, nothing
 from handlers.errors import UnknownVerb
 from handlers.say import Asked
@@ -53,6 +53,10 @@ VERBS = {
     "alerts": Verb("alerts", "what is open, who sees to it, and what is silenced", alerts.answer),
     "ack": Verb("ack HOST [2h]", "you see to what fires on a host", ack.answer, ack.about),
     "silence": Verb("silence HOST 2h WHY", "what fires on a host is not told for some time", silence.answer, silence.about),
+    "handover": Verb("handover HOST @PERSON", "another one sees to what fires on a host", own.hand_over, own.about),
+    "note": Verb("note HOST TEXT", "how it stands, on the alert and in its thread", own.note, own.about),
+    "resolve": Verb("resolve HOST WHY", "what fires on a host is done, although it is seen still", own.resolve, own.about),
+    "reopen": Verb("reopen HOST", "what was called done is told of again", own.reopen, own.about_closed),
     "escalate": Verb("escalate HOST", "the next one is asked to see to what fires on a host", escalate.answer, escalate.about),
     "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", clusters.answer),
     "explain": Verb(
@@ -91,10 +95,13 @@ async def answer(visit: Visit, words: str, door: Door, *, share: bool = False) -
 
     live = ""
 
+    def asked(sees: Sees) -> Asked:
+        return Asked(rest, visit.user, visit.channel, visit.thread, door.sweeper, door.store, sees, door.may)
+
     async def about(sees: Sees) -> About:
         nonlocal live
         try:
-            found = await verb.about(Asked(rest, visit.user, door.sweeper, door.store, sees))
+            found = await verb.about(asked(sees))
             live = found.names[0] if name == "why" and found.names else ""
         except UnknownHost as host:
             if unknown is None or host.candidates:
@@ -105,7 +112,7 @@ async def answer(visit: Visit, words: str, door: Door, *, share: bool = False) -
     async def work(sees: Sees) -> Message:
         if unknown is not None and not alone:
             raise unknown
-        message = await verb.answer(Asked(rest, visit.user, door.sweeper, door.store, sees))
+        message = await verb.answer(asked(sees))
         return await say.shareable(message, door.store) if share and not verb.alone else message
 
     told = await door.enter(visit, name, about, work)

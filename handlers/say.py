@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from contextlib import suppress
@@ -11,16 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import RedisError
 from slack_sdk.errors import SlackApiError
 
+from handlers.errors import Unanswerable
 from templates import messages
-from templates.blocks import Message, actions, ladder, measure
+from templates.blocks import Block, Message, actions, ladder, measure
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
     from slack_bolt.async_app import AsyncRespond
     from slack_sdk.web.async_client import AsyncWebClient
 
     from bot.store import Store
     from bot.sweep import Sweeper
-    from handlers.door import Sees
+    from handlers.door import About, Sees
     from handlers.errors import Told
 
 
@@ -28,13 +32,19 @@ _PATIENCE_S = 60.0  # an answer that comes later than that answers nobody
 
 
 class Asked(NamedTuple):
-    """What somebody (a Slack user's id) typed behind a verb, what answers are made from, and which places the person may look at."""
+    """What somebody (a Slack user's id) typed behind a verb and where, what answers are made from, and which places the person may look at.
+
+    `may` says whether another person may do a thing.
+    """
 
     words: str
     user: str
+    channel: str
+    thread: str
     sweeper: Sweeper
     store: Store
     sees: Sees
+    may: Callable[[str, str, About], Awaitable[bool]]
 
 
 async def whisper(message: Message, respond: AsyncRespond, *, replace: bool = False) -> bool:
@@ -72,6 +82,39 @@ async def aside(message: Message, client: AsyncWebClient, channel: str, user: st
         with suppress(SlackApiError):
             await client.chat_postEphemeral(channel=channel, user=user, thread_ts=thread_ts, text=rung.text, blocks=list(rung.blocks))
             return
+
+
+async def open_dialog(client: AsyncWebClient, body: Mapping[str, Any], view: Block) -> None:
+    """Open a dialog for who clicked; raises Unanswerable where Slack does not."""
+    try:
+        await client.views_open(trigger_id=body["trigger_id"], view=view)
+    except SlackApiError as refused:
+        if (why := refused.response.get("error")) != "exchanged_trigger_id":
+            raise Unanswerable(f"Slack did not let me open the dialog ({why}); press it again.") from None
+
+
+def kept(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    """What a dialog gives back of where it was opened, beside `what`."""
+    return json.dumps({**what, "respond": body.get("response_url", ""), "channel": (body.get("channel") or {}).get("id", "")})
+
+
+def remembered(view: Mapping[str, Any]) -> dict[str, Any]:
+    """What was `kept` in a dialog."""
+    return dict(json.loads(view["private_metadata"]))
+
+
+def given(view: Mapping[str, Any]) -> dict[str, str]:
+    """What people put into a dialog, by the name of the input; nothing for what they left empty."""
+    found: dict[str, str] = {}
+    for block, values in view["state"]["values"].items():
+        value = next(iter(values.values()))
+        chosen = value.get("value") or value.get("selected_user") or value.get("selected_date_time")
+        chosen = (
+            chosen or (value.get("selected_option") or {}).get("value") or ",".join(o["value"] for o in value.get("selected_options") or ())
+        )
+        if chosen:
+            found[block] = str(chosen)
+    return found
 
 
 async def _post(message: Message, client: AsyncWebClient, channel: str, thread_ts: str | None) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from redis.exceptions import RedisError
 from slack_bolt.context.respond.async_respond import AsyncRespond
-from slack_sdk.errors import SlackApiError
 
 from bot import access
 from bot.alerts import OUTAGE, Silence, State, namespaces
@@ -176,13 +175,8 @@ def register(app: AsyncApp, door: Door) -> None:
 
         async def opened(_: Sees) -> None:
             alert = await speaking(message)
-            kept = json.dumps({"alert": alert.id, "respond": body.get("response_url", ""), "channel": body["channel"]["id"]})
-            try:
-                view = messages.silence_modal(_choices(alert), _LONG, kept)
-                await door.client.views_open(trigger_id=body["trigger_id"], view=view)
-            except SlackApiError as refused:
-                if (why := refused.response.get("error")) != "exchanged_trigger_id":
-                    raise Unanswerable(f"Slack did not let me open the dialog ({why}); press it again.") from None
+            view = messages.silence_modal(_choices(alert), _LONG, say.kept({"alert": alert.id}, body))
+            await say.open_dialog(door.client, body, view)
 
         await say.told(await door.enter(Visit.click(body, context), "silence", about, opened), respond)
 
@@ -205,9 +199,9 @@ def _dialog(app: AsyncApp, door: Door) -> None:
 
     @app.view(messages.SILENCED)
     async def filled(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any]) -> None:
-        given = {block: next(iter(values.values())) for block, values in view["state"]["values"].items()}
-        why = (given.get(messages.REASON, {}).get("value") or "").strip()
-        what, long = (str((given.get(n, {}).get("selected_option") or {}).get("value") or "") for n in (messages.WHAT, messages.LONG))
+        given = say.given(view)
+        why = given.get(messages.REASON, "").strip()
+        what, long = (given.get(n, "") for n in (messages.WHAT, messages.LONG))
         wrong = {name: "Choose one." for name, value in ((messages.WHAT, what), (messages.LONG, long)) if not value}
         if not why:
             wrong[messages.REASON] = "Say why: whoever reads the alert wants to know."

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 Block = dict[str, Any]
 Action = tuple[str, str, str, str | None]
 """A button: label, action_id, value, and style (`primary`, `danger` or None)."""
+Choice = tuple[str, str]
+"""Something to choose: its label (at most 75 characters) and its value."""
+Menu = tuple[str, "Sequence[Choice]"]
+"""Further buttons behind one: action_id, and two to five choices."""
 
 TEXT = 3_900
 """Characters of a message's text: `chat.update` refuses more than 4,000, and every message may be updated."""
@@ -171,10 +175,14 @@ def picture(file_id: str, alt: str) -> Block:
     return {"type": "image", "slack_file": {"id": file_id}, "alt_text": cut(clean(alt), 300) or "route"}
 
 
-def actions(buttons: Sequence[Action]) -> list[Block]:
+def actions(buttons: Sequence[Action | Menu]) -> list[Block]:
     """A row of buttons, or nothing; one whose value Slack would refuse is left out, since a button that cannot work is not shown."""
     elements: list[Block] = []
-    for label, action_id, value, style in buttons[:25]:
+    for one in buttons[:25]:
+        if len(one) == 2:
+            elements.append({"type": "overflow", "action_id": one[0], "options": _options([c for c in one[1] if units(c[1]) <= 150])})
+            continue
+        label, action_id, value, style = one
         if units(value) > 2000:
             continue
         button: Block = {"type": "button", "text": _plain(label, 75), "action_id": action_id, "value": value}
@@ -183,9 +191,6 @@ def actions(buttons: Sequence[Action]) -> list[Block]:
 
 
 # -- modals -----------------------------------------------------------------------------------------------------------------------------
-
-Choice = tuple[str, str]
-"""Something to choose: its label (at most 75 characters) and its value."""
 
 
 def modal(callback_id: str, title: str, submit: str, inputs: Sequence[Block], kept: str) -> Block:
@@ -213,11 +218,20 @@ def _input(name: str, label: str, element: Block, hint: str = "") -> Block:
     return {**made, "hint": _plain(hint, 2000)} if hint else made
 
 
-def text_input(name: str, label: str, placeholder: str, *, hint: str = "") -> Block:
-    """Several lines of at most 3,000 characters, Slack's limit."""
-    return _input(
-        name, label, {"type": "plain_text_input", "multiline": True, "max_length": 3000, "placeholder": _plain(placeholder, 150)}, hint
-    )
+def text_input(name: str, label: str, placeholder: str, *, hint: str = "", filled: str = "", most: int = 3000) -> Block:
+    """Several lines of at most `most` characters (3,000 are Slack's limit), `filled` in already."""
+    element = {"type": "plain_text_input", "multiline": True, "max_length": most, "placeholder": _plain(placeholder, 150)}
+    return _input(name, label, element | ({"initial_value": cut(clean(filled, lines=True), most)} if filled else {}), hint)
+
+
+def person_input(name: str, label: str) -> Block:
+    """One person of the workspace."""
+    return _input(name, label, {"type": "users_select"})
+
+
+def moment_input(name: str, label: str, first: float) -> Block:
+    """An instant, `first` (seconds since the epoch) unless somebody chooses."""
+    return _input(name, label, {"type": "datetimepicker", "initial_date_time": int(first)})
 
 
 def file_input(name: str, label: str) -> Block:

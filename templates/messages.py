@@ -13,6 +13,7 @@ from templates import words
 from templates.blocks import (
     Action,
     Block,
+    Menu,
     Message,
     Mrkdwn,
     Rich,
@@ -398,6 +399,8 @@ def _alert_title(alert: Json, found: Sequence[Rule]) -> str:
         case "resolved":
             lasted = words.duration((alert.get("resolved_at") or alert["since"]) - alert["since"])
             return cut(f"Resolved after {lasted}: {name}", 140)
+        case "closed":
+            return cut(f"Called done, still seen: {cut(name, 90)}", 140)
         case "unknown":
             reason = words.first_sentence(alert.get("why") or f"{clean(finding['cluster'])} cannot be read")
             return cut(f"Unknown: {cut(name, 70)}, {reason}", 140)
@@ -452,12 +455,12 @@ def _worst(alert: Json, most: int = 10) -> Rich:
     return body
 
 
-def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
+def alert(alert: Json, actions: Sequence[Action | Menu] = ()) -> Message:
     """The message of one alert, or of several that are told together, edited through its life.
 
-    {"id", "state": firing|flapping|unknown|resolved|pending, "finding": FINDING (the worst), "others_told": [FINDING], "routes": [ROUTE], "since":
+    {"id", "state": firing|flapping|unknown|closed|resolved|pending, "finding": FINDING (the worst), "others_told": [FINDING], "routes": [ROUTE], "since":
     epoch s, "resolved_at": epoch s or None, "ended_by", "why": reason of unknown, "picture": {"id", "alt"} or None, "others": int, "flapping":
-    {"firings", "minutes"} or None, "ack": {"by", "until"} or None, "silence": {"by", "until", "why"} or None, "escalation": {"step", "of", "next":
+    {"firings", "minutes"} or None, "ack": {"by", "until"} or None, "notes": [{"by", "at", "text"}], "closed": {"by", "at", "why", "share"} or None, "silence": {"by", "until", "why"} or None, "escalation": {"step", "of", "next":
     epoch s or None} or None, "mention": ids of who is meant, "team"}.
     """
     finding, state, name = alert["finding"], alert["state"], short(alert["finding"]["host"])
@@ -476,6 +479,8 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
             body.words(alert.get("why") or "What this needs cannot be read.", label="Not known now")
             if not together:
                 body.words(said, label="Last known")
+        case "closed" if not together:
+            body.words(said, label="Still seen")
         case _ if not together:
             body.words(said)
         case _:
@@ -505,9 +510,7 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
             for f in facts
             if not f.startswith("*For*") and (len(_causes(alert)) == 1 or f.startswith(("*Cluster*", "*Since*", "*Lasted*", "*Team*")))
         ]
-    standing = fragment(
-        "standing", flapping=alert.get("flapping"), ack=alert.get("ack"), silence=alert.get("silence"), escalation=alert.get("escalation")
-    )
+    standing = _standing(alert)
     shown = alert.get("picture")
     others = alert.get("others") or 0
     ask = code(f"/mesh why {cut(name, 180)}")
@@ -517,6 +520,7 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
         [
             header(title),
             *_mentioned(alert),
+            *_called_done(alert),
             *body.blocks(),
             fields(facts),
             *Rich().preformatted(_trees(found, most=2, elsewhere=elsewhere), limit=3200).blocks(),
@@ -528,7 +532,7 @@ def alert(alert: Json, actions: Sequence[Action] = ()) -> Message:
     )
 
 
-def outage(lost: Json, actions: Sequence[Action] = ()) -> Message:
+def outage(lost: Json, actions: Sequence[Action | Menu] = ()) -> Message:
     """The message of a cluster that cannot be read: {"cluster", "resolved", "since", "resolved_at", "why", "frozen": alerts that stay as they were,
     "flapping", "ack", "silence", "mention" as for `alert`}.
     """  # noqa: D205 - the form is part of the sentence
@@ -550,14 +554,33 @@ def outage(lost: Json, actions: Sequence[Action] = ()) -> Message:
             f"{kept}, and nothing about it is known or resolved until it can be read again.", label="What it means"
         )
         body.words("meshwhy doctor tries every step of the way in and says how to mend what fails.", label="Fix")
-    standing = fragment(
-        "standing", flapping=lost.get("flapping"), ack=lost.get("ack"), silence=lost.get("silence"), escalation=lost.get("escalation")
-    )
+    standing = _standing(lost)
     since = [Mrkdwn(f"Since {date(lost['since'])}")]
     return _say(
         f"{escape(title)} · since {date(lost['since'])}",
-        [header(title), *_mentioned(lost), *body.blocks(), context(*since), *([context(*standing)] if standing else []), *buttons(actions)],
+        [
+            header(title),
+            *_mentioned(lost),
+            *_called_done(lost),
+            *body.blocks(),
+            context(*since),
+            *([context(*standing)] if standing else []),
+            *buttons(actions),
+        ],
     )
+
+
+def _standing(alert: Json) -> list[Mrkdwn]:
+    """How an alert stands: what people did about it, its escalation, and the last notes."""
+    known = ("flapping", "ack", "silence", "escalation")
+    return fragment("standing", **{key: alert.get(key) for key in known}, notes=list(alert.get("notes") or ())[-2:])
+
+
+def _called_done(alert: Json) -> list[Block]:
+    """Who called it done although it is seen; nothing where it is not."""
+    closed = alert.get("closed")
+    over = alert.get("state") == "resolved" or alert.get("resolved")
+    return [section(p) for p in fragment("closed", **closed, over=over)] if closed else []
 
 
 def _mentioned(alert: Json) -> list[Block]:
@@ -566,7 +589,7 @@ def _mentioned(alert: Json) -> list[Block]:
 
 
 def step(reason: Json) -> Message:
-    """One line of an alert's thread: {"reason": fired|changed|unknown|resolved|…, "at": epoch s, "text", "by": user id or "", "until": epoch s or None}."""
+    """One line of an alert's thread: {"reason": fired|changed|unknown|resolved|…, "at": epoch s, "text", "by" and "to": user id or "", "until": epoch s or None}."""
     (text,) = fragment(
         "step",
         mark=_STEP_MARKS.get(reason["reason"], "·"),
@@ -574,6 +597,7 @@ def step(reason: Json) -> Message:
         reason=reason["reason"],
         text=escape(cut(clean(reason.get("text") or ""), 500)),
         by=reason.get("by") or "",
+        to=reason.get("to") or "",
         until=reason.get("until"),
     )
     return _say(text, [section(text)])
@@ -692,14 +716,21 @@ _DEEDS = {
     "unack": "Giving back",
     "silence": "Silencing",
     "unsilence": "Ending a silence of",
+    "handover": "Handing over",
+    "note": "Noting something about",
+    "resolve": "Calling done",
+    "reopen": "Reopening",
     "escalate": "Escalating",
     "audit": "Reading the audit",
 }
 
 
+_CHANGING = frozenset(_DEEDS) - {"why", "routes", "broken", "whatif", "alerts", "clusters", "explain", "share", "audit"}
+
+
 def denied(verb: str, names: Sequence[str], may: Sequence[str], unread: Mapping[str, str]) -> Message:
     """Somebody may not do a thing: about what, who may (ids of people, groups and channels, or their names), and of whom Slack does not say who they are."""
-    deed, nothing = _DEEDS.get(verb, "This"), "nothing was changed" if verb in {"ack", "unack", "silence", "unsilence", "escalate"} else ""
+    deed, nothing = _DEEDS.get(verb, "This"), "nothing was changed" if verb in _CHANGING else ""
     told = fragment(
         "denied",
         deed=deed if names else deed.removesuffix(" of").removesuffix(" about"),

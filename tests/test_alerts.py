@@ -15,13 +15,19 @@ from bot.alerts import (
     Ack,
     Acked,
     Alert,
+    Close,
+    Closed,
     Escalated,
     Event,
     Gone,
+    Handed,
     Hushed,
     Lapsed,
+    Note,
+    Noted,
     Reason,
     Receiver,
+    Reopened,
     Seen,
     Sent,
     Silence,
@@ -42,6 +48,7 @@ BROKEN = replace(
     FINDING, viewpoints=(Viewpoint("east", "sidecar", "mynamespace"),), message="Subset v1 has 95 % of the weight and no endpoint."
 )
 LESS = replace(BROKEN, failing_share=0.6)
+ANA, BEN = "U0ANA", "U0BEN"
 
 
 def walk(*events: tuple[float, Event], for_s: float = 0, clear_s: float = 0) -> tuple[Alert | None, list[Reason]]:
@@ -178,6 +185,88 @@ def test_what_made_it_well_is_what_changed_when_it_was_first_seen_gone():
     assert alert.well_by == ("Deployment mynamespace/v1",)
 
 
+def close(at: float, by: str = ANA) -> Closed:
+    return Closed(Close(by=by, at=at, why="rolled back"))
+
+
+NOTE = Noted(Note(by=ANA, at=1, text="rolling back"))
+WORSE = replace(BROKEN, failing_share=0.75)
+
+
+@pytest.mark.parametrize(
+    ("events", "reasons", "state"),
+    [
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Acked(Ack(by=ANA, at=1))), (2, Handed(Ack(by=BEN, at=2), ANA)), (3, Handed(Ack(by=BEN, at=2), ANA))],
+            [Reason.FIRED, Reason.ACKED, Reason.HANDED, Reason.NONE],
+            State.FIRING,
+            id="handed over, once",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, NOTE), (1, NOTE), (2, Gone()), (3, NOTE)],
+            [Reason.FIRED, Reason.NOTED, Reason.NONE, Reason.RESOLVED, Reason.NONE],
+            State.RESOLVED,
+            id="a note that is heard twice is one, and what is over takes none",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, close(1)), (2, close(2, BEN)), (3, Seen(BROKEN)), (1000, Seen(BROKEN)), (1001, Seen(LESS))],
+            [Reason.FIRED, Reason.CLOSED, Reason.NONE, Reason.NONE, Reason.NONE, Reason.REWORDED],
+            State.CLOSED,
+            id="what is called done stays so while it is seen",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, close(1)), (2, Gone()), (3, Seen(BROKEN))],
+            [Reason.FIRED, Reason.CLOSED, Reason.RESOLVED, Reason.FIRED_AGAIN],
+            State.FIRING,
+            id="seen newly, it fires again",
+        ),
+        pytest.param(
+            [(0, Seen(LESS)), (1, close(1)), (2, Seen(replace(LESS, failing_share=0.69))), (3, Seen(WORSE)), (4, Seen(WORSE))],
+            [Reason.FIRED, Reason.CLOSED, Reason.REWORDED, Reason.WORSE, Reason.NONE],
+            State.FIRING,
+            id="it is told again when it gets worse",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Acked(Ack(by=BEN, at=1))), (2, close(2)), (3, Reopened(ANA)), (4, Acked(Ack(by=ANA, at=4))), (5, Reopened(BEN))],
+            [Reason.FIRED, Reason.ACKED, Reason.CLOSED, Reason.REOPENED, Reason.ACKED, Reason.NONE],
+            State.FIRING,
+            id="reopened it has nobody yet",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, close(1)), (2, Unseen("403")), (3, Gone()), (4, close(4)), (5, Reopened(ANA))],
+            [Reason.FIRED, Reason.CLOSED, Reason.UNKNOWN, Reason.RESOLVED, Reason.NONE, Reason.NONE],
+            State.RESOLVED,
+            id="only a look resolves what was called done",
+        ),
+        pytest.param(
+            [(0, Seen(BROKEN)), (1, Acked(Ack(by=ANA, at=1, until=9))), (2, close(2)), (10, Lapsed()), (11, Acked(Ack(by=BEN, at=11)))],
+            [Reason.FIRED, Reason.ACKED, Reason.CLOSED, Reason.NONE, Reason.NONE],
+            State.CLOSED,
+            id="nobody is asked about what is called done",
+        ),
+    ],
+)  # fmt: skip
+def test_what_people_own_hand_over_and_call_done(events: list[tuple[float, Event]], reasons: list[Reason], state: State):
+    alert, found = walk(*events)
+    assert found == reasons
+    assert alert is not None
+    assert alert.state is state
+    assert msgspec.json.decode(msgspec.json.encode(alert), type=Alert) == alert
+
+
+def test_what_is_called_done_wakes_nobody_and_its_escalation_begins_anew_when_it_is_reopened():
+    alert, _ = walk((0, Seen(BROKEN)), (1, close(1)))
+    assert alert is not None
+    assert due(alert, for_s=0, clear_s=0, escalation=[5]) is None
+    assert step(alert, Lapsed(), 9, for_s=0, clear_s=0, escalation=[5])[1] is Reason.NONE
+    again, _ = step(alert, Reopened(ANA), 10, for_s=0, clear_s=0)
+    assert again is not None
+    assert due(again, for_s=0, clear_s=0, escalation=[5]) == 15
+    clearing, _ = step(alert, Gone(), 20, for_s=0, clear_s=30)
+    assert clearing is not None
+    assert due(clearing, for_s=0, clear_s=30) == 50
+
+
 def test_due_says_when_an_alert_moves_on_by_itself():
     pending, _ = step(None, Seen(BROKEN), 100, for_s=10, clear_s=30)
     assert pending is not None
@@ -240,7 +329,6 @@ def test_an_alert_survives_json():
     assert msgspec.json.decode(msgspec.json.encode(alert), type=Alert) == alert
 
 
-ANA, BEN = "U0ANA", "U0BEN"
 ALL_EAST = Silence(id="s1", match={"cluster": "east"}, by=ANA, at=0, until=10_000, why="maintenance")
 
 
@@ -469,6 +557,7 @@ class AnySequence(RuleBasedStateMachine):
         self.alert: Alert | None = None
         self.posted: list[str] = []
         self.told = False  # what a reader of the channel believes
+        self.done = False  # somebody called it done, and a reader knows that it is seen still
         self.seen_since: float | None = None  # broken for all we know: no look has found it gone
         self.gone_since: float | None = None  # looked at and gone in every look since
         self.last: Event | None = None  # of what was looked at
@@ -508,8 +597,15 @@ class AnySequence(RuleBasedStateMachine):
                 assert self.seen_since is not None
                 assert self.now - self.seen_since >= self.FOR
             self.told = True
-        if reason is Reason.RESOLVED:
+        if reason is Reason.CLOSED:
             assert self.told
+            self.told, self.done = False, True
+        if reason in {Reason.REOPENED, Reason.WORSE}:
+            assert self.done
+            self.told, self.done = True, False
+        if reason is Reason.RESOLVED:
+            assert self.told or self.done
+            self.done = False
             assert isinstance(event, Gone), "resolved without a look"
             assert self.gone_since is not None
             assert self.now - self.gone_since >= self.CLEAR
@@ -532,6 +628,22 @@ class AnySequence(RuleBasedStateMachine):
     @rule(by=st.sampled_from([ANA, BEN]))
     def unacked(self, by: str) -> None:
         self.happen(Unacked(by))
+
+    @rule(by=st.sampled_from([ANA, BEN]))
+    def handed(self, by: str) -> None:
+        self.happen(Handed(Ack(by=by, at=self.now), ANA))
+
+    @rule(by=st.sampled_from([ANA, BEN]))
+    def closed(self, by: str) -> None:
+        self.happen(Closed(Close(by=by, at=self.now, why="done")))
+
+    @rule(by=st.sampled_from([ANA, BEN]))
+    def reopened(self, by: str) -> None:
+        self.happen(Reopened(by))
+
+    @rule(text=st.sampled_from(["a", "b"]))
+    def noted(self, text: str) -> None:
+        self.happen(Noted(Note(by=ANA, at=self.now, text=text)))
 
     @rule()
     def lapsed(self) -> None:
@@ -578,7 +690,8 @@ class AnySequence(RuleBasedStateMachine):
     def no_firing_is_lost(self) -> None:
         if isinstance(self.last, Seen) and self.seen_since is not None:
             assert self.alert is not None
-            assert self.alert.state in {State.FIRING, State.PENDING}
+            assert self.alert.state in {State.FIRING, State.PENDING, State.CLOSED}
+            assert (self.alert.state is State.CLOSED) == self.done, "what somebody called done is told as that"
             if self.alert.state is State.PENDING:
                 moment = due(self.alert, for_s=self.FOR, clear_s=self.CLEAR)
                 assert moment is not None

@@ -21,9 +21,9 @@ from bot.demo.runner import East
 from bot.demo.slack import LocalSlack, Message
 from bot.demo.workspace import Group
 from bot.settings import Access
-from bot.tell import ACK, ESCALATE, SILENCE, UNACK, UNSILENCE, WHY
+from bot.tell import ACK, CLOSE, ESCALATE, HAND, MORE, NOTE, REOPEN, SILENCE, UNACK, UNSILENCE, UNTIL, WHY
 from handlers.mesh import VERBS
-from templates import messages
+from templates import messages, owning
 from tests.bots import RECORDED, Bot, alerts, running
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Incident:
 
     async def audit(self, **wanted: Any) -> list[Entry]:
         return [entry async for _, entry in self.bot.door.audit.read(Wanted(**wanted))]
+
+    async def message(self) -> str:
+        (message,) = {a.message for a in (await self.bot.store.alerts()).values() if a.message}
+        return message
 
     async def state(self) -> tuple[Any, ...]:
         (alert,) = (a for a in (await self.bot.store.alerts()).values() if a.message)
@@ -97,11 +101,12 @@ async def test_scenario_11_who_has_no_right_to_silence_in_anothers_namespace_rea
 NOBODY: dict[str, Any] = {"viewers": [], "admins": ["U0BOSS"]}
 
 
-@pytest.mark.parametrize("action", [ACK, WHY, SILENCE, ESCALATE])
+@pytest.mark.parametrize("action", [ACK, WHY, SILENCE, ESCALATE, *(f"{MORE} {word}" for word in (UNTIL, HAND, NOTE, CLOSE))])
 async def test_no_button_of_an_alert_does_anything_for_who_may_nothing(redis_url: str, action: str):
     async with incident(redis_url, NOBODY, **ESCALATION) as here:
         before = await here.state()
-        await here.slack.click(here.root, action)
+        action, _, word = action.partition(" ")
+        await here.slack.click(here.root, action, choose=f"{word} {await here.message()}" if word else None)
         assert "is for <@U0BOSS>" in await here.answer("ana")
         assert await here.state() == before
         assert [e.result for e in await here.audit()] == ["denied"]
@@ -147,6 +152,7 @@ async def test_everything_that_can_be_done_in_slack_is_among_what_was_tried_here
                 "register.sheet",
                 "register.explained",
             ),
+            *("register.chosen", "register.reopened", "_dialog.owned"),
             *("_dialog.filled", "_dialog.submitted", "register.outlived"),
         }
     assert VERBS.keys() <= NEEDS.keys()
@@ -200,13 +206,30 @@ async def test_what_was_open_before_a_right_was_taken_away_is_denied_when_it_is_
         await here.slack.click(here.root, ACK, user="ben")
         await here.slack.until(lambda: "Acknowledged by" in here.root.words, 10)
         silence = (await here.bot.store.silences(), here.root)
+        await here.slack.click(here.root, MORE, user="ben", choose=f"{CLOSE} {(await here.message())}")
+        (other,) = await here.slack.until(lambda: here.slack.views("ben"))
         here.bot.door.heed(Access.model_validate(NOBODY), ())
+        await here.slack.submit(other, {owning.TEXT: "it is done"})
+        assert "Calling done destination.mynamespace is for <@U0BOSS>" in await here.answer("ben", 2)
         await here.slack.submit(view)
         assert "Silencing cluster=east cause=subset-empty-weighted" in await here.answer("ana")
         assert (await here.bot.store.silences(), here.root) == silence
         await here.slack.click(here.root, UNACK, user="ben")
-        assert "Giving back destination.mynamespace is for <@U0BOSS>" in await here.answer("ben", 2)
+        assert "Giving back destination.mynamespace is for <@U0BOSS>" in await here.answer("ben", 3)
         assert "Acknowledged by <@U0BEN>" in here.root.words
+        await here.slack.command("/mesh resolve destination it is done", user="boss")
+        await here.slack.until(lambda: "called it done" in here.root.words, 10)
+        await here.slack.click(here.root, REOPEN, user="ben")
+        assert "Reopening destination.mynamespace is for <@U0BOSS>" in await here.answer("ben", 4)
+        assert "called it done" in here.root.words
+        count = len(here.slack.ephemerals("kim")) + 1
+        await here.slack.command("/mesh handover destination @kim", user="boss")
+        assert "Nothing fires" in await here.answer("boss", 2)
+        await here.slack.command("/mesh reopen destination", user="boss")
+        await here.slack.until(lambda: "called it done" not in here.root.words, 10)
+        await here.slack.command("/mesh handover destination @kim", user="boss")
+        assert "They may not see to this" in await here.answer("boss", 4)
+        assert len(here.slack.ephemerals("kim")) == count - 1
 
 
 async def test_a_right_counts_for_the_group_as_it_is_when_the_button_is_pressed(redis_url: str):
