@@ -285,7 +285,7 @@ class Case:
         """  # noqa: D205 - what it is, and what is asked of it
 
         def find() -> View | None:
-            where = next((c for c in self.mesh.clusters if cluster in (c.name, self.mesh.cluster_id(c))), None)
+            where = self.mesh.known(cluster)
             found = where.get(Pod, namespace, pod) if where is not None else None
             if where is None or found is None or (kind := proxy_kind(found)) == "none":
                 return None

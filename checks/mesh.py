@@ -356,6 +356,10 @@ class Mesh:
             raise KeyError(name)
         return found
 
+    def known(self, name: str) -> Cluster | None:
+        """A cluster by its registered name or its CLUSTER_ID, as evidence names it; None where it is none of this mesh."""
+        return next((c for c in self.clusters if name in (c.name, self.cluster_id(c))), None)
+
     def cluster_id(self, cluster: Cluster) -> str:
         """Istiod's CLUSTER_ID in this cluster, else the registered name. Its Deployment comes first: that stays while pods come and go."""
         if cluster.name in self._ids:

@@ -371,6 +371,17 @@ class LabelExpression(_Object, frozen=True):
                 return self.key not in labels
 
 
+class _NetworkPolicySpec(_Object, frozen=True):
+    pod_selector: LabelSelector = LabelSelector()
+    policy_types: tuple[str, ...] | None = None
+
+
+class NetworkPolicy(Resource, frozen=True):
+    """networking.k8s.io NetworkPolicy: whom it guards, and in which direction; not whom it lets through."""
+
+    spec: _NetworkPolicySpec = _NetworkPolicySpec()
+
+
 class PodTemplate(_Object, frozen=True):
     """The template of a workload: its labels and its containers."""
 
@@ -876,8 +887,16 @@ class OutboundTrafficPolicy(_Object, frozen=True):
     mode: str | None = None
 
 
+class IngressListener(_Object, frozen=True):
+    """One ingress listener of a Sidecar: the port that callers reach, and where its calls go on to (`127.0.0.1:8080`)."""
+
+    port: _EgressPort = _EgressPort()
+    default_endpoint: str = ""
+
+
 class _SidecarSpec(_Object, frozen=True):
     workload_selector: WorkloadSelector | None = None
+    ingress: tuple[IngressListener, ...] | None = None
     egress: tuple[EgressListener, ...] | None = None
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
 
@@ -888,15 +907,40 @@ class Sidecar(Resource, frozen=True):
     spec: _SidecarSpec = _SidecarSpec()
 
 
+class EnvoyFilterMatch(_Object, frozen=True):
+    """Where a configPatch applies: SIDECAR_OUTBOUND, SIDECAR_INBOUND, GATEWAY, or anywhere."""
+
+    context: str = ""
+
+
+class EnvoyFilterOperation(_Object, frozen=True):
+    """What a configPatch does: ADD, MERGE, REMOVE, INSERT_BEFORE and so on; not with which value."""
+
+    operation: str = ""
+
+
 class EnvoyFilterPatch(_Object, frozen=True):
-    """One configPatch: only what it is applied to."""
+    """One configPatch: what it is applied to, where, and what it does there."""
 
     apply_to: str = ""
+    match: EnvoyFilterMatch | None = None
+    patch: EnvoyFilterOperation | None = None
+
+
+class TargetReference(_Object, frozen=True):
+    """What a policy is attached to, by name."""
+
+    group: str = ""
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
 
 
 class _EnvoyFilterSpec(_Object, frozen=True):
     workload_selector: WorkloadSelector | None = None
+    target_refs: tuple[TargetReference, ...] | None = None
     config_patches: tuple[EnvoyFilterPatch, ...] | None = None
+    priority: int = 0
 
 
 class EnvoyFilter(Resource, frozen=True):
@@ -924,15 +968,6 @@ class PeerAuthentication(Resource, frozen=True):
     """security.istio.io PeerAuthentication."""
 
     spec: _PeerAuthenticationSpec = _PeerAuthenticationSpec()
-
-
-class TargetReference(_Object, frozen=True):
-    """What a policy is attached to, by name."""
-
-    group: str = ""
-    kind: str = ""
-    name: str = ""
-    namespace: str = ""
 
 
 class PolicySource(_Object, frozen=True):
@@ -1469,6 +1504,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(ServiceImport, "ServiceImport", _MCS, ("v1beta1", "v1alpha1"), "serviceimports"),
 )
 OPTIONAL: tuple[Kind, ...] = (
+    Kind(NetworkPolicy, "NetworkPolicy", "networking.k8s.io", ("v1",), "networkpolicies"),
     Kind(Secret, "Secret", "", ("v1",), "secrets", metadata_only=True),
     Kind(
         CustomResourceDefinition,

@@ -7,17 +7,21 @@ machine, so that in what is saved these are put back; parts that no probe reads 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import socket
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tests import envoys
 from tests.envoys import TYPE, Envoy, Json, write
@@ -59,6 +63,9 @@ class Caller:
     hosts: list[Json] = field(default_factory=list)
     envoy: Envoy = field(init=False)
     version: int = 0
+    names: dict[str, str] = field(default_factory=dict)
+    """Names of this machine, and the ones that they stand for."""
+    bootstrap: Json = field(default_factory=dict)
 
     def source(self, name: str) -> Json:
         return {"path_config_source": {"path": str(self.directory / name)}, "resource_api_version": "V3"}
@@ -100,7 +107,7 @@ class Caller:
             self.directory / "cds.json", {"version_info": f"2026-11-03T09:20:00Z/{self.version}", "resources": list(self.clusters.values())}
         )
 
-    def start(self, name: str = "80") -> Caller:
+    def start(self, name: str = "80") -> Self:
         """The Envoy, running."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.push()
@@ -132,6 +139,7 @@ class Caller:
                 },
                 "dynamic_resources": {"cds_config": self.source("cds.json")},
                 "static_resources": {"listeners": [listener], "clusters": [envoys._silent_istiod()]},
+                **self.bootstrap,
             },
             "--file-flush-interval-msec",
             "50",
@@ -152,14 +160,19 @@ class Caller:
                 out.append(int(e.code))
         return out
 
+    def together(self, host: str, times: int) -> list[int]:
+        """The statuses of so many requests at once."""
+        with ThreadPoolExecutor(times) as pool:
+            return [status for one in pool.map(lambda _: self.call(host), range(times)) for status in one]
+
     def flags(self, cluster: str) -> list[Json]:
         """What each host of a cluster says of its health."""
         return [h["health_status"] for h in self.envoy.hosts(cluster)]
 
     # --- what is kept --------------------------------------------------------------------------------------------------------
 
-    def save(self, scenario: str, *, log: bool = False) -> None:
-        """The answers, with the pods' addresses, as the probes ask for them."""
+    def save(self, scenario: str, *, log: bool = False, stats: str = "") -> None:
+        """The answers, with the pods' addresses, as the probes ask for them; `stats` is a regular expression of those that are wanted."""
         live = SCENARIOS / scenario / "live" / self.cluster
         proxy = live / "proxies" / self.namespace / self.pod
         shutil.rmtree(proxy, ignore_errors=True)
@@ -169,6 +182,8 @@ class Caller:
         (proxy / "clusters.json").write_text(dumped({"cluster_statuses": kept}))
         (proxy / "config_dump.json").write_text(dumped({"configs": list(self._configs())}))
         (proxy / "server_info.json").write_text(dumped({k: v for k, v in self._server().items() if k in {"version", "state", "node"}}))
+        if stats:
+            (proxy / "stats.json").write_text(dumped(json.loads(self.envoy.ask(f"/stats?format=json&usedonly&filter={stats}"))))
         if log:
             time.sleep(0.2)  # Envoy writes every 50 ms
             logs = live / "logs" / self.namespace / self.pod
@@ -177,10 +192,8 @@ class Caller:
 
     def put_back(self, text: str) -> str:
         """The pods' addresses for those of this machine, and the caller's own for the rest."""
-        for real, pod in sorted(self.shown.items(), key=lambda i: -len(i[0])):
-            text = re.sub(rf"{re.escape(real)}(?!\d)", pod, text)
-        port = self.envoy.ports["0.0.0.0_80"]
-        return text.replace(f"127.0.0.1:{port}", "10.96.0.13:80").replace("127.0.0.1:", f"{self.ip}:")
+        known = {**self.shown, f"127.0.0.1:{self.envoy.ports['0.0.0.0_80']}": "10.96.0.13:80"}
+        return re.sub(r"127\.0\.0\.1:(\d+)", lambda at: known.get(at[0], f"{self.ip}:{at[1]}"), text)
 
     def _server(self) -> Json:
         found: Json = json.loads(self.envoy.ask("/server_info"))
@@ -197,6 +210,8 @@ class Caller:
         if at is not None:
             ip, _, port = self.shown.get(f"{at['address']}:{at['port_value']}", f"{at['address']}:{at['port_value']}").rpartition(":")
             host = {**host, "address": {"socket_address": {"address": ip, "port_value": int(port)}}}
+        if "hostname" in host:
+            host = {**host, "hostname": self.names.get(host["hostname"], host["hostname"])}
         return {k: host[k] for k in ("address", "health_status", "weight", "hostname") if k in host}
 
     def _configs(self) -> Any:
@@ -222,6 +237,45 @@ def dumped(what: Json) -> str:
     return json.dumps(what, indent=1) + "\n"
 
 
+class Server:
+    """A TCP server of this machine that does one thing with each connection."""
+
+    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.at = f"127.0.0.1:{self.socket.getsockname()[1]}"
+        self.serve = serve
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+
+    def _one(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            self.serve(connection)
+
+
+def _answering(status: str, seconds: float) -> Callable[[socket.socket], None]:
+    """Answers each request after some time."""
+
+    def serve(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            time.sleep(seconds)
+            connection.sendall(f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode())
+
+    return serve
+
+
+def _greeting(connection: socket.socket) -> None:
+    """Speaks first, as MySQL does, and nothing that is HTTP."""
+    connection.sendall(b"J\x00\x00\x00\n8.0.36\x00\x0b\x00\x00\x00")
+    connection.recv(65536)
+
+
 class Stage:
     """What all plays share: the servers, and a directory for each caller."""
 
@@ -229,6 +283,31 @@ class Stage:
         self.directory = Path(tempfile.mkdtemp(prefix="mw-"))
         self.backends = envoys.backends(self.directory / "backends")
         self.callers: list[Caller] = []
+        self.servers: list[Server] = []
+        self.deaf: list[socket.socket] = []
+
+    def server(self, serve: Callable[[socket.socket], None]) -> str:
+        """Where a server of one's own listens."""
+        self.servers.append(Server(serve))
+        return self.servers[-1].at
+
+    def closed(self) -> str:
+        """An address at which nobody listens."""
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            return f"127.0.0.1:{found.getsockname()[1]}"
+
+    def silent(self) -> str:
+        """An address that answers no attempt to connect, as behind a firewall that drops: its queue is full."""
+        full = socket.socket()
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        self.deaf.append(full)
+        for _ in range(4):
+            knocking = socket.socket()
+            knocking.setblocking(False)
+            knocking.connect_ex(full.getsockname())
+            self.deaf.append(knocking)
+        return f"127.0.0.1:{full.getsockname()[1]}"
 
     def at(self, name: str) -> str:
         """Where a server listens: `v2-0` and `v2-1` answer 200, `failing` 503."""
@@ -244,6 +323,10 @@ class Stage:
             if hasattr(c, "envoy"):
                 c.envoy.stop()
         self.backends.stop()
+        for s in self.servers:
+            s.socket.close()
+        for d in self.deaf:
+            d.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -293,9 +376,266 @@ def outlier_at_caller_only(stage: Stage) -> None:
     well.save("outlier-at-caller-only__healthy")
 
 
+RETRY = {
+    "retry_policy": {
+        "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
+        "num_retries": 2,
+        "retriable_status_codes": [503],
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {"@type": f"{TYPE}.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+            }
+        ],
+        "host_selection_retry_max_attempts": "5",
+    }
+}
+"""Istio's default (pilot/pkg/networking/core/route/retry)."""
+
+HTTP2 = {
+    "typed_extension_protocol_options": {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": f"{TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+}
+
+
+def speaking_tls(**context: Any) -> Json:
+    """A cluster whose connections are TLS."""
+    found = {"@type": f"{TYPE}.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": {}, **context}
+    return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": found}}
+
+
+def _one(
+    stage: Stage,
+    scenario: str,
+    host: str,
+    cluster: str,
+    addresses: dict[str, str],
+    *,
+    calls: int = 4,
+    route: Json | None = None,
+    **config: Any,
+) -> None:
+    """A caller with one destination, called some times; its answers and its log are kept."""
+    caller = stage.caller()
+    caller.eds(cluster, addresses, **config)
+    caller.rule(host, {"cluster": cluster, **(route or {})}, int(cluster.split("|")[1]))
+    caller.start(cluster.split("|")[1])
+    caller.call(host, calls)
+    caller.save(scenario, log=True)
+
+
+def _inside(stage: Stage, scenario: str, port: int, addresses: dict[str, str], *, calls: int = 3, **config: Any) -> None:
+    """The sidecar of a server: what it hands on to its app, with its log."""
+    for pod in (("payments-v1-k9p4d4nc2f-b5lb8", "10.10.1.6"), ("payments-v1-k9p4d4nc2f-mdk4g", "10.10.2.7")):
+        server = stage.caller(pod, namespace="shop")
+        server.eds(f"inbound|{port}||", {pod: real for pod, real in addresses.items() if pod.startswith((server.ip, "127."))}, **config)
+        server.rule("payments.shop.svc.cluster.local", {"cluster": f"inbound|{port}||"})
+        server.start(f"inbound|{port}||")
+        server.call("payments.shop", calls)
+        server.save(scenario, log=True)
+
+
+def circuit_breaker_overflow(stage: Stage) -> None:
+    for scenario, limit in (("circuit-breaker-overflow", 1), ("circuit-breaker-overflow__healthy", 100)):
+        caller = stage.caller()
+        breaker = {"thresholds": [{"max_connections": limit, "max_pending_requests": limit}]}
+        caller.eds(called("checkout"), {PODS[0]: stage.server(_answering("200 OK", 0.3))}, circuit_breakers=breaker)
+        caller.rule("checkout.shop.svc.cluster.local", {"cluster": called("checkout")})
+        caller.start()
+        caller.together("checkout.shop", 6)
+        caller.save(scenario, log=True)
+
+
+def retry_overflow(stage: Stage) -> None:
+    for scenario, limit in (("retry-overflow", 1), ("retry-overflow__healthy", 1000)):
+        caller = stage.caller()
+        behind = dict(
+            zip(PODS, (stage.server(_answering("503 Service Unavailable", 0.2)), stage.server(_answering("200 OK", 0.2))), strict=True)
+        )
+        caller.eds(called("quotes"), behind, circuit_breakers={"thresholds": [{"max_retries": limit}]})
+        caller.rule("quotes.shop.svc.cluster.local", {"cluster": called("quotes"), **RETRY})
+        caller.start()
+        caller.together("quotes.shop", 12)
+        caller.save(scenario, log=True)
+
+
+def proxy_overload(stage: Stage) -> None:
+    for scenario, pressure in (("proxy-overload", "1.0"), ("proxy-overload__healthy", "0.1")):
+        caller = stage.caller()
+        caller.eds(called("ledger"), dict(zip(PODS, map(stage.at, ("v2-0", "v2-1")), strict=True)))
+        caller.rule("ledger.shop.svc.cluster.local", {"cluster": called("ledger")})
+        caller.directory.mkdir(exist_ok=True)
+        (caller.directory / "pressure").write_text(pressure)
+        monitor = {
+            "name": "envoy.resource_monitors.injected_resource",
+            "typed_config": {
+                "@type": f"{TYPE}.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig",
+                "filename": str(caller.directory / "pressure"),
+            },
+        }
+        action = {
+            "name": "envoy.overload_actions.stop_accepting_requests",
+            "triggers": [{"name": monitor["name"], "threshold": {"value": 0.95}}],
+        }
+        caller.bootstrap = {"overload_manager": {"refresh_interval": "0.05s", "resource_monitors": [monitor], "actions": [action]}}
+        caller.start()
+        time.sleep(0.5)
+        caller.call("ledger.shop", 4)
+        caller.save(scenario, log=True, stats="overload")
+
+
+def panic_masks_unready(stage: Stage) -> None:
+    pods = {f"10.10.{1 + n % 2}.{20 + n}:8080": stage.at("v2-0") for n in range(5)}
+    for scenario, ready in (("panic-masks-unready", 2), ("panic-masks-unready__healthy", 3)):
+        caller = stage.caller()
+        for n, pod in enumerate(pods):  # five addresses of this machine, so that they can be told apart
+            pods[pod] = stage.server(_answering("200 OK", 0.0)) if n < ready else stage.closed()
+        caller.eds(called("search"), pods, {pod: "UNHEALTHY" for n, pod in enumerate(pods) if n >= ready})
+        caller.rule("search.shop.svc.cluster.local", {"cluster": called("search")})
+        caller.start()
+        caller.save(scenario)
+
+
+def envoyfilter_active_hc(stage: Stage) -> None:
+    for scenario, servers in (("envoyfilter-active-hc", ("failing", "failing-too")), ("envoyfilter-active-hc__healthy", ("v2-0", "v2-1"))):
+        caller = stage.caller()
+        checking = {
+            "timeout": "0.5s",
+            "interval": "0.2s",
+            "no_traffic_interval": "0.2s",
+            "unhealthy_threshold": 1,
+            "healthy_threshold": 1,
+            "http_health_check": {"path": "/healthz", "host": "profile.shop"},
+        }
+        caller.eds(called("profile"), dict(zip(PODS, map(stage.at, servers), strict=True)), health_checks=[checking], **NO_PANIC)
+        caller.rule("profile.shop.svc.cluster.local", {"cluster": called("profile")})
+        caller.start()
+        sick = "failing" in servers
+        caller.envoy.until(
+            lambda c=caller, sick=sick: all(f.get("failed_active_health_check", False) is sick for f in c.flags(called("profile")))
+        )
+        caller.save(scenario)
+
+
+def targetport_wrong_number(stage: Stage) -> None:
+    _inside(stage, "targetport-wrong-number", 9090, {"10.10.1.6:9090": stage.closed(), "10.10.2.7:9090": stage.closed()})
+    _inside(stage, "targetport-wrong-number__healthy", 8080, dict(zip(PODS, map(stage.at, ("v2-0", "v2-1")), strict=True)))
+
+
+def app_on_localhost_or_slow(stage: Stage) -> None:
+    _inside(stage, "app-on-localhost-or-slow", 8080, {PODS[0]: stage.closed(), PODS[1]: stage.at("v2-1")})
+    _inside(stage, "app-on-localhost-or-slow__healthy", 8080, dict(zip(PODS, map(stage.at, ("v2-0", "v2-1")), strict=True)))
+
+
+def sidecar_ingress_port(stage: Stage) -> None:
+    _inside(stage, "sidecar-ingress-port", 8080, {"127.0.0.1:9999": stage.closed()})
+    _inside(stage, "sidecar-ingress-port__healthy", 8080, {"127.0.0.1:8081": stage.at("v2-0")})
+
+
+def network_policy_blocks(stage: Stage) -> None:
+    host = "vault.shop.svc.cluster.local"
+    _one(stage, "network-policy-blocks", host, called("vault"), {PODS[0]: stage.silent(), PODS[1]: stage.silent()}, calls=3)
+    _one(stage, "network-policy-blocks__healthy", host, called("vault"), dict(zip(PODS, map(stage.at, ("v2-0", "v2-1")), strict=True)))
+
+
+def protocol_misdeclared(stage: Stage) -> None:
+    host, slow = "rates.shop.svc.cluster.local", stage.server(_answering("200 OK", 0.0))
+    _one(stage, "protocol-misdeclared", host, called("rates"), {PODS[0]: slow, PODS[1]: stage.server(_answering("200 OK", 0.0))}, **HTTP2)
+    _one(stage, "protocol-misdeclared__healthy", host, called("rates"), {PODS[0]: slow, PODS[1]: stage.server(_answering("200 OK", 0.0))})
+
+
+def _aimed(stage: Stage, scenario: str, host: str, cluster: str) -> None:
+    """A rule that leads to an ORIGINAL_DST cluster, over a connection that was aimed at nothing."""
+    caller = stage.caller()
+    caller.add(cluster, type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED")
+    caller.rule(host, {"cluster": cluster})
+    caller.start()
+    caller.call(host, 3)
+    caller.save(scenario, log=True)
+
+
+def headless_original_dst(stage: Stage) -> None:
+    host = "stock.shop.svc.cluster.local"
+    _aimed(stage, "headless-original-dst", host, called("stock-pods"))
+    _one(stage, "headless-original-dst__healthy", host, called("stock-pods"), dict(zip(PODS, map(stage.at, ("v2-0", "v2-1")), strict=True)))
+
+
+def se_none_origdst(stage: Stage) -> None:
+    host = "billing.shop.svc.cluster.local"
+    there = "outbound|80||billing.partner.example"
+    _aimed(stage, "se-none-origdst", host, there)
+    _one(stage, "se-none-origdst__healthy", host, there, {"203.0.113.40:80": stage.at("v2-0")})
+
+
+def _named(stage: Stage, scenario: str, name: str, real: str) -> None:
+    caller = stage.caller()
+    ip, _, port = real.rpartition(":")
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": ip, "port_value": int(port)}}}}
+    cluster = f"outbound|80||{name}"
+    caller.shown[real if ip != "localhost" else f"127.0.0.1:{port}"] = "203.0.113.7:80"
+    caller.names["localhost"] = name
+    caller.add(
+        cluster,
+        type="STRICT_DNS",
+        dns_lookup_family="V4_ONLY",
+        load_assignment={"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    )
+    caller.rule(name, {"cluster": cluster})
+    caller.start()
+    time.sleep(0.5)
+    caller.call(name, 3)
+    caller.save(scenario, log=True)
+
+
+def se_dns_unresolvable(stage: Stage) -> None:
+    _named(stage, "se-dns-unresolvable", "api.partner.example", "api.partner.example:80")
+    _named(stage, "se-dns-unresolvable__healthy", "api.partner.example", f"localhost:{stage.backends.ports['v2-0']}")
+
+
+def egress_tls_origination(stage: Stage) -> None:
+    name, cluster = "mail.partner.example", "outbound|80||mail.partner.example"
+    _one(stage, "egress-tls-origination", name, cluster, {"203.0.113.25:80": stage.at("v2-0")}, calls=3, **speaking_tls(sni=name))
+    _one(stage, "egress-tls-origination__healthy", name, cluster, {"203.0.113.25:80": stage.at("v2-0")}, calls=3)
+
+
+def se_mesh_internal_no_sidecar(stage: Stage) -> None:
+    name, cluster = "vms.internal.example", "outbound|80||vms.internal.example"
+    _one(stage, "se-mesh-internal-no-sidecar", name, cluster, {"192.168.40.8:80": stage.at("v2-0")}, calls=3, **speaking_tls())
+    _one(stage, "se-mesh-internal-no-sidecar__healthy", name, cluster, {"192.168.40.8:80": stage.at("v2-0")}, calls=3)
+
+
+def external_endpoint_down(stage: Stage) -> None:
+    name, cluster = "fax.partner.example", "outbound|80||fax.partner.example"
+    _one(stage, "external-endpoint-down", name, cluster, {"203.0.113.9:80": stage.closed()}, calls=3, route=RETRY)
+    _one(stage, "external-endpoint-down__healthy", name, cluster, {"203.0.113.9:80": stage.at("v2-0")}, calls=3, route=RETRY)
+
+
 PLAYS: dict[str, Callable[[Stage], None]] = {
-    "outlier-eject-all": outlier_eject_all,
-    "outlier-at-caller-only": outlier_at_caller_only,
+    play.__name__.replace("_", "-"): play
+    for play in (
+        outlier_eject_all,
+        outlier_at_caller_only,
+        circuit_breaker_overflow,
+        retry_overflow,
+        proxy_overload,
+        panic_masks_unready,
+        envoyfilter_active_hc,
+        targetport_wrong_number,
+        app_on_localhost_or_slow,
+        sidecar_ingress_port,
+        network_policy_blocks,
+        protocol_misdeclared,
+        headless_original_dst,
+        se_none_origdst,
+        se_dns_unresolvable,
+        egress_tls_origination,
+        se_mesh_internal_no_sidecar,
+        external_endpoint_down,
+    )
 }
 
 

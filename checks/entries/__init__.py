@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from checks.case import short
 from checks.registry import HostService, from_entry
 from checks.resources import Pod, WorkloadEntry
+from checks.seen import behind as pods_behind
+from checks.seen import by, called, failed, held, log_command, lost, sources
+from checks.subsets import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from checks.case import Branch, Case, View
+    from checks.evidence import Access
+    from checks.finding import Finding
     from checks.istiod import Istiod
     from checks.mesh import Cluster
     from checks.resources import ServiceEntry
+    from checks.seen import Called, Calls
 
 
 class Pair(NamedTuple):
@@ -172,3 +180,84 @@ def selected_pods(case: Case, namespace: str, selector: Mapping[str, str]) -> li
 def words(labels: Mapping[str, str]) -> str:
     """Labels as people write them: `app=vm,version=v1`."""
     return ",".join(f"{k}={v}" for k, v in sorted(labels.items())) or "(no labels)"
+
+
+# --- where a connection was first aimed at -------------------------------------------------------------------------------------
+
+
+def astray(case: Case, *, kubernetes: bool) -> list[list[Calls]]:
+    """Calls to hosts whose sidecar cluster sends to where a connection was first aimed at, and that were aimed elsewhere or nowhere, by service.
+
+    No address at all is UH (Envoy's original_dst load balancer); the address of the host whose rule led there is UF.
+    """
+    found: list[Calls] = []
+    for c in called(case):
+        u = c.branch.upstream
+        if u.unseen and u.service is not None and u.service.resolution == "none" and u.service.kubernetes is kubernetes:
+            calls = c.failing(partial(_astray, _aimed(c)))
+            found += [calls] if calls is not None else []
+    return by(found, lambda c: f"{c.branch.upstream.host} {c.branch.resource}")
+
+
+def _aimed(c: Called) -> frozenset[str]:
+    """The addresses of the host whose rule leads elsewhere: what its callers dialled; none where the rule is the destination's own."""
+    host = c.branch.step.host
+    known = c.branch.view.ups.istiod.by_host.get(host, ()) if host != c.branch.upstream.host else ()
+    return frozenset(v for s in known for vips in s.vips.values() for v in vips)
+
+
+def _astray(aimed: frozenset[str], access: Access) -> bool:
+    return "UH" in access.flags or ("UF" in access.flags and access.upstream.rpartition(":")[0] in aimed)
+
+
+def astray_finding(case: Case, cause: str, group: list[Calls], why: str, fix: str) -> Finding:
+    """The finding of calls that go where they were first aimed at, at the rule that leads there."""
+    first = group[0]
+    b = first.branch
+    part = lost(group)
+    aimed = ", ".join(first.upstreams[:3])
+    return case.finding(
+        cause,
+        cluster=case.cluster_of(b),
+        resource=b.resource,
+        path=b.path,
+        message=(
+            f"{percent(part)} of the requests of a rule fail: {short(b.upstream.host)} {why}, and so its calls go to the address that they were first "
+            f"aimed at, {f'which is {aimed}' if aimed else 'and they have none'}."
+        ),
+        share=part,
+        viewpoints=case.viewpoints(c.branch for c in group),
+        evidence=(
+            *sources(group),
+            *(
+                f"Envoy {h.envoy.proxy} has {b.upstream.name} as {h.cluster.type} ({h.source})"
+                for h in held(case)
+                if h.branch.upstream.name == b.upstream.name and h.cluster is not None and h.cluster.type
+            ),
+        ),
+        fix=fix,
+        commands=(
+            log_command(first),
+            f"istioctl proxy-config cluster {first.log.pod} -n {first.log.namespace} --fqdn {b.upstream.host} -o json",
+        ),
+    )
+
+
+# --- what is outside ------------------------------------------------------------------------------------------------------------
+
+
+def outside(case: Case, fails: Callable[[Access], bool]) -> list[list[Calls]]:
+    """Calls to what a ServiceEntry defines, and no pod serves, that failed in one way, by service."""
+    found = [
+        c
+        for c in failed(case, fails)
+        if c.branch.upstream.service is not None and not c.branch.upstream.service.kubernetes and not any(pods_behind(case, c))
+    ]
+    return by(found, lambda c: f"{c.branch.upstream.host} {c.branch.upstream.port}")
+
+
+def tls(branch: Branch) -> str:
+    """The TLS mode that a DestinationRule gives a destination; empty when none does."""
+    u = branch.upstream
+    policy = u.rule.policy_for(u.port, u.subset) if u.rule is not None else None
+    return policy.tls.mode if policy is not None and policy.tls is not None else ""

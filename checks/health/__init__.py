@@ -1,18 +1,19 @@
-"""Health, outliers, localities and limits (MESH8xx): what findings about outlier detection have in common."""
+"""Health, outliers, localities and limits (MESH8xx): what findings about ejected hosts and about limits have in common."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import endpoints_command, said_at, short
+from checks.case import endpoints_command, said_at
 from checks.evidence import DRAINING, EJECTED, UNREADY
-from checks.seen import held, share
+from checks.seen import by, failed, held, log_command, lost, share, sources, where
 from checks.subsets import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from checks.case import Branch, Case
+    from checks.evidence import Access
     from checks.finding import Finding
     from checks.seen import Held
 
@@ -51,7 +52,7 @@ def elsewhere(case: Case, ejected: Held) -> list[Held]:
 def outlier(case: Case, cause: str, group: list[Held], message: str, evidence: Iterable[str], fix: str) -> Finding:
     """The finding of a destination whose hosts are ejected, at the DestinationRule that lets them be."""
     first = group[0].branch
-    cluster, ref, path = detector(case, first)
+    cluster, ref, path = policy_at(case, first, "outlier_detection")
     part = share((h.branch, 1.0) for h in group)
     return case.finding(
         cause,
@@ -70,16 +71,16 @@ def outlier(case: Case, cause: str, group: list[Held], message: str, evidence: I
     )
 
 
-def detector(case: Case, branch: Branch) -> tuple[str, str, str]:
-    """Who lets hosts be ejected: the cluster, the object and the field; without a rule the mesh's default policy."""
-    found = said_at(branch, "outlier_detection")
+def policy_at(case: Case, branch: Branch, block: str) -> tuple[str, str, str]:
+    """Who says a block of a destination's traffic policy: the cluster, the object and the field; without a rule the mesh's default policy."""
+    found = said_at(branch, block)
     istiod = branch.view.ups.istiod
+    home = case.mesh.cluster(istiod.cluster)
     if found is not None:
-        return case.mesh.cluster(istiod.cluster).name, found[0].ref, found[1]
-    where = case.mesh.cluster(istiod.cluster)
-    if istiod.config.default_traffic_policy is not None and (config := case.mesh.config_map(where)) is not None:
-        return where.name, config.ref, "data.mesh"
-    return where.name, branch.resource, ""
+        return home.name, found[0].ref, found[1]
+    if istiod.config.default_traffic_policy is not None and (config := case.mesh.config_map(home)) is not None:
+        return home.name, config.ref, "data.mesh"
+    return home.name, branch.resource, ""
 
 
 def ejections(group: Iterable[Held]) -> Iterator[str]:
@@ -102,7 +103,42 @@ def said(branch: Branch) -> Iterator[str]:
     yield f"{found[0].ref} {found[1]}: {limit}, baseEjectionTime {o.base_ejection_time or '30s'}"
 
 
-def where(branch: Branch) -> str:
-    """A destination as people say it: `subset v1 of cart.shop`, `cart.shop`."""
+def limits(branch: Branch) -> str:
+    """What the connection pool of a destination allows, for people; empty when nothing limits it."""
     u = branch.upstream
-    return f"subset {u.subset} of {short(u.host)}" if u.subset else short(u.host)
+    policy = u.rule.policy_for(u.port, u.subset) if u.rule is not None else None
+    pool = policy.connection_pool if policy is not None else None
+    if pool is None:
+        return ""
+    tcp, http = pool.tcp, pool.http
+    said = {
+        "tcp.maxConnections": tcp.max_connections if tcp is not None else None,
+        "http.http1MaxPendingRequests": http.http1_max_pending_requests if http is not None else None,
+        "http.http2MaxRequests": http.http2_max_requests if http is not None else None,
+        "http.maxRetries": http.max_retries if http is not None else None,
+    }
+    return ", ".join(f"{name} {value}" for name, value in said.items() if value is not None)
+
+
+def overflows(case: Case, cause: str, fails: Callable[[Access], bool], what: str, fix: str) -> Iterator[Finding]:
+    """The findings of calls that a limit of the caller's Envoy refused, those of one object together."""
+    for group in by(failed(case, fails), lambda c: " ".join(policy_at(case, c.branch, "connection_pool"))):
+        first = group[0]
+        cluster, ref, path = policy_at(case, first.branch, "connection_pool")
+        part = lost(group)
+        allowed = limits(first.branch)
+        yield case.finding(
+            cause,
+            cluster=cluster,
+            resource=ref,
+            path=path,
+            message=f"{percent(part)} of the requests of a rule to {where(first.branch)} {what}{f' ({allowed})' if allowed else ''}.",
+            share=part,
+            viewpoints=case.viewpoints(c.branch for c in group),
+            evidence=(*sources(group), *((f"{ref} {path}: {allowed}",) if allowed else ())),
+            fix=fix.format(ref=ref, host=where(first.branch)),
+            commands=(
+                log_command(first),
+                f"istioctl proxy-config cluster {first.log.pod} -n {first.log.namespace} --fqdn {first.branch.upstream.host} -o json",
+            ),
+        )

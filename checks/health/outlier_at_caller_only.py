@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check
-from checks.health import ejecting, elsewhere, outlier, where
+from checks.health import ejecting, elsewhere, outlier
+from checks.seen import where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

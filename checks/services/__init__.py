@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from checks.registry import proxy_kind
 from checks.resources import EndpointSlice, Pod, Service
+from checks.security import Server
+from checks.seen import behind, failed, refused, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -12,7 +15,8 @@ if TYPE_CHECKING:
     from checks.case import Branch, Case
     from checks.mesh import Cluster
     from checks.registry import HostService, IstioEndpoint
-    from checks.resources import SliceEndpoint
+    from checks.resources import Container, Sidecar, SliceEndpoint
+    from checks.seen import Calls
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 
@@ -102,3 +106,82 @@ def home(case: Case, service: HostService, fallback: Branch) -> str:
 def slices_command(service: HostService) -> str:
     """The kubectl command that shows a Service's EndpointSlices."""
     return f"kubectl -n {service.namespace} get endpointslices -l kubernetes.io/service-name={service.name} -o yaml"
+
+
+# --- where nobody listens --------------------------------------------------------------------------------------------------------
+
+
+class Refusal(NamedTuple):
+    """Calls that a pod's own network refused: nobody listens at the endpoint's port."""
+
+    calls: Calls
+    endpoint: IstioEndpoint
+    cluster: Cluster
+    pod: Pod
+
+    @property
+    def declared(self) -> list[int]:
+        """The TCP ports that the app's containers say they listen on."""
+        return sorted({p.container_port for c in self._app for p in c.ports or () if p.protocol == "TCP" and p.container_port})
+
+    @property
+    def probed(self) -> list[int]:
+        """The ports at which readiness probes get an answer, since the pod is ready; not those that injection made the agent's."""
+        found = [
+            c.readiness_probe.http_get.port for c in self._app if c.readiness_probe is not None and c.readiness_probe.http_get is not None
+        ]
+        numbers = [self.pod.declared.get(p, 0) if isinstance(p, str) else p for p in found]
+        return sorted({p for p in numbers if p and p != AGENT})
+
+    @property
+    def expected(self) -> bool | None:
+        """Whether the app is said to listen at the port that was tried; None where nothing says."""
+        known = self.declared or self.probed
+        return self.endpoint.port in known if known else None
+
+    @property
+    def _app(self) -> list[Container]:
+        return [c for c in self.pod.spec.containers if c.name != "istio-proxy"]
+
+
+AGENT = 15020
+"""Where pilot-agent answers probes in the app's stead (pilot/cmd/pilot-agent/status)."""
+
+
+def refusals(case: Case) -> list[Refusal]:
+    """Calls that were refused at a ready pod's port: as its own proxy tells, or as callers do where it has none.
+
+    A sidecar takes every connection and opens the app's itself, so that its caller only ever sees that it answered 503.
+    """
+
+    def find() -> list[Refusal]:
+        out: list[Refusal] = []
+        for calls in failed(case, refused):
+            found = [(e, c, p) for e, c, p in behind(case, calls) if proxy_kind(p) in {"none", "sidecar"} and not Server(e, c, p).meshed]
+            out += [Refusal(calls, *of) for of in found]
+        for s in served(case):
+            calls_ = s.failing(refused)
+            cluster = case.mesh.cluster(s.endpoint.cluster)
+            pod = cluster.get(Pod, s.log.namespace, s.log.pod)
+            if calls_ is not None and pod is not None and ingress(case, cluster, pod, s.endpoint.port) is None:
+                out.append(Refusal(calls_, s.endpoint, cluster, pod))
+        return out
+
+    return case.once("refusals", find)
+
+
+def ingress(case: Case, cluster: Cluster, pod: Pod, port: int) -> tuple[Sidecar, int] | None:
+    """The Sidecar that says where a pod's own proxy takes the calls of a port to, and which of its listeners does; None where it is the port itself."""
+    proxy = case.mesh.proxy(cluster, pod, proxy_kind(pod))
+    found = case.mesh.istiod(cluster.name, proxy.revision).sidecar(proxy)
+    for i, listener in enumerate((found.spec.ingress if found is not None else None) or ()):
+        to = listener.default_endpoint.rpartition(":")[2]
+        if found is not None and listener.port.number == port and to and to != str(port):
+            return found, i
+    return None
+
+
+def service_of(branch: Branch) -> str:
+    """The Service (or ServiceEntry) of a destination."""
+    service = branch.upstream.service
+    return service.sources[0][1] if service is not None else branch.resource
