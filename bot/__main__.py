@@ -161,7 +161,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(clusters.run())
             group.create_task(lease.run(lambda: _lead(store, slack, parts.values())))
-            for part in sharing:
+            for part in (sweeper.history.run, *sharing):
                 group.create_task(part())
             group.create_task(Deadman(slack, store=store, lease=lease, sweeper=sweeper, clusters=clusters, outbox=outbox).run())
 

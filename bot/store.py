@@ -31,6 +31,15 @@ ANSWER_S = DAY_S  # how long an answer can be shared
 AUDIT_S, AUDIT_KEPT = 90 * DAY_S, 50_000
 ONCE_S = 3600  # Slack repeats an event for five minutes
 
+PAST_S = 24 * 3600  # how far people can go back
+BLOCK_S = 6 * 3600  # what is kept of the past goes in blocks of time
+_PAST_KEPT_S = PAST_S + BLOCK_S
+HOST_MOST = 32 << 10
+"""Bytes of one host in one block: what changes more often than that is not told from then on."""
+MESH_MOST = 16 << 20
+"""Bytes of all hosts of a mesh in one block."""
+_TOUCHED_KEPT = 5_000
+
 _ABANDONED_S = 10.0  # a question that somebody took so long ago is taken over
 _ANSWERS_S = 10  # how long Redis may take for one exchange
 
@@ -67,6 +76,11 @@ _REPORTS = f"{_ALL}reports"  # stream: which of them are new; group: leader
 _ASKED = f"{_ALL}asked:"  # + mesh -> stream: what people ask of it, for any of its bots; group: holders
 _STREAM_KEPT = 1_000
 _RUNBOOKS = f"{_ALL}runbooks"  # sorted set: message id -> since when its runbook is to be run
+_WATCHED = f"{_ALL}past:watched"  # hash: mesh -> from when until when somebody looked at it
+_STANDS = f"{_ALL}past:now:"  # + mesh -> hash: host -> how it stands, and since when (bot.history)
+_PAST = f"{_ALL}past:then:"  # + block of time, a space, mesh, a space, host -> how it stood, one change after the other
+_PAST_SIZE = f"{_ALL}past:size:"  # + block, a space, mesh -> bytes of all of its hosts
+_TOUCHED = f"{_ALL}past:objects:"  # + mesh -> stream: objects that changed
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
 
 # A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
@@ -131,6 +145,33 @@ local t, until_ = redis.call('TIME'), redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not until_ or tonumber(until_) <= t[1] * 1000 + math.floor(t[2] / 1000) then return 0 end
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'mesh', ARGV[4])
+return 1
+"""
+
+# How some hosts stand now, and what is added to their past; what is full takes no more. KEYS: the lease, a mesh's hosts, its size, and the
+# past of each; ARGV: fence, seconds to keep it, bytes of a host and of a mesh, then host, state (empty: it is gone), what is added.
+_REMEMBER = f"""{_FENCED}
+local size = tonumber(redis.call('GET', KEYS[3]) or 0)
+for i = 4, #KEYS do
+  local a = 5 + (i - 4) * 3
+  if ARGV[a + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[a]) else redis.call('HSET', KEYS[2], ARGV[a], ARGV[a + 1]) end
+  local more = #ARGV[a + 2]
+  if more > 0 and size <= tonumber(ARGV[4]) and redis.call('STRLEN', KEYS[i]) <= tonumber(ARGV[3]) then
+    redis.call('APPEND', KEYS[i], ARGV[a + 2])
+    redis.call('EXPIRE', KEYS[i], ARGV[2])
+    size = size + more
+  end
+end
+redis.call('SET', KEYS[3], size, 'EX', ARGV[2])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+return size
+"""
+
+# From when until when somebody looked at a mesh, and the objects that changed there since.
+_WATCH = f"""{_FENCED}
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+for i = 6, #ARGV do redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'o', ARGV[i]) end
+if #ARGV > 5 then redis.call('EXPIRE', KEYS[3], ARGV[4]) end
 return 1
 """
 
@@ -364,12 +405,17 @@ class Store:
                 break
         await self._do("SET", _SCHEMA, SCHEMA)
 
-    async def _do(self, *command: str | float) -> Any:
+    async def _do(self, *command: str | bytes | float) -> Any:
         """One command and its answer."""
         async with _in_time():
             return await self._redis.execute_command(*command)
 
-    async def _fenced(self, script: str, keys: Sequence[str], *arguments: str | float) -> Any:
+    async def _raw(self, *command: str | float) -> Any:
+        """One command whose answer is bytes and no text."""
+        async with _in_time():
+            return await self._redis.execute_command(*command, NEVER_DECODE=True)
+
+    async def _fenced(self, script: str, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
         """A script that changes nothing when the lease is over; raises Deposed then."""
         try:
             return await self._do("EVAL", script, len(keys) + 1, _LEADER, *keys, self.fence, *arguments)
@@ -636,6 +682,51 @@ class Store:
         """The newest entries of the audit, each with its id; only those before an id, if there is one."""
         found = await self._do("XREVRANGE", _AUDIT, f"({before}" if before else "+", "-", "COUNT", count)
         return [(i, fields["entry"] if isinstance(fields, dict) else fields[1]) for i, fields in found]
+
+    # --- the past (bot.history) ---
+
+    async def remember(self, mesh: str, block: int, hosts: Iterable[tuple[str, bytes, bytes]]) -> None:
+        """How hosts of a mesh stand now (empty: they are gone), and what that adds to their past in a block of time. Raises Deposed."""
+        of = list(hosts)
+        for start in range(0, len(of), 500):
+            some = of[start : start + 500]
+            keys = [_STANDS + mesh, f"{_PAST_SIZE}{block} {mesh}", *(f"{_PAST}{block} {mesh} {host}" for host, _, _ in some)]
+            words = (word for one in some for word in one)
+            await self._fenced(_REMEMBER, keys, _PAST_KEPT_S, HOST_MOST, MESH_MOST, *words)
+
+    async def watched(self, mesh: str, spans: bytes, objects: Iterable[bytes] = ()) -> None:
+        """From when until when somebody looked at a mesh, and the objects that changed since it was said last. Raises Deposed."""
+        await self._fenced(_WATCH, [_WATCHED, _TOUCHED + mesh], mesh, spans, _PAST_KEPT_S, _TOUCHED_KEPT, *objects)
+
+    async def stands(self, mesh: str) -> dict[str, bytes]:
+        """How each host of a mesh stands that anybody looked at."""
+        found = await self._raw("HGETALL", _STANDS + mesh)
+        pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
+        return {host.decode(): state for host, state in pairs}
+
+    async def spans(self) -> dict[str, bytes]:
+        """Of each mesh from when until when somebody looked at it."""
+        found = await self._raw("HGETALL", _WATCHED)
+        pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
+        return {mesh.decode(): spans for mesh, spans in pairs}
+
+    async def known(self, mesh: str) -> list[str]:
+        """The hosts of a mesh of which anything is kept."""
+        return list(await self._do("HKEYS", _STANDS + mesh))
+
+    async def past(self, mesh: str, host: str, blocks: Sequence[int]) -> tuple[bytes | None, list[tuple[bytes, bool]], list[bytes]]:
+        """How a host stands, what was kept of it in some blocks of time and whether these are full, and the objects of its mesh that changed.
+
+        The oldest first.
+        """
+        now = await self._raw("HGET", _STANDS + mesh, host)
+        then = await self._raw("MGET", *(f"{_PAST}{b} {mesh} {host}" for b in blocks), *(f"{_PAST_SIZE}{b} {mesh}" for b in blocks))
+        touched = await self._raw("XRANGE", _TOUCHED + mesh, "-", "+")
+        kept = [
+            (data or b"", len(data or b"") > HOST_MOST or int(size or 0) > MESH_MOST)
+            for data, size in zip(then[: len(blocks)], then[len(blocks) :], strict=True)
+        ]
+        return now, kept, [fields[1] if isinstance(fields, list) else fields[b"o"] for _, fields in touched]
 
     # --- what the outbox reads and writes ---
 

@@ -50,6 +50,7 @@ from bot.alerts import (
 )
 from bot.clusters import ELSEWHERE, is_elsewhere
 from bot.health import Pulse
+from bot.history import History
 from bot.routing import resource_of
 from bot.store import RESOLVED_S, Draft, Page, Step
 from bot.tell import Moved
@@ -147,6 +148,8 @@ class Sweeper:
         self._chains: dict[str, tuple[EscalationStep, ...]] = {}  # of each alert, as the last look routed it
         self._changes: list[Change] = []
         self._gathered: dict[tuple[str, str], float] = {}  # cluster and kind -> since when (monotonic) a change of it waits
+        self.history = History(store)
+        """What is offered of each look, to be kept by its own `run`."""
         self.pulse = Pulse()
         self.looked_at = 0.0
         """When a look was committed last, in seconds since the epoch."""
@@ -215,6 +218,7 @@ class Sweeper:
     async def glance(self) -> tuple[dict[str, Mesh], dict[str, Sweep]]:
         """The meshes that this bot looks at and what it sees, while another one keeps the alerts."""
         meshes, sweeps = await self._look(None)
+        self.history.offer(time.time(), meshes, self._sweeps)
         return meshes, {name: s for name, s in sweeps.items() if name in self._sweeps}
 
     def note(self, changes: Iterable[Change]) -> None:
@@ -323,6 +327,7 @@ class Sweeper:
         batch = [*(_happened(change, now) for change in changes), *self._news()]
         self._recent += batch
         meshes, sweeps = await self._look(self._most)
+        self.history.offer(now, meshes, self._sweeps)
         owed = any(s.owed for s in sweeps.values())
         self._most = 2 * self._most if owed else _FIRST
         if owed:

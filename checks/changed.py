@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from msgspec import Struct
 
 from checks.case import Case
@@ -93,6 +94,56 @@ def changed(diagnosis: Diagnosis, meshes: Sequence[Mesh], since: float | None = 
     told.sort(key=lambda c: (-c.at, c.cluster, c.resource))
     suspect = _suspect(told, named, since)
     return tuple(Changed(**{f: getattr(c, f) for f in c.__struct_fields__[:-1]}, suspicious=c is suspect) for c in told)
+
+
+def difference(old: Resource, new: Resource, most: int = 4) -> tuple[str, ...]:
+    """What differs in what is read of two states of an object, field by field: `spec.http[0].route[0].weight: 50 → 95`; `most` of it, and how much more.
+
+    What controllers report back (status) is no difference. What is long, and annotations, are named and not quoted.
+    """
+    before, after = (
+        {"labels": o.labels, "annotations": {k: hash(v) for k, v in o.annotations.items() if k != _REVISION}, "spec": _fields(o)}
+        for o in (old, new)
+    )
+    found = [
+        (path.removeprefix(".") if path.startswith(".spec") else f"metadata{path}", *pair) for path, *pair in _differing("", before, after)
+    ]
+    said = [f"{path}{_became(a, b, quoted='annotations' not in path)}" for path, a, b in found]
+    return (*said[:most], *([f"and {len(said) - most} fields more"] if len(said) > most else []))
+
+
+_REVISION = "deployment.kubernetes.io/revision"  # the controller's own
+_LONG = 60
+_ABSENT: Any = None
+
+
+def _fields(o: Resource) -> Any:
+    kept = {
+        f.encode_name: msgspec.to_builtins(getattr(o, f.name)) for f in msgspec.structs.fields(o) if f.name not in {"metadata", "status"}
+    }
+    return kept["spec"] if kept.keys() == {"spec"} else kept
+
+
+def _differing(path: str, a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in dict.fromkeys((*a, *b)):
+            yield from _differing(f"{path}.{key}", a.get(key), b.get(key))
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        for i in range(max(len(a), len(b))):
+            yield from _differing(f"{path}[{i}]", a[i] if i < len(a) else _ABSENT, b[i] if i < len(b) else _ABSENT)
+    elif a != b:
+        yield path, a, b
+
+
+def _became(a: Any, b: Any, *, quoted: bool) -> str:
+    """What became of a field; what is long, or not to be quoted, is not."""
+    if quoted and all(not isinstance(v, dict | list | tuple) and len(str(v)) <= _LONG for v in (a, b)):
+        return f": {_short(a)} → {_short(b)}"
+    return " added" if a is None else " removed" if b is None else " changed"
+
+
+def _short(value: Any) -> str:
+    return "nothing" if value in (None, "") else str(value)
 
 
 def at(timestamp: str) -> float:

@@ -11,12 +11,12 @@ import pkgutil
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from msgspec import Struct
 from msgspec.structs import replace as structs_replace
 
-from checks import foresight, legs, names, when, ztunnel
+from checks import foresight, legs, names, standing, when, ztunnel
 from checks import routes as resolver
 from checks.agreement import Agreement, agreement
 from checks.answers import Route, Viewpoint
@@ -47,6 +47,7 @@ from checks.resources import (
     Workload,
     WorkloadEntry,
 )
+from checks.standing import ABSENT, Standing
 from checks.viewpoints import Caller, Outsider, by_node, callers, callers_of, outsiders
 
 if TYPE_CHECKING:
@@ -119,6 +120,14 @@ class Diagnosis(Struct, frozen=True):
     """Why the host is in no mesh at all, as a sentence without its full stop; empty where it is in one."""
 
 
+class Stands(Protocol):
+    """A host that was looked at."""
+
+    @property
+    def standing(self) -> Standing:
+        """As which it was seen."""
+
+
 class Sweep(Struct, frozen=True, dict=True):
     """Every finding of every host, as `meshwhy sweep -o json` prints it; `hosts` is how many were looked at.
 
@@ -135,6 +144,12 @@ class Sweep(Struct, frozen=True, dict=True):
         """How many hosts were left for the next sweep and are told as they were before."""
         ground: _Ground | None = self.__dict__.get("ground")
         return len(ground.owed) if ground is not None else 0
+
+    @property
+    def standing(self) -> Mapping[str, Stands]:
+        """How each host stands, by its name: the same object for as long as nobody looked at the host again. Empty for a sweep that was told."""
+        ground: _Ground | None = self.__dict__.get("ground")
+        return ground.by_host if ground is not None else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,35 +291,58 @@ def resolve(word: str, meshes: Sequence[Mesh]) -> list[tuple[str, Mesh]]:
 
     Raises UnknownHost with the nearest candidates, or with all that fit an ambiguous word.
     """
-    wanted, _, port = word.strip().lower().partition(":")
-    wanted = wanted.rstrip(".") if not port or port.isdigit() else word.strip().lower()
-    exact = [(h, m) for m in meshes for h in _spelled(m)[0].get(wanted, ())]
+    spelled = [(m, _spelled(m)) for m in meshes]
+    found = _fitting(word, spelled)
+    return found if found is not None else _unknown(word, (h for m in meshes for h in hosts(m)))
+
+
+def fitting(word: str, known: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
+    """As `resolve`, of the hosts of meshes by their names."""
+    found = _fitting(word, [(mesh, _index(of)) for mesh, of in known.items()])
+    return found if found is not None else _unknown(word, (h for of in known.values() for h in of))
+
+
+_Spelled = tuple[dict[str, list[str]], dict[str, list[str]]]
+_M = TypeVar("_M")
+
+
+def _fitting(word: str, spelled: Sequence[tuple[_M, _Spelled]]) -> list[tuple[str, _M]] | None:
+    """Where a word is a host's name or short for one; raises UnknownHost where it is short for several."""
+    wanted = _wanted(word)
+    exact = [(h, m) for m, (whole, _) in spelled for h in whole.get(wanted, ())]
     if exact:
         return exact
-    fitting = [(h, m) for m in meshes for h in _spelled(m)[1].get(wanted, ())]
-    different = tuple(dict.fromkeys(h for h, _ in fitting))
-    if len(different) == 1:
-        return fitting
-    if different:
+    near = [(h, m) for m, (_, shortened) in spelled for h in shortened.get(wanted, ())]
+    different = tuple(dict.fromkeys(h for h, _ in near))
+    if len(different) > 1:
         raise UnknownHost(word, different, ambiguous=True)
-    raise UnknownHost(word, names.nearest(wanted, dict.fromkeys(h for m in meshes for h in hosts(m))))
+    return near or None
 
 
-def _spelled(mesh: Mesh) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
+def _wanted(word: str) -> str:
+    wanted, _, port = word.strip().lower().partition(":")
+    return wanted.rstrip(".") if not port or port.isdigit() else word.strip().lower()
+
+
+def _unknown(word: str, known: Iterable[str]) -> NoReturn:
+    raise UnknownHost(word, names.nearest(_wanted(word), dict.fromkeys(known)))
+
+
+def _spelled(mesh: Mesh) -> _Spelled:
     """The hosts of a mesh by their lower-case names, and those of Services by how people shorten these."""
+    return mesh.once("spelled", mesh.control_planes, lambda: _index(hosts(mesh)))
 
-    def index() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        whole: dict[str, list[str]] = {}
-        short_: dict[str, list[str]] = {}
-        suffix = f".svc.{names.DOMAIN}"
-        for h in hosts(mesh):
-            whole.setdefault(h.lower(), []).append(h)
-            if h.endswith(suffix):
-                for spelling in dict.fromkeys(_spellings(h.removesuffix(suffix))):
-                    short_.setdefault(spelling, []).append(h)
-        return whole, short_
 
-    return mesh.once("spelled", mesh.control_planes, index)
+def _index(known: Iterable[str]) -> _Spelled:
+    whole: dict[str, list[str]] = {}
+    short_: dict[str, list[str]] = {}
+    suffix = f".svc.{names.DOMAIN}"
+    for h in known:
+        whole.setdefault(h.lower(), []).append(h)
+        if h.endswith(suffix):
+            for spelling in dict.fromkeys(_spellings(h.removesuffix(suffix))):
+                short_.setdefault(spelling, []).append(h)
+    return whole, short_
 
 
 def _spellings(short: str) -> tuple[str, ...]:
@@ -445,6 +483,7 @@ class _Looked:
     """The other meshes that calls go on into: their services and namespaces that were looked at."""
     onward: tuple[Case, ...] = ()
     """The gateways that calls go on to, as they have the host."""
+    standing: Standing = ABSENT
 
     @property
     def failing(self) -> float:
@@ -463,7 +502,8 @@ def _look(names_: Iterable[str], mesh: Mesh, known: Mapping[str, _Looked], *, th
     suggesting: list[Case] = []
     for host in names_:
         case = Case.of(host, mesh)
-        looked[host] = replace(_look_at(case), onward=())
+        seen = _look_at(case)
+        looked[host] = replace(seen, onward=(), standing=standing.of(case, seen.findings, seen.failing))
         if any(f.patch for f in looked[host].findings):
             suggesting.append(case)
     for case in suggesting:

@@ -61,6 +61,27 @@ def reach(before: Mesh, after: Mesh, changes: Iterable[Change], everything: Call
     return near & known
 
 
+def about(change: Change, before: Mesh, after: Mesh) -> set[str] | None:
+    """The hosts that the object of one change says something about, on either side of it; None: everybody's."""
+    planes = list(dict.fromkeys(m.istiod(c.name) for m in (before, after) for c in m.clusters))
+    near: set[str] = set()
+    for o in (before.cluster(change.cluster).get(change.kind, change.namespace, change.name), change.new):
+        if isinstance(o, Workload):
+            carried = o.spec.template.metadata.labels or {}
+            near.update(
+                s.hostname
+                for i in planes
+                for s in i.of_namespace(o.namespace)
+                if s.selector and all(carried.get(k) == v for k, v in s.selector.items())
+            )
+        elif o is not None:
+            found = _of(o, planes, before, after)
+            if found is None:
+                return None
+            near.update(h.lower() for h in found)
+    return near
+
+
 def outward(mesh: Mesh) -> set[str]:
     """The hosts whose calls may go on into another mesh."""
     if not leads_out(mesh):
