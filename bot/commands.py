@@ -500,6 +500,47 @@ def why(
     return _status(fails=fails, unknown=answer.verdict is diagnosis.Verdict.UNKNOWN)
 
 
+@app.command(help=usage.RUNBOOK)
+def runbook(
+    host: Host,
+    *,
+    context: Contexts = None,
+    from_: From = None,
+    config: Config = None,
+    envoy: Envoys = None,
+    live: Lives = None,
+    output: For = Output.TEXT,
+    color: Colours = Colour.AUTO,
+) -> int:
+    """The steps that a specialist would take, and what each shows."""
+    with _patience("Reading", color) as progress:
+        from checks import diagnosis
+        from checks import runbook as steps
+        from checks.changed import changed
+
+        meshes = _meshes(_asked(context, from_, config), progress)
+        with _among(meshes):
+            evidence = _evidence(host, meshes, envoy or ()) + _saved(meshes, live or ())
+            found = diagnosis.why(host, meshes, evidence)
+        taken = steps.steps(found, evidence, changes=changed(found, meshes))
+    answer = {
+        "host": found.host,
+        "verdict": found.verdict,
+        "failing_share": found.failing_share,
+        "steps": taken,
+        "found": [f for f in found.findings if f.cause in diagnosis.live()],
+    }
+    _show(
+        answer,
+        output,
+        color,
+        text=lambda terminal, plain, look: terminal.runbook(plain, **look),
+        slack=lambda messages, plain: messages.runbook({**plain, "others": 0, "running": False, "took_s": None}),
+    )
+    fails = found.failing_share > 0 or _any_error(found.findings)
+    return _status(fails=fails, unknown=found.verdict is diagnosis.Verdict.UNKNOWN)
+
+
 def _evidence(host: str, meshes: Sequence[Mesh], envoys: Sequence[str]) -> Evidence:
     """What live Envoys, or their saved dumps, hold."""
     import asyncio

@@ -64,7 +64,7 @@ async def take(
     changes = await asyncio.to_thread(changed, predicted, meshes, since)
     async for gathered in gather(probing(predicted, meshes)):
         seen = await asyncio.to_thread(diagnosis.why, host, meshes, gathered.evidence) if gathered.evidence else predicted
-        yield Taken(seen, runbook.steps(seen, gathered.evidence, gathered.running, changes), bool(gathered.running))
+        yield Taken(seen, runbook.steps(seen, gathered.evidence, gathered.running, changes, since), bool(gathered.running))
 
 
 def told(taken: Taken, *, others: int = 0, since: float = 0.0) -> dict[str, Any]:

@@ -81,15 +81,20 @@ _READERS = {
 LIVE = frozenset(_READERS)
 """The steps for which running parts are asked."""
 _NAMED = 3
+_NEAR_S = 3600.0
 
 
 def steps(
-    diagnosis: Diagnosis, evidence: Evidence, running: Collection[str] = (), changes: Sequence[Changed] | None = None
+    diagnosis: Diagnosis,
+    evidence: Evidence,
+    running: Collection[str] = (),
+    changes: Sequence[Changed] | None = None,
+    since: float | None = None,
 ) -> tuple[Step, ...]:
     """Every step, that one first which is likeliest to show this cause.
 
     `running` are the probes that have not answered yet. `changes` are the last changes on the way, the newest first; None: nobody has looked
-    for them.
+    for them. `since` is when the fault was first seen, in seconds since the epoch: what changed in the hour before it shows it.
     """
     taken = {
         "routes": lambda: _routes(diagnosis),
@@ -101,7 +106,7 @@ def steps(
         "push": lambda: _push(diagnosis, evidence),
         "logs": lambda: _logs(evidence),
         "traffic": lambda: _traffic(diagnosis, evidence),
-        "changes": lambda: _changes(changes),
+        "changes": lambda: _changes(changes, since),
     }
     made = []
     for ident in order(diagnosis):
@@ -198,7 +203,7 @@ def _endpoints(diagnosis: Diagnosis) -> _Found | None:
     return "bad" if bad else "ok", "; ".join(told), proof, command
 
 
-def _changes(changes: Sequence[Changed] | None) -> _Found | None:
+def _changes(changes: Sequence[Changed] | None, since: float | None) -> _Found | None:
     if changes is None:
         return None
     if not changes:
@@ -210,7 +215,8 @@ def _changes(changes: Sequence[Changed] | None) -> _Found | None:
     place = f" -n {namespace}" if namespace else ""
     command = f"kubectl{place} get {kind.lower()} {name} -o yaml --show-managed-fields"
     rest = [_change(c) for c in changes if c is not first][: 2 * _NAMED - 1]
-    return "bad" if suspect else "ok", _change(first), rest, command
+    near = suspect is not None and since is not None and suspect.at >= since - _NEAR_S
+    return "bad" if near else "ok", f"{'suspicious: ' if near else ''}{_change(first)}", rest, command
 
 
 def _change(c: Changed) -> str:

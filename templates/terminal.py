@@ -140,6 +140,25 @@ def why(diagnosis: Json, *, colour: bool, width: int = WIDTH) -> str:
     return "\n".join(lines)
 
 
+def runbook(told: Json, *, colour: bool, width: int = WIDTH) -> str:
+    """The steps of a runbook: {"host", "verdict", "failing_share", "steps"}; a step is as in `messages.runbook`."""
+    paint = _brush(colour)
+    verdict = told["verdict"]
+    mark, style = _VERDICTS[verdict]
+    share = f" · {percent(told['failing_share'])} of its requests fail" if told["failing_share"] else ""
+    lines = [f"{paint(f'{mark} {verdict}', style)}  {clean(told['host'])}{share}"]
+    for s in told["steps"]:
+        sign, of = _STATES[s["state"]]
+        head = f"  {paint(sign, of)} {paint(clean(s['title']), _BOLD)}  {paint(clean(s['stands_for']), _DIM)}"
+        lines += ["", head, *_wrap(s["said"], width, " " * 4)]
+        if s["state"] != "skipped":
+            for proof in s["proof"]:
+                lines += _wrap(proof, width, " " * 8, " " * 6 + "· ")
+            if s["command"]:
+                lines.append(f"      {paint(clean(s['command']), _DIM)}")
+    return "\n".join(lines)
+
+
 def _routes(found: Sequence[Rule], width: int, paint: Callable[[str, Style], str], *, elsewhere: bool) -> Iterator[str]:
     everyone = [v for r in found for v in r.viewpoints]
     failing = [r for r in words.worst_first(found) if r.route["failing_share"] > 0]

@@ -40,6 +40,13 @@ WHY = _page(
     ("meshwhy why destination.mynamespace -o json | jq .verdict", "for scripts: the form is a promise"),
     after=_EXIT,
 )
+RUNBOOK = _page(
+    "Take the steps that a specialist would: rules, endpoints, the caller's Envoy, gateways, istiod, access logs, Prometheus, what changed.",
+    ("meshwhy runbook destination.mynamespace --context east", "what the objects show; the rest is said to be not looked at"),
+    ("meshwhy runbook destination --from bug-report.tar.gz --live bug-report.tar.gz", "with the proxies, istiods and logs of a bug-report"),
+    ("meshwhy runbook destination --envoy shop/web-7f=http://127.0.0.1:15000", "with that pod's Envoy (after kubectl port-forward)"),
+    after=_EXIT,
+)
 ROUTES = _page(
     "Show the routes of HOST as callers' Envoys hold them. Rules, shares, Envoy cluster names and endpoints; without HOST those of every host.",
     ("meshwhy routes destination.mynamespace", "as every viewpoint sees it"),

@@ -485,7 +485,7 @@ def test_every_command_teaches_with_examples(ask: Callable[..., Answer]):
     top = ask()
     assert top == ask("--help") == ask("-h")
     assert top.status == 0
-    for command in ("why", "routes", "sweep", "whatif", "checks", "record", "run", "demo", "doctor", "alert-routes"):
+    for command in ("why", "runbook", "routes", "sweep", "whatif", "checks", "record", "run", "demo", "doctor", "alert-routes"):
         assert f"\n  {command} " in top.out
         page = ask(command, "--help")
         assert page.status == 0

@@ -161,11 +161,12 @@ def test_what_changed_is_a_step_and_the_suspicious_one_shows_the_fault(meshes: t
         cluster="east", resource="Deployment mynamespace/destination-v1", at=AT - 60, by="argocd", what="was scaled to 0", suspicious=True
     )
     edited = Changed(cluster="east", resource="VirtualService mynamespace/destination", at=AT, by="kubectl", what="was changed")
-    step = {s.id: s for s in runbook.steps(found, NOTHING, changes=(edited, scaled))}["changes"]
+    step = {s.id: s for s in runbook.steps(found, NOTHING, changes=(edited, scaled), since=AT)}["changes"]
     assert (step.state, step.command) == ("bad", "kubectl -n mynamespace get deployment destination-v1 -o yaml --show-managed-fields")
-    assert step.said == "2026-11-21 13:59:00 UTC Deployment mynamespace/destination-v1 of east was scaled to 0 by argocd"
+    assert step.said == "suspicious: 2026-11-21 13:59:00 UTC Deployment mynamespace/destination-v1 of east was scaled to 0 by argocd"
     assert step.proof == ("2026-11-21 14:00:00 UTC VirtualService mynamespace/destination of east was changed by kubectl",)
-    assert {s.id: s for s in runbook.steps(found, NOTHING, changes=())}["changes"].state == "ok"
+    for changes, since in (((), AT), ((edited, scaled), None), ((edited, scaled), AT + 7200)):
+        assert {s.id: s for s in runbook.steps(found, NOTHING, changes=changes, since=since)}["changes"].state == "ok"
 
 
 def test_no_call_is_told_from_no_failure(meshes: tuple[Mesh, ...]):
@@ -228,7 +229,7 @@ async def test_the_runbook_stands_once_in_the_thread_and_is_edited_as_its_steps_
         assert "… Access logs" in told.words
         answered.set()
         await slack.until(lambda: "19 of 19 calls failed" in told.words, 10)
-        assert "Runbook of destination.mynamespace: 10 steps, 3 show the fault" in told.words
+        assert "Runbook of destination.mynamespace: 10 steps, 2 show the fault" in told.words
         assert asked == [HOST]
         await slack.click(root, WHY)
         await slack.until(lambda: len(asked) == 2, 10)
