@@ -129,14 +129,13 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         sweeper = Sweeper(clusters, store, settings.alerts)
         slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
         app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
-        probing = _probing(settings)
-        door = handlers.register(app, sweeper, store, settings.access, settings.slack.teams, probing)
+        door = handlers.register(app, sweeper, store, settings.access, settings.slack.teams, _probing(settings, clusters))
         lease = Lease(store, settings.redis.lease_s)
         sharing = _sharing(settings, app, door, clusters, lease)
         connected = await stack.enter_async_context(_listening(app, settings.slack))
         outbox = Outbox(store, slack, settings.alerts.default_channel, admin_channel=settings.alerts.admin_channel, held=lease.held)
         desk = Desk(store, settings.alerts.pagers, held=lease.held)
-        runbooks = Runner(store, sweeper, probing, held=lease.held)
+        runbooks = Runner(store, sweeper, door.probing, held=lease.held)
         relay = alertmanagers.Relay(store, settings.alertmanager.send, slack, held=lease.held)
         receive = settings.alertmanager.receive
         parts: dict[str, _Part] = {
@@ -187,11 +186,12 @@ async def _open(settings: Settings) -> AsyncIterator[Store]:
         yield store
 
 
-def _probing(settings: Settings) -> Callable[[Diagnosis, Sequence[Mesh]], Sequence[Probe]]:
+def _probing(settings: Settings, clusters: Clusters) -> Callable[[Diagnosis, Sequence[Mesh]], Sequence[Probe]]:
     """What of running parts can be asked about a host, as far as the settings allow."""
-    from bot.probes import given
+    from bot.probes import asking, given
 
-    return lambda *_: given.probes(settings.clusters)
+    ask = asking.probing(asking.registered(clusters))
+    return lambda diagnosis, meshes: [*given.probes(settings.clusters), *ask(diagnosis, meshes)]
 
 
 def _sharing(

@@ -17,7 +17,7 @@ import os
 import ssl
 import subprocess
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,7 +56,8 @@ class ClusterSource:
     """Where a registered cluster is read: a kubeconfig context (the current one when None), in-cluster, or the manifests at `path`.
 
     `namespaces` limits what is asked of an API server; kinds without namespaces are still read. `secrets` are the namespaces in which the
-    names of Secrets are read, and nothing of what they hold; elsewhere no Secret is asked for.
+    names of Secrets are read, and nothing of what they hold; elsewhere no Secret is asked for. `deep` allows port-forwards to Envoys, istiods
+    and ztunnels, `logs` the ends of logs: probes alone use them.
     """
 
     name: str
@@ -67,6 +68,8 @@ class ClusterSource:
     path: str | None = None
     namespaces: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    deep: bool = False
+    logs: bool = False
 
     @staticmethod
     def registered(cluster: RegisteredCluster) -> ClusterSource:
@@ -80,6 +83,8 @@ class ClusterSource:
             path=None if cluster.path is None else str(cluster.path),
             namespaces=cluster.namespaces or (),
             secrets=cluster.secrets or (),
+            deep=cluster.deep,
+            logs=cluster.logs,
         )
 
 
@@ -281,6 +286,8 @@ class _Live:
         self._istiods: dict[tuple[type[Resource], str, str], str] = {}
         self._objects: Objects = {}
         self.ready = False
+        self.server: Server | None = None
+        """The API server while this runs."""
 
     @property
     def settled(self) -> bool:
@@ -330,7 +337,7 @@ class _Live:
 
     async def run(self, tell: Callable[[Collection[Change]], None]) -> None:
         """Follow every kind until cancelled (`once`: until each was read); `tell` is called after each step, with what changed."""
-        async with server(self.source, self._pace) as api, asyncio.TaskGroup() as group:
+        async with self._opened() as api, asyncio.TaskGroup() as group:
 
             def follow(kind: Kind, namespace: str, name: str = "") -> None:
                 key = (kind, namespace, name)
@@ -353,6 +360,15 @@ class _Live:
                         follow(kind, namespace)
             for namespace in self.source.secrets:
                 follow(KIND_OF[Secret], namespace)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Server]:
+        async with server(self.source, self._pace) as opened:
+            self.server = opened
+            try:
+                yield opened
+            finally:
+                self.server = None
 
     def _gather(self, kind: Kind) -> None:
         informers = [i for i in self._informers.values() if i.kind is kind]
@@ -641,6 +657,13 @@ class Clusters:
     def followed(self) -> tuple[Cluster, ...]:
         """As `clusters`, without those that are not followed here."""
         return tuple(member.cluster() for member in self._members if self._follows(member))
+
+    def way(self, name: str) -> tuple[ClusterSource, Server | None]:
+        """How a cluster is read, and its API server while it is followed here; None for one in files. Raises KeyError."""
+        for member in self._members:
+            if member.source.name == name:
+                return member.source, member.server if isinstance(member, _Live) else None
+        raise KeyError(name)
 
     def watches(self) -> list[Watch]:
         """Every kind of every cluster that was ever read, with its last sign of life."""

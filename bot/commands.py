@@ -452,6 +452,7 @@ Contexts = Annotated[
 From = Annotated[list[str] | None, typer.Option("--from", metavar="SOURCE", help=usage.FROM, show_default=False)]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=usage.CONFIG, show_default=False)]
 SettingsFile = Annotated[Path, typer.Option("--config", metavar="FILE", help=usage.CONFIG_RUN, show_default=False)]
+Probing = Annotated[bool, typer.Option("--probe", help=usage.PROBE)]
 Lives = Annotated[list[str] | None, typer.Option("--live", metavar="[CLUSTER=]PATH", help=usage.LIVE, show_default=False)]
 Envoys = Annotated[list[str] | None, typer.Option("--envoy", metavar="[CLUSTER:]NS/POD=WHERE", help=usage.ENVOY, show_default=False)]
 For = Annotated[Output, typer.Option("-o", "--output", help=usage.OUTPUT)]
@@ -479,16 +480,21 @@ def why(
     config: Config = None,
     envoy: Envoys = None,
     live: Lives = None,
+    probe: Probing = False,
     output: For = Output.TEXT,
     color: Colours = Colour.AUTO,
 ) -> int:
     """The diagnosis of one host."""
     with _patience("Reading", color) as progress:
         from checks import diagnosis
+        from checks.evidence import NOTHING
 
-        meshes = _meshes(_asked(context, from_, config), progress)
+        asked = _asked(context, from_, config)
+        meshes = _meshes(asked, progress)
         with _among(meshes):
-            answer = diagnosis.why(host, meshes, _evidence(host, meshes, envoy or ()) + _saved(meshes, live or ()))
+            evidence = _evidence(host, meshes, envoy or ()) + _saved(meshes, live or ())
+            evidence += _probed(host, meshes, asked, allowed=config is None) if probe else NOTHING
+            answer = diagnosis.why(host, meshes, evidence)
     _show(
         answer,
         output,
@@ -509,6 +515,7 @@ def runbook(
     config: Config = None,
     envoy: Envoys = None,
     live: Lives = None,
+    probe: Probing = False,
     output: For = Output.TEXT,
     color: Colours = Colour.AUTO,
 ) -> int:
@@ -517,10 +524,13 @@ def runbook(
         from checks import diagnosis
         from checks import runbook as steps
         from checks.changed import changed
+        from checks.evidence import NOTHING
 
-        meshes = _meshes(_asked(context, from_, config), progress)
+        asked = _asked(context, from_, config)
+        meshes = _meshes(asked, progress)
         with _among(meshes):
             evidence = _evidence(host, meshes, envoy or ()) + _saved(meshes, live or ())
+            evidence += _probed(host, meshes, asked, allowed=config is None) if probe else NOTHING
             found = diagnosis.why(host, meshes, evidence)
         taken = steps.steps(found, evidence, changes=changed(found, meshes))
     answer = {
@@ -562,6 +572,31 @@ def _evidence(host: str, meshes: Sequence[Mesh], envoys: Sequence[str]) -> Evide
         diagnosis.routes(meshes, host, [f"{w.cluster}:{w.namespace}/{w.pod}".removeprefix(":")])
     views, skipped = asyncio.run(envoy.read(wheres))
     return Evidence(envoys=tuple(views), skipped=tuple(skipped))
+
+
+def _probed(host: str, meshes: Sequence[Mesh], asked: _Asked, *, allowed: bool) -> Evidence:
+    """What running parts say now; `allowed`: as far as who asks is permitted, else as far as the settings allow."""
+    import asyncio
+    from contextlib import AsyncExitStack
+
+    from bot.clusters import server
+    from bot.informers import Pace
+    from bot.probes import asking, gather
+    from checks import diagnosis
+    from checks.evidence import NOTHING
+
+    async def probed() -> Evidence:
+        async with AsyncExitStack() as stack:
+            reach = {m.name: asking.Reach(None) for m in asked.manifests}
+            for s in asked.live:
+                opened = await stack.enter_async_context(server(s, Pace())) if s.path is None else None
+                reach[s.name] = asking.Reach(opened, allowed or s.deep, allowed or s.logs, s.in_cluster)
+            found = NOTHING
+            async for gathered in gather(asking.probing(reach.__getitem__)(diagnosis.why(host, meshes), meshes)):
+                found = gathered.evidence
+            return found
+
+    return asyncio.run(probed())
 
 
 def _saved(meshes: Sequence[Mesh], lives: Sequence[str]) -> Evidence:

@@ -359,6 +359,9 @@ class RegisteredCluster(_Section):
     secrets: Words | None = None
     prometheus: Prometheus | None = None
     deep: bool = False
+    """Whether Envoys, istiods and ztunnels are asked, by port-forward."""
+    logs: bool = False
+    """Whether the ends of proxies', istiods' and applications' logs are read."""
     envoys: Annotated[tuple[Annotated[str, AfterValidator(_envoy)], ...], BeforeValidator(_several)] = ()
     """Envoys whose admin address can be reached directly: `NS/POD=http://HOST:PORT` each."""
     evidence: LocalPath | None = None

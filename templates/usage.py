@@ -130,6 +130,7 @@ FROM = "A cluster from manifests: PATH, NAME=PATH or MESH/NAME=PATH; a file, a d
 CONFIG = "The clusters that this settings file registers."
 CONFIG_RUN = "The settings file."
 ENVOY = "A caller's Envoy to compare with: its admin address, or a saved config_dump, clusters, or istioctl bug-report. Only read, never changed. Repeatable."
+PROBE = "Ask the running parts too: Envoys, istiods and ztunnels by port-forward, and istiod's log, as far as you are permitted. Only read, never changed."
 LIVE = "What was saved of a cluster's running parts: an istioctl bug-report, or a directory of proxies/ and istiod/. Repeatable."
 OUTPUT = "text for people, json for scripts, slack for the message that Slack would get."
 OUTPUT_AUDIT = "text for people, json for scripts (one entry a line), slack for the message that Slack would get."

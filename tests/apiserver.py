@@ -83,6 +83,8 @@ class ApiServer:
         self.bookmark_at_end = True
         self.forwarded: dict[tuple[str, str, int], int | str | None] = {}
         """By namespace, pod and port: the port here to which it leads, what the kubelet says instead, or None: it never says anything."""
+        self.logs: dict[tuple[str, str, str], str] = {}
+        """By namespace, pod and container."""
         self.opened = self.most_opened = 0
         self.requests: list[Request] = []
         self.port = 0
@@ -262,6 +264,8 @@ class ApiServer:
             return self._discover(request)
         if request.resource == "pods/portforward":
             return await self._forward(http, request)
+        if request.resource == "pods/log":
+            return self._log(http, request)
         kind = self._kind(request)
         if kind is None:
             return _status(404, "the server could not find the requested resource")
@@ -323,6 +327,17 @@ class ApiServer:
         if len(body) > 128 << 10 and "gzip" in http.headers.get("Accept-Encoding", ""):
             response.enable_compression(web.ContentCoding.gzip)
         return response
+
+    def _log(self, http: web.Request, request: Request) -> web.Response:
+        """The end of a container's log, as the kubelet cuts it."""
+        if self.forbidden.get(request.key):
+            return _forbidden(request, request.key, request.resource, "")
+        pod = http.path.split("/")[6]
+        text = self.logs.get((request.namespace, pod, request.query["container"]))
+        if text is None:
+            return _status(404, f'pods "{pod}" not found')
+        lines = text.splitlines(keepends=True)[-int(request.query["tailLines"]) :]
+        return web.Response(text="".join(lines)[: int(request.query["limitBytes"])], content_type="text/plain")
 
     async def _forward(self, http: web.Request, request: Request) -> web.StreamResponse:
         """A kubelet's port-forward: `v4.channel.k8s.io`, one port, relayed to a port here."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Self
+
+from aiohttp import web
 
 Json = dict[str, Any]
 
@@ -73,3 +75,40 @@ LOG = """\
 {"level":"warn","time":"2026-11-22T14:02:03.5Z","scope":"model","msg":"delegate virtual service shop/leaf of shop/root not found"}
  reflector.go:1: failed to list *v1.EndpointSlice: endpointslices.discovery.k8s.io is forbidden
 """
+
+
+class Istiod:
+    """A server that answers as an istiod's monitoring port; it fails on command, and remembers every request."""
+
+    def __init__(self, proxies: list[Json], hosts: dict[str, dict[str, list[Json]]]) -> None:
+        self.answers: dict[str, bytes | int] = {
+            "/debug/syncz": json.dumps(proxies).encode(),
+            "/debug/endpointShardz": shardz(hosts),
+            "/debug/push_status": json.dumps(
+                {"pilot_eds_no_instances": {"outbound|80||a": {"proxy": "web-7f.shop", "message": ""}}}
+            ).encode(),
+            "/debug/clusterz": json.dumps([{"id": "east", "secretName": "", "syncStatus": "synced"}]).encode(),
+        }
+        self.asked: list[str] = []
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.05)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port = int(self._runner.addresses[0][1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _handle(self, http: web.Request) -> web.Response:
+        self.asked.append(f"{http.method} {http.path_qs}")
+        if http.path == "/metrics":
+            return web.Response(text=METRICS % {"rejects": self.asked.count("GET /metrics"), "pushes": 9})
+        answer = self.answers.get(http.path_qs, 404)
+        return web.Response(status=answer) if isinstance(answer, int) else web.Response(body=answer, content_type="application/json")

@@ -93,7 +93,7 @@ async def test_an_answer_of_many_pieces_comes_whole(mesh_envoy: Mesh, tmp_path: 
         (400, "pod shop/web-7f is not running yet, or does not run any more (HTTP 400)"),
         (401, "the API server does not know us (HTTP 401)"),
         (429, "the API server has too much to do (HTTP 429)"),
-        (502, "the way to pod shop/web-7f could not be opened (HTTP 502)"),
+        (502, "the API server cannot reach pod shop/web-7f (HTTP 502)"),
     ],
 )
 async def test_what_the_api_server_refuses_is_said(tmp_path: Path, status: int, reason: str) -> None:
@@ -169,13 +169,13 @@ async def test_no_name_leads_anywhere_else(name: str, of: str) -> None:
         async with portforward.session(Noting(), names["namespace"], names["pod"], 15000, patience_s=1) as session:  # type: ignore[arg-type]
             with pytest.raises(aiohttp.ClientError):
                 await session.get("http://x/")
-    except ValueError:
+    except NotRead:
         assert asked == []
     assert all(re.fullmatch(r"/api/v1/namespaces/[a-z0-9.-]+/pods/[a-z0-9.-]+/portforward", path) and ".." not in path for path in asked)
 
 
 @pytest.mark.parametrize("name", ["../../x", "web?ports=1", "web/exec", "..", "a..b", "Web", "", "web\n", "x" * 300])
 async def test_these_names_lead_nowhere(name: str) -> None:
-    with pytest.raises(ValueError, match="is no pod"):
+    with pytest.raises(NotRead, match="is no pod"):
         async with portforward.session(None, "shop", name, 15000, patience_s=1):  # type: ignore[arg-type]
             pass

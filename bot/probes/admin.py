@@ -33,6 +33,10 @@ class NotRead(Exception):
     """Why something could not be read: what comes after the colon of a sentence that says so."""
 
 
+class Unreached(NotRead):
+    """There is nobody there, or no time left: nothing else that is asked will be answered."""
+
+
 class NoWay(aiohttp.ClientConnectionError):
     """There is no way to a pod through the API server, or it broke off; the message is the reason."""
 
@@ -88,11 +92,11 @@ class Admin:
                         raise NotRead(f"its answer to GET {request} is longer than {max_bytes >> 20} MB")
                     take(chunk)
         except TimeoutError:
-            raise NotRead(f"{self.name} did not answer GET {request} within {self.timeout_s:g} s") from None
+            raise Unreached(f"{self.name} did not answer GET {request} within {self.timeout_s:g} s") from None
         except NoWay as e:
-            raise NotRead(str(e)) from None
+            raise Unreached(str(e)) from None
         except aiohttp.ClientConnectorError as e:
-            raise NotRead(f"no connection to {self.name} ({os.strerror(e.os_error.errno) if e.os_error.errno else e.os_error})") from None
+            raise Unreached(f"no connection to {self.name} ({os.strerror(e.os_error.errno) if e.os_error.errno else e.os_error})") from None
         except aiohttp.ClientError as e:
             raise NotRead(f"the answer of {self.name} to GET {request} broke off ({type(e).__name__})") from None
 

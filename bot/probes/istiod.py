@@ -10,7 +10,9 @@ an API server, and none of both runs in the tests.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -20,13 +22,14 @@ import msgspec
 from msgspec import Struct
 
 from bot.probes import exposition
-from bot.probes.admin import NotRead, decoded
+from bot.probes.admin import NotRead, Unreached, decoded
 from checks.evidence import IstiodView, LogLine, ProxySync, ShardEndpoint
 from checks.finding import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from bot.probes.admin import Admin
     from bot.probes.files import File
 
 MAX_SHARDS_BYTES = 512 << 20
@@ -39,6 +42,10 @@ MAX_LINES = 200
 """Lines of its log that are kept, the last ones."""
 
 
+OVER_S = 3.0
+"""Between two readings of its metrics."""
+
+
 class Request(StrEnum):
     """Every request that can be sent: path and query, whole. All only read."""
 
@@ -46,7 +53,6 @@ class Request(StrEnum):
     SYNC = "/debug/syncz"
     REMOTES = "/debug/clusterz"
     STATUS = "/debug/push_status"
-    VERSION = "/version"
     SHARDS = "/debug/endpointShardz"
 
 
@@ -374,7 +380,7 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(f"{head}.{rest[:6]:0<6}+00:00").timestamp()
 
 
-# --- one replica -----------------------------------------------------------------------------------------------------------
+# --- one replica, saved ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -429,3 +435,62 @@ class Seen:
                 self.put(growth=growth(self._before, self._after))
         self.put(read_at=self.saved_at)
         return self.view
+
+
+# --- one replica, live ------------------------------------------------------------------------------------------------------
+
+
+async def ask(of: Admin, where: Where, hosts: Collection[str], *, debug: bool = True) -> tuple[IstiodView, list[Skipped]]:
+    """What a live replica says, of endpoints those of `hosts`; beside it what could not be read. Raises NotRead when nothing could.
+
+    Its metrics are read first and last, OVER_S apart at least: what its counters grew by in between is their growth. Without `debug` they
+    are all that is asked for: the rest istiod tells only whom it knows, or who comes from inside its own pod.
+    """
+    seen, skipped, begun = Seen(where, hosts), list[Skipped](), time.monotonic()
+    first = bytearray()
+
+    async def counted() -> None:
+        first.extend(await of.get(Request.METRICS))
+        seen.put(metrics=metrics(first), version=version(first))
+
+    async def synced() -> None:
+        seen.put(proxies=await asyncio.to_thread(proxies, await of.get(Request.SYNC)))
+
+    async def watched() -> None:
+        seen.put(remotes=remotes(await of.get(Request.REMOTES)))
+
+    async def pushed() -> None:
+        seen.put(status=status(await of.get(Request.STATUS)))
+
+    async def held() -> None:
+        found = Shards(hosts)
+        await of.stream(Request.SHARDS, found.feed, MAX_SHARDS_BYTES)
+        seen.put(shards=found.done())
+
+    async def counted_again() -> None:
+        if not first:
+            raise NotRead("they could not be read once")
+        await asyncio.sleep(begun + OVER_S - time.monotonic())
+        again = await of.get(Request.METRICS)
+        seen.put(metrics=metrics(again), growth=growth(first, again), over_s=time.monotonic() - begun)
+
+    parts = {"the metrics": counted, "the sync state of proxies": synced, "the sync state of clusters": watched}
+    parts |= {"the push status": pushed, "the endpoints": held, "the growth of metrics": counted_again}
+    told = 0
+    for part, read in parts.items():
+        if not debug and read not in {counted, counted_again}:
+            continue
+        try:
+            await read()
+            told += 1
+        except Unreached as e:
+            if not told:
+                raise
+            skipped.append(where.skipped(e, part))
+            break
+        except NotRead as e:
+            skipped.append(where.skipped(e, part))
+    if not told:
+        raise NotRead(skipped[0].reason)
+    seen.put(read_at=time.time())
+    return seen.view, skipped

@@ -13,14 +13,13 @@ The handshake is a GET: RBAC asks for `get` on `pods/portforward`, and since Kub
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import aiohttp
 
 from bot.informers import NoAccess, Refused, why
-from bot.probes import admin
+from bot.probes import admin, pods
 from bot.probes.admin import NoWay
 
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 
 PROTOCOL = "v4.channel.k8s.io"
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
-"""A DNS subdomain, as Kubernetes names pods and namespaces: nothing of it means anything in a path."""
-
 _DATA, _ERROR = 0, 1
 
 
@@ -44,11 +40,9 @@ _DATA, _ERROR = 0, 1
 async def session(server: Server, namespace: str, pod: str, port: int, *, patience_s: float) -> AsyncIterator[aiohttp.ClientSession]:
     """A session whose every request goes to a port of a pod, whatever host it names; `patience_s` is for the way there.
 
-    Raises ValueError for names that no pod can have.
+    Raises NotRead for names that no pod can have.
     """
-    if not (_NAME.fullmatch(namespace) and _NAME.fullmatch(pod)) or ".." in pod:
-        raise ValueError(f"{namespace!r}/{pod!r} is no pod")
-    connector = _Connector(server, f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward", port, patience_s)
+    connector = _Connector(server, namespace, pod, port, patience_s)
     try:
         async with admin.session(connector) as opened:
             yield opened
@@ -59,9 +53,10 @@ async def session(server: Server, namespace: str, pod: str, port: int, *, patien
 class _Connector(aiohttp.BaseConnector):
     """Where aiohttp would open a TCP connection, a WebSocket to the API server."""
 
-    def __init__(self, server: Server, path: str, port: int, patience_s: float) -> None:
+    def __init__(self, server: Server, namespace: str, pod: str, port: int, patience_s: float) -> None:
+        self._path = pods.path(namespace, pod, "portforward")
         super().__init__(limit=1)
-        self._server, self._path, self._port, self._patience_s = server, path, port, patience_s
+        self._server, self._pod, self._port, self._patience_s = server, (namespace, pod), port, patience_s
         self._opened: list[_Channel] = []
 
     async def _create_connection(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> ResponseHandler:  # noqa: ARG002, ASYNC109 - aiohttp's own
@@ -69,7 +64,7 @@ class _Connector(aiohttp.BaseConnector):
         try:
             socket = await self._server.socket(self._path, query, protocol=PROTOCOL, patience_s=self._patience_s)
         except Refused as e:
-            raise NoWay(_refused(e.status, self._path)) from None
+            raise NoWay(pods.refused(e, *self._pod, "port-forward", "deep")) from None
         except (NoAccess, aiohttp.ClientError, TimeoutError, OSError) as e:
             raise NoWay(f"the API server: {why(e)}") from None
         protocol: ResponseHandler = self._factory()
@@ -79,19 +74,6 @@ class _Connector(aiohttp.BaseConnector):
     async def gone(self) -> None:
         """Wait until every WebSocket is closed."""
         await asyncio.gather(*(channel.task for channel in self._opened), return_exceptions=True)
-
-
-def _refused(status: int, path: str) -> str:
-    """Why the API server, or the kubelet behind it, does not forward."""
-    namespace, pod = path.split("/")[4], path.split("/")[6]
-    return {
-        400: f"pod {namespace}/{pod} is not running yet, or does not run any more (HTTP 400)",
-        401: "the API server does not know us (HTTP 401)",
-        403: f"no permission to port-forward in namespace {namespace}: `deep: true` in the chart grants it",
-        404: f"there is no pod {namespace}/{pod} any more (HTTP 404)",
-        429: "the API server has too much to do (HTTP 429)",
-        200: "the API server, or a proxy before it, knows no WebSockets",
-    }.get(status, f"the way to pod {namespace}/{pod} could not be opened (HTTP {status})")
 
 
 class _Channel(asyncio.Transport):

@@ -1,0 +1,239 @@
+"""Whom a question asks of the running parts, over the API server of each cluster: a real Envoy, an istiod made after its source, and what hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bot import manifests
+from bot.clusters import Clusters, ClusterSource
+from bot.probes import asking, gather, istiod, whom
+from checks import diagnosis
+from checks.evidence import NOTHING, Evidence
+from checks.mesh import Mesh
+from tests.apiserver import ApiServer
+from tests.envoys import DESTINATION, V1
+from tests.istiods import Istiod, endpoint, sync
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tests.asking import Answer
+    from tests.envoys import Mesh as Envoys
+
+
+def pod(name: str, namespace: str, ip: str, *, container: str = "istio-proxy", **labels: str) -> str:
+    said = ", ".join(f'{k.replace("_", "-")}: "{v}"' for k, v in labels.items())
+    return f"""
+kind: Pod
+apiVersion: v1
+metadata: {{name: {name}, namespace: {namespace}, labels: {{{said}}}}}
+spec: {{nodeName: n1, containers: [{{name: {container}, image: x}}]}}
+status: {{phase: Running, podIP: {ip}, conditions: [{{type: Ready, status: "True"}}]}}
+---"""
+
+
+OBJECTS = f"""
+{pod("web-7f", "shop", "10.1.2.3", app="web")}
+{pod("web-7g", "shop", "10.1.2.4", app="web")}
+{pod("web-7h", "shop", "10.1.2.5", app="web")}
+{pod("v2-0", "mynamespace", "10.1.0.7", app="destination", version="v2")}
+{pod("istiod-1", "istio-system", "10.1.9.1", container="discovery", app="istiod")}
+kind: Service
+apiVersion: v1
+metadata: {{name: destination, namespace: mynamespace}}
+spec: {{clusterIP: 10.96.0.1, selector: {{app: destination}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}
+---
+kind: EndpointSlice
+apiVersion: discovery.k8s.io/v1
+metadata: {{name: destination-1, namespace: mynamespace, labels: {{kubernetes.io/service-name: destination}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8080}}]
+endpoints: [{{addresses: [10.1.0.7], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: v2-0, namespace: mynamespace}}}}]
+---
+kind: DestinationRule
+apiVersion: networking.istio.io/v1
+metadata: {{name: destination, namespace: mynamespace}}
+spec: {{host: destination, subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]}}
+---
+kind: VirtualService
+apiVersion: networking.istio.io/v1
+metadata: {{name: destination, namespace: mynamespace}}
+spec:
+  hosts: [destination]
+  http:
+    - route: [{{destination: {{host: destination, subset: v1}}, weight: 95}}, {{destination: {{host: destination, subset: v2}}, weight: 5}}]
+"""
+
+
+class Running:
+    """Clusters that are followed, and what their API servers forward to."""
+
+    def __init__(self, clusters: Clusters, east: ApiServer, west: ApiServer, control: Istiod) -> None:
+        self.clusters, self.east, self.west, self.control = clusters, east, west, control
+
+    async def gathered(self, reach: Callable[[str], asking.Reach | None] | None = None, within_s: float = 12.0) -> Evidence:
+        meshes = Mesh.of(self.clusters.clusters(), time.time())
+        probes = asking.probing(reach or asking.registered(self.clusters))(diagnosis.why(DESTINATION, meshes), meshes)
+        found = NOTHING
+        async for some in gather(probes, within_s):
+            found = some.evidence
+        return found
+
+
+@asynccontextmanager
+async def running(mesh_envoy: Envoys, tmp_path: Path, **allowed: bool) -> AsyncIterator[Running]:
+    """East with a real Envoy in web-7f and an istiod, and west, of the same mesh."""
+    east, west = ApiServer(), ApiServer()
+    shards = {DESTINATION: {"Kubernetes/east": [endpoint("10.1.0.7")]}, "other.x.svc.cluster.local": {"Kubernetes/east": []}}
+    async with east, west, Istiod([sync("web-7f.shop", CDS=("a", "a"), EDS=("b", "a"))], shards) as control:
+        for api in (east, west):
+            api.load(OBJECTS)
+            api.forwarded["shop", "web-7f", 15000] = int(mesh_envoy.envoy.admin.rpartition(":")[2])
+            api.forwarded["istio-system", "istiod-1", 15014] = control.port
+            api.logs["istio-system", "istiod-1", "discovery"] = "2026-11-22T14:02:01Z\tinfo\tservice x at shard y has no endpoints\n"
+        sources = [
+            ClusterSource(name, mesh="prod", context=name, kubeconfig=api.kubeconfig(tmp_path / name, context=name), **allowed)
+            for name, api in (("east", east), ("west", west))
+        ]
+        clusters = Clusters(sources)
+        following = asyncio.create_task(clusters.run())
+        try:
+            assert await clusters.synced(20)
+            yield Running(clusters, east, west, control)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_callers_servers_and_istiods_are_asked_and_one_cluster_that_hangs_delays_no_other(
+    mesh_envoy: Envoys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(istiod, "OVER_S", 0.2)
+    monkeypatch.setattr(asking, "ALL_S", 1.5)
+    async with running(mesh_envoy, tmp_path, deep=True, logs=True) as it:
+        it.west.silent = True
+        begun = time.monotonic()
+        found = await it.gathered()
+        assert time.monotonic() - begun < 4
+        it.west.silent = False
+
+    (view,) = found.envoys
+    assert (view.cluster, view.pod, view.source, view.clusters[V1].hosts) == ("east", "web-7f", "shop/web-7f:15000", ())
+    assert view.stats is not None
+    (replica,) = found.istiods
+    assert replica.proxies is not None
+    assert replica.proxies["web-7f.shop"].states == {"CDS": "SYNCED", "EDS": "STALE"}
+    assert replica.shards is not None
+    assert {host: [e.address for e in some] for host, some in replica.shards.items()} == {DESTINATION: ["10.1.0.7:8080"]}
+    assert replica.growth is not None
+    assert replica.growth['pilot_total_xds_rejects{type="cds"}'] == 1
+    assert replica.over_s >= 0.2
+    assert (replica.version, replica.remotes) == ("1.27.1", {"east": "synced"})
+    assert [line.text[-16:] for line in replica.lines or ()] == ["has no endpoints"]
+    east = {s.reason for s in found.skipped if s.cluster == "east"}
+    assert east == {
+        f"Envoy {name} was not read: there is no pod {where} any more (HTTP 404)"
+        for name, where in (("web-7g.shop", "shop/web-7g"), ("v2-0.mynamespace", "mynamespace/v2-0"))
+    }  # two of three callers that are alike, and a server
+    west = [s for s in found.skipped if s.cluster == "west"]
+    assert {s.check for s in west} == {"envoy", "istiod"}
+    assert all("within" in s.reason or "did not come" in s.reason or "no answer" in s.reason for s in west), west
+    assert set(it.control.asked) == {f"GET {request}" for request in istiod.Request}
+    assert {r.verb for r in it.east.requests} <= {"get", "list", "watch", "discovery"}
+
+
+async def test_what_is_not_allowed_is_not_tried_and_says_what_allows_it(mesh_envoy: Envoys, tmp_path: Path) -> None:
+    async with running(mesh_envoy, tmp_path) as it:
+        found = await it.gathered()
+        assert it.east.asked("pods/portforward") == it.east.asked("pods/log") == []
+    assert not found
+    east = [(s.check, s.reason) for s in found.skipped if s.cluster == "east"]
+    assert [check for check, _ in east] == ["envoy", "istiod", "istiod"]
+    assert all("`deep: true`" in reason or "`logs: true`" in reason for _, reason in east)
+
+
+async def test_without_the_permission_everything_says_so_and_the_log_is_read_all_the_same(mesh_envoy: Envoys, tmp_path: Path) -> None:
+    async with running(mesh_envoy, tmp_path, deep=True, logs=True) as it:
+        it.east.forbid("pods/portforward")
+        it.west.forbid("pods/log")
+        it.west.forwarded["istio-system", "istiod-1", 15014] = "connection refused"
+        found = await it.gathered()
+    assert [(v.cluster, v.metrics, bool(v.lines)) for v in found.istiods] == [("east", None, True)]
+    assert [v.cluster for v in found.envoys] == ["west"]
+    assert {s.check for s in found.skipped if s.cluster == "east" and "`deep: true` in the chart grants it" in s.reason} == {
+        "envoy",
+        "istiod",
+    }
+    west = "\n".join(s.reason for s in found.skipped if s.cluster == "west")
+    assert "the log of istiod istiod-1.istio-system was not read: no permission to read logs in namespace istio-system" in west
+    assert "istiod istiod-1.istio-system was not read: nothing listens on port 15014 in the pod" in west
+
+
+@pytest.mark.parametrize(
+    ("answers", "missing"),
+    [
+        ({"/debug/endpointShardz": b'{"%s":{"mynamespace":{"Shards"' % DESTINATION.encode()}, {"shards"}),
+        ({"/debug/syncz": 401, "/debug/push_status": b"<html>"}, {"proxies", "status"}),
+    ],
+)
+async def test_a_part_that_cannot_be_read_is_none_and_said(
+    mesh_envoy: Envoys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], missing: set[str]
+) -> None:
+    monkeypatch.setattr(istiod, "OVER_S", 0.0)
+    async with running(mesh_envoy, tmp_path, deep=True, logs=True) as it:
+        it.control.answers.update(answers)
+        found = await it.gathered()
+    view = found.istiods[0]
+    parts = ("proxies", "shards", "metrics", "growth", "status", "remotes", "lines")
+    assert {part for part in parts if getattr(view, part) is None} == missing
+    assert len([s for s in found.skipped if s.check == "istiod" and s.cluster == "east"]) == len(missing)
+
+
+async def test_from_inside_the_cluster_metrics_need_no_permission(
+    mesh_envoy: Envoys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(istiod, "OVER_S", 0.0)
+    async with running(mesh_envoy, tmp_path) as it:
+        monkeypatch.setattr(asking, "_at", lambda _: f"http://127.0.0.1:{it.control.port}")
+        found = await it.gathered(lambda name: asking.Reach(it.clusters.way(name)[1], inside=name == "east"))
+        assert set(it.control.asked) == {"GET /metrics"}
+    (view,) = found.istiods
+    assert (view.cluster, view.proxies, view.metrics is None, view.growth is None) == ("east", None, False, False)
+    assert any("metrics alone were read" in s.reason for s in found.skipped)
+
+
+def test_however_many_call_a_few_are_asked(tmp_path: Path) -> None:
+    more = [pod(f"caller-{n}", f"ns-{n % 6}", f"10.2.0.{n}", app=f"a{n}") for n in range(30)]
+    more += [pod(f"istiod-{n + 2}", "istio-system", f"10.3.0.{n}", container="discovery", app="istiod") for n in range(9)]
+    stopped = pod("stopped", "shop", "10.2.1.1", app="web").replace("Running", "Succeeded")
+    (tmp_path / "east.yaml").write_text("".join([*more, stopped, OBJECTS]))
+    meshes = Mesh.of([manifests.read(str(tmp_path / "east.yaml"), "east", read_at=0.0)], 0.0)
+    told = diagnosis.why(DESTINATION, meshes)
+    (mesh,) = meshes
+    (east,) = mesh.clusters
+    proxies = whom.envoys(told, mesh, east)
+    assert 2 <= len(proxies) <= whom.POPULATIONS * whom.ALIKE + whom.SERVERS
+    assert len({p.name for p in proxies}) == len(proxies)
+    assert "v2-0" in {p.name for p in proxies}
+    assert "stopped" not in {p.name for p in proxies}
+    assert len(whom.istiods(mesh, east, proxies)) == whom.REPLICAS
+    assert whom.hosts(told) == [DESTINATION]
+
+
+async def test_a_person_asks_running_parts_on_the_command_line(
+    ask: Callable[..., Answer], mesh_envoy: Envoys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(istiod, "OVER_S", 0.0)
+    async with running(mesh_envoy, tmp_path) as it:
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "east"))
+        answer = await asyncio.to_thread(ask, "why", "destination.mynamespace", "--context", "east", "--probe", "-o", "json")
+        assert answer.status == 1, answer.err
+        assert {r.query.get("ports") for r in it.east.asked("pods/portforward")} == {"15000", "15014"}
+    assert next((a["envoy_cluster"], a["agrees"]) for a in answer.json["live"]) == (V1, True)
+    assert all(s["check"] == "envoy" and "(HTTP 404)" in s["reason"] for s in answer.json["skipped"])
