@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, MutableMapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, redirect_stderr, suppress
 from datetime import datetime  # noqa: TC003 - typer reads annotations at run time
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bot.audit import Entry, Wanted
     from bot.clusters import ClusterSource
     from bot.settings import State
+    from bot.store import Store
     from checks.catalogue import Cause
     from checks.evidence import Evidence
     from checks.finding import Finding
@@ -455,6 +456,7 @@ SettingsFile = Annotated[Path, typer.Option("--config", metavar="FILE", help=usa
 Probing = Annotated[bool, typer.Option("--probe", help=usage.PROBE)]
 Lives = Annotated[list[str] | None, typer.Option("--live", metavar="[CLUSTER=]PATH", help=usage.LIVE, show_default=False)]
 Envoys = Annotated[list[str] | None, typer.Option("--envoy", metavar="[CLUSTER:]NS/POD=WHERE", help=usage.ENVOY, show_default=False)]
+Then = Annotated[str, typer.Option("--at", metavar="TIME", help=usage.THEN, show_default=False)]
 For = Annotated[Output, typer.Option("-o", "--output", help=usage.OUTPUT)]
 Colours = Annotated[Colour, typer.Option("--color", help=usage.COLOR)]
 
@@ -481,10 +483,15 @@ def why(
     envoy: Envoys = None,
     live: Lives = None,
     probe: Probing = False,
+    at: Then = "",
     output: For = Output.TEXT,
     color: Colours = Colour.AUTO,
 ) -> int:
-    """The diagnosis of one host."""
+    """The diagnosis of one host, as it is now or as a bot has seen it."""
+    if at:
+        if config is None or envoy or live or probe:
+            raise Refused(_refusals().at_alone())
+        return _then(host, at, config, output, color)
     with _patience("Reading", color) as progress:
         from checks import diagnosis
         from checks.evidence import NOTHING
@@ -549,6 +556,80 @@ def runbook(
     )
     fails = found.failing_share > 0 or _any_error(found.findings)
     return _status(fails=fails, unknown=found.verdict is diagnosis.Verdict.UNKNOWN)
+
+
+def _then(host: str, at: str, config: Path, output: Output, color: Colour) -> int:
+    """The diagnosis of a host as it stood at an instant of the last day, from what the bot of these settings kept."""
+    view = _day(host, config, at)
+    told = view["diagnosis"]
+    if told is None:
+        raise Refused(_refusals().not_kept(view))
+    kept = {key: view[key] for key in ("at", "since", "until", "changes")}
+    _show(
+        {**told, "then": kept} if output is Output.JSON else view,
+        output,
+        color,
+        text=lambda terminal, plain, look: terminal.then(plain, **look),
+        slack=lambda messages, plain: messages.changes(plain),
+    )
+    return _status(fails=told["failing_share"] > 0, unknown=False)
+
+
+def _day(host: str, config: Path, at: str = "") -> dict[str, Any]:
+    """A host's last day as the bot of these settings kept it, at an instant, else now. Raises Refused, UnknownHost, NoState, redis.RedisError."""
+    import asyncio
+
+    from bot import history, settings
+
+    now = time.time()
+    instant = history.when(at, now, None) if at else now
+    if instant is None:
+        raise Refused(_refusals().bad_time(at))
+
+    async def read() -> list[history.Past]:
+        async with _opened(settings.state(config, os.environ)) as store:
+            found = history.resolve(host, await history.hosts(store))
+            return [await history.past(store, mesh, name, now) for name, mesh in found]
+
+    return history.view(asyncio.run(read()), instant, now)
+
+
+@app.command(help=usage.CHANGES)
+def changes(
+    host: Host,
+    *,
+    context: Contexts = None,
+    from_: From = None,
+    config: Config = None,
+    output: For = Output.TEXT,
+    color: Colours = Colour.AUTO,
+) -> int:
+    """What changed on a host's way: of registered clusters its last day as the bot kept it, of others what objects say of themselves."""
+    if config is not None:
+        _show(
+            _day(host, config),
+            output,
+            color,
+            text=lambda terminal, plain, look: terminal.changes(plain, **look),
+            slack=lambda messages, plain: messages.changes(plain),
+        )
+        return 0
+    with _patience("Reading", color) as progress:
+        from checks import diagnosis
+        from checks.changed import changed
+
+        meshes = _meshes(_asked(context, from_, None), progress)
+        with _among(meshes):
+            answer = diagnosis.why(host, meshes)
+        found = changed(answer, meshes)
+    _show(
+        {"host": answer.host, "changes": found},
+        output,
+        color,
+        text=lambda terminal, plain, look: terminal.last_changes(plain, **look),
+        slack=lambda messages, plain: messages.last_changes(plain),
+    )
+    return 0
 
 
 def _evidence(host: str, meshes: Sequence[Mesh], envoys: Sequence[str]) -> Evidence:
@@ -979,9 +1060,22 @@ def audit(
 
 async def _on_record(state: State, wanted: Wanted, most: int) -> list[Entry]:
     """The newest entries that are wanted, from the store that the settings name. Raises NoState, redis.RedisError."""
+    from bot.audit import Audit
+
+    async with _opened(state) as store:
+        found: list[Entry] = []
+        async for _, entry in Audit(store).read(wanted):
+            found.append(entry)
+            if len(found) == most:
+                break
+        return found
+
+
+@asynccontextmanager
+async def _opened(state: State) -> AsyncIterator[Store]:
+    """The store that the settings name. Raises NoState, redis.RedisError."""
     from contextlib import AsyncExitStack
 
-    from bot.audit import Audit
     from bot.store import Store
     from bot.valkey import reached
 
@@ -990,12 +1084,7 @@ async def _on_record(state: State, wanted: Wanted, most: int) -> list[Entry]:
         url = given.get_secret_value() if given else await stack.enter_async_context(reached(state.state_dir.absolute() / "valkey"))
         store = Store(url)
         stack.push_async_callback(store.close)
-        found: list[Entry] = []
-        async for _, entry in Audit(store).read(wanted):
-            found.append(entry)
-            if len(found) == most:
-                break
-        return found
+        yield store
 
 
 @contextmanager

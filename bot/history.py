@@ -8,24 +8,31 @@ the other, how it stood before. Packed and deflated with what the reader knows a
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 import zlib
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime, timedelta
+from datetime import time as datetime_time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 from redis.exceptions import RedisError
 
+from bot.settings import duration
 from bot.store import BLOCK_S, PAST_S
 from checks import changed, diagnosis, reach, standing
+from checks.changed import Changed
+from checks.diagnosis import ClusterAge, Diagnosis, Verdict
 from checks.mesh import Change
 from checks.resources import KIND_OF, EndpointSlice, Node, Pod, ReplicaSet, Workload
 from checks.standing import ABSENT, Standing, Then
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import tzinfo
 
     from bot.store import Store
     from checks.diagnosis import Stands, Sweep
@@ -36,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _BEAT_S = 30.0  # how often it is said that somebody looks still, where nothing changes
 _GAP_S = 120.0  # so long without a look is a time of which nothing is known
+_TOGETHER_S = 5.0  # what changed within so long of a fault's beginning came in one look with it
 _SPANS = 50  # times of looking that are remembered
 _MANY = 200  # hosts of a change; of more it is told as everybody's
 _UNTOLD = (Pod, EndpointSlice, Node, ReplicaSet)  # what they make of a host is kept as its own past
@@ -88,7 +96,7 @@ class Past(NamedTuple):
             return "Nothing is kept of it." if since is None or not self.instants else f"Nothing is kept from before {_clock(since)}."
         if span is None:
             before, after = max(s[1] for s in self.spans if s[1] < when), min((s[0] for s in self.spans if s[0] > when), default=None)
-            return f"Nobody looked {f'from {_clock(before)} to {_clock(after)}' if after is not None else f'after {_clock(before)}'}."
+            return f"Nobody could look {f'from {_clock(before)} to {_clock(after)}' if after is not None else f'after {_clock(before)}'}."
         if any(a < when < b for a, b in self.full):
             return "It changed more often than is kept."
         return "" if self.instants[0].at <= when else f"Nothing is kept of it from before {_clock(self.instants[0].at)}."
@@ -160,7 +168,7 @@ def _unframed(data: bytes, host: str, block: int) -> Iterator[Instant]:
 
 
 def _state(host: str, since: float, standing: Standing) -> bytes:
-    return _deflate(_pack((round(since, 1), *standing)), host.encode())
+    return _deflate(_pack((since, *standing)), host.encode())
 
 
 def _standing_now(host: str, state: bytes) -> tuple[float, Standing] | None:
@@ -201,7 +209,7 @@ class History:
 
     def offer(self, at: float, meshes: Mapping[str, Mesh], sweeps: Mapping[str, Sweep]) -> None:
         """What a look saw of the meshes that this bot looks at; of several that were not kept yet the newest is."""
-        self._offered = _Offered(at, meshes, sweeps, self._store.fence)
+        self._offered = _Offered(round(at, 1), meshes, sweeps, self._store.fence)
         self._come.set()
 
     async def run(self) -> None:
@@ -231,7 +239,7 @@ class History:
                 of.pop(name, None)
         for name, sweep in offered.sweeps.items():
             mesh = offered.meshes[name]
-            if all(c.synced or "*" in c.unreadable for c in mesh.clusters):  # what is half read stands as nobody has seen it
+            if all(c.synced and "*" not in c.unreadable for c in mesh.clusters):  # else it stands as nobody sees it
                 await self._keep(mesh, sweep, offered.at)
 
     async def _keep(self, mesh: Mesh, sweep: Sweep, at: float) -> None:
@@ -251,7 +259,8 @@ class History:
         self._before[name] = mesh
         if entries or objects or at - self._said.get(name, 0.0) >= _BEAT_S:
             spans_ = [s for s in self._spans[name] if s[1] >= at - PAST_S - BLOCK_S]
-            spans_ = [*spans_[:-1], (spans_[-1][0], at)] if spans_ else [(at, at)]
+            goes_on = bool(spans_) and at - spans_[-1][1] <= _GAP_S
+            spans_ = [*spans_[:-1], (spans_[-1][0], at)] if goes_on else [*spans_, (at, at)]
             self._spans[name] = spans_[-_SPANS:]
             self._said[name] = at
             await self._store.watched(name, _pack(self._spans[name]), objects)
@@ -315,7 +324,7 @@ def _of_space(kind: type[Resource], space: str, was: Cluster, now: Cluster, mesh
         about = reach.about(Change(now.name, kind, space, name, b), *meshes)
         hosts = tuple(sorted(about)) if about is not None and len(about) <= _MANY else None
         by = next((w.manager for w in b.metadata.managed_fields), "") if b is not None else ""
-        yield Touched(round(at, 1), now.name, (b or a).ref if (b or a) else KIND_OF[kind].kind, told, by, hosts)  # type: ignore[union-attr]
+        yield Touched(at, now.name, (b or a).ref if (b or a) else KIND_OF[kind].kind, told, by, hosts)  # type: ignore[union-attr]
 
 
 def _became(old: Resource | None, new: Resource | None) -> str | None:
@@ -371,5 +380,123 @@ def _in_order(instants: Iterable[Instant]) -> tuple[Instant, ...]:
 
 
 def resolve(word: str, kept: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """The host that a person means, with each mesh that has it; raises diagnosis.UnknownHost."""
+    """The host that a person means, with each mesh in which anything is kept of it; raises diagnosis.UnknownHost."""
     return diagnosis.fitting(word, kept)
+
+
+def when(word: str, now: float, zone: tzinfo | None) -> float | None:
+    """The instant that a person means, in seconds since the epoch: `14:02` (the last one), `2026-11-28T14:02`, `10m` ago; None for anything else.
+
+    What names no time zone is meant in `zone`, None for the machine's own.
+    """
+    text = word.strip().removesuffix(" ago")
+    ago = duration(text)
+    if ago is not None:
+        return now - ago
+    here = datetime.fromtimestamp(now, zone).astimezone(zone)
+    with suppress(ValueError):
+        if "-" in text:
+            meant = datetime.fromisoformat(text)
+            return (meant if meant.tzinfo is not None else meant.replace(tzinfo=here.tzinfo)).timestamp()
+        clock = datetime_time.fromisoformat(text.upper().replace("UTC", "").strip())
+        meant = datetime.combine(here.date(), clock, clock.tzinfo or here.tzinfo)
+        return (meant if meant.timestamp() <= now else meant - timedelta(days=1)).timestamp()
+    return None
+
+
+# --- how it is told --------------------------------------------------------------------------------------------------------------
+
+
+def view(pasts: Sequence[Past], at: float, now: float, more: Iterable[Changed] = ()) -> dict[str, Any]:
+    """How a host stood at an instant, in the form of `templates`: the diagnosis of then, why there is none, what changed, and the day as a strip.
+
+    `pasts` are those of the host in each mesh that has it. `more` is what objects say of themselves, which is told where nobody saw it happen.
+    """
+    known = [p for p in pasts if p.at(at) is not None]
+    stops = sorted({s for p in pasts for s in p.stops if s >= now - PAST_S})
+    found = [i for p in known if (i := p.at(at)) is not None]
+    told = _rows(pasts, more, now, at)
+    return {
+        "host": pasts[0].host,
+        "at": at,
+        "since": max((i.at for i in found), default=None),
+        "until": min((i.at for p in known for i in p.instants if i.at > at), default=None),
+        "still": all(not p.unknown(now) for p in known),
+        "unknown": "" if known else next((why for p in pasts if (why := p.unknown(at))), "Nothing is kept of it."),
+        "diagnosis": msgspec.to_builtins(_diagnosis(known, at)) if known else None,
+        "changes": told,
+        "strip": _strip(pasts, now),
+        "from": now - PAST_S,
+        "now": now,
+        "stops": stops,
+        "first": _stop(stops[:1], lambda s: s < at - 0.05),
+        "earlier": _stop(stops[::-1], lambda s: s < at - 0.05),
+        "later": _stop(stops, lambda s: s > at + 0.05),
+        "last": _stop(stops[-1:], lambda s: s > at + 0.05),
+    }
+
+
+def _stop(stops: Iterable[float], fits: Callable[[float], bool]) -> float | None:
+    return next((s for s in stops if fits(s)), None)
+
+
+def _diagnosis(pasts: Sequence[Past], at: float) -> Diagnosis:
+    then = [t for p in pasts if (t := p.then(at)) is not None]
+    share = max(t.share for t in then)
+    routes = tuple(r for t in then for r in t.routes)
+    findings = diagnosis.once(f for t in then for f in t.findings)
+    verdict = Verdict.BROKEN if share >= 1 else Verdict.DEGRADED if share > 0 else Verdict.AT_RISK if findings else Verdict.HEALTHY
+    clusters = dict.fromkeys((*(r.viewpoint.cluster for r in routes), *(f.cluster for f in findings)))
+    ages = tuple(ClusterAge(name, synced=True, age_s=0.0) for name in clusters)
+    gone = "" if any((i := p.at(at)) is not None and i.standing != ABSENT for p in pasts) else "it was in no mesh then"
+    return Diagnosis(pasts[0].host, verdict, share, routes, findings, (), 0, ages, outside=gone)
+
+
+def _rows(pasts: Sequence[Past], more: Iterable[Changed], now: float, at: float) -> list[dict[str, Any]]:
+    """What changed in the last day, the newest first; marked is what changed before the fault of then began, what a finding names before all."""
+    seen = [t for p in pasts for t in p.touched]
+    rows = {(t.at, t.cluster, t.resource): Changed(cluster=t.cluster, resource=t.resource, at=t.at, by=t.by, what=t.what) for t in seen}
+    for c in more:
+        if c.at >= now - PAST_S and not any(r == c.resource and w == c.cluster and abs(a - c.at) < _GAP_S for a, w, r in rows):
+            rows[c.at, c.cluster, c.resource] = c
+    told = sorted(rows.values(), key=lambda c: (-c.at, c.cluster, c.resource))
+    since = min((b for p in pasts if (b := _failing_since(p, at)) is not None), default=None)
+    named = {f.resource for p in pasts for t in (p.then(at),) if t is not None for f in t.findings}
+    near = [c for c in told if since is not None and since - changed.BEFORE_S <= c.at <= since + changed.AFTER_S]
+    suspect = max(near, key=lambda c: (abs(c.at - (since or 0.0)) <= _TOGETHER_S, c.resource in named, c.at), default=None)
+    return [{**msgspec.to_builtins(c), "suspicious": c is suspect} for c in told]
+
+
+def _failing_since(past: Past, at: float) -> float | None:
+    """When what failed at an instant began to fail, as far as that was seen; None where nothing did."""
+    began: float | None = None
+    for i in past.instants:
+        if i.at > at:
+            break
+        failing = standing.share(i.standing) > 0
+        began = (began if began is not None else i.at) if failing else None
+    return began
+
+
+def _strip(pasts: Sequence[Past], now: float) -> list[dict[str, Any]]:
+    """The last day in pieces between which something differs: from, until, the share that failed and the endpoints, None where nobody knows."""
+    edges = {now - PAST_S, now}
+    for p in pasts:
+        edges |= {i.at for i in p.instants} | {e for s in (*p.spans, *p.full) for e in (s[0], s[1] + _GAP_S)}
+    ordered = sorted(e for e in edges if now - PAST_S <= e <= now)
+    out: list[dict[str, Any]] = []
+    for a, b in itertools.pairwise(ordered):
+        found = [i for p in pasts if (i := p.at((a + b) / 2)) is not None]
+        counted = [standing.endpoints(i.standing) for i in found]
+        piece = {
+            "from": a,
+            "until": b,
+            "share": max(standing.share(i.standing) for i in found) if found else None,
+            "usable": sum(u for u, _ in counted) if found else None,
+            "of": sum(n for _, n in counted) if found else None,
+        }
+        if out and all(out[-1][k] == piece[k] for k in ("share", "usable", "of")):
+            out[-1]["until"] = b
+        else:
+            out.append(piece)
+    return out

@@ -74,8 +74,8 @@ class Changed(Struct, frozen=True, kw_only=True):
 def changed(diagnosis: Diagnosis, meshes: Sequence[Mesh], since: float | None = None) -> tuple[Changed, ...]:
     """The last changes of every object that a host's routes, endpoints and findings depend on, the newest first.
 
-    `since` is when the fault was first seen, in seconds since the epoch. Suspicious is what changed within BEFORE_S before it, what a finding
-    names before anything else; else the object where a finding stands. An object that does not say when it was written is left out.
+    `since` is when the fault was first seen, in seconds since the epoch. Suspicious is what changed within BEFORE_S before it: at that very time
+    before anything else, then what a finding names; else the object where a finding stands. An object that does not say when it was written is left out.
     """
     found: dict[tuple[str, str], tuple[Cluster, Resource]] = {}
     named: dict[tuple[str, str], int] = {}
@@ -155,13 +155,13 @@ def at(timestamp: str) -> float:
 
 
 def _suspect(told: Iterable[Changed], named: Mapping[tuple[str, str], int], since: float | None) -> Changed | None:
-    ranked: list[tuple[bool, int, float, Changed]] = []
+    ranked: list[tuple[bool, bool, int, float, Changed]] = []
     for c in told:
         rank = named.get((c.cluster, c.resource), 0)
         near = since is not None and since - BEFORE_S <= c.at <= since + AFTER_S
         if near or (rank == _STANDS and (since is None or c.at <= since + AFTER_S)):
-            ranked.append((near, rank, c.at, c))
-    return max(ranked, key=lambda r: r[:3])[3] if ranked else None
+            ranked.append((near, since is not None and abs(c.at - since) <= AFTER_S, rank, c.at, c))
+    return max(ranked, key=lambda r: r[:4])[4] if ranked else None
 
 
 # --- which objects -------------------------------------------------------------------------------------------------------------

@@ -126,10 +126,15 @@ def read(host: str, standing: Standing) -> Then:
 
 
 def endpoints(standing: Standing) -> tuple[int, int]:
-    """How many endpoints of all destinations are usable, as each caller counts them at least, and of how many; for a strip over time."""
-    level = _level.decode(standing.level) if standing.level else None
-    pairs = [(u, n) for rule in (level.rules if level is not None else ()) for u, n in zip(rule[1::2], rule[2::2], strict=True) if u >= 0]
-    return sum(u for u, _ in pairs), sum(n for _, n in pairs)
+    """How many endpoints of all destinations are usable, for the caller who can use the fewest, and of how many; those alone that are known."""
+    if not standing.level:
+        return 0, 0
+    known: dict[str, tuple[int, int]] = {}
+    for rule, level in zip(_shape.decode(standing.shape), _level.decode(standing.level).rules, strict=True):
+        for (name, _, _), usable, count in zip(rule.targets, level[1::2], level[2::2], strict=True):
+            if usable >= 0:
+                known[name] = min(known.get(name, (usable, count)), (usable, count))
+    return sum(u for u, _ in known.values()), sum(n for _, n in known.values())
 
 
 def share(standing: Standing) -> float:

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _EVERYTHING = "*"  # what is asked of all meshes: the one that leads knows of them all
 _TRIED = "meshwhy_tried"
-_OF_A_HOST, _OF_ALL = {"why", "routes"}, {"broken"}
+_OF_A_HOST, _OF_ALL = {"why", "routes", "changes"}, {"broken"}
 _WAIT_S, _AGAIN_S = 2.0, 5.0
 
 

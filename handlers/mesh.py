@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checks.diagnosis import UnknownHost
 from checks.pasted import read
-from handlers import ack, alerts, audit, broken, clusters, escalate, explain, own, routes, runbook, say, silence, whatif, why
+from handlers import ack, alerts, audit, broken, changes, clusters, escalate, explain, own, routes, runbook, say, silence, whatif, why
 from handlers.door import Visit, nothing
 from handlers.errors import UnknownVerb
 from handlers.say import Asked
@@ -48,6 +48,7 @@ async def _help(_: Asked) -> Message:
 VERBS = {
     "why": Verb("why HOST", "why calls to a host fail, for whom, and what repairs it", why.answer, why.about),
     "routes": Verb("routes HOST", "the rules of a host, their shares and endpoints, as callers see them", routes.answer, routes.about),
+    "changes": Verb("changes HOST [14:02]", "how a host stood in the last day, and what changed on its way", changes.answer, changes.about),
     "broken": Verb("broken", "everything that fails now, the worst first", broken.answer),
     "whatif": Verb("whatif", "what a change would break and mend, before anybody applies it", whatif.answer, whatif.about),
     "alerts": Verb("alerts", "what is open, who sees to it, and what is silenced", alerts.answer),

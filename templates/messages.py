@@ -179,6 +179,70 @@ def routes(host: str, routes: Sequence[Json], page: int = 0) -> Message:
     return _say(escape(title), [header(title), *body.blocks(), *buttons(turn)])
 
 
+STOPS = {"first": "changes_first", "earlier": "changes_earlier", "later": "changes_later", "last": "changes_last"}
+"""action_ids of the slider of `changes`; the value is the instant (seconds since the epoch), a space and the host."""
+DAY = "changes_picture"
+"""action_id of the button that draws the instant; the value is as that of STOPS."""
+_STOPS = {"first": "⏮ First", "earlier": "◀ Earlier", "later": "Later ▶", "last": "Last ⏭"}
+_BARS = " ▁▂▃▄▅▆▇█"
+_CELLS = 48
+
+
+def changes(view: Json, *, most: int = 8) -> Message:
+    """How a host stood at an instant of its last day, the day as a strip, and what changed; the form of `bot.history.view`."""
+    told, name = view["diagnosis"], cut(short(view["host"]), 80)
+    at = words.clock(view["at"])
+    state = "not known" if told is None else f"{percent(told['failing_share'])} failed" if told["failing_share"] else "nothing failed"
+    title = f"{name} at {at[11:]}: {state}"
+    body = Rich().words(words.stood(view))
+    body.preformatted("\n".join(_strip(view)))
+    if told is not None and told["routes"]:
+        body.preformatted(_trees(words.rules(told["routes"])))
+    rows = view["changes"]
+    if rows:
+        body.words("on its way in the last 24 hours, the newest first (UTC):", label="Changed").bullets(_change_rows(rows), most=most)
+    else:
+        body.words("nothing on its way is known to have changed in the last 24 hours.", label="Changed")
+    slider = [(_STOPS[way], STOPS[way], f"{view[way]:.1f} {view['host']}", None) for way in _STOPS if view[way] is not None]
+    row = [*slider, ("Picture", DAY, f"{view['at']:.1f} {view['host']}", None)]
+    return _say(escape(cut(f"{title} · {words.stood(view)}", 300)), [header(title), *body.blocks(), *buttons(row)])
+
+
+def last_changes(answer: Json, *, most: int = 12) -> Message:
+    """What the objects on a host's way say of their last change, {"host", "changes"}, the newest first."""
+    title = f"What changed last for {cut(short(answer['host']), 80)}"
+    return _say(escape(title), [header(title), *Rich().bullets(_change_rows(answer["changes"]), most=most).blocks()])
+
+
+def _change_rows(rows: Iterable[Json]) -> list[str]:
+    return [f"{'✗ suspicious: ' if r['suspicious'] else ''}{words.clock(r['at'])[5:16]} {words.change_of(r)}" for r in rows]
+
+
+def _strip(view: Json) -> list[str]:
+    """The day in two lines of blocks, a cell for half an hour: the worst share that failed, and the fewest usable endpoints; `·` is not known."""
+    length = (view["now"] - view["from"]) / _CELLS
+    most = max((p["of"] for p in view["strip"] if p["share"] is not None), default=0) or 1
+    lines = {"fails ": "", "usable": ""}
+    for i in range(_CELLS):
+        begin, end = view["from"] + i * length, view["from"] + (i + 1) * length
+        here = [p for p in view["strip"] if p["from"] < end and p["until"] > begin and p["share"] is not None]
+        lines["fails "] += _bar(max((p["share"] for p in here), default=None))
+        lines["usable"] += _bar(min((p["usable"] / most for p in here), default=None))
+    column = min(max(int((view["at"] - view["from"]) / length), 0), _CELLS - 1)
+    span = f"{words.clock(view['from'])[11:16]} yesterday".ljust(_CELLS - 3) + "now"
+    return [
+        *(f"{name} {bars}" for name, bars in lines.items()),
+        f"       {' ' * column}▲ {words.clock(view['at'])[11:16]}",
+        f"       {span}",
+    ]
+
+
+def _bar(part: float | None) -> str:
+    if part is None:
+        return "·"
+    return _BARS[max(round(part * 8), 1)] if part > 0 else "_"
+
+
 def broken(sweep: Json, *, most: int = 10, left_out: int = 0) -> Message:
     """What fails now, one line for one fault however many hosts it hits, the worst first; `left_out` findings the reader may not see."""
     worst = _faults(sweep["findings"], "error")
@@ -706,6 +770,7 @@ def already(did: str, by: str, until: float | None) -> Message:
 _DEEDS = {
     "why": "Asking about",
     "routes": "Asking about",
+    "changes": "Asking about",
     "broken": "Looking at what is broken",
     "whatif": "Weighing changes of",
     "alerts": "Looking at the alerts",

@@ -26,15 +26,15 @@ CARDS = 9
 
 _FONTS = sorted(str(f) for f in (Path(__file__).parent / "fonts").glob("*.ttf"))
 _EM = 0.602  # width of a character of DejaVu Sans Mono
-_INK, _GREY, _LINE, _BLUE, _RED, _GREEN, _PAPER = "#1f2430", "#5b6472", "#c9ced6", "#4a5a78", "#b3261e", "#1a7344", "#ffffff"
+INK, GREY, LINE, BLUE, RED, GREEN, PAPER = "#1f2430", "#5b6472", "#c9ced6", "#4a5a78", "#b3261e", "#1a7344", "#ffffff"
 _LEFT, _CALLER, _RULE, _RULE_WIDTH, _CARD, _CARD_WIDTH = 36, 232, 330, 292, 786, 378
 _CARD_HEIGHT, _GAP, _TOP = 66, 14, 162
 _VERDICTS = {
-    "broken": ("broken", _RED),
-    "degraded": ("degraded", _RED),
+    "broken": ("broken", RED),
+    "degraded": ("degraded", RED),
     "at-risk": ("at risk", "#8a5a00"),
-    "healthy": ("healthy", _GREEN),
-    "unknown": ("unknown", _GREY),
+    "healthy": ("healthy", GREEN),
+    "unknown": ("unknown", GREY),
 }
 
 
@@ -53,20 +53,21 @@ class _Row(NamedTuple):
         return self.top + self.height / 2
 
 
-class _Font(NamedTuple):
+class Font(NamedTuple):
     """How a text is set; `mono` for names, whose width must be known."""
 
     size: int
-    colour: str = _INK
+    colour: str = INK
     bold: bool = False
     mono: bool = True
 
 
-def _text(x: float, y: float, text: str, font: _Font) -> str:
+def text(x: float, y: float, said: str, font: Font) -> str:
+    """A line of text from a point of its baseline; what is no text in SVG is escaped."""
     family = "DejaVu Sans Mono" if font.mono else "DejaVu Sans"
     weight = ' font-weight="bold"' if font.bold else ""
     style = f'font-family="{family}" font-size="{font.size}"{weight} fill="{font.colour}"'
-    return f'<text x="{x:g}" y="{y:g}" {style} xml:space="preserve">{html.escape(clean(text))}</text>'
+    return f'<text x="{x:g}" y="{y:g}" {style} xml:space="preserve">{html.escape(clean(said))}</text>'
 
 
 def _fold(text: str, cells: int, most: int) -> list[str]:
@@ -87,28 +88,28 @@ def _fold(text: str, cells: int, most: int) -> list[str]:
     return lines
 
 
-def _name(x: float, y: float, lines: Sequence[str], font: _Font) -> list[str]:
+def _name(x: float, y: float, lines: Sequence[str], font: Font) -> list[str]:
     """Lines of a name from baseline `y` downward."""
-    return [_text(x, y + i * font.size * 1.3, line, font) for i, line in enumerate(lines)]
+    return [text(x, y + i * font.size * 1.3, line, font) for i, line in enumerate(lines)]
 
 
-def _fit(text: str, width: float, font: _Font, most: int = 1) -> list[str]:
+def _fit(text: str, width: float, font: Font, most: int = 1) -> list[str]:
     return _fold(text, int(width / (font.size * _EM)), most)
 
 
 def _cross(x: float, y: float, radius: float = 15) -> str:
     arm = radius * 0.45
     return (
-        f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{_PAPER}" stroke="{_RED}" stroke-width="3"/>'
-        f'<path d="M{x - arm:g} {y - arm:g}L{x + arm:g} {y + arm:g}M{x + arm:g} {y - arm:g}L{x - arm:g} {y + arm:g}" stroke="{_RED}" stroke-width="4"/>'
+        f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{PAPER}" stroke="{RED}" stroke-width="3"/>'
+        f'<path d="M{x - arm:g} {y - arm:g}L{x + arm:g} {y + arm:g}M{x + arm:g} {y - arm:g}L{x - arm:g} {y + arm:g}" stroke="{RED}" stroke-width="4"/>'
     )
 
 
 def _tick(x: float, y: float) -> str:
-    return f'<path d="M{x - 7:g} {y:g}L{x - 2:g} {y + 6:g}L{x + 8:g} {y - 7:g}" fill="none" stroke="{_GREEN}" stroke-width="4"/>'
+    return f'<path d="M{x - 7:g} {y:g}L{x - 2:g} {y + 6:g}L{x + 8:g} {y - 7:g}" fill="none" stroke="{GREEN}" stroke-width="4"/>'
 
 
-def _box(x: float, y: float, width: float, height: float, style: str = f'fill="#f7f8fa" stroke="{_LINE}" stroke-width="2"') -> str:
+def _box(x: float, y: float, width: float, height: float, style: str = f'fill="#f7f8fa" stroke="{LINE}" stroke-width="2"') -> str:
     return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="9" {style}/>'
 
 
@@ -129,15 +130,15 @@ def _lay(found: Sequence[Rule]) -> list[_Row]:
 
 def _card(x: float, y: float, branch: Branch, *, sure: bool) -> list[str]:
     fails, works = branch.state == "fails", branch.state == "works" and sure
-    broken = f'fill="#fdf3f2" stroke="{_RED}" stroke-width="3" stroke-dasharray="9 6"'
+    broken = f'fill="#fdf3f2" stroke="{RED}" stroke-width="3" stroke-dasharray="9 6"'
     out = [_box(x, y, _CARD_WIDTH, _CARD_HEIGHT, broken) if fails else _box(x, y, _CARD_WIDTH, _CARD_HEIGHT)]
     share = percent(branch.share)
-    big = _Font(20, _RED if fails else _INK, bold=True)
+    big = Font(20, RED if fails else INK, bold=True)
     right = x + _CARD_WIDTH - 18 - len(share) * big.size * _EM
-    out.append(_text(right, y + 29, share, big))
-    label = _Font(17, bold=True)
+    out.append(text(right, y + 29, share, big))
+    label = Font(17, bold=True)
     out += _name(x + 18, y + 28, _fit(branch.label, right - x - 30, label), label)
-    told = _Font(15, _RED if fails else _GREEN if works else _GREY, bold=fails)
+    told = Font(15, RED if fails else GREEN if works else GREY, bold=fails)
     left = x + 18
     if fails or works:
         out.append(_cross(x + 27, y + 48, 9) if fails else _tick(x + 27, y + 47))
@@ -146,7 +147,7 @@ def _card(x: float, y: float, branch: Branch, *, sure: bool) -> list[str]:
     return [*out, *_name(left, y + 53, _fit(said, x + _CARD_WIDTH - 14 - left, told), told)]
 
 
-_EDGES = {"fails": (_RED, ' stroke-dasharray="12 8"'), "idle": (_GREY, ' stroke-dasharray="2 6"'), "works": (_BLUE, "")}
+_EDGES = {"fails": (RED, ' stroke-dasharray="12 8"'), "idle": (GREY, ' stroke-dasharray="2 6"'), "works": (BLUE, "")}
 
 
 def _edge(start: float, end: float, branch: Branch) -> str:
@@ -165,12 +166,12 @@ def _curve(x1: float, y1: float, x2: float, y2: float) -> str:
 
 def _arrow(x1: float, y1: float, x2: float, y2: float) -> str:
     return (
-        f'<path d="{_curve(x1, y1, x2 - 8, y2)}" fill="none" stroke="{_BLUE}" stroke-width="3"/>'
-        f'<path d="M{x2 - 13:g} {y2 - 8:g}L{x2 - 1:g} {y2:g}L{x2 - 13:g} {y2 + 8:g}Z" fill="{_BLUE}"/>'
+        f'<path d="{_curve(x1, y1, x2 - 8, y2)}" fill="none" stroke="{BLUE}" stroke-width="3"/>'
+        f'<path d="M{x2 - 13:g} {y2 - 8:g}L{x2 - 1:g} {y2:g}L{x2 - 13:g} {y2 + 8:g}Z" fill="{BLUE}"/>'
     )
 
 
-_RULE_NAME, _MATCH = _Font(15, bold=True), _Font(14, _GREY)
+_RULE_NAME, _MATCH = Font(15, bold=True), Font(14, GREY)
 
 
 def _rule_lines(route: Json) -> tuple[list[str], list[str], float]:
@@ -194,7 +195,7 @@ def _rule_box(row: _Row) -> list[str]:
 def _callers(rows: Sequence[_Row]) -> list[str]:
     """One box for neighbouring rules that the same callers use, with an arrow to each."""
     out: list[str] = []
-    font = _Font(15)
+    font = Font(15)
     start = 0
     while start < len(rows):
         end = start
@@ -218,7 +219,7 @@ def _drawn(row: _Row, *, sure: bool) -> list[str]:
     edges = [_edge(row.middle, y + _CARD_HEIGHT / 2, b) for y, b in sorted(places, key=lambda p: p[1].state == "fails")]
     cards = [part for y, branch in places for part in _card(_CARD, y, branch, sure=sure)]
     if row.folded:
-        y, font = top + len(row.branches) * step, _Font(15, _GREY)
+        y, font = top + len(row.branches) * step, Font(15, GREY)
         cards += [_box(_CARD + 8, y + 8, _CARD_WIDTH - 8, _CARD_HEIGHT - 8), _box(_CARD, y, _CARD_WIDTH - 8, _CARD_HEIGHT - 8)]
         cards += _name(_CARD + 18, y + 26, _fit(row.folded, _CARD_WIDTH - 44, font, 2), font)
     return [*edges, *_rule_box(row), *cards]
@@ -236,17 +237,18 @@ def _subtitle(found: Sequence[Rule], verdict: str) -> str:
     return "Every destination has a usable endpoint" if verdict == "healthy" else "No request fails for want of an endpoint"
 
 
-def _title(host: str, verdict: str) -> list[str]:
-    told, colour = _VERDICTS.get(verdict, (clean(verdict), _GREY))
+def title(host: str, verdict: str) -> list[str]:
+    """The first line: a verdict in its frame, and the host."""
+    told, colour = _VERDICTS.get(verdict, (clean(verdict), GREY))
     pill = len(told) * 11 + 60
-    font = _Font(17, colour, bold=True)
-    out = [_box(_LEFT, 30, pill, 36, f'fill="{_PAPER}" stroke="{colour}" stroke-width="3"')]
+    font = Font(17, colour, bold=True)
+    out = [_box(_LEFT, 30, pill, 36, f'fill="{PAPER}" stroke="{colour}" stroke-width="3"')]
     if verdict in {"broken", "degraded"}:
         out.append(_cross(_LEFT + 24, 48, 10))
     else:
-        out.append(_tick(_LEFT + 24, 48) if verdict == "healthy" else _text(_LEFT + 19, 54, "?" if verdict == "unknown" else "!", font))
-    out.append(_text(_LEFT + 44, 54, told, font))
-    big = _Font(24, bold=True)
+        out.append(_tick(_LEFT + 24, 48) if verdict == "healthy" else text(_LEFT + 19, 54, "?" if verdict == "unknown" else "!", font))
+    out.append(text(_LEFT + 44, 54, told, font))
+    big = Font(24, bold=True)
     return out + _name(_LEFT + pill + 18, 56, _fit(short(host), WIDTH - 2 * _LEFT - pill - 18, big), big)
 
 
@@ -254,25 +256,25 @@ def svg(host: str, routes: Sequence[Json], *, verdict: str) -> str:
     """The picture as SVG, 1,200 wide and as high as it needs; the same bytes for the same routes."""
     found = words.rules(routes)
     rows = _lay(found)
-    out = _title(host, verdict)
-    small = _Font(14, _GREY, mono=False)
+    out = title(host, verdict)
+    small = Font(14, GREY, mono=False)
     if rows:
         bad = verdict in {"broken", "degraded"}
         sure = not bad or any(r.rule.route["failing_share"] > 0 for r in rows)
-        out.append(_text(_LEFT, 104, cut(_subtitle(found, verdict), 104), _Font(18, _RED if bad else _INK, mono=False)))
-        out += [_text(x, 144, t, small) for x, t in ((_LEFT, "who calls"), (_RULE, "rule"), (_CARD, "destination, endpoints and share"))]
+        out.append(text(_LEFT, 104, cut(_subtitle(found, verdict), 104), Font(18, RED if bad else INK, mono=False)))
+        out += [text(x, 144, t, small) for x, t in ((_LEFT, "who calls"), (_RULE, "rule"), (_CARD, "destination, endpoints and share"))]
         out += _callers(rows)
         for row in rows:
             out += _drawn(row, sure=sure)
         height = rows[-1].top + rows[-1].height + 30
         if rest := words.other_rules(found, [r.rule for r in rows]):
-            out.append(_text(_LEFT, height, rest, _Font(16, _GREY, mono=False)))
+            out.append(text(_LEFT, height, rest, Font(16, GREY, mono=False)))
             height += 30
     else:
-        out.append(_text(_LEFT, 108, "No proxy that was looked at holds a rule of this host.", _Font(18, _GREY, mono=False)))
+        out.append(text(_LEFT, 108, "No proxy that was looked at holds a rule of this host.", Font(18, GREY, mono=False)))
         height = 140.0
     size = f'width="{WIDTH}" height="{height:g}" viewBox="0 0 {WIDTH} {height:g}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><rect width="100%" height="100%" fill="{_PAPER}"/>{"".join(out)}</svg>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><rect width="100%" height="100%" fill="{PAPER}"/>{"".join(out)}</svg>'
 
 
 def png(svg: str) -> bytes:

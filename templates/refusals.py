@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from templates.words import clean, listed
+from templates.words import clean, listed, short, stood
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from templates.words import Json
 
 
 def no_cluster() -> str:
@@ -174,6 +176,21 @@ def recorded(cluster: str, path: str, gaps: Sequence[str]) -> str:
 def no_start(what: str, reason: str) -> str:
     """The bot or the demo that does not start."""
     return f"The {what} cannot start: {clean(reason)}."
+
+
+def at_alone() -> str:
+    """An --at without the settings of the bot that kept the past."""
+    return "--at asks what a bot has seen: give its settings with --config FILE, and no evidence of running parts."
+
+
+def bad_time(word: str) -> str:
+    """An --at that is no time."""
+    return f"--at {clean(word)!r} is no time: write 14:02, 2026-11-28T14:02, or 10m for ten minutes ago."
+
+
+def not_kept(view: Json) -> str:
+    """That it is not known how a host stood at an instant, and why."""
+    return f"{short(view['host'])}: {stood(view)}"
 
 
 def no_store(reason: str) -> str:

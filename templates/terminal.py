@@ -101,6 +101,51 @@ def _reason(finding: Json, said: str, width: int, paint: Callable[[str, Style], 
     return lines
 
 
+def then(view: Json, *, colour: bool, width: int = WIDTH) -> str:
+    """A host as it stood at an instant of the last day: `why` of then, and what changed around it."""
+    lead = _wrap(words.stood(view), width, "")
+    if view["diagnosis"] is None:
+        return "\n".join(lead)
+    return "\n".join([*lead, "", why(view["diagnosis"], colour=colour, width=width), *_changed(view, width, _brush(colour), most=5)])
+
+
+def changes(view: Json, *, colour: bool, width: int = WIDTH) -> str:
+    """A host's last day: when it failed and how much, and every object that changed on its way."""
+    paint = _brush(colour)
+    lines = [f"{clean(view['host'])} · the last 24 hours"]
+    for p in view["strip"]:
+        if p["share"]:
+            told = f"{percent(p['share'])} failed, {p['usable']} of {p['of']} endpoints usable"
+            lines.append(f"  {paint('✗', _RED)} {words.clock(p['from'])} – {words.clock(p['until'])[11:]}  {told}")
+        elif p["share"] is None:
+            lines.append(f"  {paint('–', _DIM)} {words.clock(p['from'])} – {words.clock(p['until'])[11:]}  not known")
+    if not any(p["share"] for p in view["strip"]):
+        lines.append("  Nothing known failed.")
+    return "\n".join([*lines, *_changed(view, width, paint, most=40)])
+
+
+def last_changes(answer: Json, *, colour: bool, width: int = WIDTH) -> str:
+    """What the objects on a host's way say of their last change, {"host", "changes"}, the newest first."""
+    if not answer["changes"]:
+        return (
+            f"{clean(answer['host'])}: no object on its way says when it was written last (kubectl get needs --show-managed-fields for it)."
+        )
+    return "\n".join([clean(answer["host"]), *_changed(answer, width, _brush(colour), most=60)])
+
+
+def _changed(view: Json, width: int, paint: Callable[[str, Style], str], most: int) -> list[str]:
+    rows = view["changes"]
+    if not rows:
+        return ["", *_labelled("Since", ["No object on its way is known to have changed in the last 24 hours."], width, paint)]
+    lines = ["", f"  {paint('Changed', _BOLD)} on its way, the newest first"]
+    for r in rows[:most]:
+        mark = paint("✗", _RED) if r["suspicious"] else " "
+        said = f"{words.clock(r['at'])}  {words.change_of(r)}{' (suspicious)' if r['suspicious'] else ''}"
+        head, *rest = _wrap(said, width, " " * 8)
+        lines += [f"  {mark} {head.lstrip()}", *rest]
+    return [*lines, f"    and {len(rows) - most} more"] if len(rows) > most else lines
+
+
 def why(diagnosis: Json, *, colour: bool, width: int = WIDTH) -> str:
     """The diagnosis of one host: verdict, share, then Why and Fix, the route, Proof, See and Also."""
     paint = _brush(colour)

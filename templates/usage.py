@@ -37,6 +37,7 @@ WHY = _page(
         "meshwhy why destination --from bug-report.tar.gz --live bug-report.tar.gz",
         "objects and running parts, both from an istioctl bug-report",
     ),
+    ("meshwhy why destination --at 14:02 --config meshwhy.yaml", "as it was at 14:02, from what the bot kept"),
     ("meshwhy why destination.mynamespace -o json | jq .verdict", "for scripts: the form is a promise"),
     after=_EXIT,
 )
@@ -113,6 +114,15 @@ ALERT_ROUTES = _page(
     ),
 )
 
+CHANGES = _page(
+    "Print what changed on HOST's way: who changed which object and when, the newest first.",
+    ("meshwhy changes destination.mynamespace", "what objects say of themselves, in the cluster of your current context"),
+    (
+        "meshwhy changes destination --config meshwhy.yaml",
+        "the last 24 hours as the bot kept them: when calls failed, and each change with what differs",
+    ),
+    after="One change at most is marked as suspicious: what changed just before calls began to fail, what a finding names before all.",
+)
 AUDIT = _page(
     "Print what people did in Slack, and what they were refused: who, what, when, from where, about what, with which result; the newest first.",
     ("meshwhy audit --config meshwhy.yaml --since 24h", "the last day"),
@@ -151,5 +161,6 @@ ROUTED_CAUSE = "Its cause, by name or code."
 ROUTED_SHARE = "The share of requests that fails, from 0 to 1."
 ROUTED_LABEL = "A label of its object, its Service or its namespace. Repeatable."
 ROUTED_TEAM = "Whose it is. Repeatable."
+THEN = "How it stood then, as the bot of --config has seen it: 14:02, 2026-11-28T14:02 (this machine's time unless an offset is given), or 10m for ten minutes ago."
 ROUTED_AT = "When, in this machine's time unless an offset is given (2026-12-24T22:00+01:00). [default: now]"
 VERSION = "Print the version."

@@ -108,6 +108,33 @@ def age(seconds: float) -> str:
     return f"{seconds:.1f} s old" if 0 <= seconds < 10 else f"{duration(seconds)} old"
 
 
+def stood(view: Json) -> str:
+    """How a host stood at an instant of its past: how much failed, from when until when, and why; or why that is not known."""
+    at, told = clock(view["at"]), view["diagnosis"]
+
+    def near(when: float) -> str:
+        return clock(when)[11:16] if clock(when)[:10] == at[:10] else clock(when)
+
+    if told is None:
+        return f"At {at} it is not known how it stood. {view['unknown']}"
+    since, until = view["since"], view["until"]
+    span = f"from {near(since)} until {near(until)}" if until is not None else f"since {near(since)}{', and still' * view['still']}"
+    failing = told["failing_share"]
+    finding = lead(told["findings"])
+    why = f": {first_sentence(finding['message'])}" if finding is not None else ""
+    if failing > 0:
+        return f"At {at} {percent(failing)} of its requests failed ({span}){why}."
+    if told.get("outside"):
+        return f"At {at} it was in no mesh ({span})."
+    return f"At {at} nothing failed ({span}){f', and this would{why}' if why else ''}."
+
+
+def change_of(row: Json) -> str:
+    """One object's change: what became of it, where and by whom."""
+    by = f" by {clean(row['by'])}" if row["by"] else ""
+    return f"{clean(row['resource'])} {clean(row['what'])}{by} · {clean(row['cluster'])}"
+
+
 def clock(epoch: float) -> str:
     """An instant (seconds since the epoch) for where no viewer's time zone is known."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%d %H:%M UTC")

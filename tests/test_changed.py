@@ -72,7 +72,8 @@ def test_the_newest_write_of_each_object_on_the_way_comes_first_with_who_and_wha
 @pytest.mark.parametrize(
     ("writes", "suspicious"),
     [
-        pytest.param({"VirtualService destination": "13:59", "DestinationRule destination": "14:01"}, "VirtualService", id="a finding names it"),
+        pytest.param({"VirtualService destination": "13:55", "DestinationRule destination": "14:00"}, "VirtualService", id="a finding names it"),
+        pytest.param({"VirtualService destination": "13:55", "DestinationRule destination": "14:02"}, "DestinationRule", id="at that very time"),
         pytest.param({"Service destination": "14:01", "VirtualService destination": "09:00"}, "Service", id="just before"),
         pytest.param({"Service destination": "14:20", "VirtualService destination": "09:00"}, "VirtualService", id="not what came after"),
         pytest.param({"VirtualService destination": "14:20"}, None, id="nor where a finding stands, when that came after"),

@@ -22,9 +22,12 @@ from bot.demo.slack import LocalSlack, Message
 from bot.demo.workspace import Group
 from bot.settings import Access
 from bot.tell import ACK, CLOSE, ESCALATE, HAND, MORE, NOTE, REOPEN, SILENCE, UNACK, UNSILENCE, UNTIL, WHY
+from checks.mesh import Change
+from checks.resources import VirtualService
 from handlers.mesh import VERBS
 from templates import messages, owning
 from tests.bots import RECORDED, Bot, alerts, running
+from tests.test_history import Story
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -151,6 +154,8 @@ async def test_everything_that_can_be_done_in_slack_is_among_what_was_tried_here
                 "register.older",
                 "register.sheet",
                 "register.explained",
+                "register.move",
+                "register.draw",
             ),
             *("register.chosen", "register.reopened", "_dialog.owned"),
             *("_dialog.filled", "_dialog.submitted", "register.outlived"),
@@ -185,16 +190,23 @@ async def test_no_button_of_an_answer_does_anything_for_who_may_nothing_any_more
             )
         await slack.command("/mesh audit @ben")
         record = await told(2)
+        (cluster,) = bot.clusters.clusters()
+        story = Story(bot.store)
+        for ago, then in ((60, cluster), (30, cluster.apply([Change("east", VirtualService, "mynamespace", "many", None)]))):
+            await story.look(time.time() - ago, then)
+        await slack.command("/mesh changes many")
+        day = await told(3)
         await slack.command("/mesh whatif")
         (view,) = await slack.until(lambda: slack.views("ana"))
         words = page.words
         bot.door.heed(Access.model_validate(NOBODY), ())
         pressed = [(page, a) for a in (messages.PREVIOUS, messages.NEXT, messages.SHEET, messages.SHARE)] + [(record, messages.OLDER)]
-        for count, (message, action) in enumerate(pressed, start=3):
+        pressed += [(day, messages.DAY), (day, messages.STOPS["earlier"])]
+        for count, (message, action) in enumerate(pressed, start=4):
             await slack.click(message, action)
             assert "is for <@U0BOSS>" in (await told(count)).words
         await slack.submit(view, {messages.PASTED: yaml.safe_dump(made[0])})
-        assert "Weighing changes of Service mynamespace/many is for <@U0BOSS>." in (await told(8)).words
+        assert "Weighing changes of Service mynamespace/many is for <@U0BOSS>." in (await told(11)).words
         assert (page.words, slack.messages("#mesh"), slack.messages("@ana")) == (words, [], [])
 
 

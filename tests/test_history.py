@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bot import history
@@ -18,13 +20,18 @@ from checks import diagnosis, standing
 from checks.changed import difference
 from checks.mesh import Change, Cluster, Mesh
 from checks.resources import Deployment, VirtualService, Written
-from tests.bots import World, alerts, alongside
+from templates import messages
+from tests.asking import refused
+from tests.bots import RECORDED, World, alerts, alongside, running, source
 from tests.test_sweep import BROKEN, WELL
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Callable
+    from pathlib import Path
 
+    from bot.demo.slack import LocalSlack
     from checks.diagnosis import Sweep
+    from tests.asking import Answer
 
 HOST = "destination.mynamespace.svc.cluster.local"
 NOON = 1_764_331_200.0 // BLOCK_S * BLOCK_S + 600  # within one block for some hours
@@ -109,9 +116,9 @@ async def test_another_bot_goes_on_and_what_nobody_saw_is_said(store: Store) -> 
     past = await second.past(NOON + 3700)
     assert [share(past, NOON + s) for s in (30, 90, 3630, 3690)] == [0.0, 0.95, 0.95, 0.0]
     assert share(past, NOON + 1800) is None
-    assert past.unknown(NOON + 1800).startswith("Nobody looked from ")
+    assert past.unknown(NOON + 1800).startswith("Nobody could look from ")
     assert past.unknown(NOON - 60).startswith("Nothing is kept from before ")
-    assert past.unknown(NOON + 9000).startswith("Nobody looked after ")
+    assert past.unknown(NOON + 9000).startswith("Nobody could look after ")
     assert (await history.past(store, "east", "nobody.else", NOON + 3700)).unknown(NOON + 30) == "Nothing is kept of it."
 
 
@@ -197,3 +204,90 @@ def test_what_differs_is_said_field_by_field_and_what_is_reported_back_is_not() 
         old, metadata=msgspec.structs.replace(old.metadata, labels={**(old.labels), "team": "a"}, annotations={"token": "hush"})
     )
     assert difference(old, noted) == ("metadata.labels.team: nothing → a", "metadata.annotations.token added")
+
+
+# --- in Slack and on the command line ---
+
+
+async def test_the_slider_goes_through_the_day_in_its_place_and_the_picture_goes_to_the_direct_messages(
+    slack: LocalSlack, redis_url: str, folder: Path
+) -> None:
+    async with running(slack, redis_url, [source(folder)], watching=False) as bot:
+        story, now = Story(bot.store), time.time()
+        for ago, cluster in ((7200, WELL), (7140, BROKEN), (7080, WELL), (7020, WELL)):
+            await story.look(now - ago, cluster)
+        await slack.command("/mesh changes destination")
+        (day,) = await slack.until(lambda: slack.ephemerals("ana"))
+        assert "nothing failed" in day.words
+        assert "Deployment mynamespace/destination-v1 was created" in day.words
+        assert messages.STOPS["later"] not in str(day.blocks)
+        await slack.click(day, messages.STOPS["earlier"])
+        await slack.until(lambda: "95 % failed" in day.words)
+        assert "✗ suspicious" in day.words
+        assert "Subset v1 of destination.mynamespace gets 95 %" in day.words
+        await slack.click(day, messages.DAY)
+        await slack.until(lambda: "direct messages" in slack.ephemerals("ana")[-1].words)
+        (drawn,) = slack.workspace.files.values()
+        assert (drawn.name, (drawn.content or b"")[:4]) == ("changes.png", b"\x89PNG")
+        assert drawn.alt.startswith("destination.mynamespace. At ")
+        await slack.click(day, messages.STOPS["first"])
+        await slack.until(lambda: "nothing failed" in day.words)
+        await slack.command("/mesh changes destination 3h")
+        assert "Nothing is kept from before" in (await slack.until(lambda: slack.ephemerals("ana")[2:]))[0].words
+        await slack.command("/mesh changes destination teatime")
+        assert "When is teatime?" in (await slack.until(lambda: slack.ephemerals("ana")[3:]))[0].words
+
+
+async def test_the_command_line_says_how_it_was_and_when_it_does_not_know(
+    redis_url: str, store: Store, ask: Callable[..., Answer], tmp_path: Path
+) -> None:
+    story, now = Story(store), time.time()
+    for ago, cluster in ((7200, WELL), (7140, reweighed(WELL, 60, 40)), (7080, reweighed(BROKEN, 60, 40)), (7020, WELL)):
+        await story.look(now - ago, cluster)
+    config = tmp_path / "meshwhy.yaml"
+    config.write_text(f"redis: {{url: '{redis_url}'}}\nstate_dir: {tmp_path}\n")
+
+    async def asked(*words: str) -> Answer:
+        return await asyncio.to_thread(ask, *words, "--config", str(config))
+
+    broken = await asked("why", "destination", "--at", "1h57m30s")
+    assert broken.status == 1
+    assert "60 % of its requests failed (from" in broken.out
+    assert "MESH101 subset-empty-weighted" in broken.out
+    assert "Deployment mynamespace/destination-v1 was deleted · east (suspicious)" in broken.out
+    well = await asked("why", "destination.mynamespace", "--at", "1h59m30s ago", "-o", "json")
+    assert (well.status, well.json["verdict"], well.json["failing_share"]) == (0, "healthy", 0.0)
+    assert [d["weight"] for r in well.json["routes"] for d in r["destinations"]] == [95, 5]
+    refused(await asked("why", "destination", "--at", "5h"), "Nothing is kept from before")
+    refused(await asked("why", "nobody", "--at", "1h"), 'No host "nobody"')
+    refused(await asked("why", "destination", "--at", "noon"), "--at 'noon' is no time")
+    refused(ask("why", "destination", "--at", "14:02", "--from", str(RECORDED / "east")), "--config FILE")
+    day = await asked("changes", "destination")
+    assert "60 % failed, 2 of 2 endpoints usable" in day.out
+    assert "not known" in day.out
+    assert "spec.http[0].route[0].weight: 95 → 60; spec.http[0].route[1].weight: 5 → 40 by kubectl-edit" in " ".join(day.out.split())
+
+
+def test_of_a_cluster_that_no_bot_watches_objects_say_it_themselves(ask: Callable[..., Answer]) -> None:
+    told = ask("changes", "destination", "--from", str(RECORDED / "east"))
+    assert told.status == 0
+    assert "Deployment mynamespace/destination-v2 was created · east" in told.out
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("11:00", "2026-11-28T11:00+00:00"),
+        ("14:02", "2026-11-27T14:02+00:00"),
+        ("14:02+03:00", "2026-11-28T11:02+00:00"),
+        ("2026-11-28T09:30", "2026-11-28T09:30+00:00"),
+        ("2026-11-28T09:30+01:00", "2026-11-28T08:30+00:00"),
+        ("10m", "2026-11-28T11:50+00:00"),
+        ("1h30m ago", "2026-11-28T10:30+00:00"),
+        ("teatime", None),
+        ("25:00", None),
+    ],
+)
+def test_a_time_is_understood_as_people_write_it(word: str, meant: str | None) -> None:
+    noon = datetime.fromisoformat("2026-11-28T12:00+00:00").timestamp()
+    assert history.when(word, noon, UTC) == (datetime.fromisoformat(meant).timestamp() if meant else None)
