@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from checks import names
+from checks import accesslog, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,8 +64,8 @@ def read(text: str) -> Pasted:
     """What a text says."""
     text = text[:_MOST].translate(_TYPED).replace("```", "\n")
     lines = text.splitlines()[:_LINES]
-    accesses = [a for a in (_access(line) for line in lines) if a is not None]
-    if not accesses and (whole := _json_line(" ".join(lines))) is not None:
+    accesses = [a for a in map(accesslog.fields, lines) if a is not None]
+    if not accesses and (whole := accesslog.fields(" ".join(lines))) is not None:
         accesses = [whole]
     return _of_accesses(accesses) if accesses else _of_words(text, lines)
 
@@ -75,54 +75,6 @@ _TYPED = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "
 
 
 # --- access lines ------------------------------------------------------------------------------------------------------------
-
-_TOKEN = re.compile(r'"([^"]*)"|([^\s"]+)')
-_START = re.compile(r'\] +"[^"]*" +(?=[0-9]{1,3} )')
-_EMPTY = {"-", "", "null", "None"}
-# The fields that follow the last quoted one of Istio's format.
-_TAIL = ("upstream_cluster", "upstream_local_address", "downstream_local_address", "downstream_remote_address", "requested_server_name")
-
-
-def _access(line: str) -> Mapping[str, str] | None:
-    """The fields of one access line by the names of Istio's JSON format: that, Istio's text format, or Envoy's own; None for anything else."""
-    return _json_line(line) or _text_line(line)
-
-
-def _json_line(line: str) -> dict[str, str] | None:
-    start, end = line.find("{"), line.rfind("}")
-    if start < 0 or end < start:
-        return None
-    try:
-        found = msgspec.json.decode(line[start : end + 1].encode("utf-8", "replace"))
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    if not isinstance(found, dict) or not ({"response_flags", "response_code_details", "upstream_cluster"} & found.keys()):
-        return None
-    return {key: _field(value) for key, value in found.items()}
-
-
-def _field(value: Any) -> str:
-    text = str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
-    return "" if text in _EMPTY else text
-
-
-def _text_line(line: str) -> dict[str, str] | None:
-    begun = _START.search(line)
-    if begun is None:
-        return None
-    told = [(m[1] is not None, m[1] if m[1] is not None else m[2]) for m in _TOKEN.finditer(line, begun.end())]
-    quoted = [i for i, (is_quoted, _) in enumerate(told) if is_quoted]
-    own = len(quoted) == 5  # Envoy's default format has no details, and ends with the address that it sent to
-    if not own and (len(quoted) < 6 or quoted[0] != 4):
-        return None
-    fields = {"response_code": told[0][1], "response_flags": told[1][1]}
-    if not own:
-        fields |= {"response_code_details": told[2][1], "connection_termination_details": told[3][1]}
-        fields["upstream_transport_failure_reason"] = told[4][1]
-    # A user agent with quotation marks in it moves what comes before these two, never these.
-    fields |= {"authority": told[quoted[-2]][1], "upstream_host": told[quoted[-1]][1]}
-    fields |= dict(zip(_TAIL, (text for _, text in told[quoted[-1] + 1 :]), strict=False))
-    return {key: _field(value) for key, value in fields.items()}
 
 
 def _of_accesses(accesses: list[Mapping[str, str]]) -> Pasted:
@@ -136,6 +88,7 @@ def _of_accesses(accesses: list[Mapping[str, str]]) -> Pasted:
 
 
 def _of_access(fields: Mapping[str, str]) -> Pasted:
+    fields = {key: value.translate(_MARKUP) for key, value in fields.items()}
     cluster, details = fields.get("upstream_cluster", ""), fields.get("response_code_details", "")
     named = _cluster(cluster) or _cluster(fields.get("requested_server_name", ""))
     authority, port = _authority(fields.get("authority", ""))
@@ -159,6 +112,8 @@ def _of_access(fields: Mapping[str, str]) -> Pasted:
     )
 
 
+_MARKUP = str.maketrans("", "", "<>")
+"""What no field of an access line that is told again has to hold."""
 _CLUSTER = re.compile(
     r"\b(?:outbound|inbound)(?:\|(\d{1,5})\|([^|\s]*)\||_\.(\d{1,5})_\.([^_\s]*)_\.)([a-z0-9*][a-z0-9.*-]*)?", re.IGNORECASE
 )

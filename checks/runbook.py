@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from checks import accesslog
 from checks.catalogue import CAUSES
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def steps(
         "gateways": lambda: _hosts(diagnosis, gateways=True),
         "status": lambda: _status(diagnosis, evidence),
         "push": lambda: _push(diagnosis, evidence),
-        "logs": lambda: _logs(evidence),
+        "logs": lambda: _logs(diagnosis, evidence),
         "traffic": lambda: _traffic(diagnosis, evidence),
         "changes": lambda: _changes(changes, since),
     }
@@ -346,10 +347,11 @@ def _push(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
     return "ok", f"nothing about {host} in {_list(i.pod for i in read)}", sources, command
 
 
-def _logs(evidence: Evidence) -> _Found | None:
+def _logs(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
     if not evidence.logs:
         return None
-    accesses = [(log, a) for log in evidence.logs for a in log.accesses]
+    clusters = {d.envoy_cluster for r in diagnosis.routes for d in r.destinations}
+    accesses = [(log, a) for log in evidence.logs for a in log.accesses if accesslog.concerns(a, diagnosis.host, clusters)]
     command = f"kubectl -n {evidence.logs[0].namespace} logs {evidence.logs[0].pod} -c {evidence.logs[0].container}"
     sources = [f"{log.source}: {_count(log.read, 'line')}{', more were there' if log.cut else ''}" for log in evidence.logs]
     if not accesses:

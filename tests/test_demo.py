@@ -276,6 +276,14 @@ async def test_the_demo_posts_both_incidents_and_mends_the_first_when_v1_is_depl
                 async for message in page:
                     if (note := message.json().get("note")) is not None:
                         break
+                await asyncio.sleep(0.5)  # Envoy writes its log five times a second
+                await page.send_json(
+                    {"do": "command", "id": 2, "user": "U0ANA", "channel": channel, "text": "/mesh why destination.mynamespace"}
+                )
+                async for message in page:  # the Envoy's log is read for the runbook that follows the answer
+                    if (counted := re.search(r"(\d+) of 20 calls failed, most with 503 UH no_healthy_upstream", message.data)) is not None:
+                        break
+            assert note.startswith(f"20 calls of destination.mynamespace: {counted[1]} x 503 no healthy upstream")
             assert re.fullmatch(r"20 calls of destination.mynamespace: \d+ x 503 no healthy upstream(, \d+ x 200 from v2)?\.", note)
         east = settings.clusters[0].path
         assert east is not None

@@ -6,7 +6,6 @@ says. `without` is what the clusters' objects alone tell; where it is left out t
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from bot import manifests
 from bot.probes import saved
 from checks import diagnosis
 from checks.diagnosis import Verdict
-from checks.evidence import Access, AccessLog, Evidence
+from checks.evidence import Evidence
 from checks.finding import Severity
 from checks.mesh import Mesh
 
@@ -56,33 +55,8 @@ def evidence(name: str) -> Evidence:
     out = Evidence()
     for cluster in sorted((SCENARIOS / name / "live").iterdir()):
         out += saved.read(cluster, cluster=cluster.name)
-        out += Evidence(logs=tuple(_log(cluster.name, f) for f in sorted(cluster.glob("logs/*/*/*.log"))))
     assert out
     return out
-
-
-_LINE = re.compile(
-    r'\[(\S+)\] "[^"]*" (\d+) (\S+) (\S+) (\S+) "([^"]*)" \d+ \d+ \d+ \S+ "[^"]*" "[^"]*" "[^"]*" "([^"]*)" "([^"]*)" (\S+) \S+ \S+ \S+ (\S+) (\S+)'
-)
-
-
-def _log(cluster: str, file: Path) -> AccessLog:
-    """The access lines of a log, those that say the same counted."""
-    found: dict[tuple[str, ...], list[re.Match[str]]] = {}
-    for line in file.read_text().splitlines():
-        match = _LINE.fullmatch(line)
-        assert match is not None, line
-        found.setdefault((*match.groups()[1:7], *match.groups()[8:]), []).append(match)
-    accesses = tuple(_access(same) for same in found.values())
-    return AccessLog(
-        cluster, file.parent.parent.name, file.parent.name, file.stem, accesses, sum(a.count for a in accesses), 0.0, 60.0, str(file)
-    )
-
-
-def _access(same: list[re.Match[str]]) -> Access:
-    said = ["" if g == "-" else g for g in same[0].groups()]
-    flags = tuple(said[2].split(",")) if said[2] else ()
-    return Access(len(same), 0.0, 0.0, int(said[1]), flags, *said[3:6], said[8], said[7], said[6], said[9], said[10], same[0][0])
 
 
 @cache

@@ -173,7 +173,17 @@ def test_no_call_is_told_from_no_failure(meshes: tuple[Mesh, ...]):
     quiet = taken(meshes, Evidence(logs=(log(read=0),), traffic=(Traffic("east", HOST, 300, (), None, AT, "prometheus.east"),)))
     assert (quiet["logs"].state, quiet["traffic"].state) == ("skipped", "ok")
     assert "nobody calls it" in quiet["traffic"].said
-    fine = taken(meshes, Evidence(logs=(log(Access(7, AT, AT, 200)),)))
+    fine = taken(
+        meshes,
+        Evidence(
+            logs=(
+                log(
+                    Access(7, AT, AT, 200, authority="destination.mynamespace:80"),
+                    Access(9, AT, AT, 503, envoy_cluster="outbound|80||other.x"),
+                ),
+            )
+        ),
+    )
     assert (fine["logs"].state, fine["logs"].said) == ("ok", "7 calls, none failed")
 
 
@@ -214,7 +224,7 @@ async def test_the_runbook_stands_once_in_the_thread_and_is_edited_as_its_steps_
 
     async def logs() -> Evidence:
         await answered.wait()
-        return Evidence(logs=(log(Access(19, AT, AT, 503, ("UH",), "no_healthy_upstream")),))
+        return Evidence(logs=(log(Access(19, AT, AT, 503, ("UH",), "no_healthy_upstream", envoy_cluster=V1)),))
 
     asked: list[str] = []
 
@@ -254,7 +264,7 @@ async def test_an_answer_to_why_is_followed_by_what_running_parts_show_if_any_sa
 ):
     async def logs() -> Evidence:
         refused = Skipped("logs", "east", "403 on pods/log")
-        return Evidence(logs=(log(Access(3, AT, AT, 200)),)) if there else Evidence(skipped=(refused,))
+        return Evidence(logs=(log(Access(3, AT, AT, 200, envoy_cluster=V2)),)) if there else Evidence(skipped=(refused,))
 
     async with running(slack, redis_url, [source(folder)], watching=False, probing=lambda *_: [Probe("logs", "east", logs)]):
         await slack.command("/mesh why destination")

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import aiohttp
 from aiohttp import web
 
+from checks import accesslog
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
@@ -30,15 +32,6 @@ Json = dict[str, Any]
 VERSION = "1.40.0"
 NAMESPACE, POD = "mynamespace", "service-source-v1-74f955bd84-9lmnf"
 """Who calls, in the recorded cluster east."""
-TEXT_FORMAT = (
-    '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
-    "%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "
-    '"%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% '
-    '"%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" '
-    "%UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% "
-    "%REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
-)
-"""Istio's default access log (istio/istio, pilot/pkg/model/telemetry_logging.go EnvoyTextLogFormat)."""
 _TYPE = "type.googleapis.com/envoy"
 _PORT = 80
 _START_S = 15.0
@@ -272,7 +265,7 @@ def _bootstrap(directory: Path, log: Path, ports: dict[str, int]) -> Json:
         "typed_config": {
             "@type": f"{_TYPE}.extensions.access_loggers.file.v3.FileAccessLog",
             "path": str(log),
-            "log_format": {"text_format_source": {"inline_string": TEXT_FORMAT}},
+            "log_format": {"text_format_source": {"inline_string": accesslog.ISTIO}},
         },
     }
     manager = {

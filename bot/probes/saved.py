@@ -8,6 +8,7 @@ What must stay true: what is not there is not claimed, and what cannot be read i
     istio/<namespace>/<pod>/     debug/syncz, debug/endpointShardz, debug/push_status, debug/clusterz, metrics, discovery.log (bug-report)
     istiod/<namespace>/<pod>/    syncz.json, endpointShardz.json, push_status.json, clusterz.json, metrics.txt, metrics.before.txt,
                                  discovery.log, version.json: {"version": "1.27.1", "revision": "default", "over_s": 60}
+    logs/<namespace>/<pod>/      <container>.log, its access lines (checks.accesslog); of a bug-report proxies/<namespace>/<pod>/istio-proxy.log
     read_at                      when all this was read, RFC 3339; without it, when the files were written
 
 A bug-report's folders stand under `bug-report/` (istio/istio, tools/bug-report/pkg/archive and content); any folder above is passed over.
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from bot.probes import envoy, istiod, ztunnel
+from bot.probes import envoy, istiod, logs, ztunnel
 from bot.probes.admin import MAX_BYTES, NotRead
 from bot.probes.files import walk
 from checks.evidence import Evidence
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bot.probes.files import File
-    from checks.evidence import EnvoyView, IstiodView, ZtunnelView
+    from checks.evidence import AccessLog, EnvoyView, IstiodView, ZtunnelView
 
 MAX_PODS = 200
 """Proxies, ztunnels and istiods that are read of one archive; a whole fleet's are not held at once."""
 
 _OF_POD = re.compile(
     rf"(?:.*/)?(?:(proxies)/([^/]+)/([^/]+)/(?:{envoy.ANSWER.pattern})"
+    r"|(logs|proxies)/([^/]+)/([^/]+)/[^/]+\.log"
     r"|(ztunnel)/([^/]+)/([^/]+)/config_dump[^/]*"
     r"|(istiod?)/([^/]+)/([^/]+)/(?:debug/)?(?:(?:syncz|endpointShardz|push_status|clusterz|version)(?:\.json)?|metrics(?:\.before)?(?:\.txt)?|[^/]+\.log))"
 )
@@ -71,6 +73,7 @@ class _Saved:
         self._envoys: dict[tuple[str, str], envoy.Seen] = {}
         self._istiods: dict[tuple[str, str], istiod.Seen] = {}
         self._ztunnels: dict[tuple[str, str], ZtunnelView] = {}
+        self._logs: dict[tuple[str, str, str], AccessLog] = {}
         self._left: set[tuple[str, str]] = set()
 
     def take(self, file: File) -> None:
@@ -84,6 +87,9 @@ class _Saved:
         known = key in self._envoys or key in self._istiods or key in self._ztunnels
         if not known and len(self._envoys) + len(self._istiods) + len(self._ztunnels) >= MAX_PODS:
             self._left.add(key)
+        elif folder in {"logs", "proxies"} and file.name.endswith(".log"):
+            container = file.name.rpartition("/")[2].removesuffix(".log")
+            self._logs[*key, container] = logs.of_text(file.body.decode(errors="replace"), self.cluster, *key, container, self.path)
         elif folder.startswith("istio"):
             where = istiod.Where(self.cluster, *key, self.path)
             replica = self._istiods.setdefault(key, istiod.Seen(where))
@@ -126,6 +132,7 @@ class _Saved:
             envoys=tuple(self._timed(envoys)),
             istiods=tuple(self._timed(seen.saved() for seen in self._istiods.values())),
             ztunnels=tuple(self._timed(self._ztunnels.values())),
+            logs=tuple(self._logs.values()),
             skipped=tuple(dict.fromkeys(self.skipped)),
         )
 

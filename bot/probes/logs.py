@@ -1,0 +1,14 @@
+"""Reads the logs of proxies, gateways and the app, from files or through the API server, as `checks.evidence.AccessLog`."""
+
+from __future__ import annotations
+
+from checks import accesslog
+from checks.evidence import AccessLog
+
+
+def of_text(text: str, cluster: str, namespace: str, pod: str, container: str, source: str, form: str = accesslog.ISTIO) -> AccessLog:
+    """What a log says; `form` is the proxy's access log format where it is neither of Istio's."""
+    read = accesslog.read(accesslog.of_file(text), form)
+    return AccessLog(
+        cluster, namespace, pod, container, read.accesses, read.lines, read.since, read.until, source, cut=read.cut, other=read.other
+    )
