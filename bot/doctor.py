@@ -26,13 +26,14 @@ from bot.clusters import ClusterSource, server
 from bot.informers import NoAccess, Pace, Refused, why
 from bot.members import Members, Unread
 from bot.pager import OPSGENIE, PAGERDUTY
+from bot.probes import pods, portforward
 from bot.routing import on_call, places
 from bot.valkey import NoState, embedded
 from checks.planes import planes
 from checks.resources import KIND_OF, KINDS, ConfigMap, Deployment, Kind, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from bot.informers import Server
@@ -459,7 +460,7 @@ async def _live(what: str, source: ClusterSource) -> list[Row]:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return [_bad(what, f"Its API server cannot be reached ({why(error)}).", "Check the address, DNS, firewall and network policy.")]
         rows = [_ok(what, f"Kubernetes {version} answers." if version else "Its API server answers.")]
-        return [*rows, *await _rights(what, source, api)]
+        return [*rows, *await _rights(what, source, api), *await _probed(what, source, api)]
 
 
 class _Version(msgspec.Struct):
@@ -532,6 +533,44 @@ async def _rights(what: str, source: ClusterSource, api: Server) -> list[Row]:
     if KIND_OF[Deployment] in missing:
         return [*rows, _skipped(f"{what} istio", "Deployments may not be listed, so istiod cannot be found.")]
     return [*rows, _istio(what, deployments, served=not any(k.group == _ISTIO for k in absent))]
+
+
+async def _probed(what: str, source: ClusterSource, api: Server) -> list[Row]:
+    """Whether running parts may be asked, as far as the settings want it: tried on a pod that nobody has, of which who may is told just that."""
+    namespace = (source.namespaces or ("istio-system",))[0]
+
+    async def forward() -> None:
+        socket = await api.socket(pods.path(namespace, _NOBODY, "portforward"), {"ports": "15000"}, protocol=portforward.PROTOCOL)
+        await socket.close()
+
+    async def read() -> None:
+        await api.body(pods.path(namespace, _NOBODY, "log"), {"tailLines": "1"}, accept="*/*")
+
+    wanted = (
+        (source.deep, "deep", forward, "get,create", "portforward", "Envoys, ztunnels and istiods may be asked, by port-forward."),
+        (source.logs, "logs", read, "get", "log", "The ends of logs may be read."),
+    )
+    return [
+        await _tried(f"{what} {word}", attempt, well, f"{word}=true", f"--verb={verbs} --resource=pods/{of}")
+        for on, word, attempt, verbs, of, well in wanted
+        if on
+    ]
+
+
+async def _tried(what: str, attempt: Callable[[], Awaitable[None]], well: str, value: str, right: str) -> Row:
+    try:
+        await attempt()
+    except _NO_ANSWER as error:
+        status = error.status if isinstance(error, Refused) else 0
+        if status == 403:
+            grant = f"helm upgrade with --set {value} grants it; or give the account a clusterrole with {right}."
+            return _bad(what, "It is on in the settings and not permitted in the cluster.", grant)
+        if status != 404:
+            return _bad(what, f"It could not be tried ({why(error)}).", "Try again; then look at the API server's health.")
+    return _ok(what, well)
+
+
+_NOBODY = "meshwhy-doctor-asks"
 
 
 async def _denied(api: Server, where: str, query: dict[str, str]) -> list[tuple[str, str]]:

@@ -196,7 +196,7 @@ class Server:
             if error.status == 401:
                 self._distrust()
             # What was answered is gone; a 200 or 101 here is of a server that knows no WebSockets, or not this protocol.
-            raise Refused(error.status, error.message) from None
+            raise Refused(error.status, "") from None
 
     async def _credentials(self) -> Access:
         try:

@@ -333,7 +333,7 @@ class ApiServer:
         if self.forbidden.get(request.key):
             return _forbidden(request, request.key, request.resource, "")
         pod = http.path.split("/")[6]
-        text = self.logs.get((request.namespace, pod, request.query["container"]))
+        text = self.logs.get((request.namespace, pod, request.query.get("container", "")))
         if text is None:
             return _status(404, f'pods "{pod}" not found')
         lines = text.splitlines(keepends=True)[-int(request.query["tailLines"]) :]

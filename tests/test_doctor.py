@@ -379,6 +379,25 @@ async def live_rows(slack: LocalSlack, folder: Path, redis: str, api: ApiServer,
     return {what: row for what, row in rows.items() if what.startswith("cluster")}
 
 
+@pytest.mark.parametrize(("word", "right"), [("deep", "pods/portforward"), ("logs", "pods/log")])
+async def test_what_probes_may_is_tried_where_it_is_on(
+    slack: LocalSlack, tmp_path: Path, redis_url: str, api: ApiServer, word: str, right: str
+):
+    rows = await live_rows(slack, tmp_path, redis_url, api, **{word: True})
+    assert rows[f"cluster east {word}"]["state"] == "ok"
+    assert len(api.asked(right)) == 1
+    api.forbid(right)
+    rows = await live_rows(slack, tmp_path, redis_url, api, **{word: True})
+    assert rows[f"cluster east {word}"]["state"] == "bad"
+    assert f"--set {word}=true" in rows[f"cluster east {word}"]["mend"]
+    assert right in rows[f"cluster east {word}"]["mend"]
+    assert not {"cluster east deep", "cluster east logs"} & (await live_rows(slack, tmp_path, redis_url, api)).keys()
+    api.failing["pods/portforward"] = (503, {})
+    if word == "deep":
+        api.forbidden.clear()
+        assert "HTTP 503" in (await live_rows(slack, tmp_path, redis_url, api, deep=True))["cluster east deep"]["text"]
+
+
 async def test_a_cluster_that_may_be_read_is_ok_and_its_istio_is_named(slack: LocalSlack, tmp_path: Path, redis_url: str, api: ApiServer):
     rows = await live_rows(slack, tmp_path, redis_url, api)
     assert {row["state"] for row in rows.values()} == {"ok"}

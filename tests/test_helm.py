@@ -158,6 +158,30 @@ def test_no_form_of_the_chart_grants_a_verb_that_writes(chart: Chart):
         assert verbs == set(READ)
 
 
+@pytest.mark.parametrize(
+    ("switch", "rule"),
+    [
+        ("deep", {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]}),
+        ("logs", {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}),
+    ],
+)
+def test_probes_get_exactly_one_right_more_by_their_switch_and_the_bot_hears_of_it(
+    chart: Chart, tmp_path: Path, switch: str, rule: dict[str, Any]
+):
+    rules = yaml.safe_load((CHART / "files" / "rbac-rules.yaml").read_text())
+    for values in ({**INSTALL, switch: True}, {"rbacOnly": True, switch: True}):
+        (role,) = of_kind(rendered(chart, values), "ClusterRole")
+        assert role["rules"] == [*rules, rule]
+    local, west, north = loaded(rendered(chart, {**FULL, switch: True}), tmp_path).clusters
+    assert [getattr(c, switch) for c in (local, west, north)] == [True, False, False], "another cluster has a role of its own"
+    far = {
+        **INSTALL,
+        "clusters": [{"name": "west", "kubeconfigSecret": "w", switch: True}, {"name": "here", "in_cluster": True, switch: False}],
+    }
+    assert [getattr(c, switch) for c in loaded(rendered(chart, {**far, switch: True}), tmp_path).clusters] == [True, False]
+    assert not getattr(loaded(rendered(chart, INSTALL), tmp_path).clusters[0], switch)
+
+
 def test_secrets_are_readable_only_by_the_switch_and_only_in_the_named_namespaces(chart: Chart):
     assert of_kind(rendered(chart, INSTALL), "Role") == []
     roles = of_kind(rendered(chart, {**INSTALL, "secrets": {"enabled": True, "namespaces": ["edge", "edge-eu"]}}), "Role")
@@ -395,8 +419,7 @@ def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
 
     parts = schema["properties"]
     own_to_the_chart, not_in_a_pod = {"kubeconfigSecret"}, {"kubeconfig", "path", "envoys", "evidence"}
-    not_yet = {"deep"}  # a permission that nothing uses is not offered
-    assert set(parts["clusters"]["items"]["properties"]) == keys(settings.RegisteredCluster) - not_in_a_pod - not_yet | own_to_the_chart
+    assert set(parts["clusters"]["items"]["properties"]) == keys(settings.RegisteredCluster) - not_in_a_pod | own_to_the_chart
     assert set(parts["alerts"]["properties"]) == keys(settings.Alerts)
     assert set(schema["definitions"]["escalation"]["items"]["properties"]) == keys(settings.EscalationStep)
     on_call = parts["alerts"]["properties"]["on_call"]["additionalProperties"]["properties"]

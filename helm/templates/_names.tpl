@@ -67,6 +67,9 @@ clusters:
 {{- range .Values.clusters }}
   {{- $cluster := omit . "kubeconfigSecret" }}
   {{- if and $.Values.secrets.enabled .in_cluster (not .secrets) }}{{ $_ := set $cluster "secrets" $.Values.secrets.namespaces }}{{ end }}
+  {{- range $word := list "deep" "logs" }}
+  {{- if and (index $.Values $word) $cluster.in_cluster (not (hasKey $cluster $word)) }}{{ $_ := set $cluster $word true }}{{ end }}
+  {{- end }}
   {{- with .kubeconfigSecret }}{{ $_ := set $cluster "kubeconfig" (printf "/etc/meshwhy/kubeconfigs/%s/kubeconfig" .) }}{{ end }}
   - {{ toYaml $cluster | nindent 4 | trim }}
 {{- end }}
