@@ -26,6 +26,7 @@ import yaml
 
 from bot import manifests
 from bot.informers import Access, Informer, NoAccess, Pace, Server, patched
+from checks import accesslog
 from checks.mesh import Change, Cluster, Objects
 from checks.resources import KIND_OF, KINDS, OPTIONAL, ConfigMap, Deployment, Kind, Pod, Resource, Secret
 
@@ -57,7 +58,7 @@ class ClusterSource:
 
     `namespaces` limits what is asked of an API server; kinds without namespaces are still read. `secrets` are the namespaces in which the
     names of Secrets are read, and nothing of what they hold; elsewhere no Secret is asked for. `deep` allows port-forwards to Envoys, istiods
-    and ztunnels, `logs` the ends of logs: probes alone use them.
+    and ztunnels, `logs` the ends of logs, of which `access_log` is the proxies' format: probes alone use them.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ClusterSource:
     secrets: tuple[str, ...] = ()
     deep: bool = False
     logs: bool = False
+    access_log: str = accesslog.ISTIO
 
     @staticmethod
     def registered(cluster: RegisteredCluster) -> ClusterSource:
@@ -85,6 +87,7 @@ class ClusterSource:
             secrets=cluster.secrets or (),
             deep=cluster.deep,
             logs=cluster.logs,
+            access_log=cluster.access_log or accesslog.ISTIO,
         )
 
 

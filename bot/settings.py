@@ -33,6 +33,7 @@ from pydantic_core import PydanticCustomError
 
 from bot import hours
 from bot.hours import Span
+from checks import accesslog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -279,6 +280,12 @@ Duration = Annotated[float, BeforeValidator(_seconds)]
 LocalPath = Annotated[Path, BeforeValidator(_path)]
 
 
+def _access_log(value: str) -> str:
+    if not accesslog.operators(value):
+        raise _wrong('is no format of access logs that tells of calls, as "%RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_CLUSTER%"')
+    return value
+
+
 def _envoy(value: str) -> str:
     from bot.probes.envoy import Where  # noqa: PLC0415 - its decoders cost time that most settings do not have to pay
 
@@ -362,6 +369,8 @@ class RegisteredCluster(_Section):
     """Whether Envoys, istiods and ztunnels are asked, by port-forward."""
     logs: bool = False
     """Whether the ends of proxies', istiods' and applications' logs are read."""
+    access_log: Annotated[str, AfterValidator(_access_log)] | None = None
+    """The format string of its proxies' access logs, where it is neither Istio's default nor JSON."""
     envoys: Annotated[tuple[Annotated[str, AfterValidator(_envoy)], ...], BeforeValidator(_several)] = ()
     """Envoys whose admin address can be reached directly: `NS/POD=http://HOST:PORT` each."""
     evidence: LocalPath | None = None

@@ -71,6 +71,12 @@ spec:
 """
 
 
+UH = (
+    '[2026-11-22T12:23:31.748Z] "GET / HTTP/1.1" 503 UH no_healthy_upstream - "-" 0 19 0 - "-" "curl/8.5" "ffc7" "destination" "-" '
+    f"{V1} - 127.0.0.1:15001 127.0.0.1:48740 - default\n"
+)
+
+
 class Running:
     """Clusters that are followed, and what their API servers forward to."""
 
@@ -96,6 +102,7 @@ async def running(mesh_envoy: Envoys, tmp_path: Path, **allowed: bool) -> AsyncI
             api.load(OBJECTS)
             api.forwarded["shop", "web-7f", 15000] = int(mesh_envoy.envoy.admin.rpartition(":")[2])
             api.forwarded["istio-system", "istiod-1", 15014] = control.port
+            api.logs["shop", "web-7f", "istio-proxy"] = 3 * UH
             api.logs["istio-system", "istiod-1", "discovery"] = "2026-11-22T14:02:01Z\tinfo\tservice x at shard y has no endpoints\n"
         sources = [
             ClusterSource(name, mesh="prod", context=name, kubeconfig=api.kubeconfig(tmp_path / name, context=name), **allowed)
@@ -136,13 +143,20 @@ async def test_callers_servers_and_istiods_are_asked_and_one_cluster_that_hangs_
     assert replica.over_s >= 0.2
     assert (replica.version, replica.remotes) == ("1.27.1", {"east": "synced"})
     assert [line.text[-16:] for line in replica.lines or ()] == ["has no endpoints"]
-    east = {s.reason for s in found.skipped if s.cluster == "east"}
+    (log,) = found.logs
+    assert (log.cluster, log.proxy, log.container, log.read, log.cut) == ("east", "web-7f.shop", "istio-proxy", 3, False)
+    assert [(a.count, a.code, a.flags, a.envoy_cluster) for a in log.accesses] == [(3, 503, ("UH",), V1)]
+    assert {s.reason.partition(" was not read")[0] for s in found.skipped if (s.check, s.cluster) == ("logs", "east")} == {
+        "the log of istio-proxy in web-7g.shop",
+        "the log of istio-proxy in v2-0.mynamespace",
+    }
+    east = {s.reason for s in found.skipped if s.cluster == "east" and s.check != "logs"}
     assert east == {
         f"Envoy {name} was not read: there is no pod {where} any more (HTTP 404)"
         for name, where in (("web-7g.shop", "shop/web-7g"), ("v2-0.mynamespace", "mynamespace/v2-0"))
     }  # two of three callers that are alike, and a server
     west = [s for s in found.skipped if s.cluster == "west"]
-    assert {s.check for s in west} == {"envoy", "istiod"}
+    assert {s.check for s in west} == {"envoy", "istiod", "logs"}
     assert all("within" in s.reason or "did not come" in s.reason or "no answer" in s.reason for s in west), west
     assert set(it.control.asked) == {f"GET {request}" for request in istiod.Request}
     assert {r.verb for r in it.east.requests} <= {"get", "list", "watch", "discovery"}
@@ -154,7 +168,7 @@ async def test_what_is_not_allowed_is_not_tried_and_says_what_allows_it(mesh_env
         assert it.east.asked("pods/portforward") == it.east.asked("pods/log") == []
     assert not found
     east = [(s.check, s.reason) for s in found.skipped if s.cluster == "east"]
-    assert [check for check, _ in east] == ["envoy", "istiod", "istiod"]
+    assert sorted(check for check, _ in east) == ["envoy", "istiod", "istiod", "logs"]
     assert all("`deep: true`" in reason or "`logs: true`" in reason for _, reason in east)
 
 
@@ -236,4 +250,5 @@ async def test_a_person_asks_running_parts_on_the_command_line(
         assert answer.status == 1, answer.err
         assert {r.query.get("ports") for r in it.east.asked("pods/portforward")} == {"15000", "15014"}
     assert next((a["envoy_cluster"], a["agrees"]) for a in answer.json["live"]) == (V1, True)
-    assert all(s["check"] == "envoy" and "(HTTP 404)" in s["reason"] for s in answer.json["skipped"])
+    said = [s for s in answer.json["skipped"] if s["check"] != "logs"]
+    assert all(s["check"] == "envoy" and "(HTTP 404)" in s["reason"] for s in said)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from bot.probes import Probe, admin, envoy, istiod, pods, portforward, whom, ztunnel
+from bot.probes import Probe, admin, envoy, istiod, logs, pods, portforward, whom, ztunnel
 from bot.probes.admin import Admin, NotRead
+from checks import accesslog
 from checks.evidence import NOTHING, Evidence
 from checks.finding import Skipped
 
@@ -47,13 +48,14 @@ class Reach(NamedTuple):
     """What of one cluster may be asked, and how.
 
     `server` is its API server, None for a cluster in files or one that another bot watches. `deep` allows port-forward, `logs` the end of logs. `inside`: this process runs in
-    the cluster, so that the addresses of its pods are those of its pods.
+    the cluster, so that the addresses of its pods are those of its pods. `form` is its proxies' access log format.
     """
 
     server: Server | None
     deep: bool = False
     logs: bool = False
     inside: bool = False
+    form: str = accesslog.ISTIO
 
 
 def registered(clusters: Clusters) -> Callable[[str], Reach | None]:
@@ -61,7 +63,7 @@ def registered(clusters: Clusters) -> Callable[[str], Reach | None]:
 
     def reach(name: str) -> Reach | None:
         source, server = clusters.way(name)
-        return Reach(server, source.deep, source.logs, source.in_cluster) if source.path is None else None
+        return Reach(server, source.deep, source.logs, source.in_cluster, source.access_log) if source.path is None else None
 
     return reach
 
@@ -83,6 +85,8 @@ def probing(reach: Callable[[str], Reach | None]) -> Callable[[Diagnosis, Sequen
                 replicas = whom.istiods(mesh, cluster, proxies)
                 if proxies:
                     found.append(Probe("envoy", cluster.name, partial(_envoys, way, cluster.name, proxies)))
+                if proxies or tunnels:
+                    found.append(Probe("logs", cluster.name, partial(_logs, way, cluster.name, [*proxies, *tunnels])))
                 if tunnels:
                     found.append(Probe("ztunnel", cluster.name, partial(_ztunnels, way, cluster.name, tunnels)))
                 if replicas:
@@ -110,6 +114,24 @@ async def _envoys(way: Reach, cluster: str, proxies: Sequence[Pod]) -> Evidence:
     if way.server is None or not way.deep:
         return Evidence(skipped=(Skipped("envoy", cluster, _NOT_HERE if way.server is None else _SHALLOW),))
     return await _each(partial(one, way.server, pod) for pod in proxies)
+
+
+async def _logs(way: Reach, cluster: str, proxies: Sequence[Pod]) -> Evidence:
+    """The ends of the logs of proxies, and of the application beside each, where connections that never came to a proxy are told."""
+
+    async def one(server: Server, pod: Pod, container: str, until: float) -> Evidence:
+        left = max(0.0, min(until - time.monotonic(), POD_S))
+        try:
+            text = await pods.log(server, pod.namespace, pod.name, container, patience_s=left)
+        except NotRead as e:
+            return Evidence(skipped=(Skipped("logs", cluster, f"the log of {container} in {pod.name}.{pod.namespace} was not read: {e}"),))
+        source = f"{pod.namespace}/{pod.name} {container}, the last {pods.LOG_AGE_S // 60} min"
+        log = await asyncio.to_thread(logs.of_text, text, cluster, pod.namespace, pod.name, container, source, way.form)
+        return Evidence(logs=(replace(log, cut=log.cut or len(text) >= pods.LOG_BYTES or text.count("\n") >= pods.LOG_LINES),))
+
+    if way.server is None or not way.logs:
+        return Evidence(skipped=(Skipped("logs", cluster, _NOT_HERE if way.server is None else _SILENT),))
+    return await _each(partial(one, way.server, pod, container) for pod in proxies for container in whom.containers(pod))
 
 
 async def _ztunnels(way: Reach, cluster: str, tunnels: Sequence[Pod]) -> Evidence:

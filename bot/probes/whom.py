@@ -28,6 +28,7 @@ SERVERS = 2
 REPLICAS = 6
 HOSTS = 20
 _MONITORING = 15014
+_PROXY = "istio-proxy"
 
 
 class Replica(NamedTuple):
@@ -94,6 +95,14 @@ def servers(diagnosis: Diagnosis, mesh: Mesh, cluster: Cluster) -> list[Pod]:
         found.setdefault(here[at].state, pod)
     more = [pod for _, pod in sorted(pods.items()) if pod not in found.values()]
     return [*found.values(), *more][:SERVERS]
+
+
+def containers(pod: Pod) -> list[str]:
+    """The containers of a pod whose logs tell of calls: its proxy's, and the first one of the application's own."""
+    names = [c.name for c in pod.spec.containers]
+    own = next((n for n in names if n != _PROXY), None)
+    proxied = _PROXY in names or any(c.name == _PROXY for c in pod.spec.init_containers or ())
+    return [*([_PROXY] if proxied else []), *([own] if own is not None else [])]
 
 
 def ztunnels(diagnosis: Diagnosis, mesh: Mesh, cluster: Cluster) -> list[Pod]:
