@@ -115,6 +115,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
     from bot import alertmanagers, health, metrics
     from bot.clusters import Clusters, ClusterSource
     from bot.deadman import Deadman
+    from bot.incidents import Incidents
     from bot.lease import Lease
     from bot.outbox import Outbox
     from bot.pager import Desk
@@ -144,6 +145,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
             "the pagers": desk,
             "the relay": relay,
             "the runbooks": runbooks,
+            "the incidents": Incidents(store, slack, held=lease.held),
         }
         if settings.health.port is not None:
             await stack.enter_async_context(

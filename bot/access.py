@@ -37,7 +37,9 @@ class Role(IntEnum):
 NEEDS = {
     "help": Role.ANYBODY,
     **dict.fromkeys(("why", "routes", "broken", "whatif", "alerts", "clusters", "explain", "share", "changes"), Role.VIEWER),
-    **dict.fromkeys(("ack", "unack", "silence", "unsilence", "escalate", "handover", "note", "resolve", "reopen"), Role.RESPONDER),
+    **dict.fromkeys(
+        ("ack", "unack", "silence", "unsilence", "escalate", "handover", "note", "resolve", "reopen", "incident"), Role.RESPONDER
+    ),
     "audit": Role.ADMIN,
 }
 """The role that each thing needs which a person can do in Slack; what does not stand here, nobody may."""

@@ -75,6 +75,7 @@ class Reason(StrEnum):
     CLOSED = "called done"
     REOPENED = "reopened"
     WORSE = "fails more than when it was called done"
+    OPENED = "a channel for it"
 
 
 QUIET = frozenset({Reason.NONE, Reason.PENDING, Reason.PASSED, Reason.CLEARING, Reason.RELAPSED, Reason.MUTED})
@@ -103,6 +104,16 @@ class Close(Struct, frozen=True, kw_only=True):
     at: float
     why: str
     share: float = 0.0
+
+
+class Appeal(Struct, frozen=True, kw_only=True):
+    """What somebody says who asks for the next step of the escalation: how bad it is, why, and what was tried."""
+
+    by: str
+    at: float
+    why: str = ""
+    severity: str = ""
+    tried: str = ""
 
 
 class Silence(Struct, frozen=True, kw_only=True):
@@ -188,6 +199,10 @@ class Alert(Struct, frozen=True, kw_only=True):
     """The last of what people said of it since its message was new, the oldest first."""
     closed: Close | None = None
     """Who called it done; it stays so when it is resolved."""
+    appeal: Appeal | None = None
+    """What was said with the last step of the escalation that a person asked for."""
+    incident: str = ""
+    """The id of the channel that was opened for its message."""
 
     @property
     def silenced_by(self) -> str:
@@ -261,9 +276,16 @@ class Lapsed(NamedTuple):
 
 
 class Escalated(NamedTuple):
-    """A person asks for the next step of the escalation."""
+    """A person asks for the next step of the escalation, and says why."""
 
     by: str
+    appeal: Appeal | None = None
+
+
+class Opened(NamedTuple):
+    """A channel (its id) was opened for the alert's message."""
+
+    channel: str
 
 
 class Hushed(NamedTuple):
@@ -286,7 +308,7 @@ class Joined(NamedTuple):
     lead: Alert
 
 
-Event = Seen | Gone | Unseen | Acked | Unacked | Handed | Noted | Closed | Reopened | Lapsed | Escalated | Hushed | Sent | Joined
+Event = Seen | Gone | Unseen | Acked | Unacked | Handed | Noted | Closed | Reopened | Lapsed | Escalated | Opened | Hushed | Sent | Joined
 
 
 def namespaces(finding: Finding) -> set[str]:
@@ -392,10 +414,15 @@ def step(
             if alert is not None and (moment := escalates(alert, escalation)) is not None and moment <= now:
                 return replace(alert, escalated=alert.escalated + 1, escalated_at=now), Reason.ESCALATED
             return alert, Reason.NONE
-        case Escalated():
+        case Escalated(_, appeal):
             if alert is None or alert.state is not State.FIRING or not alert.told or alert.escalated >= len(escalation):
                 return alert, Reason.NONE
-            return replace(alert, escalated=alert.escalated + 1, escalated_at=now), Reason.ESCALATED
+            said = appeal if appeal is not None else alert.appeal
+            return replace(alert, escalated=alert.escalated + 1, escalated_at=now, appeal=said), Reason.ESCALATED
+        case Opened(channel):
+            if alert is None or alert.state not in {State.FIRING, State.CLOSED} or alert.incident == channel:
+                return alert, Reason.NONE
+            return replace(alert, incident=channel), _heard(alert, Reason.OPENED)
         case Hushed(silence):
             return _hushed(alert, silence, now)
         case Sent():
@@ -523,6 +550,7 @@ def _fired(alert: Alert, now: float, joins: str) -> tuple[Alert, Reason]:
         escalated_at=None,
         paged=(),
         closed=None,
+        appeal=None,
     )
     if again:
         fired = replace(fired, firings=alert.firings + 1, flapping=len(recent) >= FLAP_FIRINGS)
@@ -539,6 +567,7 @@ def _fired(alert: Alert, now: float, joins: str) -> tuple[Alert, Reason]:
         places=(),
         paged=(),
         notes=(),
+        incident="",
     )
     return fired, Reason.FIRED if fired.told else Reason.MUTED
 

@@ -48,6 +48,7 @@ STATE_S = 70.0  # an embedded Valkey may have to read a large append-only file f
 SCOPES = {
     "app_mentions:read": "nobody can ask by @mention",
     "channels:history": "a message whose answer was lost may be posted twice in public channels",
+    "channels:manage": "an incident gets no channel of its own",
     "channels:read": "public channels cannot be found by name",
     "chat:write": "nothing can be posted",
     "commands": "/mesh does not exist",

@@ -100,7 +100,7 @@ async def remember(store: Store, slack: AsyncWebClient, beat: Callable[[], None]
         except (RedisError, OSError) as error:
             logger.warning("What the store remembers cannot be asked (%s).", type(error).__name__)
         except (SlackClientError, aiohttp.ClientError, TimeoutError) as error:
-            why = _error_of(error)
+            why = error_of(error)
             logger.warning("Slack cannot be asked which alerts stand there (%s).", why)
             if time.monotonic() - began > _PATIENCE_S:
                 await store.adopt(())
@@ -133,7 +133,7 @@ async def _recalled(slack: AsyncWebClient, since: float) -> list[Recalled]:
         except SlackApiError as error:
             if _passes(error):
                 raise
-            logger.warning("Channel %s cannot be read (%s): an alert that stands there may be posted again.", channel, _error_of(error))
+            logger.warning("Channel %s cannot be read (%s): an alert that stands there may be posted again.", channel, error_of(error))
     newest: dict[str, Recalled] = {}
     told: set[str] = set()
     for _, one in sorted(found, key=lambda f: -f[0]):
@@ -153,7 +153,7 @@ def _payload(message: dict[str, Any], me: str) -> dict[str, Any] | None:
 async def _conversations(slack: AsyncWebClient) -> AsyncIterator[str]:
     cursor = ""
     while True:
-        page = await _patient(
+        page = await patient(
             slack.users_conversations, types="public_channel,private_channel", exclude_archived=True, limit=_PAGE, cursor=cursor
         )
         for channel in page.get("channels") or ():
@@ -166,7 +166,7 @@ async def history(slack: AsyncWebClient, channel: str, since: float) -> AsyncIte
     """The messages of a channel (its id) since then (seconds since the epoch), with metadata, the newest first; waits where Slack asks for it."""
     cursor = ""
     for _ in range(_PAGES):
-        page = await _patient(
+        page = await patient(
             slack.conversations_history,
             channel=channel,
             oldest=f"{since:.6f}",
@@ -180,13 +180,13 @@ async def history(slack: AsyncWebClient, channel: str, since: float) -> AsyncIte
             return
 
 
-async def _patient(ask: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
+async def patient(ask: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
     """The answer, after the waits that Slack asks for."""
     while True:
         try:
             return await ask(**arguments)
         except SlackApiError as error:
-            if _error_of(error) != "ratelimited":
+            if error_of(error) != "ratelimited":
                 raise
             headers: Any = getattr(error.response, "headers", None) or {}
             await asyncio.sleep(max(float(headers.get("Retry-After", 1)), 1.0))
@@ -195,9 +195,10 @@ async def _patient(ask: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
 def _passes(error: SlackApiError) -> bool:
     """Whether the same question may be answered later."""
     response: Any = error.response
-    return getattr(response, "status_code", 200) >= 500 or _error_of(error) in {"internal_error", "fatal_error", "service_unavailable"}
+    return getattr(response, "status_code", 200) >= 500 or error_of(error) in {"internal_error", "fatal_error", "service_unavailable"}
 
 
-def _error_of(error: Exception) -> str:
+def error_of(error: Exception) -> str:
+    """Slack's word for what it refused, else what kind of failure it was."""
     data = getattr(getattr(error, "response", None), "data", None)
     return str(data.get("error")) if isinstance(data, dict) and data.get("error") else type(error).__name__

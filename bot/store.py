@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from bot.alerts import Alert, Silence, State
+from bot.alerts import Alert, Appeal, Silence, State
 from checks.finding import Finding
 from templates.blocks import Message
 
@@ -81,6 +81,7 @@ _STANDS = f"{_ALL}past:now:"  # + mesh -> hash: host -> how it stands, and since
 _PAST = f"{_ALL}past:then:"  # + block of time, a space, mesh, a space, host -> how it stood, one change after the other
 _PAST_SIZE = f"{_ALL}past:size:"  # + block, a space, mesh -> bytes of all of its hosts
 _TOUCHED = f"{_ALL}past:objects:"  # + mesh -> stream: objects that changed
+_INCIDENTS = f"{_ALL}incidents"  # hash: message id -> the channel that is wanted for it
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
 
 # A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
@@ -267,18 +268,32 @@ class Heard(Struct, frozen=True, kw_only=True):
 class Deed(Struct, frozen=True, kw_only=True):
     """What a person (a Slack user's id) did about the alerts of a `message`, or to a silence; times are seconds since the epoch.
 
-    `until` limits an ack, `to` is who is handed it, `text` the words of a note or why it is done. `silence` is the one that is made, or ended. `heard` is what nobody did, and an Alertmanager said.
+    `until` limits an ack, `to` is who is handed it, `text` the words of a note, why it is done or escalated, or the id of the channel of an incident;
+    `severity` and `tried` go with an escalation. `silence` is the one that is made, or ended. `heard` is what nobody did, and an Alertmanager said.
     """
 
-    verb: Literal["ack", "unack", "hand", "note", "close", "reopen", "silence", "unsilence", "escalate", "heard"]
+    verb: Literal["ack", "unack", "hand", "note", "close", "reopen", "silence", "unsilence", "escalate", "incident", "heard"]
     by: str
     at: float
     message: str = ""
     until: float | None = None
     to: str = ""
     text: str = ""
+    severity: str = ""
+    tried: str = ""
     silence: Silence | None = None
     heard: Heard | None = None
+
+
+class Incident(Struct, frozen=True, kw_only=True):
+    """A channel that somebody wants for the alerts of a `message`: its name, who is to be in it (ids of people and user groups), and what was said with it."""
+
+    message: str
+    name: str
+    by: str
+    at: float
+    people: tuple[str, ...] = ()
+    appeal: Appeal | None = None
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -379,6 +394,7 @@ class Store:
         self.paging_due = asyncio.Event()
         self.relay_due = asyncio.Event()
         self.runbook_due = asyncio.Event()
+        self.incident_due = asyncio.Event()
         self.fence = ""
         """What every write carries that only a leader may do; empty where nobody else can be one."""
 
@@ -769,6 +785,36 @@ class Store:
         """Take a message out of the outbox; False if something newer than `rev` was committed meanwhile."""
         keys = (_DRAFT + message, _STEPS + message, _DELIVERY + message, _OUTBOX)
         return bool(await self._fenced(_SETTLE, keys, rev, message))
+
+    # --- channels of incidents ---
+
+    async def want(self, incident: Incident) -> bool:
+        """Put on record that a channel is wanted; False if one is wanted already for this message."""
+        new = bool(await self._do("HSETNX", _INCIDENTS, incident.message, _text(incident)))
+        self.incident_due.set()
+        return new
+
+    async def incidents(self) -> list[Incident]:
+        """The channels that are wanted and not there yet."""
+        found = await self._do("HGETALL", _INCIDENTS)
+        return [msgspec.json.decode(text, type=Incident) for _, text in sorted(found.items())]
+
+    async def opened(
+        self, incident: Incident, *, deed: Deed | None = None, drafts: Iterable[Draft] = (), steps: Sequence[Step] = (), now: float
+    ) -> None:
+        """A channel is wanted no more: it is there, with a deed that says so and what is said in it, or `steps` say why it is not. Raises Deposed."""
+        commands: list[list[str | int | float]] = [["HDEL", _INCIDENTS, incident.message]]
+        if deed is not None:
+            commands.append(["XADD", _DEEDS, "MAXLEN", "~", _DEEDS_KEPT, "*", "deed", _text(deed)])
+        for draft in drafts:
+            key = _DRAFT + draft.id
+            commands += [["HINCRBY", key, "rev", 1], ["HSET", key, "body", _text(draft)], ["EXPIRE", key, RESOLVED_S]]
+            commands.append(["ZADD", _OUTBOX, "LT", now, draft.id])
+        commands += [["RPUSH", _STEPS + incident.message, _text(line)] for line in steps]
+        if steps:
+            commands.append(["ZADD", _OUTBOX, "LT", now, incident.message])
+        await self._fenced(_COMMIT_ONCE, [], _text(commands))
+        self.committed.set()
 
     # --- runbooks ---
 

@@ -25,6 +25,7 @@ from bot.alerts import (
     Ack,
     Acked,
     Alert,
+    Appeal,
     Close,
     Closed,
     Escalated,
@@ -36,6 +37,7 @@ from bot.alerts import (
     Lapsed,
     Note,
     Noted,
+    Opened,
     Reason,
     Receiver,
     Reopened,
@@ -171,6 +173,11 @@ class Sweeper:
         """The steps of the escalation that an alert of this finding takes."""
         mesh = next((m for m in self._meshes.values() if any(finding.cluster in (c.name, m.cluster_id(c)) for c in m.clusters)), None)
         return routing.route(routing.about(finding, mesh), self._settings, time.time()).escalation
+
+    def asks(self, alert: Alert) -> routing.Asked | None:
+        """Who is asked by the next step of an alert's escalation; None when no step is left."""
+        chain = self.chain(alert.finding)
+        return routing.asked(chain[alert.escalated], self._settings, time.time()) if alert.escalated < len(chain) else None
 
     # --- what the handlers ask ---
 
@@ -744,7 +751,10 @@ def _deed(d: Deed) -> Event | None:
         case "reopen":
             return Reopened(d.by)
         case "escalate":
-            return Escalated(d.by)
+            said = Appeal(by=d.by, at=d.at, why=d.text, severity=d.severity, tried=d.tried)
+            return Escalated(d.by, said if d.text or d.severity or d.tried else None)
+        case "incident":
+            return Opened(d.text)
         case _:
             return None
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from checks.mesh import Mesh
     from templates.blocks import Action, Menu
 
-_DONE = frozenset({Reason.ACKED, Reason.UNACKED, Reason.HANDED, Reason.NOTED, Reason.CLOSED, Reason.REOPENED, Reason.ESCALATED})
+_DONE = frozenset(
+    {Reason.ACKED, Reason.UNACKED, Reason.HANDED, Reason.NOTED, Reason.CLOSED, Reason.REOPENED, Reason.ESCALATED, Reason.OPENED}
+)
 _LOUD = _DONE | {Reason.RESOLVED, Reason.SILENCED, Reason.UNSILENCED, Reason.WORSE}
 """What is said in the thread of a silenced alert as well: how it ends, and what people do."""
 _WORDS = {
@@ -210,6 +212,8 @@ def _standing(lead: Alert, escalation: Sequence[float]) -> dict[str, Any]:
         "ack": msgspec.to_builtins(lead.ack) if lead.ack is not None else None,
         "silence": msgspec.to_builtins(lead.silence) if silenced else None,
         "notes": msgspec.to_builtins(lead.notes),
+        "severity": lead.appeal.severity if lead.appeal is not None else "",
+        "incident": lead.incident,
         "closed": msgspec.to_builtins(lead.closed) if lead.closed is not None else None,
         "escalation": {"step": lead.escalated, "of": len(escalation), "next": escalates(lead, escalation)}
         if escalation and lead.state is State.FIRING
@@ -219,9 +223,15 @@ def _standing(lead: Alert, escalation: Sequence[float]) -> dict[str, Any]:
 
 ACK, UNACK, SILENCE, UNSILENCE, WHY = "alert_ack", "alert_unack", "alert_silence", "alert_unsilence", "alert_why"
 ESCALATE, REOPEN, MORE = "alert_escalate", "alert_reopen", "alert_more"
-UNTIL, HAND, NOTE, CLOSE = "until", "hand", "note", "close"
+UNTIL, HAND, NOTE, CLOSE, INCIDENT = "until", "hand", "note", "close", "incident"
 """What MORE offers; what is chosen comes back as the word, a space and the id of the message."""
-_MORE = ((UNTIL, "Ack until …"), (HAND, "Hand over …"), (NOTE, "Status note …"), (CLOSE, "Call it done …"))
+_MORE = (
+    (UNTIL, "Ack until …"),
+    (HAND, "Hand over …"),
+    (NOTE, "Status note …"),
+    (CLOSE, "Call it done …"),
+    (INCIDENT, "Open a channel for it"),
+)
 """action_ids of an alert's buttons. The value is the id of its message; of WHY its alert's, whose host is diagnosed anew; of UNSILENCE the silence's."""
 
 
@@ -233,7 +243,7 @@ def _buttons(lead: Alert, escalation: Sequence[float]) -> list[Action | Menu]:
     if lead.silence is not None and not lead.silence.by:  # the settings' own, which nobody ends
         quiet = ("Silence", SILENCE, lead.message)
     more = [("Escalate", ESCALATE, lead.message, None)] if lead.escalated < len(escalation) else []
-    menu = (MORE, [(label, f"{word} {lead.message}") for word, label in _MORE])
+    menu = (MORE, [(label, f"{word} {lead.message}") for word, label in _MORE if word != INCIDENT or not lead.incident])
     return [(*own, lead.message, None), ("Why", WHY, lead.id, None), (*quiet, None), *more, menu]
 
 
@@ -272,7 +282,7 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
             case Reason.ROUTED:
                 known = {r.place for r in first.before.places} if first.before is not None else set()
                 text = listed(r.place if r.place[0] in "#C" else "a direct message" for r in after.places if r.place not in known)
-            case Reason.ACKED | Reason.UNACKED | Reason.ACK_LAPSED | Reason.UNSILENCED | Reason.HANDED:
+            case Reason.ACKED | Reason.UNACKED | Reason.ACK_LAPSED | Reason.UNSILENCED | Reason.HANDED | Reason.OPENED:
                 text = ""
             case Reason.SILENCED if after.silence is not None:
                 text = after.silence.why
@@ -287,7 +297,8 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
     )
     person = after.silence.by if reason is Reason.SILENCED and after.silence is not None else by
     to = after.ack.by if reason is Reason.HANDED and after.ack is not None else ""
-    return messages.step({"reason": words, "at": now, "text": text, "by": person, "to": to, "until": until})
+    where = after.incident if reason is Reason.OPENED else ""
+    return messages.step({"reason": words, "at": now, "text": text, "by": person, "to": to, "where": where, "until": until})
 
 
 def _notes(moved: Sequence[Moved]) -> list[Message]:
@@ -314,6 +325,7 @@ def _escalated(moved: Sequence[Moved], by: str, now: float, escalation: Sequence
             "text": _hosts(m.after for m in moved) if len(moved) > 1 else lead.finding.message,
             "waited": now - (lead.told_at or lead.fired_at or now),
             "late": late if late > _LATE_S and not by else None,
+            "appeal": msgspec.to_builtins(lead.appeal) if by and lead.appeal is not None and lead.appeal.by == by else None,
         }
     )
 

@@ -58,7 +58,8 @@ VERBS = {
     "note": Verb("note HOST TEXT", "how it stands, on the alert and in its thread", own.note, own.about),
     "resolve": Verb("resolve HOST WHY", "what fires on a host is done, although it is seen still", own.resolve, own.about),
     "reopen": Verb("reopen HOST", "what was called done is told of again", own.reopen, own.about_closed),
-    "escalate": Verb("escalate HOST", "the next one is asked to see to what fires on a host", escalate.answer, escalate.about),
+    "incident": Verb("incident HOST", "a channel of its own for what fires on a host", own.incident, own.about),
+    "escalate": Verb("escalate HOST [WHY]", "the next one is asked to see to what fires on a host", escalate.answer, escalate.about),
     "clusters": Verb("clusters", "the registered clusters, and what cannot be read of them", clusters.answer),
     "explain": Verb(
         "explain CODE or ERROR",

@@ -9,11 +9,13 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgspec.structs import replace
 from slack_bolt.context.respond.async_respond import AsyncRespond
 
 from bot.alerts import State
-from bot.store import Deed
-from bot.tell import CLOSE, HAND, MORE, NOTE, REOPEN, UNTIL
+from bot.incidents import name_of
+from bot.store import Deed, Incident
+from bot.tell import CLOSE, HAND, INCIDENT, MORE, NOTE, REOPEN, UNTIL
 from handlers import say
 from handlers.ack import firing_on, of_alerts, pass_on, since, spoken, take
 from handlers.door import About, Visit
@@ -22,12 +24,13 @@ from templates import messages, owning
 from templates.words import listed, short
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltContext
 
-    from bot.alerts import Alert
+    from bot.alerts import Alert, Appeal
     from bot.store import Store
+    from bot.sweep import Sweeper
     from handlers.door import Door, Sees
     from handlers.say import Asked
     from templates.blocks import Message
@@ -113,6 +116,27 @@ async def reopen(asked: Asked) -> Message:
     return messages.done(f"{_On(closed, '').hosts} is told of again.")
 
 
+async def incident(asked: Asked) -> Message:
+    """A channel of its own; raises Unanswerable."""
+    on = await _on(asked)
+    for message in on.messages:
+        await open_channel([a for a in on.alerts if a.message == message], asked.user, asked.sweeper, asked.store)
+    return messages.done(f"A channel is being opened for {on.hosts}; its thread says when it is there.")
+
+
+async def open_channel(alerts: Sequence[Alert], by: str, sweeper: Sweeper, store: Store, appeal: Appeal | None = None) -> None:
+    """A channel for the alerts of a message, with who wants it, who sees to it, and who is asked by the escalation so far and next. Raises Unanswerable when there is one."""
+    if any(a.incident for a in alerts):
+        raise Unanswerable("It has a channel already; the message of the alert names it.")
+    lead = max(alerts, key=lambda a: (a.finding.failing_share, a.id))
+    chain = sweeper.chain(lead.finding)
+    asked = [to.to for n in range(min(lead.escalated + 1, len(chain))) if (to := sweeper.asks(replace(lead, escalated=n))) is not None]
+    people = (by, *(a.ack.by for a in alerts if a.ack is not None), *(who for who in asked if who))
+    wanted = Incident(message=lead.message, name=name_of(lead), by=by, at=time.time(), people=tuple(dict.fromkeys(people)), appeal=appeal)
+    if not await store.want(wanted):
+        raise Unanswerable("A channel is being opened for it already.")
+
+
 async def _note(on: _On, by: str, store: Store) -> None:
     if not on.words:
         raise Unanswerable("What is to be noted? Write it behind the word: note rolling back to v1, five minutes.")
@@ -172,7 +196,7 @@ async def _may(to: str, found: About, may: Callable[[str, str, About], Awaitable
 
 # --- by the menu -------------------------------------------------------------------------------------------------------------
 
-_VERBS = {UNTIL: "ack", HAND: "handover", NOTE: "note", CLOSE: "resolve"}
+_VERBS = {UNTIL: "ack", HAND: "handover", NOTE: "note", CLOSE: "resolve", INCIDENT: "incident"}
 
 
 def register(app: AsyncApp, door: Door) -> None:
@@ -184,11 +208,17 @@ def register(app: AsyncApp, door: Door) -> None:
         await ack()
         word, _, message = str(body["actions"][0]["selected_option"]["value"]).partition(" ")
 
-        async def opened(_: Sees) -> None:
+        visit = Visit.click(body, context)
+
+        async def opened(_: Sees) -> Message | None:
             if word not in _VERBS:
                 raise Unanswerable("This choice is of another version of me and does nothing any more.")
+            if word == INCIDENT:
+                await open_channel(await spoken(message, store, "it needs no channel"), visit.user, door.sweeper, store)
+                return messages.done("A channel is being opened for it; the thread says when it is there.")
             kept = say.kept({"do": word, "message": message}, body)
             await say.open_dialog(door.client, body, owning.dialog(word, time.time(), kept))
+            return None
 
         await say.told(
             await door.enter(Visit.click(body, context), _VERBS.get(word, "ack"), lambda _: _about(message, store), opened), respond

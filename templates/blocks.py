@@ -115,6 +115,16 @@ def place(channel: object) -> Mrkdwn:
     return escape(channel) if found is None else Mrkdwn("direct messages") if found[1] == "D" else Mrkdwn(f"<#{channel}>")
 
 
+_URL = re.compile(r"https?://[^\s<>|]+")
+
+
+def link(url: object, words: object) -> Mrkdwn:
+    """Words that lead to an address; the words alone for what is no address."""
+    if not _URL.fullmatch(str(url)):
+        return escape(words)
+    return Mrkdwn(f"<{html.escape(str(url), quote=False)}|{escape(clean(words).replace('|', '¦'))}>")
+
+
 def _value(value: object) -> Mrkdwn:
     return value if isinstance(value, Mrkdwn) else escape(cut(clean(value), VALUE))
 
@@ -129,6 +139,7 @@ _FRAGMENTS = SandboxedEnvironment(
     auto_reload=False,
 )
 _FRAGMENTS.filters |= {"code": lambda text: code(cut(clean(text), VALUE)), "date": date}
+_FRAGMENTS.filters |= {"link": link}
 _FRAGMENTS.filters |= {"person": person, "responder": responder, "whom": whom, "place": place}
 
 

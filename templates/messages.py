@@ -636,7 +636,7 @@ def outage(lost: Json, actions: Sequence[Action | Menu] = ()) -> Message:
 
 def _standing(alert: Json) -> list[Mrkdwn]:
     """How an alert stands: what people did about it, its escalation, and the last notes."""
-    known = ("flapping", "ack", "silence", "escalation")
+    known = ("flapping", "ack", "silence", "escalation", "severity", "incident")
     return fragment("standing", **{key: alert.get(key) for key in known}, notes=list(alert.get("notes") or ())[-2:])
 
 
@@ -653,7 +653,7 @@ def _mentioned(alert: Json) -> list[Block]:
 
 
 def step(reason: Json) -> Message:
-    """One line of an alert's thread: {"reason": fired|changed|unknown|resolved|…, "at": epoch s, "text", "by" and "to": user id or "", "until": epoch s or None}."""
+    """One line of an alert's thread: {"reason": fired|changed|unknown|resolved|…, "at": epoch s, "text", "by" and "to": user id or "", "where": channel id or "", "until": epoch s or None}."""
     (text,) = fragment(
         "step",
         mark=_STEP_MARKS.get(reason["reason"], "·"),
@@ -662,6 +662,7 @@ def step(reason: Json) -> Message:
         text=escape(cut(clean(reason.get("text") or ""), 500)),
         by=reason.get("by") or "",
         to=reason.get("to") or "",
+        where=reason.get("where") or "",
         until=reason.get("until"),
     )
     return _say(text, [section(text)])
@@ -669,12 +670,12 @@ def step(reason: Json) -> Message:
 
 def escalated(asked: Json) -> Message:
     """The line that asks somebody to see to an alert: {"to": id of a person or user group or "", "words": what else is asked, "step", "of", "by": user id or "", "at": epoch s, "text",
-    "waited": s, "late": s or None}.
+    "waited": s, "late": s or None, "appeal": {"severity", "why", "tried"} or None}.
     """  # noqa: D205 - the form is part of the sentence
     said = {**asked, "text": escape(cut(clean(asked["text"]), 400)), "waited": words.duration(asked["waited"])}
     said["late"] = words.duration(asked["late"]) if asked["late"] else ""
-    (text,) = fragment("escalated", **said)
-    return _say(text, [section(text)])
+    told = fragment("escalated", **{"appeal": None, **said})
+    return _say(Mrkdwn(" ".join(told)), [section(p) for p in told])
 
 
 def details(alert: Json) -> list[Message]:
@@ -785,12 +786,13 @@ _DEEDS = {
     "note": "Noting something about",
     "resolve": "Calling done",
     "reopen": "Reopening",
+    "incident": "Opening a channel for",
     "escalate": "Escalating",
     "audit": "Reading the audit",
 }
 
 
-_CHANGING = frozenset(_DEEDS) - {"why", "routes", "broken", "whatif", "alerts", "clusters", "explain", "share", "audit"}
+_CHANGING = frozenset({"ack", "unack", "handover", "note", "resolve", "reopen", "incident", "silence", "unsilence", "escalate"})
 
 
 def denied(verb: str, names: Sequence[str], may: Sequence[str], unread: Mapping[str, str]) -> Message:

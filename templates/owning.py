@@ -8,10 +8,14 @@ from templates.blocks import (
     Block,
     Message,
     Mrkdwn,
+    checkbox_input,
+    choice_input,
     context,
     date,
     escape,
     fit,
+    fragment,
+    header,
     modal,
     moment_input,
     person,
@@ -19,9 +23,10 @@ from templates.blocks import (
     section,
     text_input,
 )
+from templates.words import Json, clean, cut
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 OWN = "own"
 """callback_id of the dialogs of an alert's menu; their blocks are PERSON, MOMENT and TEXT, each with an action_id of the same name."""
@@ -77,6 +82,53 @@ def closed(hosts: str) -> Message:
             f"You called {hosts} done. The fault is still seen: nobody is told of it again until it is gone and comes back, gets worse, or is reopened."
         )
     )
+
+
+SEVERITIES = (
+    ("SEV1", "SEV1: users are hit, everybody who can help"),
+    ("SEV2", "SEV2: users are hit in part, or will be"),
+    ("SEV3", "SEV3: nobody is hit yet"),
+)
+ESCALATION = "escalation"
+"""callback_id of the dialog that escalates; its blocks are SEVERITY, TEXT (why), TRIED and CHANNEL."""
+SEVERITY, TRIED, CHANNEL = "severity", "tried", "channel"
+
+
+def escalation(asked: Json, tried: str, kept: str, *, channel: bool) -> Block:
+    """The dialog that escalates: who is asked next, {"who": id or "", "words": of the settings, "step", "of"}, what is known to be tried, and whether a channel can be opened."""
+    (next_,) = fragment("next_asked", **asked)
+    inputs = [
+        section(next_),
+        choice_input(SEVERITY, "How bad is it", [(label, value) for value, label in SEVERITIES]),
+        text_input(TEXT, "Why", "v1 does not start, and I do not know its image", most=_MOST, hint="Who is asked reads it first."),
+        text_input(TRIED, "What was tried", "rolled back v2", most=_MOST, filled=tried, hint="Filled in from the notes and the thread."),
+    ]
+    if channel:
+        inputs.append(checkbox_input(CHANNEL, "And", [("Open a channel for it, and invite who is asked", CHANNEL)]))
+    return modal(ESCALATION, "Escalate", "Escalate", inputs, kept)
+
+
+def topic(says: Iterable[str], most: int) -> str:
+    """The topic of an incident's channel, at most so many characters."""
+    return cut(" · ".join(clean(s) for s in says if s), most)
+
+
+def no_channel(why: str) -> str:
+    """Why there is no channel: Slack's word for it."""
+    known = {
+        "restricted_action": "this workspace does not let apps open channels",
+        "missing_scope": "the Slack app lacks the scope channels:manage; meshwhy doctor says how to add it",
+        "name_taken": "every name for it is taken",
+    }
+    return f"could be opened: {known.get(why, f'Slack refuses it ({why})')}."
+
+
+def incident(told: Json) -> Message:
+    """The first message of an incident's channel.
+
+    {"link": of the alert, "by", "owner": user ids or "", "says", "message", "fix", "severity", "why", "tried", "missing": ids whom Slack did not let in}.
+    """
+    return fit(Message(escape(cut(told["says"], 300)), (header(told["says"]), *map(section, fragment("incident", **told)))))
 
 
 def _one(text: Mrkdwn) -> Message:

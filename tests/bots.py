@@ -20,6 +20,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 import handlers
 from bot.__main__ import serve
 from bot.clusters import Clusters, ClusterSource, apply
+from bot.incidents import Incidents
 from bot.outbox import Outbox
 from bot.runbook import Runner
 from bot.settings import Access, Alerts, Settings
@@ -159,6 +160,7 @@ async def running(
         await socket.connect_async()
         await slack.until(lambda: slack.connected)
         if watching:
+            tasks += [asyncio.create_task(Incidents(store, client).run())]
             tasks += [asyncio.create_task(sweeper.run()), asyncio.create_task(Outbox(store, client, settings.default_channel).run())]
         if probing is not None:
             tasks.append(asyncio.create_task(Runner(store, sweeper, probing).run()))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping
 
 _SCOPES = (
-    "app_mentions:read channels:history channels:join channels:read chat:write chat:write.public commands files:read files:write groups:history groups:read "
+    "app_mentions:read channels:history channels:join channels:manage channels:read chat:write chat:write.public commands files:read files:write groups:history groups:read "
     "im:history im:read im:write reactions:write usergroups:read users:read"
 )
 #: An app that may do everything that the workspace can check.

@@ -56,6 +56,13 @@ RESOLVES = {
     "Slack has the line about the end": Point("slack", r"^chat\.postMessage.*thread_ts", done=True),
 }
 
+OPENS = {
+    "Slack has the channel and has not said so": Point("slack", r"^conversations\.create", done=True),
+    "the people are invited": Point("slack", r"^conversations\.invite", done=True),
+    "that it is there is to be noted": Point("redis", r"HDEL.*incidents"),
+    "that is noted": Point("redis", r"HDEL.*incidents", done=True),
+}
+
 
 class World:
     """A broken cluster, a workspace, and a Valkey behind a proxy that kills."""
@@ -159,6 +166,23 @@ async def test_killed_while_its_end_is_told_the_next_bot_tells_that_once(world: 
         assert world.slack.messages("#mesh") == [root]
         told_once(world)
         assert sum("*resolved*" in line for line in world.lines()) == 1
+
+
+@pytest.mark.parametrize("point", OPENS.values(), ids=OPENS.keys())
+async def test_killed_while_a_channel_is_opened_for_an_incident_the_next_bot_opens_no_second_one(world: World, point: Point):
+    async with world.bot() as first:
+        root = await world.headline("95 % of destination.mynamespace fails")
+        world.killer.arm(point, first.kill)
+        await world.slack.mention("incident", thread_ts=root.ts)
+        async with asyncio.timeout(40):
+            await world.killer.reached.wait()
+        assert await asyncio.to_thread(first.wait) == -9
+    async with world.bot():
+        await world.slack.until(lambda: "Its channel: <#" in root.words and world.settled(), 40)
+        (channel,) = [c for c in world.slack.channels.values() if c.name.startswith("inc-")]
+        assert len(world.slack.messages(channel.id)) == 1
+        assert sum("*a channel for it*" in line for line in world.lines()) == 1
+        assert "U0ANA" in channel.members
 
 
 async def test_where_nobody_may_look_whether_slack_has_it_the_second_one_says_that_it_is_perhaps_the_second(world: World):

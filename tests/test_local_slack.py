@@ -752,6 +752,31 @@ async def test_channels_are_seen_joined_and_opened_as_the_bot_may(slack: LocalSl
     )
     assert [one["name"] for one in more["channels"]] == ["quiet"]
     assert (await client.conversations_members(channel="C0MESH"))["members"] == sorted(["U0ANA", "U0BEN", "U0KIM", BOT])
+    made = (await client.conversations_create(name="inc-1_a"))["channel"]
+    assert (made["creator"], made["is_member"], made["num_members"]) == (BOT, True, 1)
+    for name, error in {
+        "": "invalid_name_required",
+        "a" * 81: "invalid_name_maxlength",
+        "Inc": "invalid_name_specials",
+        "a b": "invalid_name_specials",
+        "--": "invalid_name_punctuation",
+        "mesh": "name_taken",
+        "inc-1_a": "name_taken",
+    }.items():
+        assert (await refused(client.conversations_create(name=name)))["error"] == error
+    assert (await refused(client.conversations_create(name="secret", is_private=True)))["needed"] == "groups:write"
+    assert (await client.conversations_invite(channel=made["id"], users="U0ANA,U0BEN"))["channel"]["num_members"] == 3
+    for users, error in {"U0ANA": "already_in_channel", BOT: "cant_invite_self", "U0NONE": "user_not_found", "": "no_user"}.items():
+        assert (await refused(client.conversations_invite(channel=made["id"], users=users)))["error"] == error
+    topic = (await client.conversations_setTopic(channel=made["id"], topic="95 %"))["channel"]["topic"]
+    assert topic["value"] == "95 %"
+    assert (await refused(client.conversations_setTopic(channel=made["id"], topic="x" * 251)))["error"] == "too_long"
+    slack.archive(made["id"])
+    for call in (
+        client.conversations_setTopic(channel=made["id"], topic="x"),
+        client.conversations_invite(channel=made["id"], users="U0KIM"),
+    ):
+        assert (await refused(call))["error"] == "is_archived"
     direct = (await client.conversations_open(users="U0ANA"))["channel"]["id"]
     await client.chat_postMessage(channel="U0ANA", text="hello")
     assert [one.text for one in slack.messages("@ana")] == ["hello"]

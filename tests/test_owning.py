@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
-from bot.alerts import State
+from bot.alerts import Alert, State
 from bot.demo import limits
-from bot.tell import ACK, CLOSE, HAND, MORE, NOTE, REOPEN, UNTIL
+from bot.demo.slack import BOT
+from bot.incidents import name_of
+from bot.tell import ACK, CLOSE, ESCALATE, HAND, INCIDENT, MORE, NOTE, REOPEN, UNTIL
 from templates import owning
+from tests.bots import FINDING
 from tests.test_deeds import Incident, incident
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bot.demo.slack import View
+    from bot.demo.workspace import Channel
 
 
 async def chosen(here: Incident, word: str, user: str = "ana") -> View:
@@ -128,3 +134,102 @@ async def test_the_words_say_what_they_lack(redis_url: str, tmp_path: Path):
 @pytest.mark.parametrize("word", [UNTIL, HAND, NOTE, CLOSE])
 def test_slack_opens_every_dialog_of_the_menu(word: str):
     assert limits.wrong_view(owning.dialog(word, 1_795_356_120.0, "kept"), lambda _: True) == []
+
+
+# --- escalating, and channels of incidents -----------------------------------------------------------------------------------
+
+CHAIN = [{"after": "1h", "to": "U0KIM"}, {"after": "2h", "to": "S0SRE"}]
+
+
+async def appealing(here: Incident, user: str = "ana") -> View:
+    await here.slack.click(here.root, ESCALATE, user=user)
+    (view,) = await here.slack.until(lambda: here.slack.views(user))
+    return view  # type: ignore[no-any-return]
+
+
+async def test_who_escalates_sees_who_is_asked_and_what_was_tried_and_who_is_asked_reads_why(redis_url: str, tmp_path: Path):
+    async with incident(redis_url, tmp_path, escalation=CHAIN) as here:
+        await here.slack.mention("note rolled back v2", user="ben", thread_ts=here.root.ts)
+        await here.shows("rolled back v2")
+        await here.slack.say("and <restarted> the gateway", user="ben", thread_ts=here.root.ts)
+        view = await appealing(here)
+        assert limits.wrong_view(view.payload, lambda _: True) == []
+        shown = str(view.payload["blocks"])
+        assert "Next, step 1 of 2: <@U0KIM>" in shown
+        assert "- rolled back v2\n- and <restarted> the gateway" in view.state[owning.TRIED][owning.TRIED]["value"]
+        await here.slack.submit(view)
+        assert owning.TEXT in view.errors
+        await here.slack.submit(view, {owning.TEXT: "v1 does not start", owning.SEVERITY: "SEV1"})
+        assert "The next one is asked" in await here.answer("ana")
+        await here.shows("Escalated, step 1 of 2. Severity SEV1.")
+        line = await here.says("*escalated*, step 1 of 2 by <@U0ANA>")
+        assert "*Severity* SEV1" in line
+        assert "*Why* v1 does not start" in line
+        assert "*Tried* - rolled back v2 - and &lt;restarted&gt; the gateway" in line
+        await here.slack.command("/mesh escalate destination it is worse", user="ben")
+        view = await appealing(here, "kim")
+        assert "Next, step 2 of 2: <!subteam^S0SRE>" in str(view.payload["blocks"])
+
+
+async def the_channel(here: Incident) -> Channel:
+    found: list[Channel] = await here.slack.until(lambda: [c for n, c in here.slack.channels.items() if n.startswith("#inc-")], 10)
+    (channel,) = found
+    return channel
+
+
+async def test_an_incident_gets_a_channel_with_those_who_belong_there_and_a_way_in_both_directions(redis_url: str, tmp_path: Path):
+    async with incident(redis_url, tmp_path, escalation=CHAIN) as here:
+        await here.slack.click(here.root, ACK, user="ben")
+        await here.shows("Acknowledged by <@U0BEN>")
+        view = await appealing(here)
+        await here.slack.submit(view, {owning.TEXT: "v1 does not start", owning.SEVERITY: "SEV2", owning.CHANNEL: [owning.CHANNEL]})
+        channel = await the_channel(here)
+        await here.shows(f"Its channel: <#{channel.id}>")
+        assert f"*a channel for it* by <@U0ANA>: <#{channel.id}>" in await here.says("a channel for it")
+        assert channel.members >= {"U0ANA", "U0BEN", "U0KIM", BOT}
+        assert channel.topic == "95 % of destination.mynamespace fails · east · severity SEV2"
+        (first,) = await here.slack.until(lambda: here.slack.messages(channel.id))
+        assert f"/archives/{here.root.channel}/p{here.root.ts.replace('.', '')}" in first.words
+        assert "v1 does not start" in first.words
+        assert "INCIDENT" not in str(here.root.element(MORE)[1]), "it has one"
+        await here.slack.mention("note from the channel", channel=channel.id, thread_ts=first.ts, user="kim")
+        await here.says("*note* by <@U0KIM> from the channel")
+        await here.slack.command("/mesh incident destination", user="kim")
+        assert "It has a channel already" in await here.answer("kim")
+
+
+@pytest.mark.parametrize("method", ["conversations.create", "conversations.invite", "conversations.setTopic", "chat.getPermalink"])
+async def test_an_answer_that_is_lost_makes_no_second_channel(redis_url: str, tmp_path: Path, method: str):
+    async with incident(redis_url, tmp_path) as here:
+        here.slack.fault(method, applied=True)
+        await here.slack.command("/mesh incident destination")
+        channel = await the_channel(here)
+        await here.slack.until(lambda: f"Its channel: <#{channel.id}>" in here.root.words, 20)
+        assert len([n for n in here.slack.channels if n.startswith("#inc-")]) == 1
+        assert len(here.slack.messages(channel.id)) == 1
+
+
+async def test_a_name_that_somebody_else_has_is_left_to_them_and_a_refusal_is_said(redis_url: str, tmp_path: Path):
+    async with incident(redis_url, tmp_path) as here:
+        (alert,) = (await here.bot.store.alerts()).values()
+        taken = here.slack.workspace.make_channel(name_of(alert), "U0KIM")
+        here.slack.fault("conversations.create", error="restricted_action")
+        await here.slack.click(here.root, MORE, choose=f"{INCIDENT} {alert.message}")
+        assert "could be opened: this workspace does not let apps open channels." in await here.says("*no channel*")
+        await here.slack.click(here.root, MORE, choose=f"{INCIDENT} {alert.message}")
+        await here.shows("Its channel: <#")
+        (name,) = [n for n, c in here.slack.channels.items() if n.startswith("#inc-") and c is not taken]
+        assert name == f"#{taken.name}-2"
+        assert here.slack.messages(taken.id) == []
+
+
+@pytest.mark.parametrize("host", ["destination.mynamespace.svc.cluster.local", "*.Example.COM", "x" * 300, "\u202e/../<!here>", ""])
+def test_the_name_of_a_channel_is_one_that_slack_takes_and_the_same_each_time(host: str):
+    alert = Alert(
+        id="0123456789abcdef0123", state=State.FIRING, finding=replace(FINDING, host=host), since=1.0, message="0123456789abcdef0123-2"
+    )
+    name = name_of(alert)
+    assert re.fullmatch(r"inc-[a-z0-9-]+", name)
+    assert len(name) <= 78
+    assert name == name_of(alert)
+    assert name.endswith("012345-2")

@@ -22,6 +22,7 @@ Json = dict[str, Any]
 TRIGGER_SECONDS = 3.0
 STACK = 3  # modals on top of each other
 SNIPPET = 1_000_000
+CHANNEL_NAME, CHANNEL_TOPIC = 80, 250
 SHARED_WITH = 100
 PICTURES = {"image/png", "image/jpeg", "image/gif"}
 
@@ -457,6 +458,64 @@ class WebApi:
         if channel.archived:
             raise SlackError("is_archived")
         channel.members.add(BOT)
+        self.workspace.changed({"kind": "channel", "channel": self.workspace.channel_for_page(channel)})
+        return {"channel": channel.json()}
+
+    @_method("conversations.create", "channels:manage")
+    async def _create(self, args: Json) -> Json:
+        name = str(args.get("name") or "")
+        if _yes(args.get("is_private")):
+            raise SlackError("missing_scope", needed="groups:write", provided=",".join(self.workspace.scopes))
+        if not name:
+            raise SlackError("invalid_name_required")
+        if limits.size(name) > CHANNEL_NAME:
+            raise SlackError("invalid_name_maxlength")
+        if not all(sign.isalnum() or sign in "-_" for sign in name) or name != name.lower():
+            raise SlackError("invalid_name_specials")
+        if not any(sign.isalnum() for sign in name):
+            raise SlackError("invalid_name_punctuation")
+        if any(channel.name == name and not channel.person for channel in self.workspace.channels.values()):
+            raise SlackError("name_taken")
+        return {"channel": self.workspace.make_channel(name, BOT).json()}
+
+    @_method("conversations.invite", "channels:manage", "channels:write.invites")
+    async def _invite(self, args: Json) -> Json:
+        channel = self._own_channel(args)
+        users = [name for name in str(args.get("users") or "").split(",") if name]
+        if not users:
+            raise SlackError("no_user")
+        errors = [{"user": user, "ok": False, "error": error} for user in users if (error := self._uninvitable(user, channel))]
+        if errors:
+            raise SlackError(str(errors[0]["error"]), errors=errors)
+        channel.members.update(users)
+        self.workspace.changed({"kind": "channel", "channel": self.workspace.channel_for_page(channel)})
+        return {"channel": channel.json()}
+
+    def _own_channel(self, args: Json) -> Channel:
+        """The channel that the bot is in and that can be changed."""
+        _required(args, "channel")
+        channel = self._by_id(args["channel"])
+        if channel.person:
+            raise SlackError("method_not_supported_for_channel_type")
+        if channel.archived:
+            raise SlackError("is_archived")
+        if BOT not in channel.members:
+            raise SlackError("not_in_channel")
+        return channel
+
+    def _uninvitable(self, name: str, channel: Channel) -> str:
+        user = self.workspace.users.get(name)
+        if user is None or user.deleted:
+            return "user_not_found"
+        return "cant_invite_self" if name == BOT else "already_in_channel" if name in channel.members else ""
+
+    @_method("conversations.setTopic", "channels:manage", "channels:write.topic")
+    async def _topic(self, args: Json) -> Json:
+        channel = self._own_channel(args)
+        topic = str(args.get("topic") or "")
+        if limits.size(topic) > CHANNEL_TOPIC:
+            raise SlackError("too_long")
+        channel.topic = topic
         self.workspace.changed({"kind": "channel", "channel": self.workspace.channel_for_page(channel)})
         return {"channel": channel.json()}
 

@@ -8,7 +8,18 @@ T1, T2, T3, T4 = 1, 20, 50, 100  # calls a minute; Slack's own are "at least"
 #: Method -> calls a minute, for each method and workspace (docs.slack.dev/apis/web-api/rate-limits).
 TIERS = {
     "apps.connections.open": T1,
-    **dict.fromkeys(("usergroups.list", "usergroups.users.list", "conversations.list", "users.list", "reactions.remove"), T2),
+    **dict.fromkeys(
+        (
+            "usergroups.list",
+            "usergroups.users.list",
+            "conversations.list",
+            "conversations.create",
+            "conversations.setTopic",
+            "users.list",
+            "reactions.remove",
+        ),
+        T2,
+    ),
     **dict.fromkeys(
         (
             "chat.update",
@@ -18,6 +29,7 @@ TIERS = {
             "conversations.replies",
             "conversations.open",
             "conversations.join",
+            "conversations.invite",
             "reactions.add",
         ),
         T3,

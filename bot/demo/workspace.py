@@ -34,7 +34,7 @@ MANIFEST: Mapping[str, Any] = {
             {
                 "command": "/mesh",
                 "description": "Why does a call into the mesh fail?",
-                "usage_hint": "why HOST | routes HOST | broken | whatif | alerts | ack HOST | silence HOST 2h WHY | handover HOST @PERSON | note HOST TEXT | resolve HOST WHY | reopen HOST | escalate HOST | clusters | explain CODE or ERROR | audit | help",
+                "usage_hint": "why HOST | routes HOST | broken | whatif | alerts | ack HOST | silence HOST 2h WHY | handover HOST @PERSON | note HOST TEXT | resolve HOST WHY | reopen HOST | escalate HOST WHY | incident HOST | clusters | explain CODE or ERROR | audit | help",
                 "should_escape": True,
             }
         ],
@@ -44,6 +44,7 @@ MANIFEST: Mapping[str, Any] = {
             "bot": [
                 "app_mentions:read",
                 "channels:history",
+                "channels:manage",
                 "channels:read",
                 "chat:write",
                 "commands",
@@ -100,6 +101,8 @@ class Channel:
     person: str | None = None
     archived: bool = False
     members: set[str] = field(default_factory=set)
+    creator: str = "U0ANA"
+    topic: str = ""
 
     def json(self) -> Json:
         """The conversation object of the Web API."""
@@ -116,6 +119,8 @@ class Channel:
             "is_archived": self.archived,
             "is_member": BOT in self.members,
             "num_members": len(self.members),
+            "creator": self.creator,
+            "topic": {"value": self.topic, "creator": self.creator if self.topic else "", "last_set": 0},
         }
 
 
@@ -366,6 +371,14 @@ class Workspace:
         """A new channel with everybody in it; the bot only when it is a member."""
         ident = re.sub(r"[^A-Z0-9]", "", name.upper())
         channel = Channel(f"C0{ident}", name, private=private, members={user.id for user in self.people()} | ({BOT} if member else set()))
+        self.channels[channel.id] = channel
+        self.messages[channel.id] = []
+        self.changed({"kind": "channel", "channel": self.channel_for_page(channel)})
+        return channel
+
+    def make_channel(self, name: str, creator: str) -> Channel:
+        """A public channel that somebody makes, who is alone in it."""
+        channel = Channel(self.serial("C"), name, members={creator}, creator=creator)
         self.channels[channel.id] = channel
         self.messages[channel.id] = []
         self.changed({"kind": "channel", "channel": self.channel_for_page(channel)})
