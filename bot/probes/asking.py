@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from bot.probes import Probe, admin, envoy, istiod, logs, pods, portforward, whom, ztunnel
-from bot.probes.admin import Admin, NotRead
+from bot.probes.admin import TIMEOUT_S, Admin, NotRead
 from checks import accesslog
 from checks.evidence import NOTHING, Evidence
 from checks.finding import Skipped
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from checks.mesh import Mesh
     from checks.resources import Pod
 
-POD_S = 4.0
-"""For one Envoy or ztunnel, all its requests and the way there together."""
-
 ISTIOD_S = 9.0
 """For one istiod, which is read twice and may have the endpoints of a large mesh."""
 
@@ -41,6 +38,9 @@ ALL_S = 10.0
 """For all pods of one probe: less than `gather` allows, so that what was read of some is told where others hang."""
 
 AT_ONCE = 6
+REPLICAS = 6
+"""Istiods of one cluster that are asked."""
+
 _ADMIN = 15000
 
 
@@ -105,7 +105,7 @@ async def _envoys(way: Reach, cluster: str, proxies: Sequence[Pod]) -> Evidence:
     async def one(server: Server, pod: Pod, until: float) -> Evidence:
         where = envoy.Where(cluster, pod.namespace, pod.name, _source(pod, _ADMIN))
         try:
-            async with _through(server, pod, _ADMIN, envoy.Request, min(until, time.monotonic() + POD_S)) as of:
+            async with _through(server, pod, _ADMIN, envoy.Request, min(until, time.monotonic() + TIMEOUT_S)) as of:
                 view, part = await envoy.ask(of, where)
         except NotRead as e:
             return Evidence(skipped=(where.skipped(e),))
@@ -138,7 +138,7 @@ async def _ztunnels(way: Reach, cluster: str, tunnels: Sequence[Pod]) -> Evidenc
     async def one(server: Server, pod: Pod, until: float) -> Evidence:
         where = ztunnel.Where(cluster, pod.namespace, pod.name, _source(pod, _ADMIN))
         try:
-            async with _through(server, pod, _ADMIN, ztunnel.Request, min(until, time.monotonic() + POD_S)) as of:
+            async with _through(server, pod, _ADMIN, ztunnel.Request, min(until, time.monotonic() + TIMEOUT_S)) as of:
                 return Evidence(ztunnels=(await ztunnel.ask(of, where),))
         except NotRead as e:
             return Evidence(skipped=(where.skipped(e),))
@@ -188,7 +188,10 @@ async def _istiods(way: Reach, cluster: str, replicas: Sequence[Replica], hosts:
 
     if way.server is None:
         return Evidence(skipped=(Skipped("istiod", cluster, _NOT_HERE),))
-    return await _each(partial(one, way.server, replica) for replica in replicas)
+    found = await _each(partial(one, way.server, replica) for replica in replicas[:REPLICAS])
+    left = len(replicas) - REPLICAS
+    more = (Skipped("istiod", cluster, f"{left} more istiods were not asked than the {REPLICAS} that were"),) if left > 0 else ()
+    return replace(found, skipped=found.skipped + more)  # who is connected to none of those that were asked may be to one of these
 
 
 def _at(replica: Replica) -> str:

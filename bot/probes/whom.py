@@ -25,7 +25,6 @@ ALIKE = 2
 """Proxies of one population: what only one of them sees (an ejection) is told apart by asking another."""
 
 SERVERS = 2
-REPLICAS = 6
 HOSTS = 20
 _MONITORING = 15014
 _PROXY = "istio-proxy"
@@ -122,7 +121,7 @@ def _captured(pod: Pod) -> bool:
 
 
 def istiods(mesh: Mesh, cluster: Cluster, callers: Iterable[Pod]) -> list[Replica]:
-    """The control plane's replicas in a cluster, those of the callers' revision first, all that a bound allows."""
+    """The control plane's replicas in a cluster, those of the callers' revision first."""
     own = {p.labels.get("istio.io/rev") or p.annotations.get("istio.io/rev") or mesh.revision(cluster, p) or "default" for p in callers}
     found = []
     for pod in cluster.all(Pod):
@@ -130,4 +129,4 @@ def istiods(mesh: Mesh, cluster: Cluster, callers: Iterable[Pod]) -> list[Replic
             port = pod.annotations.get("prometheus.io/port", "")  # as istioctl finds it
             revision = pod.labels.get("istio.io/rev", "default")
             found.append(Replica(pod, revision, int(port) if port.isdecimal() and 0 < int(port) < 1 << 16 else _MONITORING))
-    return sorted(found, key=lambda r: (r.revision not in own, r.pod.namespace, r.pod.name))[:REPLICAS]
+    return sorted(found, key=lambda r: (r.revision not in own, r.pod.namespace, r.pod.name))

@@ -20,9 +20,14 @@ import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot.probes import envoy
+from bot.clusters import ClusterSource, server
+from bot.informers import Pace
+from bot.probes import envoy, istiod, portforward
+from bot.probes.admin import Admin
 from bot.probes.envoy import Request, Where, read
+from tests.apiserver import ApiServer
 from tests.envoys import NODE, TYPE, Envoy, Json, missing
+from tests.istiods import endpoint, shardz
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +134,11 @@ def main() -> None:
             where = Where("east", "shop", "web-7f", running.admin)
             size = sum(len(answers[request]) for request in Request)
             measured("read, live", size, lambda: _read(where))
+            measured(
+                "read, by port-forward (with its API server)", size, lambda: asyncio.run(_forwarded(int(running.admin.rpartition(":")[2])))
+            )
+            shards = _shards(chosen.clusters * 4)
+            measured("endpoint shards, two hosts of them", len(shards), lambda: _searched(shards))
             for form in ("json", "text"):
                 folder = directory / form
                 folder.mkdir()
@@ -139,7 +149,7 @@ def main() -> None:
                 total = sum(p.stat().st_size for p in folder.iterdir())
                 measured(f"read, saved ({form})", total, lambda saved=saved: _read(saved))
             body = answers[Request.HOSTS]
-            ours = measured("decode /clusters?format=json, typed", len(body), lambda: envoy._Seen().statuses(body, ""))
+            ours = measured("decode /clusters?format=json, typed", len(body), lambda: envoy.Seen(where).statuses(body, ""))
             theirs = measured("decode the same into dicts (json)", len(body), lambda: json.loads(body))
             print(f"typed against dicts: {theirs / ours:.1f} times less CPU")
         finally:
@@ -150,6 +160,32 @@ def _read(where: Where) -> None:
     (view,), skipped = asyncio.run(read([where], timeout_s=30))
     assert not skipped, skipped
     assert view.routes
+
+
+async def _forwarded(port: int) -> None:
+    """One Envoy through an API server of the tests, in this process: what the relay costs is in it."""
+    api = ApiServer()
+    api.forwarded["shop", "web-7f", 15000] = port
+    async with api:
+        with tempfile.TemporaryDirectory() as folder:
+            source = ClusterSource("east", context="east", kubeconfig=api.kubeconfig(Path(folder) / "config"))
+            async with server(source, Pace()) as opened, portforward.session(opened, "shop", "web-7f", 15000, patience_s=5) as session:
+                of = Admin(session, Request, "http://localhost:15000", "web-7f", time.monotonic() + 30)
+                view, skipped = await envoy.ask(of, Where("east", "shop", "web-7f", "web-7f"))
+    assert not skipped, skipped
+    assert view.routes
+
+
+def _shards(services: int) -> bytes:
+    pods = [endpoint(f"10.1.{n}.7") for n in range(10)]
+    return shardz({f"service-{n}.namespace.svc.cluster.local": {"Kubernetes/east": pods} for n in range(services)})
+
+
+def _searched(body: bytes) -> None:
+    found = istiod.Shards(["service-7.namespace.svc.cluster.local", "absent.namespace.svc.cluster.local"])
+    for n in range(0, len(body), 64 << 10):
+        found.feed(body[n : n + (64 << 10)])
+    assert [len(e) for e in found.done().values()] == [0, 10]
 
 
 if __name__ == "__main__":
