@@ -47,8 +47,8 @@ _ADMIN = 15000
 class Reach(NamedTuple):
     """What of one cluster may be asked, and how.
 
-    `server` is its API server, None for a cluster in files or one that another bot watches. `deep` allows port-forward, `logs` the end of logs. `inside`: this process runs in
-    the cluster, so that the addresses of its pods are those of its pods. `form` is its proxies' access log format.
+    `server` is its API server, None for a cluster in files or one that another bot watches. `deep` allows port-forward, `logs` the end of
+    logs. `inside`: this process runs in the cluster, so that the addresses of its pods are those of its pods. `form` is its proxies' access log format.
     """
 
     server: Server | None
@@ -120,7 +120,7 @@ async def _logs(way: Reach, cluster: str, proxies: Sequence[Pod]) -> Evidence:
     """The ends of the logs of proxies, and of the application beside each, where connections that never came to a proxy are told."""
 
     async def one(server: Server, pod: Pod, container: str, until: float) -> Evidence:
-        left = max(0.0, min(until - time.monotonic(), POD_S))
+        left = max(0.0, min(until - time.monotonic(), TIMEOUT_S))
         try:
             text = await pods.log(server, pod.namespace, pod.name, container, patience_s=left)
         except NotRead as e:
