@@ -193,6 +193,12 @@ class Mesh:
         name = {"lb_endpoints": [{"endpoint": {"address": _socket("localhost", 8443)}}]}
         self.cluster(out("dns"), type="STRICT_DNS", load_assignment={"cluster_name": out("dns"), "endpoints": [name]})
         self.cluster("PassthroughCluster", type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED")
+        pem = {"filename": str(Path(__file__).with_name("apiserver.pem"))}
+        self.cluster(
+            out("tls"),
+            type="STATIC",
+            **_tls(tls_certificates=[{"certificate_chain": pem, "private_key": pem}], validation_context={"trusted_ca": pem}),
+        )
         self.push()
         write(self.directory / "rds.json", {"version_info": "1", "resources": [_routes()]})
         rds = {"route_config_name": "80", "config_source": self.source("rds.json")}
@@ -218,8 +224,10 @@ class Mesh:
         # announced while Envoy runs, as a push does; its endpoints never come
         eds = {"api_config_source": {"api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]}}
         eds["api_config_source"]["transport_api_version"] = "V3"
-        waiting = {"eds_config": {**eds, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}}
-        self.cluster(out("warming"), type="EDS", eds_cluster_config=waiting)
+        never = {**eds, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+        self.cluster(out("warming"), type="EDS", eds_cluster_config={"eds_config": never})
+        secret = {"name": "kubernetes://absent", "sds_config": never}
+        self.cluster(out("secretless"), type="STATIC", **_tls(tls_certificate_sds_secret_configs=[secret]))
         self.push()
         self.envoy.until(lambda: out("warming") in self.envoy.ask("/config_dump?resource=dynamic_warming_clusters&mask=cluster.name"))
 
@@ -331,6 +339,11 @@ def _routes() -> Json:
     passing = {"name": "allow_any", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "PassthroughCluster"}}]}
     config = {"@type": f"{TYPE}.config.route.v3.RouteConfiguration", "name": "80", "validate_clusters": False}
     return {**config, "virtual_hosts": [*hosts, passing]}
+
+
+def _tls(**context: Any) -> Json:
+    config = {"@type": f"{TYPE}.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": context}
+    return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": config}}
 
 
 def _silent_istiod() -> Json:

@@ -91,7 +91,9 @@ def test_a_bug_report_says_what_its_proxies_and_istiods_said(mesh_envoy: Mesh, t
         assert [(v.pod, v.usable) for v in other.ztunnels] == [(v.pod, v.usable) for v in found.ztunnels]
 
     (view,) = found.envoys
-    assert (view.namespace, view.pod, view.certificates, view.awaited) == ("shop", "web-7f", (), ())
+    assert (view.namespace, view.pod, view.awaited) == ("shop", "web-7f", ("kubernetes://absent",))
+    assert view.certificates is not None
+    assert {(c.ca, c.expires[:2]) for c in view.certificates} == {(True, "21"), (False, "21")}
     assert view.clusters[V1].hosts == ()
     (replica,) = found.istiods
     assert (replica.pod, replica.version, replica.remotes, replica.growth) == ("istiod-1", "1.27.1", {"west": "timeout"}, None)
@@ -110,7 +112,7 @@ def test_statistics_are_the_same_in_both_forms_and_bear_the_clusters_own_names(m
     told = asked.view(0.0).stats
     assert told is not None
     assert told[f"cluster.{out('ejected')}.outlier_detection.ejections_active"] == 1
-    assert told["cluster_manager.warming_clusters"] == 1
+    assert told["cluster_manager.warming_clusters"] == 2
     more = scraped.view(0.0).stats
     assert more is not None
     steady = [
