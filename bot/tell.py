@@ -160,7 +160,7 @@ def lines(
             continue
         said.append(_line(reason, [m for m, _ in loud], loud[0][1], now))
         if reason is Reason.FIRED and len(moved) == len(members) and members[0].finding.cause != OUTAGE:
-            said += messages.details(_facts(members, mesh))
+            said += messages.details(_facts(members, mesh), _patch(members))
     return [Step(id=f"{members[0].message}.{now:.3f}.{i}", message=line, aloud=i in aloud) for i, line in enumerate(said)]
 
 
@@ -168,7 +168,14 @@ def details(members: Sequence[Alert], mesh: Mesh | None) -> list[Step]:
     """What the thread of a message starts with where it is told later than elsewhere: what repairs and shows it."""
     if members[0].finding.cause == OUTAGE:
         return []
-    return [Step(id=f"{members[0].message}.details.{i}", message=line) for i, line in enumerate(messages.details(_facts(members, mesh)))]
+    return [
+        Step(id=f"{members[0].message}.details.{i}", message=line)
+        for i, line in enumerate(messages.details(_facts(members, mesh), _patch(members)))
+    ]
+
+
+def _patch(members: Sequence[Alert]) -> list[tuple[str, str, str, str | None]]:
+    return [("Patch as a file", PATCH, members[0].message, None)]
 
 
 def _facts(members: Sequence[Alert], mesh: Mesh | None, escalation: Sequence[float] = ()) -> dict[str, Any]:
@@ -222,7 +229,7 @@ def _standing(lead: Alert, escalation: Sequence[float]) -> dict[str, Any]:
 
 
 ACK, UNACK, SILENCE, UNSILENCE, WHY = "alert_ack", "alert_unack", "alert_silence", "alert_unsilence", "alert_why"
-ESCALATE, REOPEN, MORE = "alert_escalate", "alert_reopen", "alert_more"
+ESCALATE, REOPEN, MORE, PATCH = "alert_escalate", "alert_reopen", "alert_more", "alert_patch"
 UNTIL, HAND, NOTE, CLOSE, INCIDENT = "until", "hand", "note", "close", "incident"
 """What MORE offers; what is chosen comes back as the word, a space and the id of the message."""
 _MORE = (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from checks.mesh import Change
+    from checks.resources import Kind
 
 _R = TypeVar("_R", bound=Resource)
 
@@ -131,3 +132,24 @@ def command(old: Resource, operations: Iterable[dict[str, Any]], context: str = 
     words = ["kubectl", *where, "patch", resource(type(old)), old.name, "--type=json", "-p"]
     last = ["--context", context] if context else []
     return " ".join([*map(shlex.quote, words), f"'{said}'" if "'" not in said else shlex.quote(said), *map(shlex.quote, last)])
+
+
+class Commanded(NamedTuple):
+    """What a command of `command` changes: the kind (None: one that is not read), the object, and the JSON Patch operations."""
+
+    kind: Kind | None
+    namespace: str
+    name: str
+    operations: list[dict[str, Any]]
+
+
+def commanded(patch: str) -> Commanded:
+    """What a suggested kubectl command changes. Raises ValueError for one that is none of `command`'s."""
+    words = shlex.split(patch)
+    namespace = ""
+    if words[:1] == ["kubectl"] and words[1:2] == ["-n"]:
+        namespace, words = words[2], ["kubectl", *words[3:]]
+    if len(words) < 7 or words[:2] != ["kubectl", "patch"] or words[4:6] != ["--type=json", "-p"]:
+        raise ValueError(f"{patch!r} is no patch of one object")
+    kind = next((k for k in KIND_OF.values() if words[2] in {f"{k.kind}.{k.group}".lower(), k.kind.lower()}), None)
+    return Commanded(kind, namespace, words[3], msgspec.json.decode(words[6], type=list[dict[str, Any]]))

@@ -7,7 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from handlers import ack, audit, changes, elsewhere, errors, escalate, mention, mesh, own, pasted, routes, share, silence, whatif, why
+from handlers import (
+    ack,
+    audit,
+    changes,
+    elsewhere,
+    errors,
+    escalate,
+    mention,
+    mesh,
+    own,
+    pasted,
+    patch,
+    routes,
+    share,
+    silence,
+    whatif,
+    why,
+)
 from handlers.door import Door
 
 if TYPE_CHECKING:
@@ -44,7 +61,7 @@ def register(
     without retry handlers (slack_sdk's own would post a second time when a connection breaks).
     """
     door = Door(app.client, sweeper, store, access, teams, probing)
-    for thing in (ack, audit, changes, escalate, mesh, mention, own, pasted, routes, share, silence, whatif, why):
+    for thing in (ack, audit, changes, escalate, mesh, mention, own, pasted, patch, routes, share, silence, whatif, why):
         thing.register(app, door)
     errors.register(app)
     return door

@@ -678,14 +678,15 @@ def escalated(asked: Json) -> Message:
     return _say(Mrkdwn(" ".join(told)), [section(p) for p in told])
 
 
-def details(alert: Json) -> list[Message]:
-    """What an alert's thread starts with: the repair with its patch, then the proof and the commands that show the same."""
+def details(alert: Json, actions: Sequence[Action] = ()) -> list[Message]:
+    """What an alert's thread starts with: the repair with its patch, then the proof and the commands that show the same; `actions` come with the patch."""
     finding: Mapping[str, Any] = alert["finding"]
     name = cut(short(finding["host"]), 100)
     told: list[Message] = []
     if finding["fix"] or finding["patch"]:
         repair = Rich().words(finding["fix"], label="Fix").preformatted(finding["patch"] or "", limit=6000)
-        told.append(_say(escape(f"How to repair {name}"), repair.blocks()))
+        pressed = buttons(actions) if finding["patch"] else []
+        told.append(_say(escape(f"How to repair {name}"), [*repair.blocks(), *pressed]))
     proof = (
         Rich().words(" ".join(x for x in (finding["resource"], finding["path"]) if x), label="Proof").bullets(finding["evidence"], most=12)
     )
@@ -774,6 +775,7 @@ _DEEDS = {
     "changes": "Asking about",
     "broken": "Looking at what is broken",
     "whatif": "Weighing changes of",
+    "patch": "Asking for the patch of",
     "alerts": "Looking at the alerts",
     "clusters": "Looking at the clusters",
     "explain": "Asking about",

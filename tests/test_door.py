@@ -21,7 +21,7 @@ from bot.demo.runner import East
 from bot.demo.slack import LocalSlack, Message
 from bot.demo.workspace import Group
 from bot.settings import Access
-from bot.tell import ACK, CLOSE, ESCALATE, HAND, INCIDENT, MORE, NOTE, REOPEN, SILENCE, UNACK, UNSILENCE, UNTIL, WHY
+from bot.tell import ACK, CLOSE, ESCALATE, HAND, INCIDENT, MORE, NOTE, PATCH, REOPEN, SILENCE, UNACK, UNSILENCE, UNTIL, WHY
 from checks.mesh import Change
 from checks.resources import VirtualService
 from handlers.mesh import VERBS
@@ -115,6 +115,32 @@ async def test_no_button_of_an_alert_does_anything_for_who_may_nothing(redis_url
         assert [e.result for e in await here.audit()] == ["denied"]
 
 
+async def test_the_patch_is_a_file_for_a_pull_request_for_who_may_read_of_the_alert(redis_url: str):
+    async with incident(redis_url, {"viewers": ["U0ANA"], "admins": ["U0BOSS"]}) as here:
+        (fix,) = await here.slack.until(
+            lambda: [m for m in here.slack.thread(here.root.channel, here.root.ts)[1:] if any(b["type"] == "actions" for b in m.blocks)], 10
+        )
+        await here.slack.click(fix, PATCH, user="kim")
+        assert "Asking for the patch of destination.mynamespace is for" in await here.answer("kim")
+        await here.slack.click(fix, PATCH)
+        assert "The patch is in the thread, as a kustomize component; nobody has applied it." in await here.answer("ana")
+        (file,) = (f for f in here.slack.workspace.files.values() if f.name != "route.png")
+        assert file.content is not None
+        text = file.content.decode()
+        assert (file.name, text.partition("\n")[0]) == (
+            "destination.patch.yaml",
+            "# MESH101 subset-empty-weighted: destination.mynamespace.svc.cluster.local in east",
+        )
+        (patch,) = yaml.safe_load(text)["patches"]
+        assert patch["target"] == {
+            "group": "networking.istio.io",
+            "kind": "VirtualService",
+            "namespace": "mynamespace",
+            "name": "destination",
+        }
+        assert [o["op"] for o in yaml.safe_load(patch["patch"])] == ["add", "remove"]
+
+
 @pytest.mark.parametrize("verb", [v for v in VERBS if v != "help"])
 async def test_no_verb_says_or_does_anything_for_who_may_nothing_by_whatever_way(redis_url: str, verb: str):
     words = {"silence": "silence destination 1h x", "explain": "explain MESH101", "whatif": "whatif"}.get(verb, f"{verb} destination")
@@ -153,6 +179,7 @@ async def test_everything_that_can_be_done_in_slack_is_among_what_was_tried_here
                 "register.submitted",
                 "register.older",
                 "register.sheet",
+                "register.patch",
                 "register.explained",
                 "register.move",
                 "register.draw",
