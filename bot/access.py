@@ -36,7 +36,9 @@ class Role(IntEnum):
 
 NEEDS = {
     "help": Role.ANYBODY,
-    **dict.fromkeys(("why", "routes", "broken", "whatif", "alerts", "clusters", "explain", "share", "changes", "patch"), Role.VIEWER),
+    **dict.fromkeys(
+        ("why", "routes", "broken", "whatif", "alerts", "clusters", "explain", "share", "changes", "patch", "home"), Role.VIEWER
+    ),
     **dict.fromkeys(
         ("ack", "unack", "silence", "unsilence", "escalate", "handover", "note", "resolve", "reopen", "incident"), Role.RESPONDER
     ),

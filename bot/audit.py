@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Via = Literal["command", "button", "dialog", "shortcut", "mention", "message"]
+Via = Literal["command", "button", "dialog", "shortcut", "home", "mention", "message"]
 Result = Literal["done", "already", "denied", "stranger", "unanswered", "failed"]
 """`already`: somebody else did it before. `stranger`: of a workspace that is not answered. `unanswered`: it could not be done, and they were told why."""
 

@@ -82,6 +82,7 @@ _PAST = f"{_ALL}past:then:"  # + block of time, a space, mesh, a space, host -> 
 _PAST_SIZE = f"{_ALL}past:size:"  # + block, a space, mesh -> bytes of all of its hosts
 _TOUCHED = f"{_ALL}past:objects:"  # + mesh -> stream: objects that changed
 _INCIDENTS = f"{_ALL}incidents"  # hash: message id -> the channel that is wanted for it
+_HOME = f"{_ALL}home:"  # + person -> they looked at their App Home
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
 
 # A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
@@ -663,6 +664,19 @@ class Store:
     async def done(self) -> str:
         """The id of the last deed that is part of what is committed."""
         return str(await self._do("GET", _DONE) or "0")
+
+    async def last_deed(self) -> str:
+        """The id of the last deed."""
+        found = _entries(await self._do("XREVRANGE", _DEEDS, "+", "-", "COUNT", 1))
+        return found[0][0] if found else "0"
+
+    async def open_home(self, user: str) -> None:
+        """A person looks at their App Home; so it is kept up to date for some days."""
+        await self._do("SET", _HOME + user, 1, "EX", RESOLVED_S)
+
+    async def has_home(self, user: str) -> bool:
+        """Whether a person looked at their App Home in the last days."""
+        return bool(await self._do("EXISTS", _HOME + user))
 
     async def silences(self) -> dict[str, Silence]:
         """Every silence that nobody ended yet, by id."""

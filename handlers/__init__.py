@@ -14,6 +14,7 @@ from handlers import (
     elsewhere,
     errors,
     escalate,
+    home,
     mention,
     mesh,
     own,
@@ -61,7 +62,7 @@ def register(
     without retry handlers (slack_sdk's own would post a second time when a connection breaks).
     """
     door = Door(app.client, sweeper, store, access, teams, probing)
-    for thing in (ack, audit, changes, escalate, mesh, mention, own, pasted, patch, routes, share, silence, whatif, why):
+    for thing in (ack, audit, changes, escalate, home, mesh, mention, own, pasted, patch, routes, share, silence, whatif, why):
         thing.register(app, door)
     errors.register(app)
     return door

@@ -13,30 +13,46 @@ from templates import messages
 from templates.words import short
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bot.alerts import Alert
+    from bot.store import Store
+    from handlers.door import Sees
     from handlers.say import Asked
     from templates.blocks import Message
 
 
 async def answer(asked: Asked) -> Message:
     """One line for each message that speaks now, the worst first, and every silence, of what the person may look at."""
-    told: dict[str, list[Alert]] = {}
-    left_out: set[str] = set()
-    for alert in (await asked.store.alerts()).values():
-        if alert.state not in {State.FIRING, State.CLOSED}:
-            continue
-        if asked.sees(access.of_finding(alert.finding)):
-            told.setdefault(alert.message, []).append(alert)
-        else:
-            left_out.add(alert.message)
-    rows = sorted(map(_row, told.values()), key=lambda row: (bool(row["closed"]), bool(row["unknown"]), -row["share"], row["since"]))
+    told, left_out = await seen(asked.store, asked.sees)
+    rows = sorted(map(row, told.values()), key=worst_first)
     silences = sorted((await asked.store.silences()).values(), key=lambda s: s.end)
     meshes = asked.sweeper.meshes()
     shown = [s for s in silences if any(asked.sees(place) for place in access.of_silence(s.match, meshes))]
-    return messages.alerts(rows, msgspec.to_builtins(shown), UNSILENCE, left_out=len(left_out - told.keys()))
+    return messages.alerts(rows, msgspec.to_builtins(shown), UNSILENCE, left_out=left_out)
 
 
-def _row(members: list[Alert]) -> dict[str, Any]:
+async def seen(store: Store, sees: Sees) -> tuple[dict[str, list[Alert]], int]:
+    """The open alerts that a person may look at, by their messages, and how many messages they may not see."""
+    told: dict[str, list[Alert]] = {}
+    left_out: set[str] = set()
+    for alert in (await store.alerts()).values():
+        if alert.state not in {State.FIRING, State.CLOSED}:
+            continue
+        if sees(access.of_finding(alert.finding)):
+            told.setdefault(alert.message, []).append(alert)
+        else:
+            left_out.add(alert.message)
+    return told, len(left_out - told.keys())
+
+
+def worst_first(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The order of lines."""
+    return bool(row["closed"]), bool(row["unknown"]), -row["share"], row["since"]
+
+
+def row(members: list[Alert]) -> dict[str, Any]:
+    """The line of the alerts of one message, in the form of `messages.alerts`."""
     worst = max(members, key=lambda a: (a.state is State.FIRING, a.finding.failing_share))
     lost = worst.finding.cause == OUTAGE
     return {

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bot import access
 from templates import messages
 
 if TYPE_CHECKING:
+    from bot.sweep import Sweeper
+    from handlers.door import Sees
     from handlers.say import Asked
     from templates.blocks import Message
 
 
 async def answer(asked: Asked) -> Message:
     """One line for each cluster of which the person may look at anything, in the order of their registration."""
-    told = [
+    return messages.clusters(told(asked.sweeper, asked.sees))
+
+
+def told(sweeper: Sweeper, sees: Sees) -> list[dict[str, Any]]:
+    """The clusters of which a person may look at anything, in the form of `messages.clusters`."""
+    return [
         {
             "name": cluster.name,
             "mesh": cluster.mesh,
@@ -26,9 +33,8 @@ async def answer(asked: Asked) -> Message:
             "proxies": running.proxies,
             "open": running.open,
         }
-        for mesh in asked.sweeper.meshes()
+        for mesh in sweeper.meshes()
         for cluster in mesh.clusters
-        if asked.sees(access.of_cluster(cluster))
+        if sees(access.of_cluster(cluster))
         for running in (mesh.istio(cluster),)
     ]
-    return messages.clusters(told)

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bot import access
+from bot.access import NEEDS, Role
 from bot.audit import Audit, Entry
 from bot.members import Members
 from checks.diagnosis import UnknownHost
@@ -77,6 +78,13 @@ class Visit(NamedTuple):
         return cls(user, _teams(body), _home(context), "shortcut", body["channel"]["id"], thread, f"shortcut:{body['trigger_id']}")
 
     @classmethod
+    def at_home(cls, body: Mapping[str, Any], context: AsyncBoltContext) -> Visit:
+        """The App Home that was opened."""
+        event = body["event"]
+        teams = _ids(body.get("team_id") or body.get("enterprise_id"))
+        return cls(str(event.get("user", "")), teams, _home(context), "home", "", "", f"home:{event.get('user')}:{event.get('event_ts')}")
+
+    @classmethod
     def words(cls, body: Mapping[str, Any], context: AsyncBoltContext) -> Visit:
         """A mention, or what is written to the bot alone."""
         event = body["event"]
@@ -134,6 +142,8 @@ class Door:
         self.sweeper = sweeper
         self.store = store
         self.audit = Audit(store)
+        self.acted: Callable[[Visit], None] = lambda _: None
+        """Told of whoever has done something."""
         self.heed(access_, teams)
 
     def heed(self, access_: Access | None, teams: Iterable[str]) -> None:
@@ -179,6 +189,8 @@ class Door:
                 why=told.why,
             )
         )
+        if told.result == "done" and NEEDS.get(verb) is Role.RESPONDER:
+            self.acted(visit)
         return told
 
     async def admit(

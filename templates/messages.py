@@ -779,6 +779,7 @@ _DEEDS = {
     "alerts": "Looking at the alerts",
     "clusters": "Looking at the clusters",
     "explain": "Asking about",
+    "home": "Looking at the Home",
     "share": "Sharing answers",
     "ack": "Seeing to",
     "unack": "Giving back",

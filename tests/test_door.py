@@ -184,7 +184,7 @@ async def test_everything_that_can_be_done_in_slack_is_among_what_was_tried_here
                 "register.move",
                 "register.draw",
             ),
-            *("register.chosen", "register.reopened", "_dialog.owned", "register.appealed"),
+            *("register.chosen", "register.reopened", "_dialog.owned", "register.appealed", "register.opened", "register.refreshed"),
             *("_dialog.filled", "_dialog.submitted", "register.outlived"),
         }
     assert VERBS.keys() <= NEEDS.keys()

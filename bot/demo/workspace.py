@@ -21,7 +21,7 @@ SLACKBOT = "USLACKBOT"
 #: meshwhy as its own manifest.yaml installs it (a test compares the two), so that the demo may do no more than the real app.
 MANIFEST: Mapping[str, Any] = {
     "features": {
-        "app_home": {"home_tab_enabled": False, "messages_tab_enabled": True},
+        "app_home": {"home_tab_enabled": True, "messages_tab_enabled": True},
         "shortcuts": [
             {
                 "name": "Explain this error",
@@ -57,7 +57,7 @@ MANIFEST: Mapping[str, Any] = {
             ]
         }
     },
-    "settings": {"event_subscriptions": {"bot_events": ["app_mention", "message.im"]}},
+    "settings": {"event_subscriptions": {"bot_events": ["app_home_opened", "app_mention", "message.im"]}},
 }
 
 
