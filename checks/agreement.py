@@ -44,7 +44,7 @@ def agreement(routes: Sequence[Route], live: EnvoyView) -> list[Agreement]:
         if not _is_of(route.viewpoint, live):
             continue
         for destination in route.destinations:
-            agrees, sentence = _compare(route, destination, live)
+            agrees, sentence = compared(route, destination, live)
             out[
                 Agreement(
                     Viewpoint(live.cluster, route.viewpoint.kind, live.namespace, live.pod),
@@ -63,7 +63,8 @@ def _is_of(viewpoint: Viewpoint, live: EnvoyView) -> bool:
     return viewpoint.pod == live.pod if viewpoint.pod is not None else viewpoint.selector is None
 
 
-def _compare(route: Route, destination: Destination, live: EnvoyView) -> tuple[bool, str]:
+def compared(route: Route, destination: Destination, live: EnvoyView) -> tuple[bool, str]:
+    """Whether an Envoy holds one predicted destination as predicted, and the sentence that says so."""
     cluster = live.clusters.get(destination.envoy_cluster)
     agreed, differences = _hosts(destination, cluster, live)
     share = _share(route, destination, live)
@@ -103,7 +104,7 @@ def _hosts(destination: Destination, cluster: LiveCluster | None, live: EnvoyVie
 
 def _differences(endpoints: Iterable[Endpoint], cluster: LiveCluster, live: EnvoyView) -> Iterator[str]:
     """How the usable hosts of a live cluster differ from the endpoints that were predicted healthy."""
-    wanted = {_key(endpoint.address): endpoint for endpoint in endpoints}
+    wanted = {spelling(endpoint.address): endpoint for endpoint in endpoints}
     found: dict[str, list[LiveHost]] = {}
     for host in cluster.hosts:
         found.setdefault(_predicted_key(host, wanted), []).append(host)
@@ -146,6 +147,22 @@ def _share(route: Route, destination: Destination, live: EnvoyView) -> tuple[boo
     if abs(share - destination.share) < _TOLERANCE:
         return False, f"gets {_percent(share)} of the requests of its rule"
     return True, f"gets {_percent(share)} of the requests of its rule, not {_percent(destination.share)}"
+
+
+def elsewhere(route: Route, live: EnvoyView) -> dict[str, float] | None:
+    """Where an Envoy leads the requests of a predicted rule instead: the share of each cluster, none where it has no rule for the host any more.
+
+    None where it leads them as predicted, where its routes were not read, and for what is no HTTP.
+    """
+    if live.routes is None or route.protocol != "http" or route.action != "route":
+        return None
+    rules = list(_rules(route, live.routes))
+    wanted = _shares((d.envoy_cluster, d.share) for d in route.destinations)
+    if any(_same(wanted, _shares(rule.shares)) for rule in rules):
+        return None
+    if not rules:
+        return {} if any(config.name == str(route.port) for config in live.routes) else None
+    return _shares(max(rules, key=lambda rule: len(wanted.keys() & _shares(rule.shares).keys())).shares)
 
 
 _TOLERANCE = 0.0005
@@ -205,7 +222,7 @@ def _fit(virtual_host: LiveVirtualHost, host: str, port: int) -> tuple[int, int]
     return best
 
 
-def _key(address: str) -> str:
+def spelling(address: str) -> str:
     """One spelling of an address: IPv6 compressed and in brackets, names in lower case."""
     ip, _, port = address.rpartition(":")
     try:
@@ -221,7 +238,7 @@ def _is_ip(key: str) -> bool:
 
 def _predicted_key(host: LiveHost, wanted: Mapping[str, Endpoint]) -> str:
     """The spelling under which a live host was predicted: its DNS name with the port if that was, else its address."""
-    key = _key(host.address)
+    key = spelling(host.address)
     named = f"{host.hostname}:{host.address.rpartition(':')[2]}".lower()
     return named if host.hostname and key not in wanted and named in wanted else key
 

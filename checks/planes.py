@@ -32,6 +32,7 @@ _SWITCHES = frozenset(
         "ENABLE_MCS_SERVICE_DISCOVERY",
         "ENABLE_MCS_HOST",
         "ENABLE_MCS_CLUSTER_LOCAL",
+        "PILOT_FILTER_GATEWAY_CLUSTER_CONFIG",
     }
 )
 
@@ -120,6 +121,11 @@ class Plane(NamedTuple):
     def mcs_cluster_local(self) -> bool:
         """Whether its name in cluster.local means the caller's own cluster alone (features.EnableMCSClusterLocal)."""
         return self.mcs_host and self._told("ENABLE_MCS_CLUSTER_LOCAL")
+
+    @property
+    def filters_clusters(self) -> bool:
+        """Whether gateways get only clusters that a rule of theirs leads to (features.FilterGatewayClusterConfig)."""
+        return self._told("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG")
 
 
 NEWEST = Plane("", None)

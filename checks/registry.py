@@ -172,6 +172,7 @@ class HostService(Struct, eq=False, gc=False):
     traffic_distribution: str = ""
     target_overrides: Mapping[int, int] = msgspec.field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    subject_alt_names: tuple[str, ...] = ()
 
     def port(self, number: int) -> HostPort | None:
         """Its port of this number."""
@@ -293,6 +294,7 @@ class MeshConfig(Struct, rename="camel"):
 
     root_namespace: str = "istio-system"
     trust_domain: str = "cluster.local"
+    trust_domain_aliases: tuple[str, ...] = ()
     default_service_export_to: tuple[str, ...] | None = None
     default_virtual_service_export_to: tuple[str, ...] | None = None
     default_destination_rule_export_to: tuple[str, ...] | None = None
@@ -476,6 +478,7 @@ def from_entry(entry: ServiceEntry, cluster: str, namespace_annotations: Mapping
                 sources=((cluster, entry.ref),),
                 traffic_distribution=traffic_distribution(None, entry.annotations, namespace_annotations),
                 target_overrides=overrides,
+                subject_alt_names=spec.subject_alt_names or (),
             )
 
 

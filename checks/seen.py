@@ -141,19 +141,28 @@ def served(case: Case) -> list[Served]:
     def find() -> list[Served]:
         out: list[Served] = []
         for log in case.evidence.logs:
-            where = case.mesh.known(log.cluster)
-            pod = where.get(Pod, log.namespace, log.pod) if where is not None else None
-            for b in case.branches if where is not None and pod is not None else ():
-                if b.share <= 0 or case.explained(b):
-                    continue
-                for e in b.upstream.endpoints:
-                    mine = where is not None and pod is not None and e.cluster == case.mesh.cluster_id(where) and e.address in pod.addresses
-                    accesses = tuple(a for a in log.accesses if mine and a.envoy_cluster.startswith(f"inbound|{e.port}|"))
-                    if accesses:
-                        out.append(Served(b, e, log, accesses))
+            for b, e in _at(case, log.cluster, log.namespace, log.pod):
+                accesses = tuple(a for a in log.accesses if a.envoy_cluster.startswith(f"inbound|{e.port}|"))
+                out += [Served(b, e, log, accesses)] if accesses else []
         return out
 
     return case.once("served", find)
+
+
+def hosting(case: Case) -> list[tuple[Branch, IstioEndpoint, EnvoyView]]:
+    """The Envoys that were read and that stand in an endpoint's own pod, with the destinations that the endpoint serves."""
+    return [(b, e, envoy) for envoy in case.evidence.envoys for b, e in _at(case, envoy.cluster, envoy.namespace, envoy.pod)]
+
+
+def _at(case: Case, cluster: str, namespace: str, name: str) -> Iterator[tuple[Branch, IstioEndpoint]]:
+    """The destinations that a pod serves, whose failing the objects do not explain, with the endpoint that it is."""
+    where = case.mesh.known(cluster)
+    pod = where.get(Pod, namespace, name) if where is not None else None
+    if where is None or pod is None:
+        return
+    for b in case.branches:
+        if b.share > 0 and not case.explained(b):
+            yield from ((b, e) for e in b.upstream.endpoints if e.cluster == case.mesh.cluster_id(where) and e.address in pod.addresses)
 
 
 def failed(case: Case, fails: Callable[[Access], bool]) -> list[Calls]:

@@ -12,6 +12,8 @@ import json
 import re
 import shutil
 import socket
+import ssl
+import subprocess
 import sys
 import tempfile
 import threading
@@ -171,7 +173,7 @@ class Caller:
 
     # --- what is kept --------------------------------------------------------------------------------------------------------
 
-    def save(self, scenario: str, *, log: bool = False, stats: str = "") -> None:
+    def save(self, scenario: str, *, log: bool = False, stats: str = "", certificates: bool = False) -> None:
         """The answers, with the pods' addresses, as the probes ask for them; `stats` is a regular expression of those that are wanted."""
         live = SCENARIOS / scenario / "live" / self.cluster
         proxy = live / "proxies" / self.namespace / self.pod
@@ -182,6 +184,12 @@ class Caller:
         (proxy / "clusters.json").write_text(dumped({"cluster_statuses": kept}))
         (proxy / "config_dump.json").write_text(dumped({"configs": list(self._configs())}))
         (proxy / "server_info.json").write_text(dumped({k: v for k, v in self._server().items() if k in {"version", "state", "node"}}))
+        (live / "read_at").write_text(time.strftime("%Y-%m-%dT%H:%M:%SZ\n", time.gmtime()))
+        if certificates:
+            held = json.loads(self.envoy.ask("/certs"))
+            for one in (c for both in held["certificates"] for c in (*both.get("ca_cert", ()), *both.get("cert_chain", ()))):
+                one["path"] = "<inline>"
+            (proxy / "certs.json").write_text(dumped(held))
         if stats:
             (proxy / "stats.json").write_text(dumped(json.loads(self.envoy.ask(f"/stats?format=json&usedonly&filter={stats}"))))
         if log:
@@ -614,6 +622,187 @@ def external_endpoint_down(stage: Stage) -> None:
     _one(stage, "external-endpoint-down__healthy", name, cluster, {"203.0.113.9:80": stage.at("v2-0")}, calls=3, route=RETRY)
 
 
+class Authority:
+    """Certificates for a play, made by openssl."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+
+    def _run(self, *options: str) -> None:
+        subprocess.run(["openssl", *options], check=True, cwd=self.directory, capture_output=True)
+
+    def root(self, name: str) -> None:
+        """A root, which signs."""
+        self._run(*f"req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -days 3650 -subj /O=cluster.local".split())
+
+    def leaf(self, name: str, root: str, identity: str, days: int = 1) -> None:
+        """A workload's certificate, as istiod makes it: the identity is its only name."""
+        (self.directory / f"{name}.ext").write_text(f"subjectAltName=critical,URI:{identity}\n")
+        self._run(*f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /".split())
+        self._run(
+            *f"x509 -req -in {name}.csr -CA {root}.pem -CAkey {root}.key -CAcreateserial -out {name}.pem -extfile {name}.ext -days {days}".split()
+        )
+
+    def context(self, root: str, identity: str, own: str) -> Json:
+        """What a caller's cluster has for mutual TLS: whom it trusts, whom it expects, and what it shows."""
+        known = {
+            "trusted_ca": {"filename": str(self.directory / f"{root}.pem")},
+            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": identity}}],
+        }
+        mine = {
+            "certificate_chain": {"filename": str(self.directory / f"{own}.pem")},
+            "private_key": {"filename": str(self.directory / f"{own}.key")},
+        }
+        return speaking_tls(common_tls_context={"validation_context": known, "tls_certificates": [mine]})
+
+    def serving(self, name: str) -> Callable[[socket.socket], None]:
+        """A server that speaks TLS with a certificate, and answers 200."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.directory / f"{name}.pem", self.directory / f"{name}.key")
+        inner = _answering("200 OK", 0.0)
+
+        def serve(connection: socket.socket) -> None:
+            with context.wrap_socket(connection, server_side=True) as spoken:
+                inner(spoken)
+
+        return serve
+
+
+def _authority(stage: Stage) -> Authority:
+    made = Authority(stage.directory / "pki")
+    made.root("one")
+    made.leaf("web", "one", "spiffe://cluster.local/ns/client/sa/web")
+    return made
+
+
+def dr_sds_secret_missing(stage: Stage) -> None:
+    name, cluster = "db.partner.example", "outbound|80||db.partner.example"
+    made = _authority(stage)
+    made.leaf("db", "one", "spiffe://partner.example/db")
+    server = stage.server(made.serving("db"))
+    grpc = {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]}
+    sds = {"api_config_source": grpc, "initial_fetch_timeout": "0.5s", "resource_api_version": "V3"}
+    secret = {"validation_context_sds_secret_config": {"name": "kubernetes://partner-ca-cacert", "sds_config": sds}}
+    _one(stage, "dr-sds-secret-missing", name, cluster, {"203.0.113.31:80": server}, calls=3, **speaking_tls(common_tls_context=secret))
+    well = made.context("one", "spiffe://partner.example/db", "web")
+    _one(stage, "dr-sds-secret-missing__healthy", name, cluster, {"203.0.113.31:80": server}, calls=3, **well)
+
+
+def san_mismatch(stage: Stage) -> None:
+    host, made = "reports.shop.svc.cluster.local", _authority(stage)
+    made.leaf("reports", "one", "spiffe://cluster.local/ns/shop/sa/reports")
+    servers = {pod: stage.server(made.serving("reports")) for pod in PODS}
+    old, new = (f"spiffe://cluster.local/ns/shop/sa/{name}" for name in ("default", "reports"))
+    _one(stage, "san-mismatch", host, called("reports"), servers, **made.context("one", old, "web"))
+    _one(stage, "san-mismatch__healthy", host, called("reports"), servers, **made.context("one", new, "web"))
+
+
+def trust_mismatch(stage: Stage) -> None:
+    host, made = "cart.shop.svc.cluster.local", _authority(stage)
+    made.root("two")
+    identity = "spiffe://cluster.local/ns/shop/sa/cart"
+    for scenario, root in (("trust-mismatch", "two"), ("trust-mismatch__healthy", "one")):
+        made.leaf(f"cart-{root}", root, identity)
+        servers = {pod: stage.server(made.serving(f"cart-{root}")) for pod in ("10.20.1.6:8080", "10.20.2.7:8080")}
+        _one(stage, scenario, host, called("cart"), servers, **made.context("one", identity, "web"))
+
+
+def cert_expired_or_root_rotated(stage: Stage) -> None:
+    host, made = "tickets.shop.svc.cluster.local", _authority(stage)
+    identity = "spiffe://cluster.local/ns/shop/sa/tickets"
+    made.leaf("fresh", "one", identity)
+    made.leaf("stale", "one", identity, days=-1)
+    for scenario, second in (("cert-expired-or-root-rotated", "stale"), ("cert-expired-or-root-rotated__healthy", "fresh")):
+        servers = dict(zip(PODS, (stage.server(made.serving(name)) for name in ("fresh", second)), strict=True))
+        _one(stage, scenario, host, called("tickets"), servers, **made.context("one", identity, "web"))
+        own = stage.caller(("tickets-v1-k9p4d4nc2f-mdk4g", "10.10.2.7"), namespace="shop")  # the second pod's own sidecar
+        own.eds("inbound|8080||", {PODS[1]: stage.at("v2-0")}, **made.context("one", identity, second))
+        own.rule(host, {"cluster": "inbound|8080||"})
+        own.start()
+        own.save(scenario, certificates=True)
+
+
+def eds_warming(stage: Stage) -> None:
+    for scenario in ("eds-warming", "eds-warming__healthy"):
+        caller = stage.caller()
+        caller.eds(called("wallet"), dict(zip(PODS, map(stage.at, ("v2-0", "v2-1")), strict=True)))
+        if "__" not in scenario:
+            caller.clusters.clear()
+        caller.rule("wallet.shop.svc.cluster.local", {"cluster": called("wallet")})
+        caller.start()
+        if "__" not in scenario:
+            grpc = {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]}
+            waiting = {"eds_config": {"api_config_source": grpc, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}}
+            caller.add(called("wallet"), type="EDS", eds_cluster_config=waiting)
+            caller.push()
+            caller.envoy.until(
+                lambda c=caller: called("wallet") in c.envoy.ask("/config_dump?resource=dynamic_warming_clusters&mask=cluster.name")
+            )
+        caller.call("wallet.shop", 2)
+        caller.save(scenario)
+
+
+def envoyfilter_route_or_cluster(stage: Stage) -> None:
+    for scenario, to in (("envoyfilter-route-or-cluster", "invoices-v1"), ("envoyfilter-route-or-cluster__healthy", "invoices")):
+        caller = stage.caller()
+        caller.eds(called("invoices"), dict(zip(PODS, map(stage.at, ("v2-0", "v2-1")), strict=True)))
+        caller.rule("invoices.shop.svc.cluster.local", {"cluster": called(to)})
+        caller.start()
+        caller.call("invoices.shop", 2)
+        caller.save(scenario)
+
+
+def gw_cluster_filtered(stage: Stage) -> None:
+    pods = {"10.10.2.7:8080": "v2-0", "10.10.1.8:8080": "v2-1"}
+    for scenario, name in (("gw-cluster-filtered", "beta"), ("gw-cluster-filtered__healthy", "cart")):
+        gateway = stage.caller(("istio-ingressgateway-n24t4vc9mn-t8vz7", "10.10.1.6"), namespace="istio-system")
+        gateway.eds(called("cart"), {pod: stage.at(real) for pod, real in pods.items()})
+        gateway.rule("shop.example.com", {"cluster": called(name)})
+        gateway.start("http.8080")
+        gateway.call("shop.example.com", 2)
+        gateway.save(scenario)
+
+
+def _holding(stage: Stage, scenario: str, app: str, addresses: tuple[str, ...], pod: tuple[str, str] = WEB) -> Caller:
+    """A caller whose one destination has these hosts."""
+    caller = stage.caller(pod)
+    caller.eds(called(app), dict(zip(addresses, map(stage.at, ("v2-0", "v2-1", "failing")), strict=False)))
+    caller.rule(f"{app}.shop.svc.cluster.local", {"cluster": called(app)})
+    caller.start()
+    caller.save(scenario)
+    return caller
+
+
+GONE = "10.10.2.99:8080"
+"""A pod that is no more."""
+
+
+def proxy_stale(stage: Stage) -> None:
+    _holding(stage, "proxy-stale", "orders", (PODS[0], GONE))
+    _holding(stage, "proxy-stale__healthy", "orders", PODS)
+
+
+def proxy_disconnected(stage: Stage) -> None:
+    _holding(stage, "proxy-disconnected", "basket", (GONE,))
+    _holding(stage, "proxy-disconnected__healthy", "basket", PODS)
+
+
+def xds_nack(stage: Stage) -> None:
+    _holding(stage, "xds-nack", "pricing", (PODS[0], GONE))
+    _holding(stage, "xds-nack__healthy", "pricing", PODS)
+
+
+def push_backlog(stage: Stage) -> None:
+    _holding(stage, "push-backlog", "menu", (PODS[0], GONE))
+    _holding(stage, "push-backlog__healthy", "menu", PODS)
+
+
+def eds_stale_shard(stage: Stage) -> None:
+    _holding(stage, "eds-stale-shard", "catalog", (PODS[0], GONE))
+    _holding(stage, "eds-stale-shard__healthy", "catalog", PODS)
+
+
 PLAYS: dict[str, Callable[[Stage], None]] = {
     play.__name__.replace("_", "-"): play
     for play in (
@@ -635,6 +824,18 @@ PLAYS: dict[str, Callable[[Stage], None]] = {
         egress_tls_origination,
         se_mesh_internal_no_sidecar,
         external_endpoint_down,
+        dr_sds_secret_missing,
+        san_mismatch,
+        trust_mismatch,
+        cert_expired_or_root_rotated,
+        eds_warming,
+        envoyfilter_route_or_cluster,
+        gw_cluster_filtered,
+        proxy_stale,
+        proxy_disconnected,
+        xds_nack,
+        push_backlog,
+        eds_stale_shard,
     )
 }
 

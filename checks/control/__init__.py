@@ -1,13 +1,29 @@
-"""Control plane, delivery and proxies (MESH9xx): what its findings have in common."""
+"""Control plane, delivery and proxies (MESH9xx): why a live Envoy, or an istiod, holds something else than the objects say."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from checks.resources import EnvoyFilter
+from checks.agreement import compared, elsewhere, spelling
+from checks.names import is_ip
+from checks.registry import proxy_kind
+from checks.resources import EnvoyFilter, Pod
+from checks.routes import answer
+from checks.seen import clock, held
+from checks.subsets import percent
 
 if TYPE_CHECKING:
-    from checks.case import View
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from checks.answers import Viewpoint
+    from checks.case import Branch, Case, View
+    from checks.evidence import IstiodView, LiveCluster, LogLine, ProxySync
+    from checks.finding import Finding
+    from checks.registry import IstioEndpoint
+    from checks.seen import Held
+
+BACKLOG_S = 10.0
+"""How long a change may wait before it is pushed: PILOT_DEBOUNCE_MAX (pilot/pkg/features/tuning.go). More is a backlog."""
 
 
 def filters(view: View) -> list[EnvoyFilter]:
@@ -28,3 +44,384 @@ def _reaches(found: EnvoyFilter, view: View) -> bool:
         own = proxy.labels.get("gateway.networking.k8s.io/gateway-name")
         return any(ref.kind == "Gateway" and ref.name == own for ref in found.spec.target_refs)
     return found.spec.workload_selector is None or found.spec.workload_selector.matches(proxy.labels)
+
+
+# --- what an Envoy holds otherwise ------------------------------------------------------------------------------------------------
+
+
+class Differs(NamedTuple):
+    """A destination that a live Envoy holds otherwise than the objects say: `part` (0 to 1) of its requests fails for that."""
+
+    held: Held
+    part: float
+    absent: bool
+    """Whether the whole cluster is missing there."""
+    lacking: tuple[str, ...]
+    """Ready endpoints that it does not have."""
+    gone: tuple[str, ...]
+    """Hosts that it sends to and that no object lists."""
+
+    @property
+    def sentence(self) -> str:
+        """The difference, with where it was seen."""
+        h = self.held
+        route = answer(h.branch.view.callers.viewpoints[0], h.branch.step)
+        return f"{compared(route, route.destinations[h.branch.index], h.envoy)[1]} ({h.source})"
+
+
+def differing(case: Case) -> list[Differs]:
+    """The destinations whose cluster or hosts a live Envoy lacks, or has too many of; not those that it has and does not use for a reason of its own."""
+
+    def find() -> list[Differs]:
+        return [d for h in held(case) if (d := _differs(h)) is not None]
+
+    return case.once("differing", find)
+
+
+def _differs(h: Held) -> Differs | None:
+    u = h.branch.upstream
+    if h.cluster is None or not h.cluster.present:
+        return Differs(h, 1.0, absent=True, lacking=(), gone=()) if u.defined and not u.unseen else None
+    if u.unseen or not u.endpoints or not all(is_ip(e.address) for e in u.endpoints) or h.cluster.warming:
+        return None
+    wanted = {spelling(e.at) for e in u.endpoints}
+    ready = {spelling(e.at) for e in u.endpoints if e.health == "healthy"}
+    have = {spelling(host.address) for host in h.cluster.hosts}
+    used = {spelling(host.address) for host in h.cluster.usable}
+    lacking, gone = tuple(sorted(ready - have)), tuple(sorted(used - wanted))
+    if not lacking and not gone:
+        return None
+    return Differs(h, 1.0 if not used else len(gone) / len(used), absent=False, lacking=lacking, gone=gone)
+
+
+def why(case: Case, d: Differs) -> str:
+    """The cause of a difference, the nearest to what a person must mend; empty when what was read does not decide."""
+    h = d.held
+    sync = synced(case, h.envoy.cluster, h.envoy.namespace, h.envoy.pod)
+    if h.cluster is not None and h.cluster.warming:
+        return "xds-nack" if sync is not None and sync.states.get("EDS") == "ERROR" else "eds-warming"
+    if (sync is not None and refused(sync)) or (h.cluster is not None and h.cluster.refused):
+        return "xds-nack"
+    if disconnected(case, h.envoy.cluster, h.envoy.namespace, h.envoy.pod):
+        return "proxy-disconnected"
+    for cause, found in of_shards(case).items():
+        if any(s.branch.upstream.name == h.branch.upstream.name for s in found) and not d.absent:
+            return cause
+    if sync is not None and sync.states.get("CDS" if d.absent else "EDS") in {"STALE", "NOT_SENT"}:
+        return "push-backlog" if any(lag(v) > BACKLOG_S for v in case.evidence.istiods) else "proxy-stale"
+    if any(lag(v) > BACKLOG_S for v in case.evidence.istiods):
+        return "push-backlog"
+    if any(p.apply_to == "CLUSTER" for f in filters(h.branch.view) for p in f.spec.config_patches or ()):
+        return "envoyfilter-route-or-cluster"
+    return ""
+
+
+def because(case: Case, cause: str) -> list[Differs]:
+    """The differences that a cause explains."""
+    return [d for d in differing(case) if case.once(f"why {id(d.held.branch)} {d.held.source}", lambda d=d: why(case, d)) == cause]  # type: ignore[misc]
+
+
+class Rerouted(NamedTuple):
+    """A rule that a live Envoy has otherwise than the objects say, though istiod has sent it: `part` (0 to 1) of its requests fails for that."""
+
+    held: Held
+    found: EnvoyFilter
+    """The last EnvoyFilter that edits routes there."""
+    part: float
+    absent: tuple[str, ...]
+    """The clusters that it leads to and that are not there."""
+    leads: str
+
+    @property
+    def sentence(self) -> str:
+        """The difference, with where it was seen."""
+        step = self.held.branch.step
+        where = self.leads or "nowhere: it has no rule for the host"
+        return f"Envoy {self.held.envoy.proxy} leads {step.host}:{step.port} to {where}{f', where {self.absent[0]} does not exist' if self.absent else ''} ({self.held.source})"
+
+
+ROUTES = frozenset({"ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"})
+
+
+def rerouted(case: Case) -> list[Rerouted]:
+    """The rules that live Envoys have otherwise, where an EnvoyFilter edits routes and istiod knows the proxy as up to date."""
+
+    def find() -> list[Rerouted]:
+        out: dict[tuple[int, str], Rerouted] = {}
+        for h in held(case):
+            editing = [f for f in filters(h.branch.view) if any(p.apply_to in ROUTES for p in f.spec.config_patches or ())]
+            sync = synced(case, h.envoy.cluster, h.envoy.namespace, h.envoy.pod)
+            if not editing or (sync is not None and sync.states.get("RDS", "SYNCED") != "SYNCED"):
+                continue
+            found = elsewhere(answer(h.branch.view.callers.viewpoints[0], h.branch.step), h.envoy)
+            if found is None:
+                continue
+            dead = {name: part for name, part in found.items() if not _alive(h.envoy.clusters.get(name))}
+            absent = tuple(name for name in dead if name not in h.envoy.clusters)
+            leads = " and ".join(f"{name} ({percent(part)})" for name, part in found.items())
+            part = sum(dead.values()) if found else 1.0
+            out.setdefault((id(h.branch.step), h.source), Rerouted(h, editing[-1], part, absent, leads))
+        return list(out.values())
+
+    return case.once("rerouted", find)
+
+
+def _alive(cluster: LiveCluster | None) -> bool:
+    if cluster is None or not cluster.present:
+        return False
+    return bool(cluster.usable) or cluster.type == "ORIGINAL_DST" or bool(cluster.hosts and cluster.panic_threshold)
+
+
+def withheld(r: Rerouted) -> bool:
+    """Whether a gateway leads to a cluster that istiod knows and keeps from it, since no rule of its own leads there."""
+    ups = r.held.branch.view.ups
+    if ups.proxy.kind != "gateway" or not ups.istiod.plane.filters_clusters:
+        return False
+    parts = [name.split("|", 3) for name in r.absent]
+    known = [ups.of(p[3], int(p[1]), p[2]) for p in parts if len(p) == 4 and p[1].isdigit()]
+    return any(u.defined for u in known)
+
+
+# --- what istiods say of proxies --------------------------------------------------------------------------------------------------
+
+
+def synced(case: Case, cluster: str, namespace: str, pod: str) -> ProxySync | None:
+    """What the istiod that a proxy is connected to says of it; None where none of those that were read knows it."""
+    where = case.mesh.known(cluster)
+    names = {cluster, case.mesh.cluster_id(where)} if where is not None else {cluster}
+    for view in case.evidence.istiods:
+        found = (view.proxies or {}).get(f"{pod}.{namespace}")
+        if found is not None and found.cluster in {"", *names}:
+            return found
+    return None
+
+
+def refused(sync: ProxySync) -> list[str]:
+    """The xDS types that a proxy refused."""
+    return [kind for kind, state in sync.states.items() if state == "ERROR" and kind in {"CDS", "EDS", "LDS", "RDS"}]
+
+
+def heard(case: Case) -> bool:
+    """Whether every istiod that runs in the mesh has said which proxies are connected to it."""
+    running = {
+        (c.name, p.namespace, p.name)
+        for c in case.mesh.clusters
+        for p in c.all(Pod)
+        if p.labels.get("app") == "istiod" and p.ready and not p.metadata.deletion_timestamp
+    }
+    said = {(v.cluster, v.namespace, v.pod) for v in case.evidence.istiods if v.proxies is not None}
+    return bool(running) and running <= said
+
+
+def disconnected(case: Case, cluster: str, namespace: str, pod: str) -> bool:
+    """Whether a proxy that runs is connected to no istiod, as all of them say, or as it says itself."""
+    for e in case.evidence.envoys:
+        if (e.cluster, e.namespace, e.pod) == (cluster, namespace, pod) and (e.stats or {}).get("control_plane.connected_state") == 0:
+            return True
+    if not heard(case) or synced(case, cluster, namespace, pod) is not None:
+        return False
+    where = case.mesh.known(cluster)
+    found = where.get(Pod, namespace, pod) if where is not None else None
+    return found is not None and found.ready and proxy_kind(found) != "none"
+
+
+def lag(view: IstiodView) -> float:
+    """How long a change took on average to reach the proxies of an istiod, in seconds, while its counters were watched; 0 where nothing was pushed."""
+    growth = view.growth or {}
+    count = growth.get("pilot_proxy_convergence_time_count", 0.0)
+    return growth.get("pilot_proxy_convergence_time_sum", 0.0) / count if count else 0.0
+
+
+# --- what istiods hold otherwise --------------------------------------------------------------------------------------------------
+
+
+class Shard(NamedTuple):
+    """What one istiod holds of the endpoints behind a destination otherwise than the EndpointSlices say."""
+
+    branch: Branch
+    istiod: IstiodView
+    lacking: tuple[IstioEndpoint, ...]
+    """Ready endpoints that it does not have."""
+    gone: tuple[str, ...]
+    """Addresses that it has as healthy and that no slice lists."""
+    part: float
+    """The part of the destination's requests, 0 to 1, that its proxies cannot serve for that."""
+
+    @property
+    def sentence(self) -> str:
+        """The difference in words."""
+        v = self.istiod
+        lacks = f"lacks {', '.join(e.at for e in self.lacking[:3])}{_more(self.lacking)}, which is ready" if self.lacking else ""
+        keeps = f"still has {', '.join(self.gone[:3])}{_more(self.gone)}, which no slice lists" if self.gone else ""
+        said = " and ".join(filter(None, (lacks, keeps)))
+        return f"istiod {v.pod}.{v.namespace} {said} ({v.source}, read at {clock(v.read_at)})"
+
+
+def _more(found: Sequence[object]) -> str:
+    return f" and {len(found) - 3} more" if len(found) > 3 else ""
+
+
+def shards(case: Case) -> list[Shard]:
+    """Where the endpoints of an istiod differ from those that the slices of all its clusters give, for each destination of its own callers."""
+
+    def find() -> list[Shard]:
+        out: list[Shard] = []
+        for view in case.evidence.istiods:
+            for b in _of_its_callers(case, view):
+                u = b.upstream
+                found = (view.shards or {}).get(u.host)
+                if found is None or u.service is None or not u.service.kubernetes or b.share <= 0 or case.explained(b):
+                    continue
+                port = u.service.port(u.port)
+                known = [e for e in (*u.endpoints, *u.dropped) if port is not None and e.port_name == port.name]
+                mine = {spelling(s.address) for s in found if s.health == "Healthy" and s.port_name in {"", port.name if port else ""}}
+                lacking = tuple(e for e in u.endpoints if e.health == "healthy" and _pod(case, e) and spelling(e.at) not in mine)
+                gone = tuple(sorted(mine - {spelling(e.at) for e in known})) if not u.subset else ()
+                if lacking or gone:
+                    ready = sum(e.health == "healthy" for e in u.endpoints)
+                    left = ready - len(lacking) + len(gone)
+                    out.append(Shard(b, view, lacking, gone, 1.0 if not left else len(gone) / left))
+        return out
+
+    return case.once("shards", find)
+
+
+def _pod(case: Case, e: IstioEndpoint) -> bool:
+    """Whether an endpoint is a pod itself, and not a gateway that stands for pods of another network."""
+    return bool(e.workload) and any(e.cluster == case.mesh.cluster_id(c) for c in case.mesh.clusters)
+
+
+def _of_its_callers(case: Case, view: IstiodView) -> Iterator[Branch]:
+    """The destinations of callers whose control plane an istiod is."""
+    for b in case.branches:
+        if case.mesh.cluster(b.view.ups.istiod.cluster).name == view.cluster:
+            yield b
+
+
+def of_shards(case: Case) -> dict[str, list[Shard]]:
+    """The differences of istiods by the cause that explains them, the nearest to what a person must mend."""
+
+    def find() -> dict[str, list[Shard]]:
+        out: dict[str, list[Shard]] = {}
+        for s in shards(case):
+            out.setdefault(_why_shard(case, s), []).append(s)
+        return out
+
+    return case.once("of shards", find)
+
+
+def _why_shard(case: Case, s: Shard) -> str:
+    missing = {e.cluster for e in s.lacking}
+    remotes = s.istiod.remotes
+    if missing and not s.gone and remotes is not None:
+        states = {remotes.get(c) for c in missing}
+        if states == {None}:
+            return "remote-secret-missing"
+        if states == {"timeout"}:
+            return "remote-sync-timeout"
+    if s.lacking and any(forbidden(s.istiod)):
+        return "istiod-no-rbac"
+    others = [
+        v
+        for v in case.evidence.istiods
+        if v is not s.istiod and v.cluster == s.istiod.cluster and s.branch.upstream.host in (v.shards or {})
+    ]
+    if any(not any(o.istiod is v and o.branch is s.branch for o in shards(case)) for v in others):
+        return "istiod-shard-divergence"
+    return "eds-stale-shard"
+
+
+def forbidden(view: IstiodView) -> Iterator[LogLine]:
+    """The lines of an istiod's log that say that the API server lets it read no endpoints or pods (client-go, tools/cache/reflector.go)."""
+    for line in view.lines or ():
+        if "is forbidden" in line.text and any(
+            f'"{kind}"' in line.text or f"{kind}." in line.text for kind in ("endpointslices", "pods", "services", "endpoints")
+        ):
+            yield line
+
+
+def shard_finding(
+    case: Case, cause: str, found: Sequence[Shard], message: str, fix: str, evidence: Iterable[str] = (), commands: Iterable[str] = ()
+) -> Finding:
+    """The finding of endpoints that an istiod does not have as they are."""
+    first = found[0]
+    view = first.istiod
+    part = _worst(found)
+    return case.finding(
+        cause,
+        cluster=case.mesh.cluster(view.cluster).name,
+        resource=f"Pod {view.namespace}/{view.pod}",
+        path="",
+        message=f"{f'{percent(part)} of the requests of a rule fail' if part else 'Some endpoints get no requests'}: {message}.",
+        share=part,
+        viewpoints=viewpoints(case, found),
+        evidence=dict.fromkeys([*(s.sentence for s in found[:3]), *evidence, *(d.sentence for d in because(case, cause)[:2])]),
+        fix=fix,
+        commands=(*commands, f"istioctl x internal-debug endpointShardz --istio-namespace {view.namespace}"),
+    )
+
+
+def _worst(found: Iterable[Shard]) -> float:
+    sums: dict[tuple[int, int], float] = {}
+    for s in found:
+        key = id(s.branch.step), id(s.istiod)
+        sums[key] = sums.get(key, 0.0) + s.branch.share * s.part
+    return round(min(1.0, max(sums.values(), default=0.0)), 6)
+
+
+def viewpoints(case: Case, found: Iterable[Shard]) -> tuple[Viewpoint, ...]:
+    """The callers that some differences of istiods concern."""
+    return case.viewpoints(s.branch for s in found)
+
+
+# --- what findings about one proxy say --------------------------------------------------------------------------------------------
+
+
+class Told(NamedTuple):
+    """A caller's proxy about which something is to be said, and how the host stands there."""
+
+    view: View
+    cluster: str
+    namespace: str
+    pod: str
+    part: float
+    said: tuple[str, ...]
+
+    @property
+    def proxy(self) -> str:
+        """`web-7f.shop`."""
+        return f"{self.pod}.{self.namespace}"
+
+
+def told(case: Case, cause: str, cluster: str, namespace: str, pod: str, *said: str) -> Told | None:
+    """A proxy with what is known of it, and what differs there for this cause; None where it does not hold the host."""
+    view = case.as_pod(cluster, namespace, pod)
+    if view is None:
+        return None
+    found = [
+        d for d in because(case, cause) if (d.held.envoy.cluster, d.held.envoy.namespace, d.held.envoy.pod) == (cluster, namespace, pod)
+    ]
+    sums: dict[int, float] = {}
+    for d in found:
+        sums[id(d.held.branch.step)] = sums.get(id(d.held.branch.step), 0.0) + d.held.branch.share * d.part
+    part = round(min(1.0, max(sums.values(), default=0.0)), 6)
+    return Told(view, cluster, namespace, pod, part, (*said, *(d.sentence for d in found[:2])))
+
+
+def proxy_finding(case: Case, cause: str, group: Sequence[Told], what: str, fix: str, commands: Iterable[str]) -> Finding:
+    """The finding of proxies that do not have what istiod would have them have."""
+    worst = max(group, key=lambda t: t.part)
+    who = ", ".join(t.proxy for t in group[:3]) + _more(group)
+    cluster = case.mesh.cluster(worst.cluster)
+    return case.finding(
+        cause,
+        cluster=cluster.name,
+        resource=f"Pod {worst.namespace}/{worst.pod}",
+        path="",
+        message=f"{f'{percent(worst.part)} of the requests of a rule fail' if worst.part else 'Changes do not arrive'} at {who}: {what}.",
+        share=worst.part,
+        viewpoints=dict.fromkeys(v for t in group for v in t.view.callers.viewpoints),
+        evidence=dict.fromkeys(line for t in group[:3] for line in t.said),
+        fix=fix,
+        commands=commands,
+    )

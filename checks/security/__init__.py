@@ -7,6 +7,7 @@ pilot/pkg/networking/core/cluster_tls.go in istio/istio.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -16,6 +17,7 @@ from checks.finding import MeshCue
 from checks.names import fqdn as host_of
 from checks.registry import proxy_kind
 from checks.resources import AuthorizationPolicy, DestinationRule, PeerAuthentication, Pod, Sidecar
+from checks.seen import says
 from checks.viewpoints import outsiders
 
 if TYPE_CHECKING:
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 
     from checks.answers import Viewpoint
     from checks.case import Branch, Case
+    from checks.evidence import Access
     from checks.istiod import Istiod, MergedRule
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostPort, HostService, IstioEndpoint
     from checks.resources import PolicyOperation, PolicyRule, PolicySource, Resource, TrafficPolicy
+    from checks.seen import Calls
     from checks.viewpoints import Outsider
 
 Speech = Literal["plain", "mutual", "tls"]
@@ -532,3 +536,59 @@ def seen(missed: Sequence[Miss]) -> Iterator[str]:
 def viewpoints(missed: Iterable[Miss]) -> tuple[Viewpoint, ...]:
     """The callers that some misses belong to."""
     return tuple(dict.fromkeys(v for m in missed for v in m.viewpoints))
+
+
+# --- handshakes that failed ------------------------------------------------------------------------------------------------------
+
+
+def misnamed(access: Access) -> bool:
+    """Whether the certificate was good and named an identity that the caller does not accept."""
+    return "UF" in access.flags and says(access, "san matcher", "verify san list")
+
+
+def anonymous(access: Access) -> bool:
+    """Whether one side does not know the root of the other's certificate."""
+    return "UF" in access.flags and says(
+        access, "unable to get local issuer", "self signed certificate", "self-signed certificate", "alert unknown ca"
+    )
+
+
+def expired(access: Access) -> bool:
+    """Whether a certificate has expired, the server's or the caller's."""
+    return "UF" in access.flags and says(access, "certificate has expired", "alert certificate expired")
+
+
+def identities(calls: Calls) -> list[str]:
+    """The identities that the certificates had, as Envoy tells them: `certificate SANs are [spiffe://...]`."""
+    said = " ".join(f"{a.details} {a.failure}" for a in calls.accesses)
+    return list(dict.fromkeys(i.strip(",]:") for i in _SPIFFE.findall(said)))
+
+
+_SPIFFE = re.compile(r"spiffe://[^\s\],_|]+")
+
+
+def strange(case: Case, calls: Calls) -> list[str]:
+    """The trust domains of certificates that were refused by name and that the caller's mesh knows as none of its own."""
+    config = case.mesh.config(case.mesh.cluster(calls.branch.view.ups.istiod.cluster))
+    known = {config.trust_domain, *config.trust_domain_aliases}
+    return [d for d in dict.fromkeys(i.removeprefix("spiffe://").partition("/")[0] for i in identities(calls)) if d not in known]
+
+
+def tried_clusters(case: Case, calls: Calls) -> list[Cluster]:
+    """The clusters of the endpoints that were tried; an E/W gateway stands for its own."""
+    tried = set(calls.upstreams)
+    return [case.mesh.cluster(e.cluster) for e in calls.branch.upstream.endpoints if e.at in tried]
+
+
+def roots(case: Case, clusters: Iterable[str]) -> Iterator[str]:
+    """The roots that proxies of some clusters hold, one line for each cluster."""
+    for name in clusters:
+        held = {
+            f"{c.name or 'a root'} (until {c.expires})"
+            for e in case.evidence.envoys
+            if e.cluster == name
+            for c in e.certificates or ()
+            if c.ca
+        }
+        if held:
+            yield f"roots of proxies in {name}: {', '.join(sorted(held)[:3])}"
