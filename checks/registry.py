@@ -80,6 +80,8 @@ def _kind_of(containers: tuple[Container, ...], more: tuple[Container, ...] | No
             args = c.args or ()
             if "waypoint" in args:
                 return "waypoint"
+            if "ztunnel" in args or (not args and c.image.rpartition("/")[2].startswith("ztunnel")):
+                return "none"  # it carries the calls of others (istio/istio, manifests/charts/ztunnel/templates/daemonset.yaml)
             routing = "router" in args or (not args and charted)
             found = "gateway" if routing or found == "gateway" else "sidecar"
     return found
