@@ -78,6 +78,7 @@ class _Silent(Exception):
     """Nothing came over an open connection for Pace.silence_s."""
 
 
+_SOCKETS = 12  # WebSockets that are open to one API server at a time, whatever is asked: each is a connection in a pod as well
 _LONGEST_S = 60.0  # what a server may ask us to wait; a mistake of its must not make us blind for a day
 
 # What may go wrong between us and an API server, and passes by itself.
@@ -113,6 +114,8 @@ class Server:
         # A thread of its own: a credential plugin that hangs must not take the threads that other clusters need.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="credentials")
         self._reached = asyncio.Event()
+        self.sockets = asyncio.Semaphore(_SOCKETS)
+        """To be held while a socket is open."""
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(

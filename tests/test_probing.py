@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bot import manifests
+from bot import informers, manifests
 from bot.clusters import Clusters, ClusterSource
 from bot.probes import asking, gather, istiod, whom
 from checks import diagnosis
 from checks.evidence import NOTHING, Evidence
 from checks.mesh import Mesh
-from tests.apiserver import ApiServer
+from checks.resources import Pod
+from tests.apiserver import ApiServer, until
 from tests.envoys import DESTINATION, V1
 from tests.istiods import Istiod, endpoint, sync
+from tests.test_saved import ZTUNNEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,13 +32,16 @@ if TYPE_CHECKING:
 def pod(name: str, namespace: str, ip: str, *, container: str = "istio-proxy", **labels: str) -> str:
     said = ", ".join(f'{k.replace("_", "-")}: "{v}"' for k, v in labels.items())
     return f"""
+---
 kind: Pod
 apiVersion: v1
 metadata: {{name: {name}, namespace: {namespace}, labels: {{{said}}}}}
 spec: {{nodeName: n1, containers: [{{name: {container}, image: x}}]}}
 status: {{phase: Running, podIP: {ip}, conditions: [{{type: Ready, status: "True"}}]}}
----"""
+"""
 
+
+CAPTURED = "metadata: {annotations: {ambient.istio.io/redirection: enabled}, "
 
 OBJECTS = f"""
 {pod("web-7f", "shop", "10.1.2.3", app="web")}
@@ -44,6 +49,7 @@ OBJECTS = f"""
 {pod("web-7h", "shop", "10.1.2.5", app="web")}
 {pod("v2-0", "mynamespace", "10.1.0.7", app="destination", version="v2")}
 {pod("istiod-1", "istio-system", "10.1.9.1", container="discovery", app="istiod")}
+---
 kind: Service
 apiVersion: v1
 metadata: {{name: destination, namespace: mynamespace}}
@@ -215,6 +221,36 @@ async def test_where_not_every_replica_is_asked_it_is_said(mesh_envoy: Envoys, t
         found = await it.gathered()
     assert found.istiods == ()
     assert {s.reason for s in found.skipped if s.check == "istiod"} == {"1 more istiods were not asked than the 0 that were"}
+
+
+async def test_ztunnels_between_captured_pods_are_asked(mesh_envoy: Envoys, tmp_path: Path) -> None:
+    captured = pod("v2-0", "mynamespace", "10.1.0.7", app="destination", version="v2").replace("metadata: {", CAPTURED)
+    async with running(mesh_envoy, tmp_path, deep=True) as it:
+        it.control.answers["/config_dump"] = ZTUNNEL.encode()
+        for name, node in (("ztunnel-a", "n9"), ("ztunnel-b", "n8"), ("ztunnel-x", "n1")):
+            it.east.load(
+                pod(name, "istio-system", "10.1.0.9", container="istio-proxy", app="ztunnel")
+                .replace("n1", node)
+                .replace("image: x", "image: istio/ztunnel:1.27.1")
+            )
+        it.east.load(captured)
+        it.east.forwarded["istio-system", "ztunnel-x", 15000] = it.control.port
+        await until(lambda: "ztunnel-x" in it.clusters.clusters()[0].objects[Pod].get("istio-system", {}))
+        found = await it.gathered()
+    (view,) = found.ztunnels  # that of the server's node comes first
+    assert (view.pod, view.node, view.usable["web.shop"]) == ("ztunnel-x", "n2", ("10.1.0.7:8080",))
+    assert [s.check for s in found.skipped if "ztunnel-a" in s.reason] == ["ztunnel"]
+    assert "GET /config_dump" in it.control.asked
+
+
+async def test_few_ways_are_open_at_once_whatever_is_asked(mesh_envoy: Envoys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(informers, "_SOCKETS", 2)
+    monkeypatch.setattr(istiod, "OVER_S", 0.0)
+    async with running(mesh_envoy, tmp_path, deep=True) as it:
+        for name in ("web-7g", "web-7h"):
+            it.east.forwarded["shop", name, 15000] = it.east.forwarded["shop", "web-7f", 15000]
+        await asyncio.gather(*(it.gathered() for _ in range(3)))
+        assert it.east.most_opened == 2
 
 
 async def test_from_inside_the_cluster_metrics_need_no_permission(

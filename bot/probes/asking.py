@@ -213,9 +213,18 @@ async def _each(asked: Iterable[Callable[[float], Awaitable[Evidence]]]) -> Evid
 
 @asynccontextmanager
 async def _through(server: Server, pod: Pod, port: int, requests: type[StrEnum], deadline: float) -> AsyncIterator[Admin]:
-    left = max(0.0, deadline - time.monotonic())
-    async with portforward.session(server, pod.namespace, pod.name, port, patience_s=left) as session:
-        yield Admin(session, requests, f"http://localhost:{port}", _source(pod, port), deadline, round(left, 1))
+    """The way to a port of a pod, in its turn among all that is asked of this API server at once. Raises NotRead."""
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            await server.sockets.acquire()
+    except TimeoutError:
+        raise NotRead("it was not its turn in time: others are asking this cluster's pods") from None
+    try:
+        left = max(0.0, deadline - time.monotonic())
+        async with portforward.session(server, pod.namespace, pod.name, port, patience_s=left) as session:
+            yield Admin(session, requests, f"http://localhost:{port}", _source(pod, port), deadline, round(left, 1))
+    finally:
+        server.sockets.release()
 
 
 def _source(pod: Pod, port: int) -> str:
