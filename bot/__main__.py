@@ -119,6 +119,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
     from bot.lease import Lease
     from bot.outbox import Outbox
     from bot.pager import Desk
+    from bot.postmortem import Clerk
     from bot.runbook import Runner
     from bot.sweep import Sweeper
 
@@ -146,6 +147,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
             "the relay": relay,
             "the runbooks": runbooks,
             "the incidents": Incidents(store, slack, held=lease.held),
+            "the clerk": Clerk(store, slack, held=lease.held),
         }
         if settings.health.port is not None:
             await stack.enter_async_context(

@@ -407,15 +407,19 @@ def when(word: str, now: float, zone: tzinfo | None) -> float | None:
 # --- how it is told --------------------------------------------------------------------------------------------------------------
 
 
-def view(pasts: Sequence[Past], at: float, now: float, more: Iterable[Changed] = ()) -> dict[str, Any]:
+def view(
+    pasts: Sequence[Past], at: float, now: float, more: Iterable[Changed] = (), *, begin: float | None = None, end: float | None = None
+) -> dict[str, Any]:
     """How a host stood at an instant, in the form of `templates`: the diagnosis of then, why there is none, what changed, and the day as a strip.
 
     `pasts` are those of the host in each mesh that has it. `more` is what objects say of themselves, which is told where nobody saw it happen.
+    Told is the time from `begin` to `end`, else the last day.
     """
+    begin, end = now - PAST_S if begin is None else begin, now if end is None else end
     known = [p for p in pasts if p.at(at) is not None]
-    stops = sorted({s for p in pasts for s in p.stops if s >= now - PAST_S})
+    stops = sorted({s for p in pasts for s in p.stops if begin <= s <= end})
     found = [i for p in known if (i := p.at(at)) is not None]
-    told = _rows(pasts, more, now, at)
+    told = _rows(pasts, more, (begin, end), at)
     return {
         "host": pasts[0].host,
         "at": at,
@@ -425,9 +429,9 @@ def view(pasts: Sequence[Past], at: float, now: float, more: Iterable[Changed] =
         "unknown": "" if known else next((why for p in pasts if (why := p.unknown(at))), "Nothing is kept of it."),
         "diagnosis": msgspec.to_builtins(_diagnosis(known, at)) if known else None,
         "changes": told,
-        "strip": _strip(pasts, now),
-        "from": now - PAST_S,
-        "now": now,
+        "strip": _strip(pasts, begin, end),
+        "from": begin,
+        "now": end,
         "stops": stops,
         "first": _stop(stops[:1], lambda s: s < at - 0.05),
         "earlier": _stop(stops[::-1], lambda s: s < at - 0.05),
@@ -452,38 +456,43 @@ def _diagnosis(pasts: Sequence[Past], at: float) -> Diagnosis:
     return Diagnosis(pasts[0].host, verdict, share, routes, findings, (), 0, ages, outside=gone)
 
 
-def _rows(pasts: Sequence[Past], more: Iterable[Changed], now: float, at: float) -> list[dict[str, Any]]:
-    """What changed in the last day, the newest first; marked is what changed before the fault of then began, what a finding names before all."""
-    seen = [t for p in pasts for t in p.touched]
+def _rows(pasts: Sequence[Past], more: Iterable[Changed], span: tuple[float, float], at: float) -> list[dict[str, Any]]:
+    """What changed in a time, the newest first; marked is what changed before the fault of then began, what a finding names before all."""
+    seen = [t for p in pasts for t in p.touched if span[0] <= t.at <= span[1]]
     rows = {(t.at, t.cluster, t.resource): Changed(cluster=t.cluster, resource=t.resource, at=t.at, by=t.by, what=t.what) for t in seen}
     for c in more:
-        if c.at >= now - PAST_S and not any(r == c.resource and w == c.cluster and abs(a - c.at) < _GAP_S for a, w, r in rows):
+        if span[0] <= c.at <= span[1] and not any(r == c.resource and w == c.cluster and abs(a - c.at) < _GAP_S for a, w, r in rows):
             rows[c.at, c.cluster, c.resource] = c
     told = sorted(rows.values(), key=lambda c: (-c.at, c.cluster, c.resource))
-    since = min((b for p in pasts if (b := _failing_since(p, at)) is not None), default=None)
+    runs = [run for p in pasts if (run := _failing(p, at)) is not None]
+    since, until = min((r[0] for r in runs), default=None), max((r[1] for r in runs), default=0.0)
     named = {f.resource for p in pasts for t in (p.then(at),) if t is not None for f in t.findings}
-    near = [c for c in told if since is not None and since - changed.BEFORE_S <= c.at <= since + changed.AFTER_S]
+    near = [c for c in told if since is not None and since - changed.BEFORE_S <= c.at <= since + changed.AFTER_S and c.at < until]
     suspect = max(near, key=lambda c: (abs(c.at - (since or 0.0)) <= _TOGETHER_S, c.resource in named, c.at), default=None)
     return [{**msgspec.to_builtins(c), "suspicious": c is suspect} for c in told]
 
 
-def _failing_since(past: Past, at: float) -> float | None:
-    """When what failed at an instant began to fail, as far as that was seen; None where nothing did."""
+def _failing(past: Past, at: float) -> tuple[float, float] | None:
+    """From when until when what failed at an instant did, as far as that was seen; None where nothing failed."""
     began: float | None = None
     for i in past.instants:
-        if i.at > at:
-            break
-        failing = standing.share(i.standing) > 0
-        began = (began if began is not None else i.at) if failing else None
-    return began
+        if not standing.share(i.standing):
+            if i.at > at:
+                return None if began is None else (began, i.at)
+            began = None
+        elif began is None:
+            if i.at > at:
+                return None
+            began = i.at
+    return None if began is None else (began, float("inf"))
 
 
-def _strip(pasts: Sequence[Past], now: float) -> list[dict[str, Any]]:
-    """The last day in pieces between which something differs: from, until, the share that failed and the endpoints, None where nobody knows."""
-    edges = {now - PAST_S, now}
+def _strip(pasts: Sequence[Past], begin: float, end: float) -> list[dict[str, Any]]:
+    """A time in pieces between which something differs: from, until, the share that failed and the endpoints, None where nobody knows."""
+    edges = {begin, end}
     for p in pasts:
         edges |= {i.at for i in p.instants} | {e for s in (*p.spans, *p.full) for e in (s[0], s[1] + _GAP_S)}
-    ordered = sorted(e for e in edges if now - PAST_S <= e <= now)
+    ordered = sorted(e for e in edges if begin <= e <= end)
     out: list[dict[str, Any]] = []
     for a, b in itertools.pairwise(ordered):
         found = [i for p in pasts if (i := p.at((a + b) / 2)) is not None]

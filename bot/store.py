@@ -40,6 +40,9 @@ MESH_MOST = 16 << 20
 """Bytes of all hosts of a mesh in one block."""
 _TOUCHED_KEPT = 5_000
 
+ENDED_S, _ENDED_KEPT = 30 * DAY_S, 20_000
+_CHRONICLE_KEPT = 500
+
 _ABANDONED_S = 10.0  # a question that somebody took so long ago is taken over
 _ANSWERS_S = 10  # how long Redis may take for one exchange
 
@@ -83,6 +86,10 @@ _PAST_SIZE = f"{_ALL}past:size:"  # + block, a space, mesh -> bytes of all of it
 _TOUCHED = f"{_ALL}past:objects:"  # + mesh -> stream: objects that changed
 _INCIDENTS = f"{_ALL}incidents"  # hash: message id -> the channel that is wanted for it
 _HOME = f"{_ALL}home:"  # + person -> they looked at their App Home
+_CHRONICLE = f"{_ALL}chronicle:"  # + message id -> list of what happened to its alerts
+_SPOKEN = f"{_ALL}spoken:"  # + message id -> set of the alerts that it ever spoke for
+_ENDING = f"{_ALL}ending"  # hash: message id -> what ended, of which is still to be told
+_ENDED = f"{_ALL}ended"  # stream: what ended, the last _ENDED_KEPT of the last ENDED_S
 _RECALLED = f"{_ALL}recalled"  # this store was not empty, or what Slack shows was put back into it
 
 # A write of a leader whose lease is over changes nothing. KEYS[1] is the lease, ARGV[1] the fence, empty where there is none.
@@ -297,6 +304,51 @@ class Incident(Struct, frozen=True, kw_only=True):
     appeal: Appeal | None = None
 
 
+class Line(Struct, frozen=True, kw_only=True):
+    """One thing that happened to the alerts of a message: when (seconds since the epoch), what, in which words, by whom and to whom (users' ids)."""
+
+    at: float
+    reason: str
+    text: str = ""
+    by: str = ""
+    to: str = ""
+
+
+class Ending(Struct, frozen=True, kw_only=True):
+    """That every alert of a message is resolved, when, and whose it was: the team and the channel of its route."""
+
+    message: str
+    at: float
+    team: str = ""
+    channel: str = ""
+
+
+class Ended(Struct, frozen=True, kw_only=True):
+    """What a message told from its first firing to its end, in short; times are seconds since the epoch.
+
+    `cluster` and `namespaces` say where it was, `hosts` how many failed, `share` the most that did. `acked` is when somebody first saw to it,
+    `handled` whether anybody did anything about it.
+    """
+
+    message: str
+    cause: str
+    code: str
+    cluster: str
+    namespaces: tuple[str, ...]
+    resource: str
+    host: str
+    hosts: int
+    share: float
+    began: float
+    fired: float
+    ended: float
+    acked: float | None = None
+    acked_by: str = ""
+    handled: bool = False
+    team: str = ""
+    channel: str = ""
+
+
 class Delivery(Struct, frozen=True, kw_only=True):
     """What Slack has of a message.
 
@@ -383,7 +435,7 @@ async def _in_time() -> AsyncIterator[None]:
 
 
 class Store:
-    """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work, `paging_due`, `relay_due` and `runbook_due` whenever a pager or an Alertmanager may have to be told, or a runbook to be run."""
+    """The open door to Redis at `url` (redis://, rediss:// or unix://). `committed` is set whenever the outbox may have work, `paging_due`, `relay_due`, `runbook_due` and `ending_due` whenever a pager or an Alertmanager may have to be told, a runbook to be run, or an end to be told of."""
 
     def __init__(self, url: str) -> None:
         # redis-py types its commands as if they might not be asyncio. Its own socket_timeout would wait by asyncio.wait_for, which
@@ -396,6 +448,7 @@ class Store:
         self.relay_due = asyncio.Event()
         self.runbook_due = asyncio.Event()
         self.incident_due = asyncio.Event()
+        self.ending_due = asyncio.Event()
         self.fence = ""
         """What every write carries that only a leader may do; empty where nobody else can be one."""
 
@@ -584,10 +637,12 @@ class Store:
         digests: Mapping[str, float] | None = None,
         pages: Iterable[Page] = (),
         runbooks: Iterable[str] = (),
+        chronicle: Mapping[str, Iterable[Line]] | None = None,
+        ending: Iterable[Ending] = (),
     ) -> None:
         """Write alerts (None: forget it), what Slack should show, and thread lines by message id, as one transaction.
 
-        With them go the messages whose `runbooks` are to be run, `pages`, `silences` (None: it is over), `done`, the last of the deeds that made all this, and when `digests` were due. What is new is tried at once, even
+        With them go the `chronicle` of messages, those that are `ending`, those whose `runbooks` are to be run, `pages`, `silences` (None: it is over), `done`, the last of the deeds that made all this, and when `digests` were due. What is new is tried at once, even
         where an older try was put off: Slack is then asked once more, and has the newest state sooner.
         """
         commands: list[list[str | int | float]] = []
@@ -613,11 +668,18 @@ class Store:
             commands.append(["EXPIRE", key, RESOLVED_S] if page.state == "resolved" else ["PERSIST", key])
         commands += [["HSET", _DIGESTS, key, due] for key, due in (digests or {}).items()]
         commands += [["ZADD", _RUNBOOKS, "NX", now, message] for message in runbooks]
+        for message, told in (chronicle or {}).items():
+            if texts := [_text(line) for line in told]:
+                key = _CHRONICLE + message
+                commands += [["RPUSH", key, *texts], ["LTRIM", key, -_CHRONICLE_KEPT, -1], ["EXPIRE", key, ENDED_S]]
+            if speakers := [key for key, alert in alerts.items() if alert is not None and alert.message == message]:
+                commands += [["SADD", _SPOKEN + message, *speakers], ["EXPIRE", _SPOKEN + message, ENDED_S]]
+        commands += [["HSET", _ENDING, end.message, _text(end)] for end in ending]
         if done:
             commands.append(["SET", _DONE, done])
         if commands:
             await self._fenced(_COMMIT_ONCE, [_COMMIT + secrets.token_hex(8)], _text(commands))
-            for due in (self.committed, self.paging_due, self.relay_due, self.runbook_due):
+            for due in (self.committed, self.paging_due, self.relay_due, self.runbook_due, self.ending_due):
                 due.set()
 
     async def digested(self) -> dict[str, float]:
@@ -829,6 +891,45 @@ class Store:
             commands.append(["ZADD", _OUTBOX, "LT", now, incident.message])
         await self._fenced(_COMMIT_ONCE, [], _text(commands))
         self.committed.set()
+
+    # --- what ended ---
+
+    async def ending(self) -> list[Ending]:
+        """What ended, and is still to be told of, the oldest first."""
+        found = [msgspec.json.decode(text, type=Ending) for text in (await self._do("HGETALL", _ENDING)).values()]
+        return sorted(found, key=lambda e: (e.at, e.message))
+
+    async def chronicle(self, message: str) -> list[Line]:
+        """What happened to the alerts of a message, in order."""
+        return [msgspec.json.decode(text, type=Line) for text in await self._do("LRANGE", _CHRONICLE + message, 0, -1)]
+
+    async def spoken(self, message: str) -> list[Alert]:
+        """Every alert that a message ever spoke for, as far as it is remembered."""
+        found = [await self.alert(key) for key in sorted(await self._do("SMEMBERS", _SPOKEN + message))]
+        return [alert for alert in found if alert is not None and alert.message == message]
+
+    async def told_of(self, ending: Ending, ended: Ended | None, now: float) -> None:
+        """Remember what ended (None: it did not, or nothing is known of it any more), of which nothing more is to be told. Raises Deposed."""
+        commands: list[list[str | int | float]] = [["HDEL", _ENDING, ending.message]]
+        if ended is not None:
+            commands.append(["XADD", _ENDED, "MAXLEN", "~", _ENDED_KEPT, "*", "ended", _text(ended)])
+            commands.append(["XTRIM", _ENDED, "MINID", "~", int((now - ENDED_S) * 1000)])
+            commands.append(["EXPIRE", _ENDED, ENDED_S])
+        await self._fenced(_COMMIT_ONCE, [], _text(commands))
+
+    async def ended(self, since: float) -> list[Ended]:
+        """What ended since then (seconds since the epoch), each message once, as it ended last."""
+        found: dict[str, Ended] = {}
+        for _, fields in await self._do("XRANGE", _ENDED, int(since * 1000), "+"):
+            with suppress(msgspec.DecodeError):  # of a newer version of ours
+                one = msgspec.json.decode(fields["ended"] if isinstance(fields, dict) else fields[1], type=Ended)
+                found[one.message] = one
+        return list(found.values())
+
+    async def drafted(self, message: str) -> Message | None:
+        """How a message should stand in Slack; None if nothing is known of it."""
+        body = await self._do("HGET", _DRAFT + message, "body")
+        return msgspec.json.decode(body, type=Draft).message if body else None
 
     # --- runbooks ---
 

@@ -54,7 +54,7 @@ from bot.clusters import ELSEWHERE, is_elsewhere
 from bot.health import Pulse
 from bot.history import History
 from bot.routing import resource_of
-from bot.store import RESOLVED_S, Draft, Page, Step
+from bot.store import RESOLVED_S, Draft, Ending, Page, Step
 from bot.tell import Moved
 from checks import diagnosis
 from checks.diagnosis import Sweep
@@ -556,6 +556,8 @@ class Sweeper:
             asked = [routing.asked(s, self._settings, seen.now) for s in chain]
             lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now, outages, escalation, asked)
             threads = {d.id: tell.details(members, mesh) + lines if d.channel in joined else lines for d in drafts}
+            over = all(a.state is State.RESOLVED for a in members)
+            end = Ending(message=message, at=seen.now, team=routed.team, channel=to[0].place if to else "")
             first = dict(list(steps.items())[:_CHUNK])
             # The message says all of it with the first of its alerts: what is cut off here is found again by the next look.
             await self._store.commit(
@@ -565,6 +567,8 @@ class Sweeper:
                 now=seen.now,
                 pages=_pages(members),
                 runbooks=[message] if members[0].finding.cause != OUTAGE and _begins(message, steps.values(), known.values()) else (),
+                chronicle={message: tell.chronicle(happened, seen.now, asked)},
+                ending=[end] if over and any(reason is Reason.RESOLVED for m in happened for reason, _ in m.happened) else (),
             )
             quiet |= {k: s.after for k, s in steps.items() if k not in first}
         rest = list(quiet.items())

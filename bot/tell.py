@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from bot.alerts import FLAP_S, OUTAGE, QUIET, Alert, Reason, State, escalates
 from bot.recall import memo
-from bot.store import Draft, Picture, Step
+from bot.store import Draft, Line, Picture, Step
 from checks import diagnosis
 from checks.diagnosis import UnknownHost
 from templates import messages, picture
@@ -25,7 +25,7 @@ from templates.words import listed, percent, short
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from bot.alerts import Receiver
+    from bot.alerts import Note, Receiver
     from bot.routing import Asked
     from checks.diagnosis import Sweep
     from checks.mesh import Mesh
@@ -258,8 +258,32 @@ def _sentence(changes: tuple[str, ...]) -> str:
     return "; ".join(changes) + "." if changes else ""
 
 
+def chronicle(moved: Sequence[Moved], now: float, asked: Sequence[Asked] = ()) -> list[Line]:
+    """What happened in one look, for who reads it when it is over: everything, in words without a form."""
+    told: list[Line] = []
+    for reason in Reason:
+        group = [(m, by) for m in moved for r, by in m.happened if r is reason]
+        if not group or reason in QUIET or reason is Reason.REWORDED:
+            continue
+        if reason is Reason.NOTED:
+            told += [Line(at=n.at, reason=reason.value, text=n.text, by=n.by) for n in _new_notes([m for m, _ in group])]
+            continue
+        line = _happened(reason, [m for m, _ in group], group[0][1])
+        if reason is Reason.ESCALATED:
+            step = max(m.after.escalated for m, _ in group)
+            who = asked[step - 1] if 0 < step <= len(asked) else None
+            line |= {"text": f"step {step} of {len(asked)}", "to": who.to or who.words if who is not None else ""}
+        told.append(Line(at=now, reason=line["reason"], text=line["text"], by=line["by"], to=line["to"]))
+    return told
+
+
 def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Message:
     """One line of the thread: what happened, to which hosts if there are several, with its proof."""
+    return messages.step({**_happened(reason, moved, by), "at": now})
+
+
+def _happened(reason: Reason, moved: Sequence[Moved], by: str) -> dict[str, Any]:
+    """What happened in words, in the form of `messages.step`."""
     first, words = moved[0], _WORDS.get(reason, reason.value)
     if reason is Reason.UNSILENCED and not by:
         words = "the silence is over"
@@ -305,13 +329,17 @@ def _line(reason: Reason, moved: Sequence[Moved], by: str, now: float) -> Messag
     person = after.silence.by if reason is Reason.SILENCED and after.silence is not None else by
     to = after.ack.by if reason is Reason.HANDED and after.ack is not None else ""
     where = after.incident if reason is Reason.OPENED else ""
-    return messages.step({"reason": words, "at": now, "text": text, "by": person, "to": to, "where": where, "until": until})
+    return {"reason": words, "text": text, "by": person, "to": to, "where": where, "until": until}
 
 
 def _notes(moved: Sequence[Moved]) -> list[Message]:
     """A line for each note, at the time when it was said; several alerts of a message have the same ones."""
+    return [messages.step({"reason": Reason.NOTED.value, "at": n.at, "text": n.text, "by": n.by}) for n in _new_notes(moved)]
+
+
+def _new_notes(moved: Sequence[Moved]) -> list[Note]:
     new = {n: None for m in moved for n in m.after.notes if m.before is None or n not in m.before.notes}
-    return [messages.step({"reason": Reason.NOTED.value, "at": n.at, "text": n.text, "by": n.by}) for n in sorted(new, key=lambda n: n.at)]
+    return sorted(new, key=lambda n: n.at)
 
 
 def _escalated(moved: Sequence[Moved], by: str, now: float, escalation: Sequence[float], asked: Sequence[Asked]) -> Message:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bot import access
 from bot.alerts import OUTAGE, State
+from bot.postmortem import by_cause_and_team
+from bot.settings import duration
+from bot.store import DAY_S, ENDED_S
 from bot.tell import UNSILENCE
+from handlers.errors import Unanswerable
 from templates import messages
 from templates.words import short
 
@@ -23,13 +28,27 @@ if TYPE_CHECKING:
 
 
 async def answer(asked: Asked) -> Message:
-    """One line for each message that speaks now, the worst first, and every silence, of what the person may look at."""
+    """One line for each message that speaks now, the worst first, and every silence, of what the person may look at; with `--since` what ended."""
+    if asked.words:
+        return await _ended(asked)
     told, left_out = await seen(asked.store, asked.sees)
     rows = sorted(map(row, told.values()), key=worst_first)
     silences = sorted((await asked.store.silences()).values(), key=lambda s: s.end)
     meshes = asked.sweeper.meshes()
     shown = [s for s in silences if any(asked.sees(place) for place in access.of_silence(s.match, meshes))]
     return messages.alerts(rows, msgspec.to_builtins(shown), UNSILENCE, left_out=left_out)
+
+
+async def _ended(asked: Asked) -> Message:
+    """What ended since then, by cause and team, of what the person may look at."""
+    word = asked.words.replace("—", "--").removeprefix("--since").removeprefix("since").strip(" =")
+    long = duration(word)
+    if long is None or long > ENDED_S:
+        raise Unanswerable(f"Since when? Write /mesh alerts --since 7d; what ended is kept for {ENDED_S // DAY_S} days.")
+    since = time.time() - long
+    found = await asked.store.ended(since)
+    shown = [e for e in found if asked.sees(frozenset((e.cluster, namespace) for namespace in e.namespaces or ("",)))]
+    return messages.ended(by_cause_and_team(shown), since, left_out=len(found) - len(shown))
 
 
 async def seen(store: Store, sees: Sees) -> tuple[dict[str, list[Alert]], int]:

@@ -51,7 +51,9 @@ VERBS = {
     "changes": Verb("changes HOST [14:02]", "how a host stood in the last day, and what changed on its way", changes.answer, changes.about),
     "broken": Verb("broken", "everything that fails now, the worst first", broken.answer),
     "whatif": Verb("whatif", "what a change would break and mend, before anybody applies it", whatif.answer, whatif.about),
-    "alerts": Verb("alerts", "what is open, who sees to it, and what is silenced", alerts.answer),
+    "alerts": Verb(
+        "alerts [--since 7d]", "what is open, who sees to it, and what is silenced; or what ended, and how long it took", alerts.answer
+    ),
     "ack": Verb("ack HOST [2h]", "you see to what fires on a host", ack.answer, ack.about),
     "silence": Verb("silence HOST 2h WHY", "what fires on a host is not told for some time", silence.answer, silence.about),
     "handover": Verb("handover HOST @PERSON", "another one sees to what fires on a host", own.hand_over, own.about),

@@ -590,3 +590,37 @@ def ladder(message: Message) -> Iterator[Message]:
 def fit(message: Message) -> Message:
     """The fullest form of the message that fits."""
     return next(ladder(message))
+
+
+_TOKENS = re.compile(r"<!date\^(\d+)\^[^>|]*\|([^>]*)>|<@([UW][A-Z0-9]+)>|<([^>|]*)\|([^>]*)>|<([^>]*)>")
+
+
+def plain(message: Message) -> list[str]:
+    """What a message says, line by line, without Slack's signs: dates as UTC, people by their ids, links by their words."""
+    return [line for block in message.blocks for text in _texts(block) for line in _unsigned(text).splitlines() if line.strip()]
+
+
+def _texts(part: Any) -> Iterator[str]:
+    """The texts of a block in order, those of one paragraph together; buttons say nothing."""
+    if isinstance(part, dict):
+        if part.get("type") in {"actions", "image", "button"}:
+            return
+        if part.get("type") in {"rich_text_section", "rich_text_preformatted"}:
+            yield "".join(str(e.get("text", "")) for e in part["elements"])
+        elif isinstance(part.get("text"), str):
+            yield html.unescape(_TOKENS.sub(_word, part["text"])) if part.get("type") == "mrkdwn" else part["text"]
+        else:
+            for value in part.values():
+                yield from _texts(value)
+    elif isinstance(part, list | tuple):
+        for one in part:
+            yield from _texts(one)
+
+
+def _word(token: re.Match[str]) -> str:
+    when, _, person, _, said, link = token.groups()
+    return clock(float(when)) if when else f"@{person}" if person else said or link or ""
+
+
+def _unsigned(text: str) -> str:
+    return re.sub(r"(?<!\w)[*_](\S(?:.*?\S)?)[*_](?!\w)", r"\1", text)

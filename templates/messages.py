@@ -822,6 +822,43 @@ def done(sentence: str) -> Message:
     return error(sentence)
 
 
+def postmortem(facts: Json) -> Message:
+    """What is said with the draft of a post-mortem: how long it lasted, and who saw to it when; the form of `templates.postmortem`."""
+    (text,) = fragment(
+        "postmortem",
+        lasted=words.duration(facts["ended"] - facts["began"]),
+        by=facts["acked_by"] or "",
+        after=words.duration(max(facts["acked"] - facts["fired"], 0.0)) if facts["acked"] is not None else "",
+    )
+    return _say(text, [section(text)])
+
+
+def ended(rows: Sequence[Json], since: float, *, most: int = 20, left_out: int = 0) -> Message:
+    """What ended since then, of each cause and team: {"cause", "team", "count", "acked", "to_ack", "to_resolve": {"median", "p90"} in seconds or None}."""
+    count = sum(r["count"] for r in rows)
+    title = f"{words.amount(count, 'alert')} ended since {words.clock(since)}" if rows else f"No alert ended since {words.clock(since)}"
+    body = Rich()
+    for r in rows[:most]:
+        acked = (
+            f"{r['acked']} of them seen to, {_spread(r['to_ack'])}"
+            if r["acked"]
+            else "nobody saw to them"
+            if r["count"] > 1
+            else "nobody saw to it"
+        )
+        body.words(f"{r['team'] or 'no team'}: {acked}; well again {_spread(r['to_resolve'])}", label=f"{r['count']}×", tail=r["cause"])
+    if len(rows) > most:
+        body.words(f"and {len(rows) - most} causes more.")
+    return _say(escape(title), [header(title), *body.blocks(), *_left_out(left_out, "alert")])
+
+
+def _spread(seconds: Json | None) -> str:
+    if seconds is None:
+        return ""
+    median, most = words.duration(seconds["median"]), words.duration(seconds["p90"])
+    return f"after {median}" if median == most else f"after {median} (median), {most} (9 of 10)"
+
+
 def alerts(rows: Sequence[Json], silences: Sequence[Json], end: str, *, most: int = 20, left_out: int = 0) -> Message:
     """The open alerts, one line a message, the worst first, and the silences with a button `end` (an action_id) each.
 

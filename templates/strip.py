@@ -79,8 +79,16 @@ def alt(view: Json) -> str:
     failed = [p for p in view["strip"] if p["share"]]
     when = words.listed([f"{percent(p['share'])} from {_minute(p['from'])} to {_minute(p['until'])}" for p in failed], most=4)
     unknown = "; hatched times are not known" if any(p["share"] is None for p in view["strip"]) else ""
-    day = f"In the last 24 hours it failed: {when}{unknown}." if failed else f"In the last 24 hours nothing known failed{unknown}."
+    day = f"{_span(view)} it failed: {when}{unknown}." if failed else f"{_span(view)} nothing known failed{unknown}."
     return cut(f"{cut(short(view['host']), 80)}. {words.stood(view)} {day}", 300)
+
+
+_DAY_S = 86_400.0
+
+
+def _span(view: Json) -> str:
+    whole = view["now"] - view["from"] >= _DAY_S - 1
+    return "In the last 24 hours" if whole else f"Between {_minute(view['from'])} and {_minute(view['now'])}"
 
 
 def _folded(text: str) -> list[str]:
@@ -116,15 +124,18 @@ def _line(pieces: Sequence[tuple[float, float, float]], span: tuple[float, float
     return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="3"/>' if path else ""
 
 
+_TICKS = (60, 300, 900, 1800, 3600, 10_800)
+
+
 def _hours(begin: float, end: float) -> Iterator[str]:
-    """The hours of UTC under the strips."""
-    first = begin // 10_800 * 10_800 + 10_800
-    for i in range(9):
-        when = first + i * 10_800
-        if when < end:
-            x = _x(when, begin, end)
-            yield f'<path d="M{x:.1f} {_USABLE + _BAND:g}v6" stroke="{GREY}" stroke-width="2"/>'
-            yield picture.text(x - 20, _USABLE + _BAND + 22, _minute(when), Font(14, GREY))
+    """Times of UTC under the strips, nine at most."""
+    step = next((s for s in _TICKS if (end - begin) / s <= 9), _TICKS[-1])
+    when = begin // step * step + step
+    while when < end:
+        x = _x(when, begin, end)
+        yield f'<path d="M{x:.1f} {_USABLE + _BAND:g}v6" stroke="{GREY}" stroke-width="2"/>'
+        yield picture.text(x - 20, _USABLE + _BAND + 22, _minute(when), Font(14, GREY))
+        when += step
 
 
 def _changes(view: Json) -> Iterator[str]:
@@ -137,4 +148,4 @@ def _changes(view: Json) -> Iterator[str]:
         mark = f'<path d="M42 {_MARKS + 14 + _ROW * i:.1f}l6 10h-12z" fill="{colour}"/>'
         yield mark + picture.text(58, _MARKS + 24 + _ROW * i, cut(said, 120), Font(15, colour, mono=False))
     if not rows:
-        yield picture.text(36, _MARKS + 24, "No object on its way is known to have changed in the last 24 hours.", _MARGIN)
+        yield picture.text(36, _MARKS + 24, f"{_span(view)} no object on its way is known to have changed.", _MARGIN)

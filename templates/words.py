@@ -140,6 +140,11 @@ def clock(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def second(epoch: float) -> str:
+    """The time of day of an instant, to the second, in UTC."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%H:%M:%S")
+
+
 def short(host: str) -> str:
     """The host as one would type it: `destination.mynamespace` for a service's full name, any other as it is."""
     host = clean(host)

@@ -34,7 +34,7 @@ MANIFEST: Mapping[str, Any] = {
             {
                 "command": "/mesh",
                 "description": "Why does a call into the mesh fail?",
-                "usage_hint": "why HOST | routes HOST | broken | whatif | alerts | ack HOST | silence HOST 2h WHY | handover HOST @PERSON | note HOST TEXT | resolve HOST WHY | reopen HOST | escalate HOST WHY | incident HOST | clusters | explain CODE or ERROR | audit | help",
+                "usage_hint": "why HOST | routes HOST | changes HOST | broken | whatif | alerts | ack HOST | silence HOST 2h WHY | handover HOST @PERSON | note HOST TEXT | resolve HOST WHY | reopen HOST | escalate HOST WHY | incident HOST | clusters | explain CODE or ERROR | audit | help",
                 "should_escape": True,
             }
         ],
