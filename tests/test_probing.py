@@ -275,7 +275,7 @@ def test_however_many_call_a_few_are_asked(tmp_path: Path) -> None:
     told = diagnosis.why(DESTINATION, meshes)
     (mesh,) = meshes
     (east,) = mesh.clusters
-    proxies = whom.envoys(told, mesh, east)
+    proxies = whom.envoys(told, mesh, east, whom.servers(told, mesh, east))
     assert 2 <= len(proxies) <= whom.POPULATIONS * whom.ALIKE + whom.SERVERS
     assert len({p.name for p in proxies}) == len(proxies)
     assert "v2-0" in {p.name for p in proxies}

@@ -200,6 +200,15 @@ def test_a_path_that_is_not_there_is_skipped(tmp_path: Path) -> None:
     assert not saved.read(written(tmp_path, {"east.yaml": "kind: Pod"}), cluster="east").skipped
 
 
+@pytest.mark.parametrize("bound", ["MAX_PODS", "MAX_TOTAL"])
+def test_of_very_many_pods_some_are_read_and_the_rest_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(saved, bound, 1)
+    clusters = "a::added_via_api::true\n"
+    found = saved.read(written(tmp_path, {f"proxies/shop/web-{n}/clusters": clusters for n in range(3)}), cluster="east")
+    assert [v.pod for v in found.envoys] == ["web-0"]
+    assert f"{tmp_path} has 2 more pods than those that were read of it" in {s.reason for s in found.skipped}
+
+
 # --- istiod ----------------------------------------------------------------------------------------------------------------
 
 

@@ -80,8 +80,9 @@ def probing(reach: Callable[[str], Reach | None]) -> Callable[[Diagnosis, Sequen
                 way = reach(cluster.name) if cluster.name in asked else None
                 if way is None:
                     continue
-                proxies = whom.envoys(diagnosis, mesh, cluster)
-                tunnels = whom.ztunnels(diagnosis, mesh, cluster)
+                serving = whom.servers(diagnosis, mesh, cluster)
+                proxies = whom.envoys(diagnosis, mesh, cluster, serving)
+                tunnels = whom.ztunnels(diagnosis, cluster, [*serving, *proxies])
                 replicas = whom.istiods(mesh, cluster, proxies)
                 if proxies:
                     found.append(Probe("envoy", cluster.name, partial(_envoys, way, cluster.name, proxies)))

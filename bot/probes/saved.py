@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 MAX_PODS = 200
 """Proxies, ztunnels and istiods that are read of one archive; a whole fleet's are not held at once."""
 
+MAX_TOTAL = 1 << 30
+"""Bytes of all of them together, after which no further pod is begun: what is held of an Envoy is about as long as what it said."""
+
 _OF_POD = re.compile(
     rf"(?:.*/)?(?:(proxies)/([^/]+)/([^/]+)/(?:{envoy.ANSWER.pattern})"
     r"|(logs|proxies)/([^/]+)/([^/]+)/[^/]+\.log"
@@ -75,6 +78,7 @@ class _Saved:
         self._ztunnels: dict[tuple[str, str], ZtunnelView] = {}
         self._logs: dict[tuple[str, str, str], AccessLog] = {}
         self._left: set[tuple[str, str]] = set()
+        self._length = 0
 
     def take(self, file: File) -> None:
         """One file."""
@@ -85,9 +89,12 @@ class _Saved:
         folder, namespace, pod = (part for part in of.groups() if part is not None)
         key = (namespace, pod)
         known = key in self._envoys or key in self._istiods or key in self._ztunnels
-        if not known and len(self._envoys) + len(self._istiods) + len(self._ztunnels) >= MAX_PODS:
+        many = len(self._envoys) + len(self._istiods) + len(self._ztunnels) >= MAX_PODS
+        if not known and (many or self._length > MAX_TOTAL):
             self._left.add(key)
-        elif folder in {"logs", "proxies"} and file.name.endswith(".log"):
+            return
+        self._length += len(file.body)
+        if folder in {"logs", "proxies"} and file.name.endswith(".log"):
             container = file.name.rpartition("/")[2].removesuffix(".log")
             self._logs[*key, container] = logs.of_text(file.body.decode(errors="replace"), self.cluster, *key, container, self.path)
         elif folder.startswith("istio"):
@@ -126,7 +133,7 @@ class _Saved:
             envoys.append(view)
             self.skipped += [part] if part is not None else []
         if self._left:
-            more = f"{self.path} has {len(self._left)} more pods than the {MAX_PODS} that were read of it"
+            more = f"{self.path} has {len(self._left)} more pods than those that were read of it"
             self.skipped.append(Skipped("envoy", self.cluster, more))
         return Evidence(
             envoys=tuple(self._timed(envoys)),

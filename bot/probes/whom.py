@@ -12,7 +12,7 @@ from checks.resources import Pod
 from checks.viewpoints import callers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from checks.answers import Viewpoint
     from checks.diagnosis import Diagnosis
@@ -44,13 +44,13 @@ def hosts(diagnosis: Diagnosis) -> list[str]:
     return list(dict.fromkeys([diagnosis.host, *(parts[3] for parts in led if len(parts) == 4)]))[:HOSTS]
 
 
-def envoys(diagnosis: Diagnosis, mesh: Mesh, cluster: Cluster) -> list[Pod]:
-    """The pods of a cluster whose Envoys are asked."""
+def envoys(diagnosis: Diagnosis, mesh: Mesh, cluster: Cluster, serving: Iterable[Pod]) -> list[Pod]:
+    """The pods of a cluster whose Envoys are asked: callers, and those of who serves there."""
     found: dict[tuple[str, str], Pod] = {}
     for viewpoint in _worst(diagnosis, cluster):
         for pod in _population(mesh, cluster, diagnosis.host, viewpoint)[:ALIKE]:
             found.setdefault((pod.namespace, pod.name), pod)
-    for pod in servers(diagnosis, mesh, cluster):
+    for pod in serving:
         if proxy_kind(pod) != "none":
             found.setdefault((pod.namespace, pod.name), pod)
     return list(found.values())
@@ -104,9 +104,8 @@ def containers(pod: Pod) -> list[str]:
     return [*([_PROXY] if proxied else []), *([own] if own is not None else [])]
 
 
-def ztunnels(diagnosis: Diagnosis, mesh: Mesh, cluster: Cluster) -> list[Pod]:
+def ztunnels(diagnosis: Diagnosis, cluster: Cluster, ends: Sequence[Pod]) -> list[Pod]:
     """The ztunnels of the nodes on which the host's servers and its callers run; none where nobody is in the ambient mesh."""
-    ends = [*servers(diagnosis, mesh, cluster), *envoys(diagnosis, mesh, cluster)]
     ambient = any(v.kind == "ztunnel" for f in diagnosis.findings for v in f.viewpoints) or any(map(_captured, ends))
     if not ambient:
         return []
