@@ -46,6 +46,7 @@ _FIELDS = {
     "UPSTREAM_HOST": "upstream_host",
     "UPSTREAM_CLUSTER": "upstream_cluster",
     "UPSTREAM_CLUSTER_RAW": "upstream_cluster",
+    "DOWNSTREAM_LOCAL_ADDRESS": "downstream_local_address",
     "REQUESTED_SERVER_NAME": "requested_server_name",
     "ROUTE_NAME": "route_name",
 }
@@ -64,7 +65,7 @@ _KEY = (
 _OPERATOR = re.compile(r"%([A-Z_0-9]+(?:\([^)%]*(?:%[^)%]*)*\))?)(?::\d+)?%")
 _EMPTY = {"-", "", "null", "None"}
 _TROUBLE = re.compile(
-    r"\b(?:warn(?:ing)?|error|critical|fatal|panic)\b|ENOTFOUND|EAI_AGAIN|NXDOMAIN|no such host|UnknownHost|[Nn]ame or service not known"
+    r"\b(?:warn(?:ing)?|error|critical|fatal|panic)\b|ENOTFOUND|EAI_AGAIN|NXDOMAIN|no such host|UnknownHost|ECONNREFUSED|connection refused|[Nn]ame or service not known"
     r"|Temporary failure in name resolution|getaddrinfo",
     re.IGNORECASE,
 )
@@ -99,7 +100,8 @@ def read(lines: Iterable[str], form: str = ISTIO) -> Read:
         count += 1
         at = found.get("start_time") or ""
         since, until = since or at, at or until
-        key = tuple([found.get(f) or "" for f in _KEY])
+        meant = "" if (found.get("upstream_cluster") or "") not in _EMPTY else found.get("downstream_local_address") or ""
+        key = (*[found.get(f) or "" for f in _KEY], meant)
         group = groups.get(key)
         if group is not None:
             group[0] += 1
@@ -122,7 +124,7 @@ def moment(text: str) -> float:
 
 
 def _access(key: tuple[str, ...], count: int, first: str, last: str, upstream: str, line: str) -> Access:
-    code, flags, details, failure, termination, cluster, authority, sni, route = ("" if k in _EMPTY else k for k in key)
+    code, flags, details, failure, termination, cluster, authority, sni, route, meant = ("" if k in _EMPTY else k for k in key)
     return Access(
         count=count,
         first=moment(first),
@@ -137,6 +139,7 @@ def _access(key: tuple[str, ...], count: int, first: str, last: str, upstream: s
         authority=authority,
         server_name=sni,
         route=route,
+        at=meant,
         line=line,
     )
 

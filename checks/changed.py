@@ -29,6 +29,7 @@ from checks.resources import (
     PeerAuthentication,
     Pod,
     ReplicaSet,
+    RequestAuthentication,
     Resource,
     Sidecar,
     VirtualService,
@@ -264,8 +265,10 @@ def _general(
         for ns, carried in spaces.items():
             yield from ((cluster, n) for n in (cluster.get(Namespace, "", ns),) if n is not None)
             for space in dict.fromkeys((ns, root)):
-                for kind in (AuthorizationPolicy, PeerAuthentication):
-                    policies = cast("Iterable[AuthorizationPolicy | PeerAuthentication]", cluster.within(kind, space).values())
+                for kind in (AuthorizationPolicy, PeerAuthentication, RequestAuthentication):
+                    policies = cast(
+                        "Iterable[AuthorizationPolicy | PeerAuthentication | RequestAuthentication]", cluster.within(kind, space).values()
+                    )
                     yield from ((cluster, p) for p in policies if _selects(p.spec.selector, carried))
             yield from ((cluster, f) for f in cluster.within(EnvoyFilter, ns).values() if _selects(f.spec.workload_selector, carried))
         yield from ((cluster, c) for c in cluster.within(ConfigMap, root).values() if c.name.partition("-")[0] == "istio")

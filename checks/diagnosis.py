@@ -569,13 +569,16 @@ def _run(cause: str, check: Check, case: Case, findings: list[Finding], skipped:
 
 
 def _look_live(case: Case, looked: _Looked) -> _Looked:
-    """What the checks of evidence say beside what the objects decide."""
+    """What the checks of evidence say beside what the objects decide; what Envoys and istiods show explains what is only measured."""
     case.found = looked.findings
-    findings: list[Finding] = []
     skipped: list[Skipped] = []
-    for cause, check in live().items():
-        _run(cause, check, case, findings, skipped)
-    return replace(looked, findings=once([*looked.findings, *findings]), skipped=(*looked.skipped, *skipped))
+    for deciding in ({"envoy", "istiod"}, {"telemetry"}):
+        findings: list[Finding] = []
+        for cause, check in live().items():
+            if CAUSES[cause].decided_by in deciding:
+                _run(cause, check, case, findings, skipped)
+        case.found = once([*case.found, *findings])
+    return replace(looked, findings=case.found, skipped=(*looked.skipped, *skipped))
 
 
 def _due(case: Case) -> Iterator[tuple[str, Check]]:

@@ -247,6 +247,8 @@ class Access(Struct, frozen=True, gc=False):
     server_name: str = ""
     """REQUESTED_SERVER_NAME: the SNI."""
     route: str = ""
+    at: str = ""
+    """DOWNSTREAM_LOCAL_ADDRESS, what was called, of those that no cluster was chosen for: nothing else says whom they meant."""
     line: str = ""
     """One of them, as it stands in the log."""
 

@@ -20,6 +20,7 @@ from checks.resources import (
     PeerAuthentication,
     Pod,
     ReferenceGrant,
+    RequestAuthentication,
     Resource,
     Service,
     ServiceEntry,
@@ -110,7 +111,7 @@ def _of(o: Resource, planes: list[Istiod], before: Mesh, after: Mesh) -> Iterabl
             return {s.hostname for i in planes for s in i.services if s.namespace == o.namespace}
         case Gateway() | ReferenceGrant() | BackendTLSPolicy():
             return _at_gateways(planes)
-        case PeerAuthentication() | AuthorizationPolicy():
+        case PeerAuthentication() | AuthorizationPolicy() | RequestAuthentication():
             roots = {i.config.root_namespace for i in planes}
             return {s.hostname for i in planes for s in i.services if s.namespace == o.namespace or o.namespace in roots}
         case Sidecar():

@@ -286,13 +286,24 @@ class _Waiting(_Object, frozen=True):
     message: str = ""
 
 
+class _Running(_Object, frozen=True):
+    started_at: str = ""
+
+
+class _Terminated(_Object, frozen=True):
+    reason: str = ""
+    message: str = ""
+    finished_at: str = ""
+
+
 class _ContainerState(_Object, frozen=True):
     waiting: _Waiting | None = None
-    terminated: _Waiting | None = None
+    running: _Running | None = None
+    terminated: _Terminated | None = None
 
 
 class ContainerStatus(_Object, frozen=True):
-    """Whether a container is ready and, if not, why it waits."""
+    """Whether a container is ready, since when it runs and, if not, why it waits or when it ended (RFC 3339)."""
 
     name: str = ""
     ready: bool = False
@@ -913,10 +924,17 @@ class EnvoyFilterMatch(_Object, frozen=True):
     context: str = ""
 
 
+class EnvoyFilterValue(_Object, frozen=True):
+    """What a configPatch puts there: only what it is called, `envoy.filters.http.local_ratelimit`."""
+
+    name: str = ""
+
+
 class EnvoyFilterOperation(_Object, frozen=True):
-    """What a configPatch does: ADD, MERGE, REMOVE, INSERT_BEFORE and so on; not with which value."""
+    """What a configPatch does: ADD, MERGE, REMOVE, INSERT_BEFORE and so on."""
 
     operation: str = ""
+    value: EnvoyFilterValue | None = None
 
 
 class EnvoyFilterPatch(_Object, frozen=True):
@@ -1045,6 +1063,26 @@ class AuthorizationPolicy(Resource, frozen=True):
     """security.istio.io AuthorizationPolicy."""
 
     spec: _AuthorizationPolicySpec = _AuthorizationPolicySpec()
+
+
+class JWTRule(_Object, frozen=True):
+    """Whose tokens a RequestAuthentication takes, and where their keys are."""
+
+    issuer: str = ""
+    jwks_uri: str = ""
+
+
+class _RequestAuthenticationSpec(_Object, frozen=True):
+    selector: WorkloadSelector | None = None
+    target_ref: TargetReference | None = None
+    target_refs: tuple[TargetReference, ...] | None = None
+    jwt_rules: tuple[JWTRule, ...] | None = None
+
+
+class RequestAuthentication(Resource, frozen=True):
+    """security.istio.io RequestAuthentication."""
+
+    spec: _RequestAuthenticationSpec = _RequestAuthenticationSpec()
 
 
 # --- gateway.networking.k8s.io ---------------------------------------------------------------------------------------------
@@ -1478,6 +1516,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(EnvoyFilter, "EnvoyFilter", _ISTIO, ("v1alpha3",), "envoyfilters"),
     Kind(PeerAuthentication, "PeerAuthentication", _SECURITY, ("v1", "v1beta1"), "peerauthentications"),
     Kind(AuthorizationPolicy, "AuthorizationPolicy", _SECURITY, ("v1", "v1beta1"), "authorizationpolicies"),
+    Kind(RequestAuthentication, "RequestAuthentication", _SECURITY, ("v1", "v1beta1"), "requestauthentications"),
     Kind(GatewayClass, "GatewayClass", _API, ("v1", "v1beta1"), "gatewayclasses", namespaced=False),
     Kind(APIGateway, "Gateway", _API, ("v1", "v1beta1"), "gateways"),
     Kind(APIHTTPRoute, "HTTPRoute", _API, ("v1", "v1beta1"), "httproutes"),
@@ -1518,7 +1557,9 @@ OPTIONAL: tuple[Kind, ...] = (
 )
 """Kinds that are understood where somebody shows them, and never asked for by default: what cannot be seen of them makes nothing unknown."""
 KIND_OF: Mapping[type[Resource], Kind] = {k.struct: k for k in (*KINDS, *OPTIONAL)}
-ADDING: frozenset[str] = frozenset(k.key for k in (*OPTIONAL, KIND_OF[MutatingWebhookConfiguration], KIND_OF[OpenShiftRoute]))
+ADDING: frozenset[str] = frozenset(
+    k.key for k in (*OPTIONAL, KIND_OF[MutatingWebhookConfiguration], KIND_OF[OpenShiftRoute], KIND_OF[RequestAuthentication])
+)
 """The keys of kinds that add to what is known and without which nothing is unknown."""
 _BY_API: Mapping[tuple[str, str], Kind] = {(k.group, k.kind): k for k in KIND_OF.values()}
 

@@ -5,16 +5,18 @@ A check of evidence asks here; what the objects explain already is left out, sin
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from checks import names
 from checks.case import short
 from checks.resources import Pod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from checks.case import Branch, Case
+    from checks.case import Branch, Case, View
     from checks.evidence import Access, AccessLog, EnvoyView, LiveCluster, LiveHost
     from checks.mesh import Cluster
     from checks.registry import IstioEndpoint
@@ -239,3 +241,15 @@ def where(branch: Branch) -> str:
     """A destination as people say it: `subset v1 of cart.shop`, `cart.shop`."""
     u = branch.upstream
     return f"subset {u.subset} of {short(u.host)}" if u.subset else short(u.host)
+
+
+def spoken(case: Case, view: View, namespace: str, line: str) -> bool:
+    """Whether a line of an app's log names the host, in one of the ways in which the app's namespace can call it."""
+    hosts = [case.host]
+    if case.host.endswith(suffix := f".svc.{names.DOMAIN}"):
+        of = case.host.removesuffix(suffix)
+        own, _, home = of.partition(".")
+        hosts += [f"{of}.svc", of]
+        if namespace == home or names.service_host(own, namespace) not in view.ups.istiod.by_host:
+            hosts.append(own)
+    return any(re.search(rf"(?<![\w.-]){re.escape(h)}(?![\w-]|\.\w)", line) for h in hosts)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from checks.case import Branch, Case, View
     from checks.evidence import IstiodView, LiveCluster, LogLine, ProxySync
     from checks.finding import Finding
+    from checks.istiod import Istiod, Proxy
     from checks.registry import IstioEndpoint
     from checks.seen import Held
 
@@ -31,15 +32,18 @@ def filters(view: View) -> list[EnvoyFilter]:
 
     One that names a target is for that gateway or waypoint alone, and is not counted for others.
     """
-    istiod, proxy = view.ups.istiod, view.ups.proxy
+    return reaching(view.ups.istiod, view.ups.proxy)
+
+
+def reaching(istiod: Istiod, proxy: Proxy) -> list[EnvoyFilter]:
+    """The EnvoyFilters that reach any proxy, as `filters` has them of a caller's."""
     root = istiod.config.root_namespace
     found = [f for f in istiod.all(EnvoyFilter) if isinstance(f, EnvoyFilter) and f.namespace in {root, proxy.namespace}]
-    mine = [f for f in found if _reaches(f, view)]
+    mine = [f for f in found if _reaches(f, proxy)]
     return sorted(mine, key=lambda f: (f.spec.priority, f.namespace != root, f.created, f.name))
 
 
-def _reaches(found: EnvoyFilter, view: View) -> bool:
-    proxy = view.ups.proxy
+def _reaches(found: EnvoyFilter, proxy: Proxy) -> bool:
     if found.spec.target_refs:
         own = proxy.labels.get("gateway.networking.k8s.io/gateway-name")
         return any(ref.kind == "Gateway" and ref.name == own for ref in found.spec.target_refs)
