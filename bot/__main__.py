@@ -128,7 +128,8 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         stack.enter_context(_json_log(settings))
         store = await stack.enter_async_context(_open(settings))
         clusters = Clusters([ClusterSource.registered(c) for c in settings.clusters])
-        sweeper = Sweeper(clusters, store, settings.alerts)
+        looks = {c.name: c.links.model_dump(exclude_none=True) for c in settings.clusters if c.links is not None}
+        sweeper = Sweeper(clusters, store, settings.alerts, looks)
         slack = AsyncWebClient(token=_value(settings.slack.bot_token), base_url=settings.slack.base_url, retry_handlers=[])
         app = AsyncApp(client=slack, signing_secret=_value(settings.slack.signing_secret), raise_error_for_unhandled_request=True)
         door = handlers.register(app, sweeper, store, settings.access, settings.slack.teams, _probing(settings, clusters))

@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bot import hours
+from bot import hours, links
 from bot.hours import Span
 from checks import accesslog
 
@@ -296,7 +296,16 @@ def _envoy(value: str) -> str:
     return value
 
 
+def _address(value: object) -> object:
+    """An address, or a template of one."""
+    why = links.wrong(value) if isinstance(value, str) else "must be an address such as https://kiali.example/kiali"
+    if why is not None:
+        raise _wrong(why)
+    return value
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_several)]
+Address = Annotated[str, BeforeValidator(_address)]
 Channel = Annotated[str, BeforeValidator(_channel)]
 Responder = Annotated[str, BeforeValidator(_person)]
 Responders = Annotated[tuple[Responder, ...], BeforeValidator(_several)]
@@ -353,6 +362,14 @@ class Prometheus(_Section):
     url: str = Field(pattern=r"^https?://")
 
 
+class Links(_Section):
+    """Where else a cluster can be looked at: the address of each tool, or a template of one (bot.links)."""
+
+    kiali: Address | None = None
+    grafana: Address | None = None
+    jaeger: Address | None = None
+
+
 class RegisteredCluster(_Section):
     """One cluster, and the one way to reach it; a mesh of its own unless `mesh` says the same as another's."""
 
@@ -373,6 +390,7 @@ class RegisteredCluster(_Section):
     """The format string of its proxies' access logs, where it is neither Istio's default nor JSON."""
     envoys: Annotated[tuple[Annotated[str, AfterValidator(_envoy)], ...], BeforeValidator(_several)] = ()
     """Envoys whose admin address can be reached directly: `NS/POD=http://HOST:PORT` each."""
+    links: Links | None = None
     evidence: LocalPath | None = None
     """Where evidence is saved that stands beside this cluster (bot.probes.saved)."""
 

@@ -19,7 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from bot import alerts, hours, metrics, pager, routing, tell
+from bot import alerts, hours, links, metrics, pager, routing, tell
 from bot.alerts import (
     OUTAGE,
     Ack,
@@ -84,6 +84,7 @@ _STORM, _STORM_S = 10, 300.0  # so many new messages at once become fewer, and w
 _FIRST = 250  # hosts of a storm that are looked at before anything is said; then twice as many, and so on
 _LISTEN_S = 5.0  # how long one question for new deeds waits
 _DIGEST_LATE_S = 6 * 3600.0  # a list of the day that comes later than this is left out
+_HOUR_S = 3600.0
 _FOLLOWS = (EndpointSlice, Pod, ReplicaSet)  # change because something else was done
 
 
@@ -133,7 +134,8 @@ class _Seen(NamedTuple):
 class Sweeper:
     """Looks at `clusters` on each change and each tick, and keeps the alerts of `store` as `settings` says."""
 
-    def __init__(self, clusters: Registered, store: Store, settings: Alerts) -> None:
+    def __init__(self, clusters: Registered, store: Store, settings: Alerts, links: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        self._links = links or {}
         self._clusters = clusters
         self._store = store
         self._wake = asyncio.Event()
@@ -173,6 +175,18 @@ class Sweeper:
         """The steps of the escalation that an alert of this finding takes."""
         mesh = next((m for m in self._meshes.values() if any(finding.cluster in (c.name, m.cluster_id(c)) for c in m.clusters)), None)
         return routing.route(routing.about(finding, mesh), self._settings, time.time()).escalation
+
+    def links(
+        self, host: str, cluster: str, namespace: str = "", since: float | None = None, until: float | None = None
+    ) -> list[tuple[str, str]]:
+        """Where else a host of a cluster (by its name or CLUSTER_ID) can be looked at, each by its name: since a fault was seen, or the last hour."""
+        for mesh in self._meshes.values() if self._links else ():
+            with suppress(KeyError):
+                known = mesh.cluster(cluster)
+                given = self._links.get(known.name.partition("/")[0], {})
+                since = since if since is not None else time.time() - _HOUR_S
+                return links.links(dict(given), links.About(host, namespace, mesh.cluster_id(known), since, until))
+        return []
 
     def asks(self, alert: Alert) -> routing.Asked | None:
         """Who is asked by the next step of an alert's escalation; None when no step is left."""
@@ -552,7 +566,7 @@ class Sweeper:
                 )
                 drafts = tell.outage(members[0], to, frozen, escalation)
             else:
-                drafts = await asyncio.to_thread(tell.drafts, members, to, mesh, escalation, routed.team)
+                drafts = await asyncio.to_thread(tell.drafts, members, to, mesh, escalation, routed.team, self._look_on(members))
             asked = [routing.asked(s, self._settings, seen.now) for s in chain]
             lines = await asyncio.to_thread(tell.lines, happened, members, mesh, seen.now, outages, escalation, asked)
             threads = {d.id: tell.details(members, mesh) + lines if d.channel in joined else lines for d in drafts}
@@ -580,6 +594,12 @@ class Sweeper:
                 [(i, d.heard) for i, d in deeds if d is not None and d.heard is not None], alerts_now, seen
             )
             await self._store.commit({}, drafts, threads, now=seen.now, done=deeds[-1][0])
+
+    def _look_on(self, members: Sequence[Alert]) -> list[tuple[str, str]]:
+        """Where else the worst of the alerts of a message can be looked at, at the time of its fault."""
+        finding, ended = members[0].finding, all(a.state is State.RESOLVED for a in members)
+        until = max((a.resolved_at or 0.0 for a in members), default=0.0) if ended else None
+        return self.links(finding.host, finding.cluster, min(namespaces(finding), default=""), min(a.since for a in members), until)
 
     async def _answers(
         self, told: Iterable[tuple[str, Heard]], known: Sequence[Alert], seen: _Seen

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from checks.diagnosis import Sweep
     from checks.mesh import Mesh
     from templates.blocks import Action, Menu
+    from templates.messages import Links
 
 _DONE = frozenset(
     {Reason.ACKED, Reason.UNACKED, Reason.HANDED, Reason.NOTED, Reason.CLOSED, Reason.REOPENED, Reason.ESCALATED, Reason.OPENED}
@@ -63,10 +64,10 @@ class Moved(NamedTuple):
 
 
 def drafts(
-    members: Sequence[Alert], to: Sequence[Receiver], mesh: Mesh | None, escalation: Sequence[float] = (), team: str = ""
+    members: Sequence[Alert], to: Sequence[Receiver], mesh: Mesh | None, escalation: Sequence[float] = (), team: str = "", links: Links = ()
 ) -> list[Draft]:
     """The message that speaks for these alerts, the worst first, as it should stand now in each of its places. `mesh` is the worst one's."""
-    facts = {**_facts(members, mesh, escalation), "team": team}
+    facts = {**_facts(members, mesh, escalation), "team": team, "links": links}
     lead, open_ = members[0], [a for a in members if a.state is not State.RESOLVED]
     resolved = not open_
     drawing = (

@@ -21,6 +21,7 @@ from handlers import say
 from handlers.door import About, Visit
 from handlers.errors import Unanswerable
 from handlers.whatif import fetched
+from handlers.why import links
 from templates import messages, pasted
 from templates.words import did_you_mean
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltContext, AsyncRespond
     from slack_sdk.web.async_client import AsyncWebClient
 
+    from bot.sweep import Sweeper
     from checks.mesh import Mesh
     from handlers.door import Door, Sees
     from handlers.say import Asked
@@ -51,7 +53,7 @@ class _Named(NamedTuple):
 
 async def answer(asked: Asked) -> Message:
     """What a text means; raises Unanswerable when it names nothing."""
-    return await _explained(asked.words, asked.sweeper.meshes(), asked.sees)
+    return await _explained(asked.words, asked.sweeper, asked.sees)
 
 
 async def about(asked: Asked) -> About:
@@ -64,12 +66,12 @@ async def _about(text: str, meshes: Sequence[Mesh]) -> About:
     return About((access.of_host(hosts[0], meshes),), hosts) if len(hosts) == 1 else About()
 
 
-async def _explained(text: str, meshes: Sequence[Mesh], sees: Sees) -> Message:
-    found = read(text)
-    return await asyncio.to_thread(_told, found, meshes, sees)
+async def _explained(text: str, sweeper: Sweeper, sees: Sees) -> Message:
+    return await asyncio.to_thread(_told, read(text), sweeper, sees)
 
 
-def _told(found: Pasted, meshes: Sequence[Mesh], sees: Sees) -> Message:
+def _told(found: Pasted, sweeper: Sweeper, sees: Sees) -> Message:
+    meshes = sweeper.meshes()
     named = _named(found, meshes)
     if not named.hosts and not named.note and not found.says:
         raise Unanswerable(pasted.unread())
@@ -80,7 +82,7 @@ def _told(found: Pasted, meshes: Sequence[Mesh], sees: Sees) -> Message:
     elif named.hosts:
         shown = [h for h in named.hosts if sees(access.of_host(h, meshes))]
         note = pasted.several(shown) if shown else ""
-    return pasted.explained(msgspec.to_builtins(found), told, note)
+    return pasted.explained(msgspec.to_builtins(found), told, note, links(told, sweeper) if told is not None else ())
 
 
 def _named(found: Pasted, meshes: Sequence[Mesh]) -> _Named:
@@ -169,7 +171,7 @@ def register(app: AsyncApp, door: Door) -> None:
             text = await _with_files(message, door.client)
             return await _about(text, door.sweeper.meshes())
 
-        told = await door.enter(visit, "explain", about, lambda sees: _explained(text, door.sweeper.meshes(), sees))
+        told = await door.enter(visit, "explain", about, lambda sees: _explained(text, door.sweeper, sees))
         if told is None or told.message is None:
             return
         if told.alone:

@@ -18,6 +18,8 @@ from handlers.errors import Unanswerable
 from templates import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltContext, AsyncRespond
 
     from bot.alerts import Alert
@@ -34,7 +36,14 @@ async def answer(asked: Asked) -> Message:
 
 async def of(words: str, sweeper: Sweeper) -> Message:
     """The diagnosis of the host that these words name; raises UnknownHost."""
-    return messages.why(msgspec.to_builtins(await asyncio.to_thread(diagnosis.why, host(words, "why"), sweeper.meshes())))
+    told = msgspec.to_builtins(await asyncio.to_thread(diagnosis.why, host(words, "why"), sweeper.meshes()))
+    return messages.why(told, links=links(told, sweeper))
+
+
+def links(told: Mapping[str, Any], sweeper: Sweeper) -> list[tuple[str, str]]:
+    """Where else the host of a diagnosis (as builtins) can be looked at: in the cluster of its first finding, else in the first that has such a place."""
+    places = [f["cluster"] for f in told["findings"]] + [c["name"] for c in told["clusters"]]
+    return next((found for place in dict.fromkeys(places) if (found := sweeper.links(told["host"], place))), [])
 
 
 async def about(asked: Asked) -> About:

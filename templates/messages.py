@@ -7,6 +7,7 @@ Arguments are the JSON contract's objects as plain builtins. Buttons: a message 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from templates import words
@@ -39,7 +40,7 @@ from templates.blocks import (
 from templates.words import Json, Rule, clean, cut, percent, short, units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 SHARE = "share"
 """action_id of "Share in channel"; its value is the host that was asked."""
@@ -51,6 +52,8 @@ TREES = 3
 """Rules that one message draws; the others are counted."""
 _PAGE = 2_400
 
+Links = Sequence[tuple[str, str]]
+"""Where else to look: names, each with an address."""
 _STEP_MARKS = {"fired": "✗", "changed": "→", "unknown": "?", "resolved": "✓", "flapping": "~"}
 _SEVERITY_MARKS = {"error": "✗", "warning": "!", "info": "·"}
 
@@ -65,6 +68,10 @@ def _title(verdict: str, host: str, share: float, finding: Json | None, found: S
     if verdict == "unknown":
         return f"{cut(short(host), 70)} is unknown: what it needs cannot be read"
     return words.headline(host, share, finding, found)
+
+
+def _linked(links: Links) -> list[Block]:
+    return [context(*fragment("links", links=list(links)))] if links else []
 
 
 def _trees(found: Sequence[Rule], most: int = TREES, limit: int = _PAGE, *, elsewhere: bool = False) -> str:
@@ -97,8 +104,8 @@ def _others(findings: Sequence[Json]) -> list[str]:
     return [f"{words.cause_name(f)}, {f['resource']}: {words.first_sentence(f['message'])}" for f in findings]
 
 
-def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ()) -> Message:
-    """The diagnosis of one host. `share` adds the button "Share in channel"; `actions` come before it."""
+def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = (), links: Links = ()) -> Message:
+    """The diagnosis of one host. `share` adds the button "Share in channel"; `actions` come before it. `links` say where else to look."""
     host, verdict, share_of_host = diagnosis["host"], diagnosis["verdict"], diagnosis["failing_share"]
     found = words.rules(diagnosis["routes"], diagnosis.get("alike") or ())
     finding = words.lead(diagnosis["findings"])
@@ -139,6 +146,7 @@ def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = ())
             *top.blocks(),
             *Rich().preformatted(_trees(found, elsewhere=words.elsewhere(share_of_host, finding, found))).blocks(),
             *proof.blocks(),
+            *_linked(links),
             _footer(diagnosis),
             *buttons(row),
         ],
@@ -525,7 +533,7 @@ def alert(alert: Json, actions: Sequence[Action | Menu] = ()) -> Message:
     {"id", "state": firing|flapping|unknown|closed|resolved|pending, "finding": FINDING (the worst), "others_told": [FINDING], "routes": [ROUTE], "since":
     epoch s, "resolved_at": epoch s or None, "ended_by", "why": reason of unknown, "picture": {"id", "alt"} or None, "others": int, "flapping":
     {"firings", "minutes"} or None, "ack": {"by", "until"} or None, "notes": [{"by", "at", "text"}], "closed": {"by", "at", "why", "share"} or None, "silence": {"by", "until", "why"} or None, "escalation": {"step", "of", "next":
-    epoch s or None} or None, "mention": ids of who is meant, "team"}.
+    epoch s or None} or None, "mention": ids of who is meant, "team", "links": Links}.
     """
     finding, state, name = alert["finding"], alert["state"], short(alert["finding"]["host"])
     together = bool(alert.get("others_told"))
@@ -590,6 +598,7 @@ def alert(alert: Json, actions: Sequence[Action | Menu] = ()) -> Message:
             *Rich().preformatted(_trees(found, most=2, elsewhere=elsewhere), limit=3200).blocks(),
             *([picture(shown["id"], shown["alt"])] if shown else []),
             *more,
+            *_linked(alert.get("links") or ()),
             *([context(*standing)] if standing else []),
             *buttons(actions),
         ],

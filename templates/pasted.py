@@ -19,7 +19,7 @@ _SIBLINGS = frozenset("DC DR DPE DI FI RL RLSE IH RFCF UT UMSDR SI DT OM DO UDO"
 """Flags of what is no fault of routing: that the clusters' objects are well is no news then."""
 
 
-def explained(pasted: Json, diagnosis: Json | None, note: str = "") -> Message:
+def explained(pasted: Json, diagnosis: Json | None, note: str = "", links: messages.Links = ()) -> Message:
     """What a pasted error says: the fields of checks.pasted.Pasted, the diagnosis of its host if one is known, and how the host was found or why not."""
     found = _flags(pasted)
     title = _title(pasted, found)
@@ -35,7 +35,7 @@ def explained(pasted: Json, diagnosis: Json | None, note: str = "") -> Message:
             "What the clusters say now breaks no request to it: this one failed at another time, on another way, or for what only running parts tell.",
             label="Now",
         )
-    why = messages.why(diagnosis) if diagnosis is not None else None
+    why = messages.why(diagnosis, links=links) if diagnosis is not None else None
     text = f"{title}. {why.text}" if why is not None else f"{title}. {note}"
     return fit(
         Message(

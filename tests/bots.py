@@ -142,13 +142,14 @@ async def running(
     access: Mapping[str, Any] | None = None,
     teams: Sequence[str] = (),
     probing: Callable[[Diagnosis, Sequence[Mesh]], Sequence[Probe]] | None = None,
+    links: Mapping[str, Mapping[str, str]] | None = None,
 ) -> AsyncIterator[Bot]:
     """A bot that follows `sources`; without `watching` it only answers, without `access` everybody, without `probing` it runs no runbook."""
     client = AsyncWebClient(token=slack.bot_token, base_url=slack.base_url, retry_handlers=[])
     app = AsyncApp(client=client, raise_error_for_unhandled_request=True, logger=logging.getLogger("bolt"))
     clusters, store = Clusters(sources, poll_s=0.1), Store(redis_url)
     settings = settings or alerts()
-    sweeper = Sweeper(clusters, store, settings)
+    sweeper = Sweeper(clusters, store, settings, links)
     door = handlers.register(
         app, sweeper, store, None if access is None else Access.model_validate(access), teams, probing or (lambda *_: ())
     )

@@ -243,6 +243,7 @@ def test_every_key_of_the_settings_stands_in_the_readme():
         settings.Slack,
         settings.Redis,
         settings.RegisteredCluster,
+        settings.Links,
         settings.Alerts,
         settings.AlertRoute,
         settings.Outside,
