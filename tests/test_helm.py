@@ -420,6 +420,7 @@ def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
     parts = schema["properties"]
     own_to_the_chart, not_in_a_pod = {"kubeconfigSecret"}, {"kubeconfig", "path", "envoys", "evidence"}
     assert set(parts["clusters"]["items"]["properties"]) == keys(settings.RegisteredCluster) - not_in_a_pod | own_to_the_chart
+    assert set(parts["clusters"]["items"]["properties"]["links"]["properties"]) == keys(settings.Links)
     assert set(parts["alerts"]["properties"]) == keys(settings.Alerts)
     assert set(schema["definitions"]["escalation"]["items"]["properties"]) == keys(settings.EscalationStep)
     on_call = parts["alerts"]["properties"]["on_call"]["additionalProperties"]["properties"]
