@@ -196,24 +196,31 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _CELLS = 48
 
 
-def changes(view: Json, *, most: int = 8) -> Message:
-    """How a host stood at an instant of its last day, the day as a strip, and what changed; the form of `bot.history.view`."""
+def changes(view: Json, *, most: int = 8, drawn: tuple[str, str] | None = None) -> Message:
+    """How a host stood at an instant of its last day, the day as a strip, and what changed; the form of `bot.history.view`.
+
+    `drawn` is the picture of it, its id in Slack and the same in words, which then stands in the place of the strip and the route.
+    """
     told, name = view["diagnosis"], cut(short(view["host"]), 80)
     at = words.clock(view["at"])
     state = "not known" if told is None else f"{percent(told['failing_share'])} failed" if told["failing_share"] else "nothing failed"
     title = f"{name} at {at[11:]}: {state}"
     body = Rich().words(words.stood(view))
-    body.preformatted("\n".join(_strip(view)))
-    if told is not None and told["routes"]:
-        body.preformatted(_trees(words.rules(told["routes"])))
+    if drawn is None:
+        body.preformatted("\n".join(_strip(view)))
+        if told is not None and told["routes"]:
+            body.preformatted(_trees(words.rules(told["routes"])))
     rows = view["changes"]
     if rows:
         body.words("on its way in the last 24 hours, the newest first (UTC):", label="Changed").bullets(_change_rows(rows), most=most)
     else:
         body.words("nothing on its way is known to have changed in the last 24 hours.", label="Changed")
     slider = [(_STOPS[way], STOPS[way], f"{view[way]:.1f} {view['host']}", None) for way in _STOPS if view[way] is not None]
-    row = [*slider, ("Picture", DAY, f"{view['at']:.1f} {view['host']}", None)]
-    return _say(escape(cut(f"{title} · {words.stood(view)}", 300)), [header(title), *body.blocks(), *buttons(row)])
+    row = [*slider, *([] if drawn else [("Picture", DAY, f"{view['at']:.1f} {view['host']}", None)])]
+    return _say(
+        escape(cut(f"{title} · {words.stood(view)}", 300)),
+        [header(title), *([picture(*drawn)] if drawn else []), *body.blocks(), *buttons(row)],
+    )
 
 
 def last_changes(answer: Json, *, most: int = 12) -> Message:

@@ -226,10 +226,15 @@ async def test_the_slider_goes_through_the_day_in_its_place_and_the_picture_goes
         assert "✗ suspicious" in day.words
         assert "Subset v1 of destination.mynamespace gets 95 %" in day.words
         await slack.click(day, messages.DAY)
-        await slack.until(lambda: "direct messages" in slack.ephemerals("ana")[-1].words)
+        (alone,) = await slack.until(lambda: slack.messages("@ana"))
+        await slack.until(lambda: "slack_file" in str(alone.blocks), 10)
         (drawn,) = slack.workspace.files.values()
         assert (drawn.name, (drawn.content or b"")[:4]) == ("changes.png", b"\x89PNG")
         assert drawn.alt.startswith("destination.mynamespace. At ")
+        assert "95 % failed" in alone.words
+        await slack.click(alone, messages.STOPS["later"])
+        await slack.until(lambda: "nothing failed" in alone.words and "slack_file" in str(alone.blocks), 10)
+        assert len(slack.messages("@ana")) == 1
         await slack.click(day, messages.STOPS["first"])
         await slack.until(lambda: "nothing failed" in day.words)
         await slack.command("/mesh changes destination 3h")
