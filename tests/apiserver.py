@@ -81,8 +81,9 @@ class ApiServer:
         self._speaking.set()
         self.gone_in_band = False
         self.bookmark_at_end = True
-        self.forwarded: dict[tuple[str, str, int], int | str | None] = {}
-        """By namespace, pod and port: the port here to which it leads, what the kubelet says instead, or None: it never says anything."""
+        self.forwarded: dict[tuple[str, str, int], int | str | tuple[bytes | str, ...] | None] = {}
+        """By namespace, pod and port: the port here to which it leads, what the kubelet says instead, messages of no kubelet's, after which it
+        closes, or None: it never says anything."""
         self.logs: dict[tuple[str, str, str], str] = {}
         """By namespace, pod and container."""
         self.opened = self.most_opened = 0
@@ -357,6 +358,10 @@ class ApiServer:
         self.opened += 1
         self.most_opened = max(self.most_opened, self.opened)
         try:
+            if isinstance(to, tuple):
+                for message in to:
+                    await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
+                return socket
             for channel in (0, 1):
                 await socket.send_bytes(bytes((channel, number & 255, number >> 8)))
             if isinstance(to, int):

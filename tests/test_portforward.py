@@ -132,6 +132,44 @@ async def test_what_the_kubelet_says_is_said(tmp_path: Path, said: str, reason: 
         assert await refusal(opened) == reason
 
 
+BEGUN = (b"\x00\x98\x3a", b"\x01\x98\x3a")
+"""15000, as both channels begin."""
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ((), "the API server closed the way to the pod at once"),
+        ((b"\x00\x99\x3a",), "the API server forwards another port than 15000"),
+        ((b"\x00",), "the API server forwards another port than 15000"),
+        ((b"",), "what the API server sends is not v4.channel.k8s.io"),
+        ((b"\x07\x98\x3a",), "what the API server sends is not v4.channel.k8s.io"),
+        (("hello",), "what the API server sends is not v4.channel.k8s.io"),
+        (BEGUN, "the answer of port 15000 of shop/web-7f to GET /server_info broke off (ServerDisconnectedError)"),
+        ((*BEGUN, b"\x00HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"), "broke off (ClientPayloadError)"),
+        ((*BEGUN, b"\x00SSH-2.0-OpenSSH\r\n"), "broke off"),
+        ((*BEGUN, b"\x01", b"\x01\xff\xfe"), "the kubelet says: \ufffd\ufffd"),
+    ],
+)
+async def test_what_no_kubelet_says_is_no_answer(tmp_path: Path, messages: tuple[bytes | str, ...], reason: str) -> None:
+    api = ApiServer()
+    api.forwarded["shop", "web-7f", 15000] = messages
+    async with way(api, tmp_path) as opened:
+        assert reason in await refusal(opened)
+
+
+async def test_messages_may_be_cut_anywhere(tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    api = ApiServer()
+    api.forwarded["shop", "web-7f", 15000] = (*BEGUN, *(b"\x00" + answer[n : n + 1] for n in range(len(answer))))
+    async with (
+        way(api, tmp_path) as opened,
+        portforward.session(opened, "shop", "web-7f", 15000, patience_s=5) as session,
+        session.get("http://x/") as response,
+    ):
+        assert await response.read() == b"{}"
+
+
 async def test_silence_costs_its_time_out_alone(tmp_path: Path) -> None:
     api = ApiServer()
     api.forwarded["shop", "web-7f", 15000] = None

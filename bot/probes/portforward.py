@@ -83,6 +83,7 @@ class _Channel(asyncio.Transport):
         super().__init__()
         self._socket, self._protocol, self._port = socket, protocol, port
         self._closing = False
+        self._stop = asyncio.Event()
         self._flows = asyncio.Event()
         self._flows.set()
         self._out: asyncio.Queue[bytes] = asyncio.Queue()
@@ -90,17 +91,19 @@ class _Channel(asyncio.Transport):
         protocol.connection_made(self)
 
     async def _run(self) -> None:
-        reason: Exception | None = None
-        sender = asyncio.create_task(self._send())
+        """Until either end closes. It is never cancelled by close: who closes a session waits for connection_lost, and would for ever."""
+        receiving, sending = asyncio.create_task(self._receive()), asyncio.create_task(self._send())
+        tasks = (receiving, sending, asyncio.create_task(self._stop.wait()))
         try:
-            reason = await self._receive()
-        except asyncio.CancelledError:
-            pass  # by close, which this task is for
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._closing = True
-            sender.cancel()
-            await asyncio.gather(sender, self._socket.close(), return_exceptions=True)
-            self._protocol.connection_lost(reason)
+            for task in tasks:
+                task.cancel()
+            reason, failed, *_ = await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(self._socket.close(), return_exceptions=True)
+            ended = failed if isinstance(reason, asyncio.CancelledError) else reason
+            self._protocol.connection_lost(ended if isinstance(ended, Exception) else None)
 
     async def _send(self) -> None:
         while True:
@@ -152,7 +155,7 @@ class _Channel(asyncio.Transport):
     def close(self) -> None:
         """Close it, soon."""
         self._closing = True
-        self.task.cancel()
+        self._stop.set()
 
     def abort(self) -> None:
         """Close it: nothing is kept back that close would still send."""
