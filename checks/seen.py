@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
+from checks.accesslog import concerns
 from checks.case import short
 from checks.resources import Pod
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from checks.evidence import Access, AccessLog, EnvoyView, LiveCluster, LiveHost
     from checks.mesh import Cluster
     from checks.registry import IstioEndpoint
+
+
+OVER_S = 60.0
+"""Calls that have succeeded for so long since the last one that failed say that it is over."""
 
 
 class Held(NamedTuple):
@@ -107,7 +112,12 @@ def _some(branch: Branch, log: AccessLog, accesses: Iterable[Access], fails: Cal
     every = list(accesses)
     found = tuple(a for a in every if fails(a))
     total = sum(a.count for a in every)
-    return Calls(branch, log, found, sum(a.count for a in found) / total) if found and total else None
+    if not found or not total:
+        return None
+    last, well = max(a.last for a in found), max((a.last for a in every if a not in found and not a.flags and a.code < 500), default=0.0)
+    if last and well - last > OVER_S:
+        return None
+    return Calls(branch, log, found, sum(a.count for a in found) / total)
 
 
 def called(case: Case) -> list[Called]:
@@ -132,7 +142,8 @@ def unrouted(case: Case, fails: Callable[[Access], bool]) -> list[Calls]:
     for log in case.evidence.logs:
         view = case.as_pod(log.cluster, log.namespace, log.pod)
         branches = case.of_view(view) if view is not None else []
-        found = [_some(b, log, log.accesses, fails) for b in branches if b.share > 0 and not case.explained(b)]
+        about = [a for a in log.accesses if concerns(a, case.host, {b.upstream.name for b in branches})]
+        found = [_some(b, log, about, fails) for b in branches if b.share > 0 and not case.explained(b)]
         out += [calls for calls in found if calls is not None]
     return out
 
@@ -226,7 +237,8 @@ def sources(calls: Iterable[Calls]) -> Iterator[str]:
 def log_command(calls: Calls) -> str:
     """The kubectl command that shows them."""
     first = calls.accesses[0]
-    return f"kubectl -n {calls.log.namespace} logs {calls.log.pod} -c {calls.log.container} | grep '{first.envoy_cluster or ','.join(first.flags)}'"
+    told = first.envoy_cluster or ",".join(first.flags) or first.details
+    return f"kubectl -n {calls.log.namespace} logs {calls.log.pod} -c {calls.log.container} | grep '{told}'"
 
 
 def by(calls: Iterable[Calls], key: Callable[[Calls], str]) -> list[list[Calls]]:

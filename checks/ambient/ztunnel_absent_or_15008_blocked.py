@@ -55,9 +55,11 @@ def _nodes(cluster: Cluster) -> set[str]:
 def _blocked(case: Case, cluster: Cluster, pod: Pod) -> str:
     """What a ztunnel's log says of a pod whose port 15008 gives no answer; empty when nothing does (ztunnel, src/proxy.rs)."""
     for log in case.evidence.logs:
-        for line in log.other if log.cluster == cluster.name and log.pod.startswith("ztunnel") else ():
-            if f"{HBONE}" in line.text and any(f"{ip}:" in line.text for ip in pod.addresses) and "timed out" in line.text:
-                return f"log of {log.proxy}: {line.text}"
+        if log.cluster != cluster.name or not log.pod.startswith("ztunnel"):
+            continue
+        for text in (*(a.line for a in log.accesses), *(line.text for line in log.other)):
+            if HBONE in text and "timed out" in text and any(f"{ip}:" in text for ip in pod.addresses):
+                return f"log of {log.proxy}: {text}"
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from checks.accesslog import moment
 from checks.agreement import compared, elsewhere, spelling
 from checks.names import is_ip
 from checks.registry import proxy_kind
@@ -77,7 +78,7 @@ def differing(case: Case) -> list[Differs]:
     """The destinations whose cluster or hosts a live Envoy lacks, or has too many of; not those that it has and does not use for a reason of its own."""
 
     def find() -> list[Differs]:
-        return [d for h in held(case) if (d := _differs(h)) is not None]
+        return [d for h in held(case) if (d := _differs(h)) is not None and settled(case, h.branch, h.envoy.read_at)]
 
     return case.once("differing", find)
 
@@ -96,6 +97,21 @@ def _differs(h: Held) -> Differs | None:
     if not lacking and not gone:
         return None
     return Differs(h, 1.0 if not used else len(gone) / len(used), absent=False, lacking=lacking, gone=gone)
+
+
+SETTLED_S = 30.0
+"""For how long endpoints must have been what they are: what differs a moment after a change is on its way."""
+TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
+"""When what led to the last change of a slice happened, as Kubernetes' own controller writes it."""
+
+
+def settled(case: Case, branch: Branch, read_at: float) -> bool:
+    """Whether the endpoints of a destination had been what they are for a while when something was read; where nothing says, they had."""
+    service = branch.upstream.service
+    if service is None or not service.kubernetes:
+        return True
+    changed = (s.annotations.get(TRIGGERED, "") for c in case.mesh.clusters for s in case.mesh.slices(c, service.namespace, service.name))
+    return all(moment(text) < read_at - SETTLED_S for text in changed if text)
 
 
 def why(case: Case, d: Differs) -> str:
@@ -205,12 +221,12 @@ def refused(sync: ProxySync) -> list[str]:
     return [kind for kind, state in sync.states.items() if state == "ERROR" and kind in {"CDS", "EDS", "LDS", "RDS"}]
 
 
-def heard(case: Case) -> bool:
-    """Whether every istiod that runs in the mesh has said which proxies are connected to it."""
+def heard(case: Case, cluster: str) -> bool:
+    """Whether every istiod to which a cluster's proxies may be connected has said which are: those of its control plane's cluster."""
+    home = case.mesh.cluster(case.mesh.istiod(cluster).cluster)
     running = {
-        (c.name, p.namespace, p.name)
-        for c in case.mesh.clusters
-        for p in c.all(Pod)
+        (home.name, p.namespace, p.name)
+        for p in home.all(Pod)
         if p.labels.get("app") == "istiod" and p.ready and not p.metadata.deletion_timestamp
     }
     said = {(v.cluster, v.namespace, v.pod) for v in case.evidence.istiods if v.proxies is not None}
@@ -222,10 +238,10 @@ def disconnected(case: Case, cluster: str, namespace: str, pod: str) -> bool:
     for e in case.evidence.envoys:
         if (e.cluster, e.namespace, e.pod) == (cluster, namespace, pod) and (e.stats or {}).get("control_plane.connected_state") == 0:
             return True
-    if not heard(case) or synced(case, cluster, namespace, pod) is not None:
-        return False
     where = case.mesh.known(cluster)
-    found = where.get(Pod, namespace, pod) if where is not None else None
+    if where is None or not heard(case, where.name) or synced(case, cluster, namespace, pod) is not None:
+        return False
+    found = where.get(Pod, namespace, pod)
     return found is not None and found.ready and proxy_kind(found) != "none"
 
 
@@ -255,7 +271,11 @@ class Shard(NamedTuple):
     def sentence(self) -> str:
         """The difference in words."""
         v = self.istiod
-        lacks = f"lacks {', '.join(e.at for e in self.lacking[:3])}{_more(self.lacking)}, which is ready" if self.lacking else ""
+        lacks = (
+            f"lacks {', '.join(e.at for e in self.lacking[:3])}{_more(self.lacking)}, which {'is' if len(self.lacking) == 1 else 'are'} ready"
+            if self.lacking
+            else ""
+        )
         keeps = f"still has {', '.join(self.gone[:3])}{_more(self.gone)}, which no slice lists" if self.gone else ""
         said = " and ".join(filter(None, (lacks, keeps)))
         return f"istiod {v.pod}.{v.namespace} {said} ({v.source}, read at {clock(v.read_at)})"
@@ -269,25 +289,36 @@ def shards(case: Case) -> list[Shard]:
     """Where the endpoints of an istiod differ from those that the slices of all its clusters give, for each destination of its own callers."""
 
     def find() -> list[Shard]:
-        out: list[Shard] = []
-        for view in case.evidence.istiods:
-            for b in _of_its_callers(case, view):
-                u = b.upstream
-                found = (view.shards or {}).get(u.host)
-                if found is None or u.service is None or not u.service.kubernetes or b.share <= 0 or case.explained(b):
-                    continue
-                port = u.service.port(u.port)
-                known = [e for e in (*u.endpoints, *u.dropped) if port is not None and e.port_name == port.name]
-                mine = {spelling(s.address) for s in found if s.health == "Healthy" and s.port_name in {"", port.name if port else ""}}
-                lacking = tuple(e for e in u.endpoints if e.health == "healthy" and _pod(case, e) and spelling(e.at) not in mine)
-                gone = tuple(sorted(mine - {spelling(e.at) for e in known})) if not u.subset else ()
-                if lacking or gone:
-                    ready = sum(e.health == "healthy" for e in u.endpoints)
-                    left = ready - len(lacking) + len(gone)
-                    out.append(Shard(b, view, lacking, gone, 1.0 if not left else len(gone) / left))
-        return out
+        return [
+            s
+            for view in case.evidence.istiods
+            for b in _of_its_callers(case, view)
+            if b.share > 0 and not case.explained(b) and settled(case, b, view.read_at) and (s := _shard(case, view, b)) is not None
+        ]
 
     return case.once("shards", find)
+
+
+def _shard(case: Case, view: IstiodView, b: Branch) -> Shard | None:
+    """How an istiod holds a destination's endpoints otherwise: by its shards, else by the clusters that it does not watch."""
+    u = b.upstream
+    port = u.service.port(u.port) if u.service is not None and u.service.kubernetes else None
+    if port is None:
+        return None
+    found = (view.shards or {}).get(u.host)
+    known = {spelling(e.at) for e in (*u.endpoints, *u.dropped) if e.port_name == port.name}
+    ready = [e for e in u.endpoints if e.health == "healthy" and _pod(case, e)]
+    gone: tuple[str, ...] = ()
+    if found is not None:
+        mine = {spelling(s.address) for s in found if s.health == "Healthy" and s.port_name in {"", port.name}}
+        lacking = tuple(e for e in ready if spelling(e.at) not in mine)
+        gone = tuple(sorted(mine - known)) if not u.subset else ()
+    else:
+        lacking = tuple(e for e in ready if view.remotes is not None and view.remotes.get(e.cluster) in {None, "timeout"})
+    if not lacking and not gone:
+        return None
+    left = sum(e.health == "healthy" for e in u.endpoints) - len(lacking) + len(gone)
+    return Shard(b, view, lacking, gone, 1.0 if not left else len(gone) / left)
 
 
 def _pod(case: Case, e: IstioEndpoint) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import endpoints_command
 from checks.evidence import UNREADY
 from checks.finding import Finding, check
 from checks.health import policy_at
@@ -55,7 +54,7 @@ def panic_masks_unready(case: Case) -> Iterator[Finding]:
             evidence=[_seen(h) for h, _ in group[:3]],
             fix=f"Make the pods of {where(first.branch)} ready, or give it an outlierDetection whose minHealthPercent is 0, which switches panic off.",
             commands=(
-                endpoints_command(first.branch.upstream),
+                f"istioctl proxy-config endpoints {first.envoy.pod} -n {first.envoy.namespace} --cluster '{first.branch.upstream.name}'",
                 f"istioctl proxy-config cluster {first.envoy.pod} -n {first.envoy.namespace} --fqdn {first.branch.upstream.host} -o json",
             ),
         )
