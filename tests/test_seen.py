@@ -18,7 +18,11 @@ from checks.evidence import (
     IstiodView,
     LiveCluster,
     LiveHost,
+    LiveRoutes,
+    LiveRule,
+    LiveVirtualHost,
     LogLine,
+    ProxySync,
     ShardEndpoint,
 )
 from checks.mesh import Change
@@ -206,6 +210,20 @@ def test_a_proxy_may_say_itself_that_it_is_connected_to_nobody() -> None:
 def test_a_difference_that_nothing_explains_is_no_cause() -> None:
     old = LiveCluster(cluster("orders"), (LiveHost("10.10.9.9:8080", usable=True),), panic_threshold=0.0)
     assert causes(why("proxy-stale", envoy(old))) == []
+
+
+@pytest.mark.parametrize(("state", "alive", "wanted"), [("STALE", False, 1.0), ("STALE", True, 0.0), ("SYNCED", False, None)])
+def test_a_rule_of_the_past_is_told_where_the_proxy_has_not_acknowledged_a_newer_one(
+    state: str, *, alive: bool, wanted: float | None
+) -> None:
+    here = tuple(LiveHost(at, usable=True) for at in (FIRST, SECOND))
+    now, before = LiveCluster(cluster("orders"), here, panic_threshold=0.0), LiveCluster(cluster("orders-v0"), here, panic_threshold=0.0)
+    rule = LiveVirtualHost("orders.shop.svc.cluster.local:80", ("orders.shop.svc.cluster.local",), (LiveRule(((before.name, 1.0),)),))
+    view = EnvoyView(*WEB, {c.name: c for c in ((now, before) if alive else (now,))}, (LiveRoutes("80", (rule,)),), AT, "an address")
+    sync = ProxySync("web-stqq48z9kk-c4xhp.client", "east", "1.28.0", {"CDS": "SYNCED", "EDS": "SYNCED", "RDS": state})
+    found = why("proxy-stale", Evidence(envoys=(view,)) + istiod(proxies={sync.proxy: sync}))
+    assert causes(found) == ([("proxy-stale", wanted)] if wanted is not None else [])
+    assert all("orders-v0" in " ".join(f.evidence) for f in found.findings)
 
 
 def test_ztunnel_says_that_port_15008_gives_no_answer() -> None:

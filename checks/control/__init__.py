@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from checks.answers import Viewpoint
     from checks.case import Branch, Case, View
-    from checks.evidence import IstiodView, LiveCluster, LogLine, ProxySync
+    from checks.evidence import EnvoyView, IstiodView, LiveCluster, LogLine, ProxySync
     from checks.finding import Finding
     from checks.istiod import Istiod, Proxy
     from checks.registry import IstioEndpoint
@@ -136,54 +136,73 @@ def why(case: Case, d: Differs) -> str:
     return ""
 
 
+def hit(case: Case, cause: str) -> list[EnvoyView]:
+    """The Envoys that hold something otherwise for a cause, clusters or rules."""
+    helds = [*(d.held for d in because(case, cause)), *(r.held for r in rerouted(case, cause))]
+    return list({h.envoy.proxy: h.envoy for h in helds}.values())
+
+
 def because(case: Case, cause: str) -> list[Differs]:
     """The differences that a cause explains."""
     return [d for d in differing(case) if case.once(f"why {id(d.held.branch)} {d.held.source}", lambda d=d: why(case, d)) == cause]  # type: ignore[misc]
 
 
 class Rerouted(NamedTuple):
-    """A rule that a live Envoy has otherwise than the objects say, though istiod has sent it: `part` (0 to 1) of its requests fails for that."""
+    """A rule that a live Envoy has otherwise than the objects say: `part` (0 to 1) of its requests fails for that."""
 
     held: Held
-    found: EnvoyFilter
-    """The last EnvoyFilter that edits routes there."""
     part: float
     absent: tuple[str, ...]
     """The clusters that it leads to and that are not there."""
     leads: str
+    filter: EnvoyFilter | None
+    """The last EnvoyFilter that edits routes there."""
 
     @property
     def sentence(self) -> str:
         """The difference, with where it was seen."""
         step = self.held.branch.step
         where = self.leads or "nowhere: it has no rule for the host"
-        return f"Envoy {self.held.envoy.proxy} leads {step.host}:{step.port} to {where}{f', where {self.absent[0]} does not exist' if self.absent else ''} ({self.held.source})"
+        lost = f", where {self.absent[0]} does not exist" if self.absent else ""
+        return f"Envoy {self.held.envoy.proxy} leads {step.host}:{step.port} to {where}{lost} ({self.held.source})"
 
 
 ROUTES = frozenset({"ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"})
 
 
-def rerouted(case: Case) -> list[Rerouted]:
-    """The rules that live Envoys have otherwise, where an EnvoyFilter edits routes and istiod knows the proxy as up to date."""
+def rerouted(case: Case, cause: str) -> list[Rerouted]:
+    """The rules that live Envoys have otherwise for a cause: one that is not known to wait for istiod is an EnvoyFilter's."""
+    every = case.once("rerouted", lambda: list(_rerouted(case)))
+    return [r for r in every if _why_rerouted(case, r) == cause]
 
-    def find() -> list[Rerouted]:
-        out: dict[tuple[int, str], Rerouted] = {}
-        for h in held(case):
-            editing = [f for f in filters(h.branch.view) if any(p.apply_to in ROUTES for p in f.spec.config_patches or ())]
-            sync = synced(case, h.envoy.cluster, h.envoy.namespace, h.envoy.pod)
-            if not editing or (sync is not None and sync.states.get("RDS", "SYNCED") != "SYNCED"):
-                continue
-            found = elsewhere(answer(h.branch.view.callers.viewpoints[0], h.branch.step), h.envoy)
-            if found is None:
-                continue
-            dead = {name: part for name, part in found.items() if not _alive(h.envoy.clusters.get(name))}
-            absent = tuple(name for name in dead if name not in h.envoy.clusters)
-            leads = " and ".join(f"{name} ({percent(part)})" for name, part in found.items())
-            part = sum(dead.values()) if found else 1.0
-            out.setdefault((id(h.branch.step), h.source), Rerouted(h, editing[-1], part, absent, leads))
-        return list(out.values())
 
-    return case.once("rerouted", find)
+def _rerouted(case: Case) -> Iterator[Rerouted]:
+    seen: set[tuple[int, str]] = set()
+    for h in held(case):
+        key = id(h.branch.step), h.source
+        found = elsewhere(answer(h.branch.view.callers.viewpoints[0], h.branch.step), h.envoy) if key not in seen else None
+        seen.add(key)
+        if found is None:
+            continue
+        editing = [f for f in filters(h.branch.view) if any(p.apply_to in ROUTES for p in f.spec.config_patches or ())]
+        dead = {name: part for name, part in found.items() if not _alive(h.envoy.clusters.get(name))}
+        absent = tuple(name for name in dead if name not in h.envoy.clusters)
+        leads = " and ".join(f"{name} ({percent(part)})" for name, part in found.items())
+        yield Rerouted(h, sum(dead.values()) if found else 1.0, absent, leads, editing[-1] if editing else None)
+
+
+def _why_rerouted(case: Case, r: Rerouted) -> str:
+    e = r.held.envoy
+    sync = synced(case, e.cluster, e.namespace, e.pod)
+    if sync is not None and refused(sync):
+        return "xds-nack"
+    if disconnected(case, e.cluster, e.namespace, e.pod):
+        return "proxy-disconnected"
+    if any(lag(v) > BACKLOG_S for v in case.evidence.istiods):
+        return "push-backlog"
+    if sync is not None and sync.states.get("RDS") in {"STALE", "NOT_SENT"}:
+        return "proxy-stale"
+    return "envoyfilter-route-or-cluster" if r.filter is not None else ""
 
 
 def _alive(cluster: LiveCluster | None) -> bool:
@@ -433,14 +452,15 @@ def told(case: Case, cause: str, cluster: str, namespace: str, pod: str, *said: 
     view = case.as_pod(cluster, namespace, pod)
     if view is None:
         return None
-    found = [
-        d for d in because(case, cause) if (d.held.envoy.cluster, d.held.envoy.namespace, d.held.envoy.pod) == (cluster, namespace, pod)
-    ]
+    at = cluster, namespace, pod
+    found = [d for d in because(case, cause) if (d.held.envoy.cluster, d.held.envoy.namespace, d.held.envoy.pod) == at]
+    rules = [r for r in rerouted(case, cause) if (r.held.envoy.cluster, r.held.envoy.namespace, r.held.envoy.pod) == at]
     sums: dict[int, float] = {}
     for d in found:
         sums[id(d.held.branch.step)] = sums.get(id(d.held.branch.step), 0.0) + d.held.branch.share * d.part
+    sums |= {id(r.held.branch.step): r.part for r in rules}  # who follows another rule comes to other clusters
     part = round(min(1.0, max(sums.values(), default=0.0)), 6)
-    return Told(view, cluster, namespace, pod, part, (*said, *(d.sentence for d in found[:2])))
+    return Told(view, cluster, namespace, pod, part, (*said, *(r.sentence for r in rules[:2]), *(d.sentence for d in found[:2])))
 
 
 def proxy_finding(case: Case, cause: str, group: Sequence[Told], what: str, fix: str, commands: Iterable[str]) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.control import because, proxy_finding, told
+from checks.control import hit, proxy_finding, told
 from checks.finding import Finding, check
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def eds_warming(case: Case) -> Iterator[Finding]:
     How to fix it: restart the caller's proxy; if it comes back, give istiod more replicas or CPU.
     """
     group = []
-    for e in {d.held.envoy.proxy: d.held.envoy for d in because(case, "eds-warming")}.values():
+    for e in hit(case, "eds-warming"):
         t = told(case, "eds-warming", e.cluster, e.namespace, e.pod)
         group += [t] if t is not None else []
     if group:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.control import because, proxy_finding, synced, told
+from checks.control import hit, proxy_finding, synced, told
 from checks.finding import Finding, check
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def proxy_stale(case: Case) -> Iterator[Finding]:
 
     How to fix it: restart the proxy's pod; if it comes back, look at its node and at the way to istiod (port 15012).
     """
-    stale = {d.held.envoy.proxy: d.held.envoy for d in because(case, "proxy-stale")}
-    for e in stale.values():
+    for e in hit(case, "proxy-stale"):
         sync = synced(case, e.cluster, e.namespace, e.pod)
         states = ", ".join(f"{kind} {state}" for kind, state in sync.states.items()) if sync is not None else ""
         t = told(case, "proxy-stale", e.cluster, e.namespace, e.pod, f"istiod says of {e.proxy}: {states}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.control import BACKLOG_S, because, lag, proxy_finding, told
+from checks.control import BACKLOG_S, hit, lag, proxy_finding, told
 from checks.finding import Finding, check
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def push_backlog(case: Case) -> Iterator[Finding]:
     slow = [v for v in case.evidence.istiods if lag(v) > BACKLOG_S]
     said = [f"istiod {v.pod}.{v.namespace}: a change took {lag(v):.0f} s on average to reach a proxy, over {v.over_s:.0f} s" for v in slow]
     group = []
-    for e in {d.held.envoy.proxy: d.held.envoy for d in because(case, "push-backlog")}.values():
+    for e in hit(case, "push-backlog"):
         t = told(case, "push-backlog", e.cluster, e.namespace, e.pod, *said)
         group += [t] if t is not None else []
     if group:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
+    from checks.resources import EnvoyFilter
 
 
 @check("gw-cluster-filtered")
@@ -27,11 +28,11 @@ def gw_cluster_filtered(case: Case) -> Iterator[Finding]:
 
     How to fix it: name the host in a VirtualService of the gateway, or take PILOT_FILTER_GATEWAY_CLUSTER_CONFIG off istiod.
     """
-    groups: dict[tuple[str, str], list[Rerouted]] = {}
-    for r in rerouted(case):
-        if withheld(r):
-            groups.setdefault((case.cluster_of(r.held.branch), r.found.ref), []).append(r)
-    for (cluster, ref), group in groups.items():
+    groups: dict[tuple[str, str], tuple[EnvoyFilter, list[Rerouted]]] = {}
+    for r in rerouted(case, "envoyfilter-route-or-cluster"):
+        if r.filter is not None and withheld(r):
+            groups.setdefault((case.cluster_of(r.held.branch), r.filter.ref), (r.filter, []))[1].append(r)
+    for (cluster, ref), (found, group) in groups.items():
         first = group[0]
         h = first.held
         part = share((r.held.branch, r.part / r.held.branch.share) for r in group)
@@ -50,6 +51,6 @@ def gw_cluster_filtered(case: Case) -> Iterator[Finding]:
             fix=f"Name the host of {first.absent[0]} in a VirtualService of the gateway, or take PILOT_FILTER_GATEWAY_CLUSTER_CONFIG off istiod.",
             commands=(
                 f"istioctl proxy-config cluster {h.envoy.pod} -n {h.envoy.namespace}",
-                f"kubectl -n {first.found.namespace} get envoyfilter {first.found.name} -o yaml",
+                f"kubectl -n {found.namespace} get envoyfilter {found.name} -o yaml",
             ),
         )

@@ -81,6 +81,6 @@ def _clusters(case: Case) -> Iterator[_Changed]:
 
 
 def _routes(case: Case) -> Iterator[_Changed]:
-    for r in rerouted(case):
-        if not withheld(r):
-            yield _Changed(r.found, r.held.branch, r.part / r.held.branch.share, r.sentence)
+    for r in rerouted(case, "envoyfilter-route-or-cluster"):
+        if r.filter is not None and not withheld(r):
+            yield _Changed(r.filter, r.held.branch, r.part / r.held.branch.share, r.sentence)
