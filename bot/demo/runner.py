@@ -122,7 +122,7 @@ async def demo(
                 "redis": {"url": SecretStr(url)},
                 "state_dir": state,
                 "clusters": [{"name": "east", "path": folder / "east", **live}, {"name": "west", "path": folder / "west"}],
-                "alerts": {"for": 0, "clear": 0, "default_channel": "#mesh"},
+                "alerts": {"for": 0, "clear": 0, "default_channel": "#mesh", "escalation": [{"after": "30m", "to": "U0KIM"}]},
             }
         )
         say(slack.page_url, why)

@@ -96,7 +96,7 @@ class _Saved:
         self._length += len(file.body)
         if folder in {"logs", "proxies"} and file.name.endswith(".log"):
             container = file.name.rpartition("/")[2].removesuffix(".log")
-            self._logs[*key, container] = logs.of_text(file.body.decode(errors="replace"), self.cluster, *key, container, self.path)
+            self._logs[*key, container] = logs.of_text(file.body.decode(errors="replace"), self.cluster, *key, container, file.name)
         elif folder.startswith("istio"):
             where = istiod.Where(self.cluster, *key, self.path)
             replica = self._istiods.setdefault(key, istiod.Seen(where))
