@@ -1,4 +1,4 @@
-"""Whether a live Envoy holds what was predicted from the cluster's objects, in sentences.
+"""Whether a live Envoy holds what was predicted from the cluster's objects, and whether as many calls fail, in sentences.
 
 `agreement` lays an `EnvoyView` beside the predicted routes. What was not seen is never agreement: hosts always come with a view, `routes` is
 None where the route configuration could not be read, and then no sentence speaks of shares.
@@ -7,6 +7,7 @@ None where the route configuration could not be read, and then no sentence speak
 from __future__ import annotations
 
 import ipaddress
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from checks.answers import Destination, Endpoint, Route, Viewpoint
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from checks.evidence import EnvoyView, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost
+    from checks.evidence import EnvoyView, Flow, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost, Traffic
 
 NAMED = 3
 """How many addresses one sentence names before it counts the rest."""
@@ -274,3 +275,105 @@ def _stamp(rfc3339: str, read_at: float) -> str:
     day, _, time = rfc3339.partition("T")
     today = datetime.fromtimestamp(read_at, UTC).date().isoformat()
     return f"{time[:5]} UTC" if day == today else f"{day} {time[:5]} UTC"
+
+
+# --- as many as predicted --------------------------------------------------------------------------------------------------------
+
+_Z = 3.0
+"""Standard deviations: of calls that fail exactly as predicted, one reading of 370 is called a difference."""
+NOISE = 0.01
+"""The part of calls that fails on any day, whatever the objects say: one in a hundred neither makes nor breaks an agreement."""
+_BAD_GRPC = frozenset({2, 4, 12, 13, 14, 15})
+"""Statuses that a server or a proxy is at fault for: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS."""
+_BAD_TCP = frozenset({"UH", "UF", "NC", "NR", "UO", "URX", "DENY", "CONNECT"})
+
+
+class Real(Struct, frozen=True):
+    """The part of a host's calls that fail as Prometheus counted them, 0 to 1, beside what was predicted, in one sentence.
+
+    `calls` were counted, by all callers together; with none, there is nothing to agree with. `agrees` allows for chance.
+    """
+
+    measured: float
+    predicted: float
+    calls: float
+    agrees: bool
+    sentence: str
+
+
+def real(traffic: Sequence[Traffic], routes: Sequence[Route], predicted: float) -> Real | None:
+    """The measured failing share of a host beside the predicted one; None where nobody asked a Prometheus.
+
+    `predicted` is the host's, that of its worst rule. Of rules that fail differently the mix of calls decides: then any share between the
+    least and the worst agrees. The bounds are Wilson's for so many calls.
+    """
+    if not traffic:
+        return None
+    flows: list[tuple[Flow, float]] = []
+    for t in traffic:
+        flows += [(f, f.rate * t.window_s) for f in (*counted(t.flows), *_unnamed(t, routes))]
+    calls = sum(count for _, count in flows)
+    if not calls:
+        return Real(0.0, predicted, 0.0, agrees=True, sentence="nobody calls it: no request was counted")
+    lost = [(f, count) for f, count in flows if fails(f)]
+    measured = sum(count for _, count in lost) / calls
+    low, high = _wilson(measured, calls)
+    least = min((r.failing_share for r in routes), default=predicted)
+    agrees = low - NOISE <= predicted and min(least, predicted) <= high + NOISE
+    window = max(t.window_s for t in traffic)
+    rate = sum(f.rate for f, _ in flows)
+    parts = [f"predicted {_percent(predicted)}", f"measured {_percent(measured)} of {rate:.3g} calls a second over {_span(window)}"]
+    since = min((t.since for t in traffic if t.since is not None), default=None)
+    if lost and since is not None:
+        parts.append(f"since {_moment(since, max(t.read_at for t in traffic))}")
+    if lost:
+        by_count = sorted(lost, key=lambda x: -x[1])
+        parts.append(f"callers {_list(dict.fromkeys(f'{f.workload}.{f.namespace}' for f, _ in by_count))}")
+    return Real(round(measured, 6), predicted, round(calls, 3), agrees, ", ".join(parts))
+
+
+def fails(flow: Flow) -> bool:
+    """Whether calls of a flow failed by a server or a proxy: what clients gave up (DC) or were denied is not meant."""
+    if flow.protocol == "tcp":
+        return not _BAD_TCP.isdisjoint(flow.flags)
+    if flow.protocol == "grpc" and flow.code < 100:
+        return flow.code in _BAD_GRPC
+    return flow.code >= 500 or "NR" in flow.flags or (flow.code == 0 and bool(flow.flags) and "DC" not in flow.flags)
+
+
+def counted(flows: Iterable[Flow]) -> list[Flow]:
+    """Each call once: of a caller those that its own proxy reports, else a waypoint's, else the server's."""
+    callers: dict[tuple[str, str], list[Flow]] = {}
+    for f in flows:
+        callers.setdefault((f.namespace, f.workload), []).append(f)
+    return [f for mine in callers.values() for f in next(iter(reporters(mine)), [])]
+
+
+def reporters(flows: Sequence[Flow]) -> list[list[Flow]]:
+    """The flows of one caller by who reports them, the caller's own proxy first: one call is told of by several."""
+    found = ([f for f in flows if f.reporter == reporter] for reporter in ("source", "waypoint", "destination"))
+    return [mine for mine in found if mine]
+
+
+def _unnamed(traffic: Traffic, routes: Sequence[Route]) -> list[Flow]:
+    """Calls of no host that are of this one: of gateways from which it is predicted that they meet no cluster."""
+    predicted = {
+        r.viewpoint.namespace for r in routes if r.viewpoint.kind == "gateway" and any(d.share and not d.defined for d in r.destinations)
+    }
+    return [f for f in traffic.unnamed if f.namespace in predicted and "NC" in f.flags]
+
+
+def _wilson(part: float, calls: float) -> tuple[float, float]:
+    """Between which parts the true one lies (Wilson's score interval)."""
+    square = _Z * _Z / calls
+    middle = (part + square / 2) / (1 + square)
+    spread = _Z / (1 + square) * math.sqrt(part * (1 - part) / calls + square / (4 * calls))
+    return middle - spread, middle + spread
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+
+
+def _moment(at: float, now: float) -> str:
+    return _stamp(datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M"), now)

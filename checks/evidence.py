@@ -225,6 +225,8 @@ class Traffic(Struct, frozen=True):
     since: float | None
     read_at: float
     source: str
+    unnamed: tuple[Flow, ...] = ()
+    """Calls of a gateway that met no cluster (NC): Prometheus cannot say which host they meant, so that they count only where that is predicted."""
 
 
 class Access(Struct, frozen=True, gc=False):

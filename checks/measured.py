@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from checks.agreement import NOISE, reporters
 from checks.case import short
 from checks.evidence import Access, Flow
 from checks.resources import Pod
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Ends = Callable[[Access | Flow], bool]
 """Whether a call, or calls of one kind, ended in the way that is asked about."""
 
-USUAL = 0.01
+USUAL = NOISE
 """The part of a caller's calls that may fail without being told: kept-alive connections that close under a request, pods that go, are this few."""
 FEW = 3
 """Fewer calls than this say nothing, unless they are all that there were."""
@@ -137,18 +138,10 @@ def of_traffic(case: Case, ends: Ends) -> list[Sample]:
             branches = calling(case, traffic, namespace)
             mine = list(several)
             told = (
-                [s for r in _reporters(mine) if (s := _counted(case, traffic, workload, r, ends, branches)) is not None] if branches else []
+                [s for r in reporters(mine) if (s := _counted(case, traffic, workload, r, ends, branches)) is not None] if branches else []
             )
             out += [s for s in told if s.ended][:1] or told[:1]
     return out
-
-
-def _reporters(flows: list[Flow]) -> Iterator[list[Flow]]:
-    """The flows of each reporter, the caller's first: one call is told of by several."""
-    for reporter in ("source", "waypoint", "destination"):
-        found = [f for f in flows if f.reporter == reporter]
-        if found:
-            yield found
 
 
 def _counted(case: Case, traffic: Traffic, workload: str, flows: list[Flow], ends: Ends, branches: tuple[Branch, ...]) -> Sample | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from checks import accesslog
+from checks.agreement import NOISE, real
 from checks.catalogue import CAUSES
 
 if TYPE_CHECKING:
@@ -379,19 +380,17 @@ def fails(access: Access) -> bool:
 
 
 def _traffic(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
-    if not evidence.traffic:
+    found = real(evidence.traffic, diagnosis.routes, diagnosis.failing_share)
+    if found is None:
         return None
-    flows = [f for t in evidence.traffic for f in t.flows]
-    total = sum(f.rate for f in flows)
-    sources = [t.source for t in evidence.traffic]
-    if not total:
-        return "ok", "nobody calls it: no request was counted", sources, ""
-    lost = sum(f.rate for f in flows if f.code >= 500 or (f.code in {0, 404} and f.flags))
-    who = dict.fromkeys(f"{f.workload}.{f.namespace}" for f in sorted(flows, key=lambda f: -f.rate) if f.code >= 500)
-    if not lost:
-        return "ok", f"{total:.3g} requests a second, none failed", sources, ""
-    expected = f", {_percent(diagnosis.failing_share)} predicted" if diagnosis.failing_share else ""
-    return "bad", f"{_percent(lost / total)} of {total:.3g} requests a second fail{expected}; callers {_list(who)}", sources, ""
+    differs = "" if found.agrees else ": that is not as predicted"
+    # what fails on any day is no fault, and neither is a prediction that nobody's calls have met yet
+    return (
+        ("bad" if found.measured > NOISE or not found.agrees else "ok"),
+        f"{found.sentence}{differs}",
+        [t.source for t in evidence.traffic],
+        "",
+    )
 
 
 # --- words -----------------------------------------------------------------------------------------------------------------------

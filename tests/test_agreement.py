@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from checks.agreement import Agreement, agreement
+from checks.agreement import Agreement, agreement, fails, real
 from checks.answers import Destination, Endpoint, Route, Viewpoint
-from checks.evidence import EnvoyView, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost
+from checks.evidence import EnvoyView, Flow, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost, Traffic
 
 READ_AT = 1795269600.0  # 2026-11-21 14:00:00 UTC
 HOST = "cart.shop.svc.cluster.local"
@@ -288,3 +288,92 @@ def test_the_same_sentence_is_said_once():
 def test_an_agreement_is_plain_json():
     got = msgspec.to_builtins(one(to(NAME), view(LiveCluster(NAME))))
     assert set(got) == {"viewpoint", "envoy_cluster", "agrees", "sentence", "source"}
+
+
+# --- as many as predicted --------------------------------------------------------------------------------------------------------
+
+
+def traffic(*flows: Flow, since: float | None = None, unnamed: tuple[Flow, ...] = ()) -> Traffic:
+    return Traffic("east", HOST, 300.0, flows, since, 1_790_000_300.0, "http://prometheus.example", unnamed)
+
+
+def called(
+    failing: float, fine: float, code: int = 503, flags: tuple[str, ...] = ("UH",), workload: str = "web", **more: str
+) -> list[Flow]:
+    return [Flow(workload, "shop", code, flags, failing, **more), Flow(workload, "shop", 200, (), fine, **more)]
+
+
+def ruled(*shares: float, destinations: tuple[Destination, ...] = ()) -> list[Route]:
+    return [msgspec.structs.replace(route(*destinations, kind="gateway", namespace="ingress"), failing_share=share) for share in shares]
+
+
+@pytest.mark.parametrize(
+    ("failing", "fine", "shares", "agrees"),
+    [
+        (9.46, 0.54, [0.95], True),
+        (9.0, 1.0, [0.95], False),  # 300 of 3,000 calls fail less than that: no chance
+        (0.9, 0.1, [0.95], True),  # 300 calls: within it
+        (0.005, 10.0, [0.0], True),  # what fails on any day
+        (0.5, 9.5, [0.0], False),
+        (5.0, 5.0, [0.0, 1.0], True),  # some rules fail wholly, others not: any mix
+        (0.0, 10.0, [1.0], False),
+    ],
+)
+def test_a_measured_share_agrees_with_the_predicted_one_up_to_chance(failing: float, fine: float, shares: list[float], *, agrees: bool):
+    found = real([traffic(*called(failing, fine))], ruled(*shares), max(shares))
+    assert found is not None
+    assert found.agrees is agrees
+    assert found.measured == pytest.approx(failing / (failing + fine), abs=1e-6)
+
+
+def test_a_measured_share_is_one_sentence():
+    flows = [*called(9.46, 0.54), *called(0.4, 0.1, workload="checkout")]
+    found = real([traffic(*flows, since=1_790_000_000.0)], ruled(0.95), 0.95)
+    assert found is not None
+    assert found.sentence == (
+        "predicted 95 %, measured 93.9 % of 10.5 calls a second over 5 min, since 14:13 UTC, callers web.shop, checkout.shop"
+    )
+
+
+def test_no_traffic_at_all_is_an_answer_and_no_prometheus_is_none():
+    assert real([], ruled(0.95), 0.95) is None
+    found = real([traffic()], ruled(0.95), 0.95)
+    assert found is not None
+    assert (found.agrees, found.sentence) == (True, "nobody calls it: no request was counted")
+
+
+def test_a_call_that_caller_and_server_report_counts_once():
+    both = [*called(1.0, 1.0), *called(0.0, 1.0, reporter="destination")]
+    found = real([traffic(*both)], ruled(0.5), 0.5)
+    assert found is not None
+    assert (found.measured, found.calls) == (0.5, 600.0)
+
+
+@pytest.mark.parametrize(
+    ("flow", "lost"),
+    [
+        (Flow("web", "shop", 500, (), 1.0), True),
+        (Flow("web", "shop", 404, ("NR",), 1.0), True),
+        (Flow("web", "shop", 404, (), 1.0), False),
+        (Flow("web", "shop", 0, ("DC",), 1.0), False),
+        (Flow("web", "shop", 0, ("UF", "URX"), 1.0), True),
+        (Flow("web", "shop", 0, (), 1.0, protocol="tcp"), False),
+        (Flow("web", "shop", 0, ("UF", "URX"), 1.0, protocol="tcp"), True),
+        (Flow("web", "shop", 14, (), 1.0, protocol="grpc"), True),
+        (Flow("web", "shop", 5, (), 1.0, protocol="grpc"), False),
+    ],
+)
+def test_what_a_server_or_a_proxy_is_at_fault_for_is_lost(flow: Flow, *, lost: bool):
+    assert fails(flow) is lost
+
+
+def test_calls_of_no_host_are_of_the_one_that_is_predicted_to_meet_no_cluster():
+    nameless = (Flow("ingress", "ingress", 503, ("NC",), 9.0),)
+    missing = to(V1, share=0.9, defined=False)
+    read = [traffic(Flow("ingress", "ingress", 200, (), 1.0), unnamed=nameless)]
+    found = real(read, ruled(0.9, destinations=(missing,)), 0.9)
+    assert found is not None
+    assert (found.measured, found.agrees) == (0.9, True)
+    other = real(read, ruled(0.0), 0.0)
+    assert other is not None
+    assert other.measured == 0.0
