@@ -572,7 +572,7 @@ def _then(host: str, at: str, config: Path, output: Output, color: Colour) -> in
         text=lambda terminal, plain, look: terminal.then(plain, **look),
         slack=lambda messages, plain: messages.changes(plain),
     )
-    return _status(fails=told["failing_share"] > 0, unknown=False)
+    return _status(fails=told["failing_share"] > 0, unknown=told["verdict"] == "unknown")
 
 
 def _day(host: str, config: Path, at: str = "") -> dict[str, Any]:
@@ -580,7 +580,10 @@ def _day(host: str, config: Path, at: str = "") -> dict[str, Any]:
     import asyncio
 
     from bot import history, settings
+    from checks import diagnosis
 
+    if diagnosis.port_of(host) is not None:
+        raise Refused(_refusals().no_port_then(host))
     now = time.time()
     instant = history.when(at, now, None) if at else now
     if instant is None:

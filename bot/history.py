@@ -26,6 +26,7 @@ from bot.store import BLOCK_S, PAST_S
 from checks import changed, diagnosis, reach, standing
 from checks.changed import Changed
 from checks.diagnosis import ClusterAge, Diagnosis, Verdict
+from checks.finding import Skipped
 from checks.mesh import Change
 from checks.resources import KIND_OF, EndpointSlice, Node, Pod, ReplicaSet, Workload
 from checks.standing import ABSENT, Standing, Then
@@ -45,6 +46,7 @@ _BEAT_S = 30.0  # how often it is said that somebody looks still, where nothing 
 _GAP_S = 120.0  # so long without a look is a time of which nothing is known
 _TOGETHER_S = 5.0  # what changed within so long of a fault's beginning came in one look with it
 _SPANS = 50  # times of looking that are remembered
+_AT_ONCE = 100  # objects of one look that are told of
 _MANY = 200  # hosts of a change; of more it is told as everybody's
 _UNTOLD = (Pod, EndpointSlice, Node, ReplicaSet)  # what they make of a host is kept as its own past
 _COMMON = (
@@ -72,6 +74,14 @@ class Instant(NamedTuple):
     standing: Standing
 
 
+class Span(NamedTuple):
+    """A time in which somebody looked at a mesh, and the clusters of it that could not be read then: what they showed last was looked at."""
+
+    begin: float
+    end: float
+    lost: tuple[str, ...] = ()
+
+
 class Past(NamedTuple):
     """What is kept of one host of a mesh: its instants and the objects that changed for it, the oldest first, and when somebody looked."""
 
@@ -79,7 +89,7 @@ class Past(NamedTuple):
     host: str
     instants: tuple[Instant, ...]
     touched: tuple[Touched, ...]
-    spans: tuple[tuple[float, float], ...]
+    spans: tuple[Span, ...]
     full: tuple[tuple[float, float], ...] = ()
     """The times in which it changed too often to be kept."""
 
@@ -88,14 +98,19 @@ class Past(NamedTuple):
         found = next((i for i in reversed(self.instants) if i.at <= when), None)
         return None if found is None or self.unknown(when) else found
 
+    def span(self, when: float) -> Span | None:
+        """The time of looking that an instant is in."""
+        return next((s for s in reversed(self.spans) if s.begin <= when <= s.end + _GAP_S), None)
+
     def unknown(self, when: float) -> str:
         """Why it is not known how the host stood then, as a sentence with times as `{HH:MM}` of UTC; empty where it is."""
-        span = next((s for s in self.spans if s[0] <= when <= s[1] + _GAP_S), None)
-        if not self.spans or not self.instants or when < self.spans[0][0]:
-            since = min((s[0] for s in self.spans), default=None)
+        span = self.span(when)
+        if not self.spans or not self.instants or when < self.spans[0].begin:
+            since = min((s.begin for s in self.spans), default=None)
             return "Nothing is kept of it." if since is None or not self.instants else f"Nothing is kept from before {_clock(since)}."
         if span is None:
-            before, after = max(s[1] for s in self.spans if s[1] < when), min((s[0] for s in self.spans if s[0] > when), default=None)
+            before = max(s.end for s in self.spans if s.end < when)
+            after = min((s.begin for s in self.spans if s.begin > when), default=None)
             return f"Nobody could look {f'from {_clock(before)} to {_clock(after)}' if after is not None else f'after {_clock(before)}'}."
         if any(a < when < b for a, b in self.full):
             return "It changed more often than is kept."
@@ -120,7 +135,7 @@ def _clock(when: float) -> str:
 
 _now = msgspec.msgpack.Decoder(tuple[float, bytes, bytes])  # since, shape, level
 _frame = msgspec.msgpack.Decoder(tuple[int, bytes | None, bytes])  # tenths of a second of the block, the shape if it is another one, level
-_spans = msgspec.msgpack.Decoder(tuple[tuple[float, float], ...])
+_spans = msgspec.msgpack.Decoder(tuple[Span, ...])
 _touched = msgspec.msgpack.Decoder(Touched)
 _pack = msgspec.msgpack.Encoder().encode
 _PLAIN, _DEFLATED, _ALONE = (
@@ -202,7 +217,7 @@ class History:
         self._offered: _Offered | None = None
         self._come = asyncio.Event()
         self._kept: dict[str, dict[str, _Kept]] = {}
-        self._spans: dict[str, list[tuple[float, float]]] = {}
+        self._spans: dict[str, list[Span]] = {}
         self._said: dict[str, float] = {}
         self._before: dict[str, Mesh] = {}
         self._fence = ""
@@ -239,28 +254,29 @@ class History:
                 of.pop(name, None)
         for name, sweep in offered.sweeps.items():
             mesh = offered.meshes[name]
-            if all(c.synced and "*" not in c.unreadable for c in mesh.clusters):  # else it stands as nobody sees it
-                await self._keep(mesh, sweep, offered.at)
+            lost = tuple(c.name for c in mesh.clusters if "*" in c.unreadable)
+            if all(c.synced for c in mesh.clusters) and len(lost) < len(mesh.clusters):  # else it stands as nobody sees it
+                await self._keep(mesh, sweep, offered.at, lost)
 
-    async def _keep(self, mesh: Mesh, sweep: Sweep, at: float) -> None:
+    async def _keep(self, mesh: Mesh, sweep: Sweep, at: float, lost: tuple[str, ...]) -> None:
         name, block = mesh.name, int(at // BLOCK_S)
         if name not in self._kept:
             stored = await self._store.stands(name)
             read = {host: _standing_now(host, state) for host, state in stored.items()}
             self._kept[name] = {host: _Kept(None, s[1], s[0], -1) for host, s in read.items() if s is not None}
             spans = (await self._store.spans()).get(name)
-            self._spans[name] = [*_spans.decode(spans), (at, at)] if spans is not None else [(at, at)]
+            self._spans[name] = [*(_spans.decode(spans) if spans is not None else ()), Span(at, at, lost)]
         kept = self._kept[name]
         entries = await asyncio.to_thread(self._differing, kept, sweep, at, block)
         if entries:
             await self._store.remember(name, block, entries)
         before = self._before.get(name)
-        objects = await asyncio.to_thread(lambda: [_pack(t) for t in _objects(before, mesh, at)]) if before is not None else []
+        objects = await asyncio.to_thread(lambda: [_pack(t) for t in _told(before, mesh, at)]) if before is not None else []
         self._before[name] = mesh
-        if entries or objects or at - self._said.get(name, 0.0) >= _BEAT_S:
-            spans_ = [s for s in self._spans[name] if s[1] >= at - PAST_S - BLOCK_S]
-            goes_on = bool(spans_) and at - spans_[-1][1] <= _GAP_S
-            spans_ = [*spans_[:-1], (spans_[-1][0], at)] if goes_on else [*spans_, (at, at)]
+        spans_ = [s for s in self._spans[name] if s.end >= at - PAST_S - BLOCK_S]
+        goes_on = bool(spans_) and at - spans_[-1].end <= _GAP_S and spans_[-1].lost == lost
+        if entries or objects or not goes_on or at - self._said.get(name, 0.0) >= _BEAT_S:
+            spans_ = [*spans_[:-1], spans_[-1]._replace(end=at)] if goes_on else [*spans_, Span(at, at, lost)]
             self._spans[name] = spans_[-_SPANS:]
             self._said[name] = at
             await self._store.watched(name, _pack(self._spans[name]), objects)
@@ -295,6 +311,15 @@ def _added(host: str, known: _Kept | None, now: Standing, at: float, block: int)
         return b""
     begun = _framed(known.since, known.standing, host, block, None) if known.block != block else b""
     return begun + _framed(at, now, host, block, known.standing)
+
+
+def _told(before: Mesh, after: Mesh, at: float) -> list[Touched]:
+    """The objects that differ between two looks; of very many only some by name, since for whom each is takes time to find out."""
+    changes = _objects(before, after, at)
+    told = list(itertools.islice(changes, _AT_ONCE))
+    if next(changes, None) is not None:
+        told.append(Touched(at, after.clusters[0].name, "More than these objects", f"were changed at once, {_AT_ONCE} of which are named"))
+    return told
 
 
 def _objects(before: Mesh, after: Mesh, at: float) -> Iterator[Touched]:
@@ -426,6 +451,7 @@ def view(
         "since": max((i.at for i in found), default=None),
         "until": min((i.at for p in known for i in p.instants if i.at > at), default=None),
         "still": all(not p.unknown(now) for p in known),
+        "lost": sorted({name for p in known if (span := p.span(at)) is not None for name in span.lost}),
         "unknown": "" if known else next((why for p in pasts if (why := p.unknown(at))), "Nothing is kept of it."),
         "diagnosis": msgspec.to_builtins(_diagnosis(known, at)) if known else None,
         "changes": told,
@@ -449,11 +475,14 @@ def _diagnosis(pasts: Sequence[Past], at: float) -> Diagnosis:
     share = max(t.share for t in then)
     routes = tuple(r for t in then for r in t.routes)
     findings = diagnosis.once(f for t in then for f in t.findings)
-    verdict = Verdict.BROKEN if share >= 1 else Verdict.DEGRADED if share > 0 else Verdict.AT_RISK if findings else Verdict.HEALTHY
+    lost = dict.fromkeys(name for p in pasts if (span := p.span(at)) is not None for name in span.lost)
+    quiet = Verdict.UNKNOWN if lost else Verdict.AT_RISK if findings else Verdict.HEALTHY
+    verdict = Verdict.BROKEN if share >= 1 else Verdict.DEGRADED if share > 0 else quiet
+    skipped = tuple(Skipped("*", name, "it could not be read then") for name in lost)
     clusters = dict.fromkeys((*(r.viewpoint.cluster for r in routes), *(f.cluster for f in findings)))
     ages = tuple(ClusterAge(name, synced=True, age_s=0.0) for name in clusters)
     gone = "" if any((i := p.at(at)) is not None and i.standing != ABSENT for p in pasts) else "it was in no mesh then"
-    return Diagnosis(pasts[0].host, verdict, share, routes, findings, (), 0, ages, outside=gone)
+    return Diagnosis(pasts[0].host, verdict, share, routes, findings, skipped, 0, ages, outside=gone)
 
 
 def _rows(pasts: Sequence[Past], more: Iterable[Changed], span: tuple[float, float], at: float) -> list[dict[str, Any]]:
@@ -491,7 +520,7 @@ def _strip(pasts: Sequence[Past], begin: float, end: float) -> list[dict[str, An
     """A time in pieces between which something differs: from, until, the share that failed and the endpoints, None where nobody knows."""
     edges = {begin, end}
     for p in pasts:
-        edges |= {i.at for i in p.instants} | {e for s in (*p.spans, *p.full) for e in (s[0], s[1] + _GAP_S)}
+        edges |= {i.at for i in p.instants} | {e for s in p.spans for e in (s.begin, s.end + _GAP_S)} | {e for f in p.full for e in f}
     ordered = sorted(e for e in edges if begin <= e <= end)
     out: list[dict[str, Any]] = []
     for a, b in itertools.pairwise(ordered):

@@ -188,6 +188,11 @@ def bad_time(word: str) -> str:
     return f"--at {clean(word)!r} is no time: write 14:02, 2026-11-28T14:02, or 10m for ten minutes ago."
 
 
+def no_port_then(host: str) -> str:
+    """A port of which the past is asked."""
+    return f"The past is kept of hosts and not of their ports: ask about {clean(host).partition(':')[0]}."
+
+
 def not_kept(view: Json) -> str:
     """That it is not known how a host stood at an instant, and why."""
     return f"{short(view['host'])}: {stood(view)}"

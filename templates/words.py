@@ -119,6 +119,8 @@ def stood(view: Json) -> str:
         return f"At {at} it is not known how it stood. {view['unknown']}"
     since, until = view["since"], view["until"]
     span = f"from {near(since)} until {near(until)}" if until is not None else f"since {near(since)}{', and still' * view['still']}"
+    if view["lost"]:
+        span += f"; {listed(map(clean, view['lost']))} could not be read then, and is told as it was last"
     failing = told["failing_share"]
     finding = lead(told["findings"])
     why = f": {first_sentence(finding['message'])}" if finding is not None else ""

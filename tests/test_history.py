@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import time
 from datetime import UTC, datetime
@@ -19,8 +20,8 @@ from bot.sweep import Sweeper
 from checks import diagnosis, standing
 from checks.changed import difference
 from checks.mesh import Change, Cluster, Mesh
-from checks.resources import Deployment, VirtualService, Written
-from templates import messages
+from checks.resources import Deployment, Metadata, Service, VirtualService, Written
+from templates import messages, words
 from tests.asking import refused
 from tests.bots import RECORDED, World, alerts, alongside, running, source
 from tests.test_sweep import BROKEN, WELL
@@ -120,6 +121,33 @@ async def test_another_bot_goes_on_and_what_nobody_saw_is_said(store: Store) -> 
     assert past.unknown(NOON - 60).startswith("Nothing is kept from before ")
     assert past.unknown(NOON + 9000).startswith("Nobody could look after ")
     assert (await history.past(store, "east", "nobody.else", NOON + 3700)).unknown(NOON + 30) == "Nothing is kept of it."
+
+
+async def test_a_cluster_that_is_lost_is_said_and_one_that_was_never_read_keeps_nothing(store: Store) -> None:
+    away = dataclasses.replace(WELL, name="west", mesh="east", unreadable={"*": "timeout"})
+    never = dataclasses.replace(away, objects={}, synced=False)
+    story = Story(store)
+    await story.look(NOON, WELL)
+    for at, other in ((10.0, never), (20.0, away)):
+        mesh = Mesh("east", [WELL, other], NOON + at)
+        story.history.offer(NOON + at, {"east": mesh}, {"east": diagnosis.sweep(mesh)})
+        await story.history.keep()
+    past = await story.past(NOON + 30)
+    assert [(s.begin - NOON, s.end - NOON, s.lost) for s in past.spans] == [(0, 0, ()), (20, 20, ("west",))]
+    assert "west could not be read then" in words.stood(history.view([past], NOON + 25, NOON + 30))
+    told = history.view([past], NOON + 25, NOON + 30)["diagnosis"]
+    assert (told["verdict"], [s["cluster"] for s in told["skipped"]]) == ("unknown", ["west"])
+    assert "could not be read" not in words.stood(history.view([past], NOON + 5, NOON + 30))
+
+
+async def test_of_very_many_changes_at_once_some_are_named_and_that_there_were_more_is_said(store: Store) -> None:
+    story = Story(store)
+    made = [Service(metadata=Metadata(name=f"s{i}", namespace="mynamespace")) for i in range(150)]
+    await story.look(NOON, WELL)
+    await story.look(NOON + 10, WELL.apply(Change("east", Service, "mynamespace", s.name, s) for s in made))
+    _, _, objects = await store.past("east", HOST, [int(NOON // BLOCK_S)])
+    assert len(objects) == 101
+    assert [t.resource for t in (await story.past(NOON + 20)).touched] == ["More than these objects"]
 
 
 async def test_a_host_that_went_is_remembered_and_a_new_day_forgets_it(store: Store) -> None:
@@ -264,6 +292,7 @@ async def test_the_command_line_says_how_it_was_and_when_it_does_not_know(
     assert (well.status, well.json["verdict"], well.json["failing_share"]) == (0, "healthy", 0.0)
     assert [d["weight"] for r in well.json["routes"] for d in r["destinations"]] == [95, 5]
     refused(await asked("why", "destination", "--at", "5h"), "Nothing is kept from before")
+    refused(await asked("why", "destination:80", "--at", "5h"), "not of their ports")
     refused(await asked("why", "nobody", "--at", "1h"), 'No host "nobody"')
     refused(await asked("why", "destination", "--at", "noon"), "--at 'noon' is no time")
     refused(ask("why", "destination", "--at", "14:02", "--from", str(RECORDED / "east")), "--config FILE")
