@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 REOPEN_S = 900.0  # a resolved alert that comes back within this time speaks through its old message, later through a new one
 FLAP_S, FLAP_FIRINGS = 600.0, 3  # an alert that fired so often within so long is flapping, until it is of one mind for as long
 WORSE = 0.1  # of the requests: what a person called done is told again when so many more fail than at that time
-NOTES = 10  # the last ones that are kept
+NOTES = 5  # the last ones that are kept
 OUTAGE = "cluster-unreadable"
 """What stands where a finding has its cause when a whole cluster cannot be read: no check says it, and no code is promised for it."""
 _RULE = re.compile(r"spec\.(http|tls|tcp|rules)\[(\d+)\]")

@@ -174,5 +174,5 @@ class Incidents:
 def _topic(alert: Alert, appeal: Appeal) -> str:
     finding = alert.finding
     says = [f"{percent(finding.failing_share)} of {short(finding.host)} fails" if finding.host else finding.resource, finding.cluster]
-    says += [f"severity {appeal.severity}"] if appeal.severity else []
+    says += [appeal.severity] if appeal.severity else []
     return owning.topic(says, TOPIC)

@@ -69,7 +69,9 @@ def _short(alert: Alert) -> Alert:
         origin=None,
     )
     notes = tuple(replace(n, text=n.text[:200]) for n in alert.notes[-2:])
-    return replace(alert, finding=finding, well_by=(), unknown_why=alert.unknown_why[:300], notes=notes)
+    closed = replace(alert.closed, why=alert.closed.why[:200]) if alert.closed is not None else None
+    appeal = replace(alert.appeal, why=alert.appeal.why[:200], tried="") if alert.appeal is not None else None
+    return replace(alert, finding=finding, well_by=(), unknown_why=alert.unknown_why[:300], notes=notes, closed=closed, appeal=appeal)
 
 
 def unpacked(packed: object) -> tuple[Alert, ...]:

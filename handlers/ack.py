@@ -98,10 +98,13 @@ async def members(message: str, store: Store) -> list[Alert]:
 
 
 async def spoken(message: str, store: Store, otherwise: str) -> list[Alert]:
-    """The alerts of a message that fire; raises Unanswerable when it is resolved, or when a newer message speaks for it."""
-    found = await members(message, store)
+    """The alerts of a message that fire; raises Unanswerable when it is resolved or called done, or when a newer message speaks for it."""
+    known = await store.alerts()
+    found = [a for a in known.values() if a.message == message and a.state is State.FIRING]
     if not found:
-        again = (await store.alerts()).get(message.rpartition("-")[0])
+        if any(a.message == message and a.state is State.CLOSED for a in known.values()):
+            raise Unanswerable("This alert was called done: reopen it first, if it is not.")
+        again = known.get(message.rpartition("-")[0])
         if again is not None and again.state is State.FIRING and again.told:
             raise Unanswerable(
                 f"This message is over: what it told of fires again since, in a newer message ({short(again.finding.host)})."

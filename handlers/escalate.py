@@ -15,7 +15,7 @@ from bot.alerts import Appeal
 from bot.store import Deed
 from bot.tell import ESCALATE
 from handlers import own, say
-from handlers.ack import firing_on, of_alerts, of_message, spoken
+from handlers.ack import of_alerts, of_message, spoken
 from handlers.door import Visit
 from handlers.errors import Already, Unanswerable
 from handlers.pasted import written
@@ -40,14 +40,13 @@ _SAID = 6  # lines of the thread, the last ones, that are filled in
 
 
 async def answer(asked: Asked) -> Message:
-    """Ask for the next step of what fires on a host; raises Unanswerable, and Already when somebody else just did for all of it."""
-    host, _, why = asked.words.strip().partition(" ")
-    firing = await firing_on(host, asked)
+    """Ask for the next step of what fires in the thread or on a host; raises Unanswerable, and Already when somebody else just did for all of it."""
+    firing, why = await own.on(asked)
     escalated: list[str] = []
     held: Already | None = None
     for message in dict.fromkeys(a.message for a in firing):
         try:
-            await _ask(Deed(verb="escalate", by=asked.user, at=time.time(), message=message, text=why.strip()), asked.sweeper, asked.store)
+            await _ask(Deed(verb="escalate", by=asked.user, at=time.time(), message=message, text=why), asked.sweeper, asked.store)
             escalated.append(message)
         except Already as by:
             held = by
@@ -58,8 +57,8 @@ async def answer(asked: Asked) -> Message:
 
 
 async def about(asked: Asked) -> About:
-    """What fires on the host that was typed; raises Unanswerable."""
-    return of_alerts(await firing_on(asked.words.strip().partition(" ")[0], asked))
+    """What fires in the thread, or on the host that was typed; raises Unanswerable."""
+    return of_alerts((await own.on(asked)).alerts)
 
 
 async def _left(message: str, sweeper: Sweeper, store: Store) -> tuple[list[Alert], tuple[EscalationStep, ...]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from handlers.door import Door
 
 _TIMED = {"ack", "silence"}
-_ABOUT = {"why", "routes", "changes", "escalate", *_TIMED}
+_ABOUT = {"why", "routes", "changes", *_TIMED}
 """Verbs that mean the host of the alert in whose thread they are said."""
 
 

@@ -57,7 +57,7 @@ VERBS = {
     "ack": Verb("ack HOST [2h]", "you see to what fires on a host", ack.answer, ack.about),
     "silence": Verb("silence HOST 2h WHY", "what fires on a host is not told for some time", silence.answer, silence.about),
     "handover": Verb("handover HOST @PERSON", "another one sees to what fires on a host", own.hand_over, own.about),
-    "note": Verb("note HOST TEXT", "how it stands, on the alert and in its thread", own.note, own.about),
+    "note": Verb("note HOST TEXT", "how it stands, on the alert and in its thread", own.note, own.about_either),
     "resolve": Verb("resolve HOST WHY", "what fires on a host is done, although it is seen still", own.resolve, own.about),
     "reopen": Verb("reopen HOST", "what was called done is told of again", own.reopen, own.about_closed),
     "incident": Verb("incident HOST", "a channel of its own for what fires on a host", own.incident, own.about),
@@ -106,7 +106,7 @@ async def answer(visit: Visit, words: str, door: Door, *, share: bool = False) -
         nonlocal live
         try:
             found = await verb.about(asked(sees))
-            live = found.names[0] if name == "why" and found.names else ""
+            live = found.names[0] if name in {"why", "explain"} and found.names else ""
         except UnknownHost as host:
             if unknown is None or host.candidates:
                 raise

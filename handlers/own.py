@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from templates.blocks import Message
 
 _KNOWN_S = 7 * 86400.0  # so long it is known who called it done
-_LONGEST = 1_500  # characters of what somebody says
+_LONGEST = 600  # characters of what somebody says
 _PERSON = re.compile(r"[UW][A-Z0-9]{2,24}")
 
 
-class _On(NamedTuple):
+class On(NamedTuple):
     """The alerts that words are about, and the words without the host."""
 
     alerts: list[Alert]
@@ -48,19 +48,26 @@ class _On(NamedTuple):
 
     @property
     def messages(self) -> list[str]:
+        """The ids of their messages."""
         return list(dict.fromkeys(a.message for a in self.alerts))
 
     @property
     def hosts(self) -> str:
+        """What they are about, in words."""
         return listed(dict.fromkeys(short(a.finding.host) or a.finding.cluster for a in self.alerts))
 
 
-async def _on(asked: Asked) -> _On:
-    """What fires in the thread where it was said, else on the host that comes first; raises Unanswerable."""
-    if (message := await _thread(asked)) is not None:
-        return _On(await spoken(message, asked.store, "nobody needs to do anything about it"), asked.words.strip())
-    host, _, rest = asked.words.strip().partition(" ")
-    return _On(await firing_on(host, asked), rest.strip())
+async def on(asked: Asked, *, closed: bool = False) -> On:
+    """What fires in the thread where it was said, else on the host that comes first; raises Unanswerable. With `closed` also what was called done."""
+    message = await _thread(asked)
+    if message is None:
+        host, _, rest = asked.words.strip().partition(" ")
+        return On(await firing_on(host, asked), rest.strip())
+    done = [a for a in (await asked.store.alerts()).values() if a.message == message and a.state is State.CLOSED] if closed else []
+    alerts = done or await spoken(message, asked.store, "nobody needs to do anything about it")
+    first, _, rest = asked.words.strip().partition(" ")
+    names = {name for a in alerts for name in (a.finding.host, short(a.finding.host)) if name}
+    return On(alerts, rest.strip() if first.lower() in names else asked.words.strip())
 
 
 async def _thread(asked: Asked) -> str | None:
@@ -71,7 +78,12 @@ async def _thread(asked: Asked) -> str | None:
 
 async def about(asked: Asked) -> About:
     """What fires in the thread, or on the host that was typed; raises Unanswerable."""
-    return of_alerts((await _on(asked)).alerts)
+    return of_alerts((await on(asked)).alerts)
+
+
+async def about_either(asked: Asked) -> About:
+    """What fires, or was called done; raises Unanswerable."""
+    return of_alerts((await on(asked, closed=True)).alerts)
 
 
 async def about_closed(asked: Asked) -> About:
@@ -84,28 +96,28 @@ async def about_closed(asked: Asked) -> About:
 
 async def hand_over(asked: Asked) -> Message:
     """Another person sees to it; raises Unanswerable."""
-    on = await _on(asked)
-    to = _PERSON.search(on.words)
+    meant = await on(asked)
+    to = _PERSON.search(meant.words)
     if to is None:
         raise Unanswerable("To whom? Write /mesh handover HOST @PERSON, or in the thread of the alert: handover @PERSON.")
-    await _may(to[0], of_alerts(on.alerts), asked.may)
-    for message in on.messages:
+    await _may(to[0], of_alerts(meant.alerts), asked.may)
+    for message in meant.messages:
         await pass_on(message, to[0], asked.user, asked.store)
-    return owning.handed(on.hosts, to[0])
+    return owning.handed(meant.hosts, to[0])
 
 
 async def note(asked: Asked) -> Message:
     """Say how it stands; raises Unanswerable."""
-    on = await _on(asked)
-    await _note(on, asked.user, asked.store)
-    return messages.done(f"Noted on {on.hosts}.")
+    meant = await on(asked, closed=True)
+    await _note(meant, asked.user, asked.store)
+    return messages.done(f"Noted on {meant.hosts}.")
 
 
 async def resolve(asked: Asked) -> Message:
     """It is done; raises Unanswerable, Already."""
-    on = await _on(asked)
-    await _close(on, asked.user, asked.store)
-    return owning.closed(on.hosts)
+    meant = await on(asked)
+    await _close(meant, asked.user, asked.store)
+    return owning.closed(meant.hosts)
 
 
 async def reopen(asked: Asked) -> Message:
@@ -113,15 +125,15 @@ async def reopen(asked: Asked) -> Message:
     closed = await _closed_on(asked)
     for message in dict.fromkeys(a.message for a in closed):
         await _reopen(message, asked.user, asked.store)
-    return messages.done(f"{_On(closed, '').hosts} is told of again.")
+    return messages.done(f"{On(closed, '').hosts} is told of again.")
 
 
 async def incident(asked: Asked) -> Message:
     """A channel of its own; raises Unanswerable."""
-    on = await _on(asked)
-    for message in on.messages:
-        await open_channel([a for a in on.alerts if a.message == message], asked.user, asked.sweeper, asked.store)
-    return messages.done(f"A channel is being opened for {on.hosts}; its thread says when it is there.")
+    meant = await on(asked)
+    for message in meant.messages:
+        await open_channel([a for a in meant.alerts if a.message == message], asked.user, asked.sweeper, asked.store)
+    return messages.done(f"A channel is being opened for {meant.hosts}; its thread says when it is there.")
 
 
 async def open_channel(alerts: Sequence[Alert], by: str, sweeper: Sweeper, store: Store, appeal: Appeal | None = None) -> None:
@@ -137,22 +149,22 @@ async def open_channel(alerts: Sequence[Alert], by: str, sweeper: Sweeper, store
         raise Unanswerable("A channel is being opened for it already.")
 
 
-async def _note(on: _On, by: str, store: Store) -> None:
-    if not on.words:
+async def _note(meant: On, by: str, store: Store) -> None:
+    if not meant.words:
         raise Unanswerable("What is to be noted? Write it behind the word: note rolling back to v1, five minutes.")
-    for message in on.messages:
-        await store.do(Deed(verb="note", by=by, at=time.time(), message=message, text=on.words[:_LONGEST]))
+    for message in meant.messages:
+        await store.do(Deed(verb="note", by=by, at=time.time(), message=message, text=meant.words[:_LONGEST]))
 
 
-async def _close(on: _On, by: str, store: Store) -> None:
+async def _close(meant: On, by: str, store: Store) -> None:
     """Call it done, once of several who do; raises Unanswerable without a reason, and Already."""
-    if not on.words:
+    if not meant.words:
         raise Unanswerable("Why is it done? Write it behind the word: resolve rolled back to v1. Whoever reads the alert wants to know.")
-    for message in on.messages:
-        first = await store.claim(f"resolve:{message}:{since(a for a in on.alerts if a.message == message)}", by, _KNOWN_S)
+    for message in meant.messages:
+        first = await store.claim(f"resolve:{message}:{since(a for a in meant.alerts if a.message == message)}", by, _KNOWN_S)
         if first != by:
             raise Already("resolve", first)
-        await store.do(Deed(verb="close", by=by, at=time.time(), message=message, text=on.words[:_LONGEST]))
+        await store.do(Deed(verb="close", by=by, at=time.time(), message=message, text=meant.words[:_LONGEST]))
 
 
 async def _reopen(message: str, by: str, store: Store) -> None:
@@ -255,22 +267,22 @@ def _dialog(app: AsyncApp, door: Door) -> None:
         await ack()
 
         async def done(_: Sees) -> Message:
-            on = _On(await spoken(message, store, "nobody needs to do anything about it"), given.get(owning.TEXT, ""))
+            meant = On(await spoken(message, store, "nobody needs to do anything about it"), given.get(owning.TEXT, ""))
             match word:
                 case "until":
                     return await _until(message, user, float(given[owning.MOMENT]), store)
                 case "hand":
-                    await _may(given[owning.PERSON], of_alerts(on.alerts), door.may)
+                    await _may(given[owning.PERSON], of_alerts(meant.alerts), door.may)
                     await pass_on(message, given[owning.PERSON], user, store)
-                    if on.words:
-                        await _note(on, user, store)
-                    return owning.handed(on.hosts, given[owning.PERSON])
+                    if meant.words:
+                        await _note(meant, user, store)
+                    return owning.handed(meant.hosts, given[owning.PERSON])
                 case "note":
-                    await _note(on, user, store)
-                    return messages.done(f"Noted on {on.hosts}.")
+                    await _note(meant, user, store)
+                    return messages.done(f"Noted on {meant.hosts}.")
                 case _:
-                    await _close(on, user, store)
-                    return owning.closed(on.hosts)
+                    await _close(meant, user, store)
+                    return owning.closed(meant.hosts)
 
         respond = AsyncRespond(response_url=kept["respond"], proxy=door.client.proxy, ssl=door.client.ssl)
         visit = Visit.dialog(body, context, kept["channel"])

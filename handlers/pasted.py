@@ -17,7 +17,7 @@ from checks.diagnosis import UnknownHost
 from checks.mesh import Unreadable
 from checks.pasted import Pasted, read
 from checks.resources import Service
-from handlers import say
+from handlers import runbook, say
 from handlers.door import About, Visit
 from handlers.errors import Unanswerable
 from handlers.whatif import fetched
@@ -164,21 +164,26 @@ def register(app: AsyncApp, door: Door) -> None:
     async def explained(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, context: AsyncBoltContext) -> None:
         await ack()
         message, visit = body["message"], Visit.shortcut(body, context)
-        text = ""
+        text = live = ""
 
         async def about(_: Sees) -> About:
-            nonlocal text
+            nonlocal text, live
             text = await _with_files(message, door.client)
-            return await _about(text, door.sweeper.meshes())
+            found = await _about(text, door.sweeper.meshes())
+            live = next(iter(found.names), "")
+            return found
 
         told = await door.enter(visit, "explain", about, lambda sees: _explained(text, door.sweeper, sees))
         if told is None or told.message is None:
             return
-        if told.alone:
+        if told.alone or told.result != "done":  # what nothing was found in concerns nobody else
             await say.whisper(told.message, respond)
             return
         try:
             await say.aloud(told.message, door.client, visit.channel, visit.thread)
+            await runbook.follow(
+                told._replace(live=live), door, lambda message: say.aloud(message, door.client, visit.channel, visit.thread)
+            )
         except SlackApiError as refused:
             why = refused.response.get("error")
             await say.whisper(told.message, respond)

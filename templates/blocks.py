@@ -217,32 +217,34 @@ def modal(callback_id: str, title: str, submit: str, inputs: Sequence[Block], ke
     }
 
 
-def _input(name: str, label: str, element: Block, hint: str = "") -> Block:
-    """An input that may be left empty: what is needed together is for the handler to say."""
+def _input(name: str, label: str, element: Block, hint: str = "", *, needed: bool = False) -> Block:
+    """An input that may be left empty, unless it is `needed`: what is needed together is for the handler to say."""
     made: Block = {
         "type": "input",
         "block_id": name,
-        "optional": True,
+        "optional": not needed,
         "label": _plain(label, 2000),
         "element": {**element, "action_id": name},
     }
     return {**made, "hint": _plain(hint, 2000)} if hint else made
 
 
-def text_input(name: str, label: str, placeholder: str, *, hint: str = "", filled: str = "", most: int = 3000) -> Block:
+def text_input(
+    name: str, label: str, placeholder: str, *, hint: str = "", filled: str = "", most: int = 3000, needed: bool = False
+) -> Block:
     """Several lines of at most `most` characters (3,000 are Slack's limit), `filled` in already."""
     element = {"type": "plain_text_input", "multiline": True, "max_length": most, "placeholder": _plain(placeholder, 150)}
-    return _input(name, label, element | ({"initial_value": cut(clean(filled, lines=True), most)} if filled else {}), hint)
+    return _input(name, label, element | ({"initial_value": cut(clean(filled, lines=True), most)} if filled else {}), hint, needed=needed)
 
 
 def person_input(name: str, label: str) -> Block:
     """One person of the workspace."""
-    return _input(name, label, {"type": "users_select"})
+    return _input(name, label, {"type": "users_select"}, needed=True)
 
 
 def moment_input(name: str, label: str, first: float) -> Block:
     """An instant, `first` (seconds since the epoch) unless somebody chooses."""
-    return _input(name, label, {"type": "datetimepicker", "initial_date_time": int(first)})
+    return _input(name, label, {"type": "datetimepicker", "initial_date_time": int(first)}, needed=True)
 
 
 def file_input(name: str, label: str) -> Block:
@@ -250,10 +252,10 @@ def file_input(name: str, label: str) -> Block:
     return _input(name, label, {"type": "file_input", "max_files": 1})
 
 
-def choice_input(name: str, label: str, choices: Sequence[Choice]) -> Block:
-    """One of several, the first unless somebody chooses."""
+def choice_input(name: str, label: str, choices: Sequence[Choice], *, first: int = 0) -> Block:
+    """One of several, the first (or the one of another place) unless somebody chooses."""
     options = _options(choices)
-    return _input(name, label, {"type": "static_select", "options": options, "initial_option": options[0]})
+    return _input(name, label, {"type": "static_select", "options": options, "initial_option": options[first]})
 
 
 def checkbox_input(name: str, label: str, choices: Sequence[Choice]) -> Block:

@@ -690,7 +690,9 @@ def escalated(asked: Json) -> Message:
     """  # noqa: D205 - the form is part of the sentence
     said = {**asked, "text": escape(cut(clean(asked["text"]), 400)), "waited": words.duration(asked["waited"])}
     said["late"] = words.duration(asked["late"]) if asked["late"] else ""
-    told = fragment("escalated", **{"appeal": None, **said})
+    appeal = asked.get("appeal")
+    said["appeal"] = {**appeal, "tried": words.one_line(appeal["tried"])} if appeal else None
+    told = fragment("escalated", **said)
     return _say(Mrkdwn(" ".join(told)), [section(p) for p in told])
 
 

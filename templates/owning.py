@@ -23,7 +23,7 @@ from templates.blocks import (
     section,
     text_input,
 )
-from templates.words import Json, clean, cut
+from templates.words import Json, clean, cut, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,7 +52,12 @@ def _dialog(word: str, now: float) -> tuple[str, str, Sequence[Block]]:
             return "Hand over", "Hand over", [person_input(PERSON, "Who sees to it from now on"), said]
         case "note":
             said = text_input(
-                TEXT, "How it stands", "rolling back to v1, five minutes", most=_MOST, hint="Stands on the alert and in its thread."
+                TEXT,
+                "How it stands",
+                "rolling back to v1, five minutes",
+                most=_MOST,
+                needed=True,
+                hint="Stands on the alert and in its thread.",
             )
             return "Status note", "Note", [said]
         case _:
@@ -60,7 +65,12 @@ def _dialog(word: str, now: float) -> tuple[str, str, Sequence[Block]]:
                 Mrkdwn("What is still seen stays on the message; it is told again when it is gone and comes back, or gets worse.")
             )
             said = text_input(
-                TEXT, "Why is it done", "rolled back to v1 at 14:10", most=_MOST, hint="Everybody who reads the alert sees this."
+                TEXT,
+                "Why is it done",
+                "rolled back to v1 at 14:10",
+                most=_MOST,
+                needed=True,
+                hint="Everybody who reads the alert sees this.",
             )
             return "Call it done", "Call it done", [said, still]
 
@@ -99,8 +109,10 @@ def escalation(asked: Json, tried: str, kept: str, *, channel: bool) -> Block:
     (next_,) = fragment("next_asked", **asked)
     inputs = [
         section(next_),
-        choice_input(SEVERITY, "How bad is it", [(label, value) for value, label in SEVERITIES]),
-        text_input(TEXT, "Why", "v1 does not start, and I do not know its image", most=_MOST, hint="Who is asked reads it first."),
+        choice_input(SEVERITY, "How bad is it", [(label, value) for value, label in SEVERITIES], first=1),
+        text_input(
+            TEXT, "Why", "v1 does not start, and I do not know its image", most=_MOST, needed=True, hint="Who is asked reads it first."
+        ),
         text_input(TRIED, "What was tried", "rolled back v2", most=_MOST, filled=tried, hint="Filled in from the notes and the thread."),
     ]
     if channel:
@@ -128,7 +140,8 @@ def incident(told: Json) -> Message:
 
     {"link": of the alert, "by", "owner": user ids or "", "says", "message", "fix", "severity", "why", "tried", "missing": ids whom Slack did not let in}.
     """
-    return fit(Message(escape(cut(told["says"], 300)), (header(told["says"]), *map(section, fragment("incident", **told)))))
+    paragraphs = fragment("incident", **{**told, "tried": one_line(told["tried"])})
+    return fit(Message(escape(cut(told["says"], 300)), (header(told["says"]), *map(section, paragraphs))))
 
 
 def _one(text: Mrkdwn) -> Message:

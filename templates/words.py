@@ -60,6 +60,11 @@ def cut(text: str, limit: int) -> str:
     return text[:end].rstrip() + "…"
 
 
+def one_line(listed: str) -> str:
+    """A list of lines that begin with dashes as one line."""
+    return "; ".join(found for line in listed.splitlines() if (found := line.strip().removeprefix("-").strip()))
+
+
 def first_sentence(text: str) -> str:
     """The first sentence without its full stop."""
     return _SENTENCE_END.split(clean(text), maxsplit=1)[0].rstrip(".")

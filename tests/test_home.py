@@ -47,7 +47,7 @@ async def test_a_home_says_what_is_broken_and_owned_and_silent_and_leads_to_each
         assert "Broken now: 2 alerts, 1 of them yours" in shown
         await slack.command("/mesh silence destination.mynamespace 1h we move it")
         line = next(x for x in (await shows(slack, "we move it")).split("\n") if "we move it" in x)
-        assert line.endswith(address), "a silence leads to what it keeps quiet"
+        assert line.endswith(f"· {address}"), "a silence leads to what it keeps quiet"
         await slack.until(lambda: any(e.get("action_id") == UNACK for b in root.blocks for e in b.get("elements", ())), 10)
         await slack.click(root, UNACK)
         await shows(slack, "You see to nothing now")

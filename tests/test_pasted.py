@@ -202,7 +202,6 @@ async def test_a_snippet_and_what_another_app_attached_are_read_as_well(slack: L
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        ("lunch?", "I find no host, no status and no response flag in this."),
         ("it is destination that fails", "I took destination.mynamespace from its words"),
         ("destination.mynamespace or sidelined.mynamespace", "It names 2 hosts: destination.mynamespace and sidelined.mynamespace."),
         ("dial tcp 10.96.9.9:80: connect: connection refused", "10.96.9.9:80 is the address of sidelined.mynamespace."),
@@ -215,6 +214,15 @@ async def test_what_it_names_is_found_or_said_to_be_missing(slack: LocalSlack, t
     said = await slack.say(text)
     await slack.shortcut(pasted.EXPLAIN_THIS, said)
     assert answer in (await explained(slack, said)).words
+
+
+@pytest.mark.usefixtures("bot")
+async def test_that_nothing_is_found_only_who_asked_reads(slack: LocalSlack):
+    said = await slack.say("lunch?")
+    await slack.shortcut(pasted.EXPLAIN_THIS, said, user="ben")
+    await slack.until(lambda: slack.ephemerals("ben"))
+    assert "I find no host, no status and no response flag in this." in slack.ephemerals("ben")[0].words
+    assert slack.thread("#mesh", said.ts) == [said]
 
 
 @pytest.mark.usefixtures("bot")
