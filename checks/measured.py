@@ -14,6 +14,7 @@ from checks.agreement import NOISE, reporters
 from checks.case import short
 from checks.evidence import Access, Flow
 from checks.resources import Pod
+from checks.seen import FEW
 from checks.services import home, service_of
 from checks.subsets import percent
 
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
 
 Ends = Callable[[Access | Flow], bool]
 """Whether a call, or calls of one kind, ended in the way that is asked about."""
-
-USUAL = NOISE
-"""The part of a caller's calls that may fail without being told: kept-alive connections that close under a request, pods that go, are this few."""
-FEW = 3
-"""Fewer calls than this say nothing, unless they are all that there were."""
 
 
 class Sample(NamedTuple):
@@ -68,7 +64,7 @@ class Measure(NamedTuple):
         return [a for s in self.samples for a in s.accesses]
 
 
-def measure(case: Case, ends: Ends, usual: float = USUAL) -> Measure | None:
+def measure(case: Case, ends: Ends, usual: float = NOISE) -> Measure | None:
     """The calls that end in one way; None where no caller has more of them than usual.
 
     The part is Prometheus's where it counts them, for it sees all calls; else that of the callers' logs, else that of the servers'.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
 from checks.accesslog import concerns
+from checks.agreement import NOISE
 from checks.case import short
 from checks.resources import Pod
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from checks.registry import IstioEndpoint
 
 
+FEW = 3
+"""Fewer calls than this say nothing, unless they are all that there were."""
 OVER_S = 60.0
 """Calls that have succeeded for so long since the last one that failed say that it is over."""
 
@@ -109,15 +112,14 @@ class Calls(NamedTuple):
 
 
 def _some(branch: Branch, log: AccessLog, accesses: Iterable[Access], fails: Callable[[Access], bool]) -> Calls | None:
+    """The calls that failed in one way, if they are more than on any day and are not over."""
     every = list(accesses)
     found = tuple(a for a in every if fails(a))
-    total = sum(a.count for a in every)
-    if not found or not total:
+    total, count = sum(a.count for a in every), sum(a.count for a in found)
+    if not count or count / total < NOISE or (count < FEW and count != total):
         return None
     last, well = max(a.last for a in found), max((a.last for a in every if a not in found and not a.flags and a.code < 500), default=0.0)
-    if last and well - last > OVER_S:
-        return None
-    return Calls(branch, log, found, sum(a.count for a in found) / total)
+    return Calls(branch, log, found, count / total) if not last or well - last <= OVER_S else None
 
 
 def called(case: Case) -> list[Called]:

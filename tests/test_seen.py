@@ -15,6 +15,7 @@ from checks.evidence import (
     AccessLog,
     EnvoyView,
     Evidence,
+    Flow,
     IstiodView,
     LiveCluster,
     LiveHost,
@@ -24,6 +25,7 @@ from checks.evidence import (
     LogLine,
     ProxySync,
     ShardEndpoint,
+    Traffic,
 )
 from checks.mesh import Change
 from checks.resources import EndpointSlice, Pod
@@ -136,6 +138,17 @@ def test_calls_that_have_gone_well_for_a_while_say_that_it_is_over() -> None:
     assert causes(why("circuit-breaker-overflow", over)) == []
 
 
+def test_what_fails_on_any_day_is_no_cause() -> None:
+    overflow = "upstream_reset_before_response_started{overflow}"
+    few, rare, all_ = (
+        (call(2, 503, "UO", overflow, ""), call(9, 200)),
+        (call(9, 503, "UO", overflow, ""), call(1000, 200)),
+        (call(2, 503, "UO", overflow, ""),),
+    )
+    for calls, wanted in ((few, []), (rare, []), (all_, [("circuit-breaker-overflow", 1.0)])):
+        assert causes(why("circuit-breaker-overflow", log(cluster("checkout"), *calls))) == wanted
+
+
 # --- told apart -------------------------------------------------------------------------------------------------------------------
 
 
@@ -161,12 +174,22 @@ def test_a_refused_port_is_told_by_what_the_pod_says_of_its_ports(ports: tuple[i
         labels = {k: v for k, v in p.labels.items() if k != "security.istio.io/tlsMode"}
         bare.append(replace(p, spec=spec, metadata=replace(p.metadata, annotations=None, labels=labels)))
     mesh = changed("app-on-localhost-or-slow", *bare)
-    found = why("app-on-localhost-or-slow", log(cluster("payments"), call(1, 503, "UF", REFUSED), call(3, 200, upstream=SECOND)), mesh)
+    found = why("app-on-localhost-or-slow", log(cluster("payments"), call(3, 503, "UF", REFUSED), call(9, 200, upstream=SECOND)), mesh)
     assert causes(found) == ([(wanted, 0.25)] if wanted else [])
 
 
 def test_a_sidecar_refuses_nobody_so_that_what_its_caller_was_refused_tells_nothing() -> None:
     assert causes(why("app-on-localhost-or-slow", log(cluster("payments"), call(4, 503, "UF", REFUSED)))) == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "wanted"), [("circuit-breaker-overflow", 0.25), ("retry-overflow", 0.25), ("outlier-eject-all", None)]
+)
+def test_prometheus_tells_of_a_limit_where_only_one_is_set(scenario: str, wanted: float | None) -> None:
+    host = f"{test_live.expected(scenario)['host']}.svc.cluster.local"
+    flows = (Flow("web", "client", 503, ("UO",), 1.0), Flow("web", "client", 200, (), 3.0))
+    read = Evidence(traffic=(Traffic("east", host, 300.0, flows, None, AT, "an address"),))
+    assert causes(why(scenario, read)) == ([(scenario, wanted)] if wanted else [])
 
 
 def test_another_root_in_the_callers_own_cluster_is_a_rotation_and_elsewhere_a_mismatch() -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check
 from checks.gateway import merge
-from checks.measured import FEW, Measure, Sample, finding
+from checks.measured import Measure, Sample, finding
 from checks.names import matches
+from checks.seen import FEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command, said_at
-from checks.evidence import DRAINING, EJECTED, UNREADY
+from checks.evidence import DRAINING, EJECTED, UNREADY, Flow
+from checks.measured import finding, measure
 from checks.seen import by, failed, held, log_command, lost, share, sources, where
 from checks.subsets import percent
 
@@ -121,8 +122,26 @@ def limits(branch: Branch) -> str:
 
 
 def overflows(case: Case, cause: str, fails: Callable[[Access], bool], what: str, fix: str) -> Iterator[Finding]:
-    """The findings of calls that a limit of the caller's Envoy refused, those of one object together."""
-    for group in by(failed(case, fails), lambda c: " ".join(policy_at(case, c.branch, "connection_pool"))):
+    """The findings of calls that a limit of the caller's Envoy refused, those of one object together.
+
+    Prometheus counts the flag alone, which is the same for connections and for retries: it tells where only one of them is limited.
+    """
+    logged = failed(case, fails)
+    counted = measure(case, _refused) if not logged else None
+    if counted is not None and all(_limited(b) == cause for b in counted.branches):
+        b = counted.branches[0]
+        at = policy_at(case, b, "connection_pool")
+        yield finding(
+            case,
+            cause,
+            counted,
+            what=f"{what} ({limits(b)})",
+            fix=fix.format(ref=at[1], host=where(b)),
+            at=at,
+            evidence=(f"{at[1]} {at[2]}: {limits(b)}",),
+            commands=(f"istioctl proxy-config cluster <pod> --fqdn {b.upstream.host} -o json",),
+        )
+    for group in by(logged, lambda c: " ".join(policy_at(case, c.branch, "connection_pool"))):
         first = group[0]
         cluster, ref, path = policy_at(case, first.branch, "connection_pool")
         part = lost(group)
@@ -142,3 +161,21 @@ def overflows(case: Case, cause: str, fails: Callable[[Access], bool], what: str
                 f"istioctl proxy-config cluster {first.log.pod} -n {first.log.namespace} --fqdn {first.branch.upstream.host} -o json",
             ),
         )
+
+
+def _refused(call: Access | Flow) -> bool:
+    return isinstance(call, Flow) and "UO" in call.flags
+
+
+def _limited(branch: Branch) -> str:
+    """The cause of a refusal where a connection pool limits either connections and requests or retries; empty where both or neither."""
+    u = branch.upstream
+    policy = u.rule.policy_for(u.port, u.subset) if u.rule is not None else None
+    pool = policy.connection_pool if policy is not None else None
+    http = pool.http if pool is not None else None
+    retries = http is not None and http.max_retries is not None
+    requests = http is not None and (http.http1_max_pending_requests is not None or http.http2_max_requests is not None)
+    connections = pool is not None and pool.tcp is not None and pool.tcp.max_connections is not None
+    if retries == (requests or connections):
+        return ""
+    return "retry-overflow" if retries else "circuit-breaker-overflow"
