@@ -139,11 +139,10 @@ class Server:
 
         The answer must begin within `patience_s` (Pace.answer_s) seconds.
         """
-        if self._session is None:
-            raise RuntimeError("a Server is used inside `async with`")
+        session = self._opened()
         patience_s = patience_s or self.pace.answer_s
         access = await self._credentials()
-        request = self._session.get(
+        request = session.get(
             access.url + path,
             params=query,
             headers={**access.headers, "Accept": accept},
@@ -177,13 +176,12 @@ class Server:
 
         The handshake must be done within `patience_s` (Pace.answer_s) seconds.
         """
-        if self._session is None:
-            raise RuntimeError("a Server is used inside `async with`")
+        session = self._opened()
         patience_s = patience_s or self.pace.answer_s
         access = await self._credentials()
         try:
             async with asyncio.timeout(patience_s):
-                return await self._session.ws_connect(
+                return await session.ws_connect(
                     access.url + path,
                     params=query,
                     protocols=(protocol,),
@@ -200,6 +198,13 @@ class Server:
                 self._distrust()
             # What was answered is gone; a 200 or 101 here is of a server that knows no WebSockets, or not this protocol.
             raise Refused(error.status, "") from None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("a Server is used inside `async with`")
+        if self._session.closed:
+            raise NoAccess("the cluster is not followed any more")
+        return self._session
 
     async def _credentials(self) -> Access:
         try:

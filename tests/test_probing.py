@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bot import informers, manifests
+import bot.__main__
+from bot import informers, manifests, settings
 from bot.clusters import Clusters, ClusterSource
 from bot.probes import asking, gather, istiod, whom
 from checks import diagnosis
@@ -282,6 +283,31 @@ def test_however_many_call_a_few_are_asked(tmp_path: Path) -> None:
     assert "stopped" not in {p.name for p in proxies}
     assert len(whom.istiods(mesh, east, proxies)) == 10  # of which asking takes the first
     assert whom.hosts(told) == [DESTINATION]
+
+
+async def test_a_bot_asks_what_its_settings_allow(mesh_envoy: Envoys, tmp_path: Path) -> None:
+    async with running(mesh_envoy, tmp_path):
+        (tmp_path / "meshwhy.yaml").write_text(
+            f"""
+slack: {{app_token: {{env: A}}, bot_token: {{env: T}}}}
+alerts: {{default_channel: "#mesh"}}
+clusters:
+  - {{name: east, mesh: prod, context: east, kubeconfig: "{tmp_path}/east", deep: true, logs: true}}
+  - {{name: lab, path: "{tmp_path}/lab"}}
+"""
+        )
+        settled = settings.load(tmp_path / "meshwhy.yaml", {"T": "xoxb-1", "A": "xapp-1"})
+        clusters = Clusters([ClusterSource.registered(c) for c in settled.clusters])
+        following = asyncio.create_task(clusters.run())
+        await clusters.synced(20)
+        meshes = Mesh.of(clusters.clusters(), time.time())
+        probes = bot.__main__._probing(settled, clusters)(diagnosis.why(DESTINATION, meshes), meshes)
+        assert [(p.kind, p.cluster) for p in probes] == [("envoy", "east"), ("logs", "east"), ("istiod", "east")]
+        assert [v.pod for v in (await probes[0].read()).envoys] == ["web-7f"]
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        for probe in probes:  # another bot watches it now
+            assert all("the cluster is not followed any more" in s.reason for s in (await probe.read()).skipped)
 
 
 async def test_a_person_asks_running_parts_on_the_command_line(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bot.probes import envoy, exposition, istiod, saved, ztunnel
 from bot.probes.admin import NotRead
+from bot.probes.files import File
 from tests import istiods
 from tests.envoys import DESTINATION, V1, out
 from tests.istiods import endpoint, shardz, sync
@@ -314,6 +315,77 @@ def test_a_ztunnel_sends_to_healthy_workloads_and_to_all_where_the_policy_says_s
     assert view.usable == {"web.shop": ("10.1.0.7:8080",), "all.shop": ("[fd00::8]:8080",), "gone.shop": (), "none.shop": ()}
     assert view.unusable == {"web.shop": ("[fd00::8]:8080",), "all.shop": (), "gone.shop": ("u9",), "none.shop": ()}
     assert view.workloads == {"10.1.0.7", "fd00::8", "10.1.0.9"}
+
+
+# --- whatever is answered ---------------------------------------------------------------------------------------------------
+
+
+def mangled(draw: st.DrawFn, value: Any) -> Any:
+    """A JSON value of which something may be another one."""
+    if draw(st.integers(0, 11)) == 0:
+        return draw(st.sampled_from([None, True, -1, 1.5, 1 << 70, "", "x", "2026-02-30T25:61:61Z", "NaN", [], {}, [None], {"a": None}]))
+    if isinstance(value, dict):
+        return {key: mangled(draw, v) for key, v in value.items() if draw(st.integers(0, 11))}
+    if isinstance(value, list):
+        return [mangled(draw, v) for v in value]
+    return value
+
+
+HOST = {
+    "address": {"socket_address": {"address": "10.1.0.7", "port_value": 80}},
+    "stats": [{"name": "cx_total", "value": "7"}, {"type": "GAUGE", "name": "cx_active"}],
+    "health_status": {"eds_health_status": "HEALTHY", "failed_outlier_check": True},
+    "weight": 1,
+}
+ANSWERS: dict[str, Any] = {
+    "proxies/a/b/clusters.json": {"cluster_statuses": [{"name": "a|b", "host_statuses": [HOST, HOST]}]},
+    "proxies/a/b/config_dump.json": {
+        "configs": [
+            {
+                "@type": "x.ClustersConfigDump",
+                "dynamic_active_clusters": [{"cluster": {"name": "a|b", "type": "EDS", "alt_stat_name": "a;"}}],
+            },
+            {
+                "@type": "x.RoutesConfigDump",
+                "dynamic_route_configs": [
+                    {
+                        "route_config": {
+                            "virtual_hosts": [{"routes": [{"route": {"weighted_clusters": {"clusters": [{"name": "a|b", "weight": 3}]}}}]}]
+                        }
+                    }
+                ],
+            },
+        ]
+    },
+    "proxies/a/b/stats.json": {"stats": [{"name": "cluster.a;.update_empty", "value": 1}, {"histograms": {}}]},
+    "proxies/a/b/certs.json": {"certificates": [{"ca_cert": [{"subject_alt_names": [{"uri": "spiffe://a"}], "expiration_time": "x"}]}]},
+    "istiod/a/b/syncz.json": [sync("web.shop", CDS=("a", "b", "c"))],
+    "istiod/a/b/endpointShardz.json": json.loads(shardz({DESTINATION: {"Kubernetes/east": [endpoint("10.1.0.7")]}})),
+    "istiod/a/b/push_status.json": {"m": {"k": {"proxy": "p", "message": "m"}}},
+    "istiod/a/b/clusterz.json": [{"id": "west", "syncStatus": "synced"}],
+    "istiod/a/b/version.json": {"version": "1.27.1", "revision": "default", "over_s": 60},
+    "ztunnel/a/c/config_dump.json": json.loads(ZTUNNEL),
+}
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_whatever_is_answered_is_read_or_skipped(data: st.DataObject) -> None:
+    found = saved._Saved("east", "x")
+    for name, answer in ANSWERS.items():
+        found.take(File(name, 0.0, json.dumps(mangled(data.draw, answer)).encode()))
+    found.evidence()  # raises nothing
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([*ANSWERS, "istiod/a/b/discovery.log", "istiod/a/b/metrics.txt", "proxies/a/b/stats/prometheus", "read_at"]),
+)
+def test_whatever_bytes_are_answered_are_read_or_skipped(body: bytes, name: str) -> None:
+    found = saved._Saved("east", "x")
+    found.take(File(name, 0.0, body))
+    found.evidence()
+    istiod.lines(f"2026-99-30T12:00:00Z has no endpoints {body!r}")
 
 
 # --- what can be sent ------------------------------------------------------------------------------------------------------

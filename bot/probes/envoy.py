@@ -556,7 +556,7 @@ class Seen:
         """`/clusters?format=json`."""
         self.hosts = {
             c.name: tuple(
-                _host(_address(h.address), _health(h.health_status), h.hostname, h.weight, {s.name: int(s.value) for s in h.stats})
+                _host(_address(h.address), _health(h.health_status), h.hostname, h.weight, {s.name: _number(s.value, 0) for s in h.stats})
                 for h in c.host_statuses
             )
             for c in _decode(_HOSTS, body, what).cluster_statuses

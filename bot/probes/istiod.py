@@ -377,7 +377,10 @@ def lines(text: str) -> tuple[LogLine, ...]:
 
 def _seconds(text: str) -> float:
     head, _, rest = text.removesuffix("Z").partition(".")
-    return datetime.fromisoformat(f"{head}.{rest[:6]:0<6}+00:00").timestamp()
+    try:
+        return datetime.fromisoformat(f"{head}.{rest[:6]:0<6}+00:00").timestamp()
+    except ValueError:  # the 30th of February
+        return 0.0
 
 
 # --- one replica, saved ----------------------------------------------------------------------------------------------------
