@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import time
 import zlib
 from contextlib import suppress
@@ -224,7 +225,7 @@ class History:
 
     def offer(self, at: float, meshes: Mapping[str, Mesh], sweeps: Mapping[str, Sweep]) -> None:
         """What a look saw of the meshes that this bot looks at; of several that were not kept yet the newest is."""
-        self._offered = _Offered(round(at, 1), meshes, sweeps, self._store.fence)
+        self._offered = _Offered(math.floor(at * 10) / 10, meshes, sweeps, self._store.fence)
         self._come.set()
 
     async def run(self) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from templates.words import Json
 
 _LEFT, _RIGHT = 150.0, picture.WIDTH - 40.0
-_SHARE, _USABLE, _BAND = 144.0, 296.0, 110.0
-_MARKS = 438.0
+_SHARE, _USABLE, _BAND = 162.0, 314.0, 110.0
+_MARKS = 456.0
 _ROW, _ROWS = 24.0, 5
 _HEIGHT = re.compile(r'height="([\d.]+)"')
 _HATCH = (
@@ -146,6 +146,6 @@ def _changes(view: Json) -> Iterator[str]:
         yield f'<path d="M{x:.1f} {_USABLE + _BAND + 2:g}l6 10h-12z" fill="{colour}"/>'
         said = f"{_minute(row['at'])}{' suspicious:' if row['suspicious'] else ''} {words.change_of(row)}"
         mark = f'<path d="M42 {_MARKS + 14 + _ROW * i:.1f}l6 10h-12z" fill="{colour}"/>'
-        yield mark + picture.text(58, _MARKS + 24 + _ROW * i, cut(said, 120), Font(15, colour, mono=False))
+        yield mark + picture.text(58, _MARKS + 24 + _ROW * i, cut(said, 130), Font(15, colour, mono=False))
     if not rows:
         yield picture.text(36, _MARKS + 24, f"{_span(view)} no object on its way is known to have changed.", _MARGIN)

@@ -221,6 +221,14 @@ async def test_a_store_that_is_away_costs_the_past_and_no_look(store: Store, mon
     assert [i.at for i in past.instants if standing.share(i.standing)]
 
 
+async def test_of_several_bots_the_one_that_looks_at_a_mesh_keeps_its_past(store: Store) -> None:
+    member = Sweeper(World(BROKEN), store, alerts())
+    await member.glance()
+    await member.history.keep()
+    past = await history.past(store, "east", HOST, time.time())
+    assert share(past, time.time()) == 0.95
+
+
 def test_what_differs_is_said_field_by_field_and_what_is_reported_back_is_not() -> None:
     old = WELL.get(Deployment, "mynamespace", "destination-v2")
     assert old is not None
