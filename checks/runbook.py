@@ -267,7 +267,7 @@ def _hosts(diagnosis: Diagnosis, *, gateways: bool) -> _Found | None:
     empty = {d.envoy_cluster for r in diagnosis.routes for d in r.destinations if d.share and not d.usable}
     differs = [a for a in mine if not a.agrees]
     lost = [a for a in mine if a.agrees and a.envoy_cluster in empty]
-    told = differs or lost or mine
+    told = list(dict.fromkeys([*differs, *lost, *mine]))
     pod = f"{told[0].viewpoint.pod}.{told[0].viewpoint.namespace}"
     command = f"istioctl proxy-config endpoint {pod} --cluster '{told[0].envoy_cluster}'"
     proof = dict.fromkeys(f"{a.sentence} ({a.source})" for a in told[1 : 1 + _NAMED])

@@ -10,6 +10,7 @@ import pytest
 
 from bot import manifests
 from bot.probes import Probe, gather
+from bot.probes import envoy as envoys
 from bot.tell import WHY
 from checks import diagnosis, runbook
 from checks.changed import Changed
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from bot.store import Store
     from checks.diagnosis import Diagnosis
     from checks.runbook import Step
+    from tests.envoys import Mesh as Envoys
 
 HOST = "destination.mynamespace.svc.cluster.local"
 V1, V2 = (f"outbound|80|{v}|{HOST}" for v in ("v1", "v2"))
@@ -197,6 +199,64 @@ def test_the_likeliest_step_of_a_cause_comes_first(meshes: tuple[Mesh, ...]):
     healthy = next(d for h in diagnosis.swept(mesh) if (d := diagnosis.diagnose(h, mesh)).verdict is diagnosis.Verdict.HEALTHY)
     assert runbook.order(healthy)[:2] == ("logs", "traffic"), "of no known cause what was seen comes first"
     assert all(sorted(o) == sorted(runbook.order(found)) for o in runbook._ORDER.values())
+
+
+GATEWAY = """
+kind: Pod
+apiVersion: v1
+metadata: {name: web-7f, namespace: shop, labels: {istio: egressgateway}, annotations: {inject.istio.io/templates: gateway}}
+spec: {nodeName: n1, containers: [{name: istio-proxy, image: x, args: [proxy, router]}]}
+status: {phase: Running, podIP: 10.1.2.3, conditions: [{type: Ready, status: "True"}]}
+---
+kind: Service
+apiVersion: v1
+metadata: {name: egress, namespace: shop}
+spec: {clusterIP: 10.96.0.9, selector: {istio: egressgateway}, ports: [{name: http, port: 80, targetPort: 80}]}
+---
+kind: EndpointSlice
+apiVersion: discovery.k8s.io/v1
+metadata: {name: egress-1, namespace: shop, labels: {kubernetes.io/service-name: egress}}
+addressType: IPv4
+ports: [{name: http, port: 80}]
+endpoints: [{addresses: [10.1.2.3], conditions: {ready: true}, targetRef: {kind: Pod, name: web-7f, namespace: shop}}]
+---
+kind: Gateway
+apiVersion: networking.istio.io/v1
+metadata: {name: egress, namespace: shop}
+spec: {selector: {istio: egressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+---
+kind: Service
+apiVersion: v1
+metadata: {name: destination, namespace: mynamespace}
+spec: {clusterIP: 10.96.0.1, selector: {app: destination}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+kind: DestinationRule
+apiVersion: networking.istio.io/v1
+metadata: {name: destination, namespace: mynamespace}
+spec: {host: destination, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
+---
+kind: VirtualService
+apiVersion: networking.istio.io/v1
+metadata: {name: destination, namespace: mynamespace}
+spec:
+  hosts: [destination.mynamespace.svc.cluster.local]
+  gateways: [shop/egress]
+  http: [{route: [{destination: {host: destination, subset: v1}, weight: 95}, {destination: {host: destination, subset: v2}, weight: 5}]}]
+"""
+"""The article's egress gateway, whose Envoy is the real one of these tests."""
+
+
+async def test_what_the_envoy_of_a_gateway_on_the_way_holds_is_a_step_of_its_own(mesh_envoy: Envoys, tmp_path: Path):
+    (tmp_path / "east.yaml").write_text(GATEWAY)
+    meshes = Mesh.of([manifests.read(str(tmp_path / "east.yaml"), "east", read_at=AT)], AT)
+    views, skipped = await envoys.read([envoys.Where("east", "shop", "web-7f", mesh_envoy.envoy.admin)])
+    assert skipped == ()
+    steps = taken(meshes, Evidence(envoys=views))
+    assert steps["gateways"].state == "bad"
+    assert f"Envoy web-7f.shop differs from the prediction: {V2} still has 2 usable hosts" in steps["gateways"].said
+    assert f"seen on Envoy web-7f.shop: {V1} has no host and gets 95 % of the requests" in " ".join(steps["gateways"].proof)
+    assert steps["gateways"].command == f"istioctl proxy-config endpoint web-7f.shop --cluster '{V2}'"
+    assert steps["hosts"].state == "skipped", "a gateway is nobody's sidecar"
 
 
 async def test_probes_are_told_as_they_finish_and_one_that_hangs_delays_no_other():
