@@ -33,7 +33,7 @@ from checks.resources import KIND_OF, KINDS, OPTIONAL, ConfigMap, Deployment, Ki
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
-    from bot.settings import RegisteredCluster
+    from bot.settings import Prometheus, RegisteredCluster
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class ClusterSource:
 
     `namespaces` limits what is asked of an API server; kinds without namespaces are still read. `secrets` are the namespaces in which the
     names of Secrets are read, and nothing of what they hold; elsewhere no Secret is asked for. `deep` allows port-forwards to Envoys, istiods
-    and ztunnels, `logs` the ends of logs, of which `access_log` is the proxies' format: probes alone use them.
+    and ztunnels, `logs` the ends of logs, of which `access_log` is the proxies' format; `prometheus` counts the calls: probes alone use them.
     """
 
     name: str
@@ -72,6 +72,7 @@ class ClusterSource:
     deep: bool = False
     logs: bool = False
     access_log: str = accesslog.ISTIO
+    prometheus: Prometheus | None = None
 
     @staticmethod
     def registered(cluster: RegisteredCluster) -> ClusterSource:
@@ -88,6 +89,7 @@ class ClusterSource:
             deep=cluster.deep,
             logs=cluster.logs,
             access_log=cluster.access_log or accesslog.ISTIO,
+            prometheus=cluster.prometheus,
         )
 
 

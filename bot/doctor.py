@@ -26,7 +26,8 @@ from bot.clusters import ClusterSource, server
 from bot.informers import NoAccess, Pace, Refused, why
 from bot.members import Members, Unread
 from bot.pager import OPSGENIE, PAGERDUTY
-from bot.probes import pods, portforward
+from bot.probes import pods, portforward, prometheus
+from bot.probes.admin import NotRead
 from bot.routing import on_call, places
 from bot.valkey import NoState, embedded
 from checks.planes import planes
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot.informers import Server
-    from bot.settings import Access, RegisteredCluster, Settings
+    from bot.settings import Access, Prometheus, RegisteredCluster, Settings
 
 SLACK_S = 15.0
 REDIS_S = 10.0
@@ -407,8 +408,18 @@ async def _cluster(registered: RegisteredCluster) -> list[Row]:
             _bad(what, f"It did not answer everything within {CLUSTER_S:g} s.", "Look at the load and the network path of its API server.")
         ]
     if registered.prometheus is not None:
-        rows.append(_skipped(f"{what} prometheus", "Nothing of this version asks it."))
+        rows.append(await _counts(f"{what} prometheus", registered.prometheus, registered.name))
     return rows
+
+
+async def _counts(what: str, place: Prometheus, cluster: str) -> Row:
+    """Whether a cluster's Prometheus answers who asks, and counts calls."""
+    try:
+        await prometheus.tried(place, cluster)
+    except NotRead as error:
+        remedy = "Look at prometheus of the cluster in the settings, and at what may reach it: who asks is this bot."
+        return _bad(what, f"{prometheus.where(place)}: {error}.", remedy)
+    return _ok(what, f"{prometheus.where(place)} answers, and counts calls of proxies.")
 
 
 # What may happen instead of an answer of an API server.

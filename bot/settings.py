@@ -304,6 +304,48 @@ def _address(value: object) -> object:
     return value
 
 
+def _bare_url(value: str) -> str:
+    """A URL that paths can be added to."""
+    parts = urlsplit(value)
+    if parts.username is not None or parts.password is not None:
+        raise _wrong("carries a name or a password, which stand under basic: {user: …, password: {env: NAME}}")
+    if not parts.hostname or parts.query or parts.fragment:
+        raise _wrong("must be the address of a server, with a path before /api/v1 where it has one, and nothing after")
+    return value
+
+
+def _matcher(value: object) -> object:
+    """`cluster=east`."""
+    found = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)=(.+)", value) if isinstance(value, str) else None
+    if found is None:
+        raise _wrong(f"must be one label and its value such as cluster=east, not {value!r}")
+    return found[1], found[2]
+
+
+_TELLING = re.compile(r"authorization|cookie|token|secret|key|password", re.IGNORECASE)
+
+
+def _headers(value: object, info: ValidationInfo) -> object:
+    """`{X-Scope-OrgID: mesh}`; what tells who asks is a secret."""
+    if isinstance(value, tuple):
+        return value
+    if not isinstance(value, dict):
+        raise _wrong("must be headers such as {X-Scope-OrgID: mesh}")
+    made = []
+    for name, given in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise _wrong(f"has {name!r}, which is no name of a header")
+        text = SecretStr(given) if isinstance(given, str) and not _TELLING.search(name) else given
+        try:
+            found = _secret(text, info)
+        except PydanticCustomError as error:
+            raise _wrong(f"has {name}, which {error.message()}") from None
+        if not isinstance(found, SecretStr) or re.search(r"[\r\n\0]", found.get_secret_value()):
+            raise _wrong(f"has {name} with a line break, which no header may have")
+        made.append((name, found))
+    return tuple(made)
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_several)]
 Address = Annotated[str, BeforeValidator(_address)]
 Channel = Annotated[str, BeforeValidator(_channel)]
@@ -356,10 +398,37 @@ class Redis(_Section):
     """Whether several bots share the clusters, each mesh watched by two of them, instead of each watching all."""
 
 
-class Prometheus(_Section):
-    """A cluster's Prometheus."""
+class Basic(_Section):
+    """A name and a password."""
 
-    url: str = Field(pattern=r"^https?://")
+    user: str = Field(min_length=1)
+    password: Secret
+
+
+class Prometheus(_Section):
+    """A cluster's Prometheus, or what answers like one for several (Thanos, Mimir): then `cluster_label` tells this cluster's figures apart.
+
+    Who asks is a bearer token, a name and a password, or a certificate with its key; `headers` are sent beside, for a tenant or a gateway.
+    """
+
+    url: Annotated[str, AfterValidator(_bare_url)] = Field(pattern=r"^https?://")
+    token: Secret | None = None
+    basic: Basic | None = None
+    ca: LocalPath | None = None
+    certificate: LocalPath | None = None
+    key: LocalPath | None = None
+    cluster_label: Annotated[tuple[str, str], BeforeValidator(_matcher)] | None = None
+    headers: Annotated[tuple[tuple[str, SecretStr], ...], BeforeValidator(_headers)] = ()
+
+    @model_validator(mode="after")
+    def _one_who(self) -> Prometheus:
+        if self.token is not None and self.basic is not None:
+            raise _wrong("has a token and basic: who asks is one of them")
+        if (self.certificate is None) != (self.key is None):
+            raise _wrong("needs certificate and key together")
+        if self.url.startswith("http:") and (self.ca is not None or self.certificate is not None):
+            raise _wrong("has a ca or a certificate, which need a url that starts with https://")
+        return self
 
 
 class Links(_Section):

@@ -1,7 +1,8 @@
 """Whether a live Envoy holds what was predicted from the cluster's objects, and whether as many calls fail, in sentences.
 
 `agreement` lays an `EnvoyView` beside the predicted routes. What was not seen is never agreement: hosts always come with a view, `routes` is
-None where the route configuration could not be read, and then no sentence speaks of shares.
+None where the route configuration could not be read, and then no sentence speaks of shares. `real` lays what Prometheus counted beside the
+predicted failing share: it agrees where chance alone may make the difference, and of too few calls nothing is said.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from checks.evidence import EnvoyView, Flow, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost, Traffic
+    from checks.finding import Finding
 
 NAMED = 3
 """How many addresses one sentence names before it counts the rest."""
@@ -259,7 +261,7 @@ def _and(parts: Sequence[str]) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+    return f"{f'{number:,}' if number else 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def _percent(share: float) -> str:
@@ -279,57 +281,91 @@ def _stamp(rfc3339: str, read_at: float) -> str:
 
 # --- as many as predicted --------------------------------------------------------------------------------------------------------
 
-_Z = 3.0
-"""Standard deviations: of calls that fail exactly as predicted, one reading of 370 is called a difference."""
 NOISE = 0.01
 """The part of calls that fails on any day, whatever the objects say: one in a hundred neither makes nor breaks an agreement."""
+_Z = 3.0
+"""Standard deviations: of calls that fail exactly as predicted, one reading of 370 is called a difference."""
+_VAGUE = 0.25
+"""Where the share that was counted may be anything within so much, the calls are too few to agree."""
+_FEW = 10
+"""And fewer than this are too few to differ."""
 _BAD_GRPC = frozenset({2, 4, 12, 13, 14, 15})
 """Statuses that a server or a proxy is at fault for: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS."""
 _BAD_TCP = frozenset({"UH", "UF", "NC", "NR", "UO", "URX", "DENY", "CONNECT"})
 
 
 class Real(Struct, frozen=True):
-    """The part of a host's calls that fail as Prometheus counted them, 0 to 1, beside what was predicted, in one sentence.
+    """The part of a host's calls that fail as Prometheus counted them from one cluster's callers, 0 to 1, beside what was predicted, in one sentence.
 
-    `calls` were counted, by all callers together; with none, there is nothing to agree with. `agrees` allows for chance.
+    `low` and `high` bound what was predicted for exactly these callers: where several rules differ, nobody knows how many calls each gets. None
+    where nothing was predicted for any of them. `calls` were counted by all callers together. `agrees` allows for chance, and is None where it
+    cannot be said: nobody called, too few did, it began just now, or calls are counted under another host's name.
     """
 
+    cluster: str
     measured: float
-    predicted: float
     calls: float
-    agrees: bool
+    low: float | None
+    high: float | None
+    agrees: bool | None
     sentence: str
+    source: str
 
 
-def real(traffic: Sequence[Traffic], routes: Sequence[Route], predicted: float) -> Real | None:
-    """The measured failing share of a host beside the predicted one; None where nobody asked a Prometheus.
+def real(
+    host: str, traffic: Traffic, routes: Iterable[Route], findings: Iterable[Finding] = (), alike: Iterable[Sequence[Viewpoint]] = ()
+) -> Real:
+    """What Prometheus counted of a host's calls beside what was predicted for their callers.
 
-    `predicted` is the host's, that of its worst rule. Of rules that fail differently the mix of calls decides: then any share between the
-    least and the worst agrees. The bounds are Wilson's for so many calls.
+    `routes` and `alike` are a diagnosis's; `findings` are those that the objects decide.
     """
-    if not traffic:
-        return None
-    flows: list[tuple[Flow, float]] = []
-    for t in traffic:
-        flows += [(f, f.rate * t.window_s) for f in (*counted(t.flows), *_unnamed(t, routes))]
-    calls = sum(count for _, count in flows)
+    rules = list(routes)
+    bounds = _bounds(host, traffic.cluster, rules, findings, alike)
+    nameless, unknown = _unnamed(traffic, rules)
+    callers = by_caller((*traffic.flows, *nameless))
+    expected = _Sum()
+    lost: dict[tuple[str, str], float] = {}
+    ends: dict[str, float] = {}
+    calls = 0.0
+    for (namespace, workload), flows in callers.items():
+        failing = {f: f.rate * traffic.window_s for f in flows if fails(f)}
+        count = sum(f.rate for f in flows) * traffic.window_s
+        calls += count
+        if failing:
+            lost[namespace, workload] = sum(failing.values())
+        for f, n in failing.items():
+            ends[_ended(f)] = ends.get(_ended(f), 0.0) + n
+        if (bound := bounds.get(namespace)) is not None:
+            expected.add(count, sum(failing.values()), *bound)
+    agrees, but = _fits(traffic, expected)
+    predicted = expected.predicted
+    over = f"over {_span(traffic.window_s)}"
+    failed = sum(lost.values())
     if not calls:
-        return Real(0.0, predicted, 0.0, agrees=True, sentence="nobody calls it: no request was counted")
-    lost = [(f, count) for f, count in flows if fails(f)]
-    measured = sum(count for _, count in lost) / calls
-    low, high = _wilson(measured, calls)
-    least = min((r.failing_share for r in routes), default=predicted)
-    agrees = low - NOISE <= predicted and min(least, predicted) <= high + NOISE
-    window = max(t.window_s for t in traffic)
-    rate = sum(f.rate for f, _ in flows)
-    parts = [f"predicted {_percent(predicted)}", f"measured {_percent(measured)} of {rate:.3g} calls a second over {_span(window)}"]
-    since = min((t.since for t in traffic if t.since is not None), default=None)
-    if lost and since is not None:
-        parts.append(f"since {_moment(since, max(t.read_at for t in traffic))}")
-    if lost:
-        by_count = sorted(lost, key=lambda x: -x[1])
-        parts.append(f"callers {_list(dict.fromkeys(f'{f.workload}.{f.namespace}' for f, _ in by_count))}")
-    return Real(round(measured, 6), predicted, round(calls, 3), agrees, ", ".join(parts))
+        parts = [f"nobody calls it: no request was counted {over}"]
+    elif not failed:
+        parts = [f"none of {_rate(calls, traffic)} failed {over}"]
+        parts += [f"though {_shown(predicted)} was predicted"] if agrees is False else []
+    else:
+        parts = [f"predicted {_shown(predicted)}"] if predicted is not None else []
+        parts.append(f"measured {_share_of(failed / calls)} of {_rate(calls, traffic)} {over}")
+        parts += [f"since {_moment(traffic.since, traffic.read_at)}"] if traffic.since is not None else []
+        names = [f"{workload}.{namespace}" for namespace, workload in sorted(lost, key=lambda c: -lost[c])]
+        parts += [f"most with {max(ends, key=ends.__getitem__)}", f"caller{'s'[: len(names) != 1]} {_list(names)}"]
+    sentence = ", ".join(parts) + (f"; {but}" if but else "")
+    if unknown:
+        of = _list(dict.fromkeys(f.workload for f in unknown))
+        sentence += f"; {_rate(sum(f.rate for f in unknown) * traffic.window_s, traffic)} at {of} met no route or cluster, and nothing says for which host"
+    return Real(
+        cluster=traffic.cluster,
+        measured=round(failed / calls, 6) if calls else 0.0,
+        calls=round(calls, 3),
+        low=None if predicted is None else round(predicted[0], 6),
+        high=None if predicted is None else round(predicted[1], 6),
+        agrees=agrees,
+        sentence=sentence,
+        source=f"{traffic.source}, read at {_clock(traffic.read_at)}",
+    )
 
 
 def fails(flow: Flow) -> bool:
@@ -341,12 +377,15 @@ def fails(flow: Flow) -> bool:
     return flow.code >= 500 or "NR" in flow.flags or (flow.code == 0 and bool(flow.flags) and "DC" not in flow.flags)
 
 
-def counted(flows: Iterable[Flow]) -> list[Flow]:
-    """Each call once: of a caller those that its own proxy reports, else a waypoint's, else the server's."""
+def by_caller(flows: Iterable[Flow]) -> dict[tuple[str, str], list[Flow]]:
+    """The flows of each caller (namespace, workload), every call once: as its own proxy tells of them, else a waypoint, else the server.
+
+    What a waypoint tells of requests comes before what a ztunnel tells of the connections that carry them.
+    """
     callers: dict[tuple[str, str], list[Flow]] = {}
     for f in flows:
         callers.setdefault((f.namespace, f.workload), []).append(f)
-    return [f for mine in callers.values() for f in next(iter(reporters(mine)), [])]
+    return {of: next(iter(reporters([f for f in mine if f.protocol != "tcp"] or mine)), []) for of, mine in callers.items()}
 
 
 def reporters(flows: Sequence[Flow]) -> list[list[Flow]]:
@@ -355,12 +394,71 @@ def reporters(flows: Sequence[Flow]) -> list[list[Flow]]:
     return [mine for mine in found if mine]
 
 
-def _unnamed(traffic: Traffic, routes: Sequence[Route]) -> list[Flow]:
-    """Calls of no host that are of this one: of gateways from which it is predicted that they meet no cluster."""
+def _unnamed(traffic: Traffic, routes: Sequence[Route]) -> tuple[list[Flow], list[Flow]]:
+    """Calls of no host that are of this one, and those that may be: of gateways of which it is predicted that they meet no cluster, and of others."""
     predicted = {
         r.viewpoint.namespace for r in routes if r.viewpoint.kind == "gateway" and any(d.share and not d.defined for d in r.destinations)
     }
-    return [f for f in traffic.unnamed if f.namespace in predicted and "NC" in f.flags]
+    found: tuple[list[Flow], list[Flow]] = [], []
+    for f in traffic.unnamed:
+        found[not (f.namespace in predicted and "NC" in f.flags)].append(f)
+    return found
+
+
+def _bounds(
+    host: str, cluster: str, routes: Sequence[Route], findings: Iterable[Finding], alike: Iterable[Sequence[Viewpoint]]
+) -> dict[str, tuple[float, float]]:
+    """The least and the most of their calls that callers of each namespace of a cluster were predicted to lose."""
+    same = {group[0]: group for group in alike}
+    rules: dict[Viewpoint, list[float]] = {}
+    for r in routes:
+        if r.host == host:
+            if any(d.envoy_cluster.rpartition("|")[2] != host for d in r.destinations):
+                return {}  # calls that go to other hosts are counted under their names
+            for v in same.get(r.viewpoint, (r.viewpoint,)):
+                rules.setdefault(v, []).append(r.failing_share)
+    for f in findings:
+        for v in f.viewpoints if f.host == host and f.failing_share else ():
+            known = rules.setdefault(v, [])
+            rules[v] = [max(f.failing_share, *known)] if len(known) == 1 else [*known, f.failing_share]
+    out: dict[str, tuple[float, float]] = {}
+    for v, shares in rules.items():
+        if v.cluster == cluster:
+            low, high = out.get(v.namespace, (1.0, 0.0))
+            out[v.namespace] = min(low, *shares), max(high, *shares)
+    return out
+
+
+class _Sum:
+    """Calls of callers for whom something was predicted, and how many of them it was that would fail."""
+
+    def __init__(self) -> None:
+        self.calls = self.failed = self._low = self._high = 0.0
+
+    def add(self, calls: float, failed: float, low: float, high: float) -> None:
+        self.calls += calls
+        self.failed += failed
+        self._low += low * calls
+        self._high += high * calls
+
+    @property
+    def predicted(self) -> tuple[float, float] | None:
+        return (self._low / self.calls, self._high / self.calls) if self.calls else None
+
+
+def _fits(traffic: Traffic, of: _Sum) -> tuple[bool | None, str]:
+    """Whether the share that was counted can be the predicted one, with what stands against saying so."""
+    if of.predicted is None:
+        return None, ""
+    if traffic.since is not None and traffic.read_at - traffic.window_s < traffic.since:
+        return None, "it began too shortly ago to compare"
+    if of.calls < _FEW:
+        return None, "too few to compare"
+    low, high = _wilson(of.failed / of.calls, of.calls)
+    least, most = of.predicted
+    if high < least - NOISE or low > most + NOISE:
+        return False, "that is not as predicted"
+    return (None, "too few to compare") if high - low > _VAGUE else (True, "")
 
 
 def _wilson(part: float, calls: float) -> tuple[float, float]:
@@ -371,8 +469,28 @@ def _wilson(part: float, calls: float) -> tuple[float, float]:
     return middle - spread, middle + spread
 
 
+def _ended(flow: Flow) -> str:
+    code = f"gRPC status {flow.code}" if flow.protocol == "grpc" else str(flow.code or "")
+    return f"{code} {','.join(flow.flags)}".strip()
+
+
+def _shown(predicted: tuple[float, float] | None) -> str:
+    low, high = (_share_of(x) for x in predicted or (0.0, 0.0))
+    return low if low == high else f"{low} to {high}"
+
+
+def _share_of(share: float) -> str:
+    return f"{share * 100:.3g} %"
+
+
+def _rate(calls: float, traffic: Traffic) -> str:
+    """`10.5 calls a second`, or how many there were where that is less than one a second."""
+    rate = calls / traffic.window_s
+    return f"{rate:.3g} calls a second" if rate >= 1 else _count(round(calls), "call")
+
+
 def _span(seconds: float) -> str:
-    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+    return f"{seconds / 60:.2g} min" if seconds >= 60 else f"{seconds:.2g} s"
 
 
 def _moment(at: float, now: float) -> str:

@@ -18,7 +18,7 @@ from msgspec.structs import replace as structs_replace
 
 from checks import foresight, legs, names, standing, when, ztunnel
 from checks import routes as resolver
-from checks.agreement import Agreement, agreement
+from checks.agreement import Agreement, Real, agreement, real
 from checks.answers import Route, Viewpoint
 from checks.binding import every_binding
 from checks.case import Case, short
@@ -118,6 +118,8 @@ class Diagnosis(Struct, frozen=True):
     """Callers that hold the same: the first of each stands in `routes` for all of them."""
     outside: str = ""
     """Why the host is in no mesh at all, as a sentence without its full stop; empty where it is in one."""
+    traffic: tuple[Real, ...] = ()
+    """What was counted of its calls, on all of its ports, from each cluster of which that was read."""
 
 
 class Stands(Protocol):
@@ -387,6 +389,7 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
         port=worst.port,
         alike=tuple(a for d in parts for a in d.alike),
         outside=next((d.outside for d in parts), "") if all(d.outside for d in parts) else "",
+        traffic=tuple(dict.fromkeys(m for d in parts for m in d.traffic)),
     )
 
 
@@ -403,6 +406,9 @@ def diagnose(host: str, mesh: Mesh, port: int | None = None, evidence: Evidence 
     skipped = (*(s for m in around for s in _unread(m)), *looked.skipped)
     failing = looked.failing
     routes = tuple(r for v in case.views for r in v.routes if case.asked(r.port))
+    alike = tuple(v.callers.viewpoints for v in case.views if len(v.callers.viewpoints) > 1)
+    decided = [f for f in looked.findings if f.cause in registry()]
+    counted = [t for t in evidence.traffic if t.host == host and t.cluster in {c.name for c in mesh.clusters}]
     return Diagnosis(
         host=host,
         verdict=_verdict(host, around, looked, failing),
@@ -414,8 +420,9 @@ def diagnose(host: str, mesh: Mesh, port: int | None = None, evidence: Evidence 
         clusters=tuple(a for m in around for a in _ages(m)),
         live=tuple(_beside(host, mesh, evidence)),
         port=port,
-        alike=tuple(v.callers.viewpoints for v in case.views if len(v.callers.viewpoints) > 1),
+        alike=alike,
         outside="" if case.views else _outside(host, mesh),
+        traffic=tuple(real(host, t, routes, decided, alike) for t in counted),
     )
 
 

@@ -226,7 +226,7 @@ class Traffic(Struct, frozen=True):
     read_at: float
     source: str
     unnamed: tuple[Flow, ...] = ()
-    """Calls of a gateway that met no cluster (NC): Prometheus cannot say which host they meant, so that they count only where that is predicted."""
+    """Calls of a gateway that met no route or no cluster (NR, NC): Prometheus cannot say which host they meant, so that they count only where that is predicted."""
 
 
 class Access(Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from checks import accesslog
-from checks.agreement import NOISE, real
+from checks.agreement import NOISE
 from checks.catalogue import CAUSES
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def steps(
         "status": lambda: _status(diagnosis, evidence),
         "push": lambda: _push(diagnosis, evidence),
         "logs": lambda: _logs(diagnosis, evidence),
-        "traffic": lambda: _traffic(diagnosis, evidence),
+        "traffic": lambda: _traffic(diagnosis),
         "changes": lambda: _changes(changes, since),
     }
     made = []
@@ -379,18 +379,14 @@ def fails(access: Access) -> bool:
     return access.code >= 500 or (access.code == 0 and bool(access.flags)) or bool({"NR", "UH", "NC", "UF"} & set(access.flags))
 
 
-def _traffic(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
-    found = real(evidence.traffic, diagnosis.routes, diagnosis.failing_share)
-    if found is None:
+def _traffic(diagnosis: Diagnosis) -> _Found | None:
+    if not diagnosis.traffic:
         return None
-    differs = "" if found.agrees else ": that is not as predicted"
+    told = sorted(diagnosis.traffic, key=lambda m: (m.agrees is not False, -m.measured, -m.calls))
+    first, *rest = [m.sentence if len(told) == 1 else f"{m.cluster}: {m.sentence}" for m in told]
     # what fails on any day is no fault, and neither is a prediction that nobody's calls have met yet
-    return (
-        ("bad" if found.measured > NOISE or not found.agrees else "ok"),
-        f"{found.sentence}{differs}",
-        [t.source for t in evidence.traffic],
-        "",
-    )
+    bad = any(m.measured > NOISE or m.agrees is False for m in told)
+    return "bad" if bad else "ok", first, [*rest[: 2 * _NAMED], *(m.source for m in told[:_NAMED])], ""
 
 
 # --- words -----------------------------------------------------------------------------------------------------------------------

@@ -687,11 +687,16 @@ def unreadable(skipped: Sequence[Json]) -> list[str]:
 
 
 def seen(diagnosis: Json, most: int = 4) -> list[tuple[str, str]]:
-    """What live Envoys hold beside what was predicted, with ✓ or ✗ before it: those that differ first, the rest counted."""
-    live = sorted(diagnosis.get("live") or (), key=lambda a: a["agrees"])
-    told = [("✓" if a["agrees"] else "✗", cut(f"{clean(a['sentence'])} ({clean(a['source'])})", 600)) for a in live]
+    """What live Envoys hold and what was counted beside what was predicted, with ✓ or ✗ before it: those that differ first, the rest counted.
+
+    Before what was counted without being comparable stands –.
+    """
+    counted = [{**m, "sentence": f"{m['cluster']}: {m['sentence']}"} for m in diagnosis.get("traffic") or ()]
+    live = sorted((*counted, *(diagnosis.get("live") or ())), key=lambda a: a["agrees"] is not False)
+    marks = {True: "✓", False: "✗", None: "–"}
+    told = [(marks[a["agrees"]], cut(f"{clean(a['sentence'])} ({clean(a['source'])})", 600)) for a in live]
     if len(told) > most:
-        differ = sum(not a["agrees"] for a in live[most - 1 :])
+        differ = sum(a["agrees"] is False for a in live[most - 1 :])
         told = [*told[: most - 1], ("–", f"{len(told) - most + 1} more, {differ or 'none'} of them different from what was predicted")]
     return told
 

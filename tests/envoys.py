@@ -23,6 +23,8 @@ from typing import Any
 
 import aiohttp
 
+from checks import accesslog
+
 Json = dict[str, Any]
 
 VERSION = "1.40.0"
@@ -92,12 +94,17 @@ class Envoy:
         return next((list(s.get("host_statuses", [])) for s in statuses if s["name"] == cluster), [])
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(10)
+        end(self.process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Gently, else by force."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
 
 
 def write(path: Path, what: Json) -> None:
@@ -154,6 +161,7 @@ class Mesh:
     directory: Path
     backends: Envoy
     envoy: Envoy = field(init=False)
+    log: Path = field(init=False)
     clusters: dict[str, Json] = field(default_factory=dict)
     version: int = 0
 
@@ -202,7 +210,12 @@ class Mesh:
         self.push()
         write(self.directory / "rds.json", {"version_info": "1", "resources": [_routes()]})
         rds = {"route_config_name": "80", "config_source": self.source("rds.json")}
-        listener = {"name": "0.0.0.0_80", "address": _socket("127.0.0.1", 0), "filter_chains": [_connection_manager("80", {"rds": rds})]}
+        self.log = self.directory / "access.log"
+        logged = {"path": str(self.log), "log_format": {"text_format_source": {"inline_string": accesslog.ISTIO}}}
+        logged["@type"] = f"{TYPE}.extensions.access_loggers.file.v3.FileAccessLog"
+        access_log = [{"name": "envoy.access_loggers.file", "typed_config": logged}]
+        chain = _connection_manager("80", {"rds": rds, "access_log": access_log})
+        listener = {"name": "0.0.0.0_80", "address": _socket("127.0.0.1", 0), "filter_chains": [chain]}
         internal = {"@type": f"{TYPE}.extensions.bootstrap.internal_listener.v3.InternalListener"}
         self.envoy = Envoy(
             self.directory / "run",
@@ -216,6 +229,7 @@ class Mesh:
                 "dynamic_resources": {"cds_config": self.source("cds.json")},
                 "static_resources": {"listeners": [listener], "clusters": [_silent_istiod()]},
             },
+            *("--file-flush-interval-msec", "50"),
         )
         self.envoy.until(lambda: self.health(out("sick")).get("failed_active_health_check"))
         for host in ("ejected", "panicking"):

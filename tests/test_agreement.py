@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from checks.agreement import Agreement, agreement, fails, real
+from checks.agreement import Agreement, Real, agreement, fails, real
 from checks.answers import Destination, Endpoint, Route, Viewpoint
 from checks.evidence import EnvoyView, Flow, LiveCluster, LiveHost, LiveRoutes, LiveRule, LiveVirtualHost, Traffic
 
@@ -290,63 +290,114 @@ def test_an_agreement_is_plain_json():
     assert set(got) == {"viewpoint", "envoy_cluster", "agrees", "sentence", "source"}
 
 
-# --- as many as predicted --------------------------------------------------------------------------------------------------------
+# --- as many as predicted -----------------------------------------------------------------------------------------------------
 
 
-def traffic(*flows: Flow, since: float | None = None, unnamed: tuple[Flow, ...] = ()) -> Traffic:
-    return Traffic("east", HOST, 300.0, flows, since, 1_790_000_300.0, "http://prometheus.example", unnamed)
+def flows(failed: float, fine: float, caller: str = "web.shop", *flags: str, code: int = 503, reporter: str = "source") -> list[Flow]:
+    """So many calls in five minutes."""
+    workload, _, namespace = caller.partition(".")
+    ended = Flow(workload, namespace, code, flags or ("UH",), failed / 300, reporter)
+    return [f for f in (ended, Flow(workload, namespace, 200, (), fine / 300, reporter)) if f.rate]
 
 
-def called(
-    failing: float, fine: float, code: int = 503, flags: tuple[str, ...] = ("UH",), workload: str = "web", **more: str
-) -> list[Flow]:
-    return [Flow(workload, "shop", code, flags, failing, **more), Flow(workload, "shop", 200, (), fine, **more)]
+def beside(
+    *told: Flow, shares: tuple[float, ...] = (0.95,), since: float | None = READ_AT - 900, namespace: str = "shop", **traffic: object
+) -> Real:
+    """What was counted beside rules of which so many requests were predicted to fail."""
+    rules = [
+        msgspec.structs.replace(route(to(), namespace=namespace, pod=None), path=str(i), failing_share=s) for i, s in enumerate(shares)
+    ]
+    return real(HOST, msgspec.structs.replace(Traffic("east", HOST, 300, told, since, READ_AT, "Prometheus p"), **traffic), rules, (), ())
 
 
-def ruled(*shares: float, destinations: tuple[Destination, ...] = ()) -> list[Route]:
-    return [msgspec.structs.replace(route(*destinations, kind="gateway", namespace="ingress"), failing_share=share) for share in shares]
+def test_the_failing_share_that_was_counted_stands_beside_the_predicted_one():
+    found = beside(*flows(946, 54), *flows(95, 5, "checkout.shop"))
+    assert (found.agrees, found.low, found.measured, found.calls) == (True, 0.95, 0.946364, 1100)
+    assert found.sentence == (
+        "predicted 95 %, measured 94.6 % of 3.67 calls a second over 5 min, since 13:45 UTC, most with 503 UH, callers web.shop, checkout.shop"
+    )
+    assert found.source == "Prometheus p, read at 2026-11-21 14:00:00 UTC"
 
 
 @pytest.mark.parametrize(
-    ("failing", "fine", "shares", "agrees"),
+    ("failed", "fine", "agrees"),
     [
-        (9.46, 0.54, [0.95], True),
-        (9.0, 1.0, [0.95], False),  # 300 of 3,000 calls fail less than that: no chance
-        (0.9, 0.1, [0.95], True),  # 300 calls: within it
-        (0.005, 10.0, [0.0], True),  # what fails on any day
-        (0.5, 9.5, [0.0], False),
-        (5.0, 5.0, [0.0, 1.0], True),  # some rules fail wholly, others not: any mix
-        (0.0, 10.0, [1.0], False),
+        (950, 50, True),
+        (930, 70, True),  # chance alone may make it
+        (960_000, 40_000, True),  # what is so near is not told as a difference, however many were counted
+        (900, 100, False),
+        (99_000, 1_000, False),
+        (0, 1000, False),
+        (95, 5, True),
+        (19, 1, None),  # would fit, but so would one in four that succeeds
+        (6, 1, None),
+        (1, 0, None),
+        (0, 2, None),
+        (0, 30, False),  # thirty calls that succeed where 19 of 20 fail are no chance
     ],
 )
-def test_a_measured_share_agrees_with_the_predicted_one_up_to_chance(failing: float, fine: float, shares: list[float], *, agrees: bool):
-    found = real([traffic(*called(failing, fine))], ruled(*shares), max(shares))
-    assert found is not None
-    assert found.agrees is agrees
-    assert found.measured == pytest.approx(failing / (failing + fine), abs=1e-6)
+def test_few_calls_neither_agree_nor_differ(failed: float, fine: float, agrees: bool | None):  # noqa: FBT001 - a table's column
+    assert beside(*flows(failed, fine)).agrees is agrees
 
 
-def test_a_measured_share_is_one_sentence():
-    flows = [*called(9.46, 0.54), *called(0.4, 0.1, workload="checkout")]
-    found = real([traffic(*flows, since=1_790_000_000.0)], ruled(0.95), 0.95)
-    assert found is not None
-    assert found.sentence == (
-        "predicted 95 %, measured 93.9 % of 10.5 calls a second over 5 min, since 14:13 UTC, callers web.shop, checkout.shop"
+def test_where_nothing_was_predicted_to_fail_a_failure_differs_and_none_agrees():
+    assert beside(*flows(0, 1000), shares=(0.0,), since=None).sentence == "none of 3.33 calls a second failed over 5 min"
+    assert beside(*flows(0, 1000), shares=(0.0,), since=None).agrees is True
+    assert beside(*flows(0, 100), since=None).sentence == (
+        "none of 100 calls failed over 5 min, though 95 % was predicted; that is not as predicted"
     )
+    failing = beside(*flows(300, 700, "web.shop", "UC"), shares=(0.0,))
+    assert (failing.agrees, "most with 503 UC" in failing.sentence) == (False, True)
+    assert beside(*flows(3, 997, "web.shop", "UC"), shares=(0.0,)).agrees is True  # as a few do on any day
 
 
-def test_no_traffic_at_all_is_an_answer_and_no_prometheus_is_none():
-    assert real([], ruled(0.95), 0.95) is None
-    found = real([traffic()], ruled(0.95), 0.95)
-    assert found is not None
-    assert (found.agrees, found.sentence) == (True, "nobody calls it: no request was counted")
+def test_rules_that_differ_bound_what_can_be_counted():
+    assert [beside(*flows(n, 1000 - n), shares=(0.1, 0.95)).agrees for n in (20, 100, 400, 950, 999)] == [False, True, True, True, False]
+    assert beside(*flows(400, 600), shares=(0.1, 0.95)).sentence.startswith("predicted 10 % to 95 %, measured 40 % of")
 
 
-def test_a_call_that_caller_and_server_report_counts_once():
-    both = [*called(1.0, 1.0), *called(0.0, 1.0, reporter="destination")]
-    found = real([traffic(*both)], ruled(0.5), 0.5)
-    assert found is not None
-    assert (found.measured, found.calls) == (0.5, 600.0)
+def test_each_caller_is_compared_with_what_was_predicted_for_it_alone():
+    """A caller of whom nothing is known is counted, and not compared."""
+    found = beside(*flows(95, 5), *flows(0, 900, "stranger.elsewhere"))
+    assert (found.agrees, found.low) == (True, 0.95)
+    assert "measured 9.5 % of 3.33 calls a second" in found.sentence
+    assert beside(*flows(95, 5), namespace="elsewhere").agrees is None
+
+
+def test_a_call_that_several_proxies_tell_of_is_counted_once():
+    told = [*flows(95, 5), *flows(0, 5, reporter="destination")]
+    assert (beside(*told).calls, beside(*told).agrees) == (100, True)
+    l4 = Flow("web", "shop", 0, (), 1.0, "source", "tcp")
+    assert beside(l4, *flows(95, 5, reporter="waypoint")).calls == 100
+
+
+def test_what_began_just_now_is_told_and_not_compared():
+    found = beside(*flows(20, 80), since=READ_AT - 60, window_s=120.0)
+    assert found.agrees is None
+    assert found.sentence.endswith("over 2 min, since 13:59 UTC, most with 503 UH, caller web.shop; it began too shortly ago to compare")
+
+
+def test_nobody_and_calls_of_which_nothing_says_whose_they_are():
+    lost = Flow("istio-ingressgateway", "istio-system", 404, ("NR",), 0.1)
+    assert beside(unnamed=(lost,), since=None).sentence == (
+        "nobody calls it: no request was counted over 5 min; 30 calls at istio-ingressgateway met no route or cluster, and nothing says for which host"
+    )
+    assert beside(since=None).agrees is None
+
+
+def test_calls_that_rules_lead_to_another_host_are_counted_there():
+    other = [route(to("outbound|80||other.shop.svc.cluster.local"), pod=None)]
+    counted = Traffic("east", HOST, 300, tuple(flows(0, 100)), None, READ_AT, "p")
+    assert (real(HOST, counted, other).low, real(HOST, counted, other).agrees) == (None, None)
+
+
+def test_calls_of_no_host_are_of_the_one_that_is_predicted_to_meet_no_cluster():
+    nameless = (Flow("ingress", "edge", 503, ("NC",), 9.0),)
+    read = Traffic("east", HOST, 300, (Flow("ingress", "edge", 200, (), 1.0),), None, READ_AT, "p", nameless)
+    gateway = route(to(V1, share=0.9, defined=False), kind="gateway", namespace="edge", pod=None)
+    missing = real(HOST, read, [msgspec.structs.replace(gateway, failing_share=0.9)])
+    assert (missing.measured, missing.agrees) == (0.9, True)
+    assert real(HOST, read, [route(to(), kind="gateway", namespace="edge", pod=None)]).measured == 0.0
 
 
 @pytest.mark.parametrize(
@@ -365,15 +416,3 @@ def test_a_call_that_caller_and_server_report_counts_once():
 )
 def test_what_a_server_or_a_proxy_is_at_fault_for_is_lost(flow: Flow, *, lost: bool):
     assert fails(flow) is lost
-
-
-def test_calls_of_no_host_are_of_the_one_that_is_predicted_to_meet_no_cluster():
-    nameless = (Flow("ingress", "ingress", 503, ("NC",), 9.0),)
-    missing = to(V1, share=0.9, defined=False)
-    read = [traffic(Flow("ingress", "ingress", 200, (), 1.0), unnamed=nameless)]
-    found = real(read, ruled(0.9, destinations=(missing,)), 0.9)
-    assert found is not None
-    assert (found.measured, found.agrees) == (0.9, True)
-    other = real(read, ruled(0.0), 0.0)
-    assert other is not None
-    assert other.measured == 0.0

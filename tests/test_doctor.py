@@ -398,6 +398,14 @@ async def test_what_probes_may_is_tried_where_it_is_on(
         assert "HTTP 503" in (await live_rows(slack, tmp_path, redis_url, api, deep=True))["cluster east deep"]["text"]
 
 
+async def test_a_prometheus_is_asked_whether_it_counts(slack: LocalSlack, tmp_path: Path, redis_url: str, api: ApiServer):
+    rows = await live_rows(slack, tmp_path, redis_url, api, prometheus={"url": "http://127.0.0.1:1"})
+    assert (rows["cluster east prometheus"]["state"], rows["cluster east prometheus"]["text"]) == (
+        "bad",
+        "127.0.0.1:1: no connection (Connection refused).",
+    )
+
+
 async def test_a_cluster_that_may_be_read_is_ok_and_its_istio_is_named(slack: LocalSlack, tmp_path: Path, redis_url: str, api: ApiServer):
     rows = await live_rows(slack, tmp_path, redis_url, api)
     assert {row["state"] for row in rows.values()} == {"ok"}

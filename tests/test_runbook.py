@@ -134,7 +134,7 @@ def test_every_step_says_what_running_parts_show(meshes: tuple[Mesh, ...], calle
     assert "95 of 100 calls failed, most with 503 UH no_healthy_upstream" in steps["logs"].said
     assert steps["traffic"].state == "bad"
     assert steps["traffic"].said == (
-        "predicted 95 %, measured 94 % of 10 calls a second over 5 min, since 13:50 UTC, callers web.mynamespace"
+        "predicted 95 %, measured 94 % of 10 calls a second over 5 min, since 13:50 UTC, most with 503 UH, caller web.mynamespace"
     )
     assert all(s.proof for s in steps.values() if s.state == "bad")
 

@@ -252,6 +252,26 @@ def test_a_time_without_quotes_is_the_time_that_was_meant(loading: Callable[[str
         ("name: east", "name: prod/east", 5, "clusters[0].name must be a name without spaces, slashes"),
         ("mesh: prod, ", "deep: perhaps, ", 5, "clusters[0].deep must be true or false"),
         ('"http://prometheus.example:9090"', "prometheus:9090", 8, "clusters[1].prometheus.url must start with http:// or https://"),
+        *(
+            ('{url: "http://prometheus.example:9090"}', f"{{url: 'https://p.example', {more}}}", 8, f"clusters[1].prometheus{said}")
+            for more, said in (
+                ("tenant: a", ".tenant is not a setting; known here: url, token"),
+                ("token: hush", ".token is a secret and must not stand in this file"),
+                ("token: {env: SLACK_APP_TOKEN}, basic: {user: a, password: {env: SLACK_APP_TOKEN}}", " has a token and basic"),
+                ("certificate: tls.crt", " needs certificate and key together"),
+                ("cluster_label: east", ".cluster_label must be one label and its value such as cluster=east"),
+                ("headers: {X-Api-Key: hush}", ".headers has X-Api-Key, which is a secret and must not stand in this file"),
+                ('headers: {"a b": c}', ".headers has 'a b', which is no name of a header"),
+            )
+        ),
+        ('"http://prometheus.example:9090"', '"http://me:pw@p.example"', 8, "clusters[1].prometheus.url carries a name or a password"),
+        ('"http://prometheus.example:9090"', '"http://p.example/?a=b"', 8, "clusters[1].prometheus.url must be the address of a server"),
+        (
+            'example:9090"}',
+            'example:9090", ca: ca.pem}',
+            8,
+            "clusters[1].prometheus has a ca or a certificate, which need a url that starts",
+        ),
         ("{env: SLACK_BOT_TOKEN}", "{env: ABSENT}", 1, "slack.bot_token refers to the environment variable ABSENT, which is not set"),
         ("{env: SLACK_BOT_TOKEN}", "{file: absent}", 1, "slack.bot_token refers to the file absent, which cannot be read"),
         ("{env: SLACK_BOT_TOKEN}", "{env: SLACK_APP_TOKEN}", 1, "slack has a bot_token that does not start with xoxb-"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from bot.probes import Probe, admin, envoy, istiod, logs, pods, portforward, whom, ztunnel
+from bot.probes import Probe, admin, envoy, istiod, logs, pods, portforward, prometheus, whom, ztunnel
 from bot.probes.admin import TIMEOUT_S, Admin, NotRead
 from checks import accesslog
 from checks.evidence import NOTHING, Evidence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bot.clusters import Clusters
     from bot.informers import Server
     from bot.probes.whom import Replica
+    from bot.settings import Prometheus
     from checks.diagnosis import Diagnosis
     from checks.mesh import Mesh
     from checks.resources import Pod
@@ -48,7 +49,8 @@ class Reach(NamedTuple):
     """What of one cluster may be asked, and how.
 
     `server` is its API server, None for a cluster in files or one that another bot watches. `deep` allows port-forward, `logs` the end of
-    logs. `inside`: this process runs in the cluster, so that the addresses of its pods are those of its pods. `form` is its proxies' access log format.
+    logs. `inside`: this process runs in the cluster, so that the addresses of its pods are those of its pods. `form` is its proxies' access log
+    format. `prometheus` counts the calls of its callers. `files`: nothing runs that belongs to it, but what the settings name.
     """
 
     server: Server | None
@@ -56,6 +58,8 @@ class Reach(NamedTuple):
     logs: bool = False
     inside: bool = False
     form: str = accesslog.ISTIO
+    prometheus: Prometheus | None = None
+    files: bool = False
 
 
 def registered(clusters: Clusters) -> Callable[[str], Reach | None]:
@@ -63,7 +67,9 @@ def registered(clusters: Clusters) -> Callable[[str], Reach | None]:
 
     def reach(name: str) -> Reach | None:
         source, server = clusters.way(name)
-        return Reach(server, source.deep, source.logs, source.in_cluster, source.access_log) if source.path is None else None
+        if source.path is not None:
+            return Reach(None, prometheus=source.prometheus, files=True) if source.prometheus is not None else None
+        return Reach(server, source.deep, source.logs, source.in_cluster, source.access_log, source.prometheus)
 
     return reach
 
@@ -73,12 +79,16 @@ def probing(reach: Callable[[str], Reach | None]) -> Callable[[Diagnosis, Sequen
 
     def probes(diagnosis: Diagnosis, meshes: Sequence[Mesh]) -> list[Probe]:
         asked = {c.name for c in diagnosis.clusters}
-        hosts = whom.hosts(diagnosis)
+        hosts, counted = whom.hosts(diagnosis), prometheus.asked(diagnosis)
         found: list[Probe] = []
         for mesh in meshes:
             for cluster in mesh.clusters:
                 way = reach(cluster.name) if cluster.name in asked else None
                 if way is None:
+                    continue
+                if way.prometheus is not None:
+                    found.append(Probe(prometheus.KIND, cluster.name, partial(prometheus.read, way.prometheus, cluster.name, counted)))
+                if way.files:
                     continue
                 serving = whom.servers(diagnosis, mesh, cluster)
                 proxies = whom.envoys(diagnosis, mesh, cluster, serving)

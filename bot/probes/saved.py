@@ -9,6 +9,8 @@ What must stay true: what is not there is not claimed, and what cannot be read i
     istiod/<namespace>/<pod>/    syncz.json, endpointShardz.json, push_status.json, clusterz.json, metrics.txt, metrics.before.txt,
                                  discovery.log, version.json: {"version": "1.27.1", "revision": "default", "over_s": 60}
     logs/<namespace>/<pod>/      <container>.log, its access lines (checks.accesslog); of a bug-report proxies/<namespace>/<pod>/istio-proxy.log
+    prometheus.json              what a Prometheus answered about hosts: {"host": …, "window_s": 300, "since": …, "answers": {"requests": …}}, or
+                                 a list of such; each answer is what /api/v1/query answers, by the names of bot.probes.prometheus
     read_at                      when all this was read, RFC 3339; without it, when the files were written
 
 A bug-report's folders stand under `bug-report/` (istio/istio, tools/bug-report/pkg/archive and content); any folder above is passed over.
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from bot.probes import envoy, istiod, logs, ztunnel
+from bot.probes import envoy, istiod, logs, prometheus, ztunnel
 from bot.probes.admin import MAX_BYTES, NotRead
 from bot.probes.files import walk
 from checks.evidence import Evidence
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bot.probes.files import File
-    from checks.evidence import AccessLog, EnvoyView, IstiodView, ZtunnelView
+    from checks.evidence import AccessLog, EnvoyView, IstiodView, Traffic, ZtunnelView
 
 MAX_PODS = 200
 """Proxies, ztunnels and istiods that are read of one archive; a whole fleet's are not held at once."""
@@ -48,6 +50,7 @@ _OF_POD = re.compile(
     r"|(istiod?)/([^/]+)/([^/]+)/(?:debug/)?(?:(?:syncz|endpointShardz|push_status|clusterz|version)(?:\.json)?|metrics(?:\.before)?(?:\.txt)?|[^/]+\.log))"
 )
 _READ_AT = re.compile(r"(?:.*/)?read_at")
+_COUNTED = re.compile(r"(?:.*/)?prometheus\.json")
 
 
 def read(path: str | Path, *, cluster: str, max_bytes: int = MAX_BYTES) -> Evidence:
@@ -62,7 +65,7 @@ def read(path: str | Path, *, cluster: str, max_bytes: int = MAX_BYTES) -> Evide
 
 
 def _wanted(name: str) -> bool:
-    return _OF_POD.fullmatch(name) is not None or _READ_AT.fullmatch(name) is not None
+    return any(known.fullmatch(name) for known in (_OF_POD, _READ_AT, _COUNTED))
 
 
 class _Saved:
@@ -77,6 +80,7 @@ class _Saved:
         self._istiods: dict[tuple[str, str], istiod.Seen] = {}
         self._ztunnels: dict[tuple[str, str], ZtunnelView] = {}
         self._logs: dict[tuple[str, str, str], AccessLog] = {}
+        self._traffic: list[Traffic] = []
         self._left: set[tuple[str, str]] = set()
         self._length = 0
 
@@ -84,7 +88,7 @@ class _Saved:
         """One file."""
         of = _OF_POD.fullmatch(file.name)
         if of is None:
-            self._when(file)
+            self._about_all(file)
             return
         folder, namespace, pod = (part for part in of.groups() if part is not None)
         key = (namespace, pod)
@@ -109,7 +113,13 @@ class _Saved:
             seen = self._envoys.setdefault(key, envoy.Seen(proxy))
             self._try(lambda: seen.file(file), lambda e: proxy.skipped(e, hosts=not seen.stranger))
 
-    def _when(self, file: File) -> None:
+    def _about_all(self, file: File) -> None:
+        if _COUNTED.fullmatch(file.name):
+            self._try(
+                lambda: self._traffic.extend(prometheus.recorded(file.body, self.cluster, self.path, file.saved_at)),
+                lambda e: Skipped(prometheus.KIND, self.cluster, f"{file.name} in {self.path} was not read: {e}"),
+            )
+            return
         try:
             self.read_at = datetime.fromisoformat(file.body.decode().strip()).timestamp()
         except ValueError:
@@ -139,6 +149,7 @@ class _Saved:
             envoys=tuple(self._timed(envoys)),
             istiods=tuple(self._timed(seen.saved() for seen in self._istiods.values())),
             ztunnels=tuple(self._timed(self._ztunnels.values())),
+            traffic=tuple(self._traffic),
             logs=tuple(self._logs.values()),
             skipped=tuple(dict.fromkeys(self.skipped)),
         )
