@@ -28,7 +28,7 @@ from checks import changed, diagnosis, reach, standing
 from checks.changed import Changed
 from checks.diagnosis import ClusterAge, Diagnosis, Verdict
 from checks.finding import Skipped
-from checks.mesh import Change
+from checks.mesh import Change, Unreadable
 from checks.resources import KIND_OF, EndpointSlice, Node, Pod, ReplicaSet, Workload
 from checks.standing import ABSENT, Standing, Then
 
@@ -235,7 +235,7 @@ class History:
             self._come.clear()
             try:
                 await self.keep()
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, LookupError, ValueError) as error:  # whatever it is, alerts go on
                 logger.warning("Some of the past is not kept: %s.", type(error).__name__)
                 self._forget()
 
@@ -265,8 +265,7 @@ class History:
             stored = await self._store.stands(name)
             read = {host: _standing_now(host, state) for host, state in stored.items()}
             self._kept[name] = {host: _Kept(None, s[1], s[0], -1) for host, s in read.items() if s is not None}
-            spans = (await self._store.spans()).get(name)
-            self._spans[name] = [*(_spans.decode(spans) if spans is not None else ()), Span(at, at, lost)]
+            self._spans[name] = [*_spanned((await self._store.spans()).get(name)), Span(at, at, lost)]
         kept = self._kept[name]
         entries = await asyncio.to_thread(self._differing, kept, sweep, at, block)
         if entries:
@@ -347,7 +346,10 @@ def _of_space(kind: type[Resource], space: str, was: Cluster, now: Cluster, mesh
         told = _became(a, b)
         if told is None:
             continue
-        about = reach.about(Change(now.name, kind, space, name, b), *meshes)
+        try:
+            about = reach.about(Change(now.name, kind, space, name, b), *meshes)
+        except Unreadable:
+            about = None
         hosts = tuple(sorted(about)) if about is not None and len(about) <= _MANY else None
         by = next((w.manager for w in b.metadata.managed_fields), "") if b is not None else ""
         yield Touched(at, now.name, (b or a).ref if (b or a) else KIND_OF[kind].kind, told, by, hosts)  # type: ignore[union-attr]
@@ -376,7 +378,7 @@ async def hosts(store: Store) -> dict[str, list[str]]:
 async def past(store: Store, mesh: str, host: str, now: float) -> Past:
     """What is kept of a host of a mesh. Raises redis.RedisError."""
     blocks = range(int((now - PAST_S) // BLOCK_S), int(now // BLOCK_S) + 1)
-    spans = (await store.spans()).get(mesh)
+    spans = _spanned((await store.spans()).get(mesh))
     state, kept, objects = await store.past(mesh, host, blocks)
     instants: list[Instant] = []
     full: list[tuple[float, float]] = []
@@ -388,9 +390,22 @@ async def past(store: Store, mesh: str, host: str, now: float) -> Past:
     if current is not None:
         instants.append(Instant(*current))
         full = [(a, min(b, current[0])) for a, b in full if a < current[0]]
-    found = (_touched.decode(o) for o in objects)
-    touched = tuple(t for t in found if t.at >= now - PAST_S and (t.hosts is None or host in t.hosts))
-    return Past(mesh, host, _in_order(instants), touched, _spans.decode(spans) if spans is not None else (), tuple(full))
+    found = map(_touching, objects)
+    touched = tuple(t for t in found if t is not None and t.at >= now - PAST_S and (t.hosts is None or host in t.hosts))
+    return Past(mesh, host, _in_order(instants), touched, spans, tuple(full))
+
+
+def _spanned(spans: bytes | None) -> tuple[Span, ...]:
+    """The times of looking as they were kept; none of what cannot be read."""
+    with suppress(msgspec.DecodeError):
+        return _spans.decode(spans) if spans is not None else ()
+    return ()
+
+
+def _touching(touched: bytes) -> Touched | None:
+    with suppress(msgspec.DecodeError):
+        return _touched.decode(touched)
+    return None
 
 
 def _in_order(instants: Iterable[Instant]) -> tuple[Instant, ...]:

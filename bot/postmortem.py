@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import msgspec
 from redis.exceptions import RedisError
-from slack_sdk.errors import SlackClientError
+from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot import history
 from bot.alerts import OUTAGE, Reason, State, namespaces
 from bot.health import Pulse
-from bot.store import Deposed, Ended
+from bot.store import Deposed, Ended, Step
 from checks import diagnosis
 from checks.diagnosis import UnknownHost
 from templates import blocks, messages, picture, postmortem, strip, words
+from templates.blocks import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -86,16 +87,22 @@ class Clerk:
         if worth and place is None and now - ending.at < _WAIT_S:
             return  # its message waits for Slack
         with suppress(Deposed):
-            if worth and place is not None and await self._first(ending):
-                await self._upload(ended, members, lines, *place)
+            tried = f"postmortem:{ending.message}:{ending.at:.3f}"  # a draft that may have been uploaded is not uploaded again
+            me = f"{now:.6f}"
+            if worth and place is not None and await self._store.claim(tried, me, _WAIT_S) == me:
+                why = await self._upload(ended, members, lines, *place)
+                if why == "ratelimited":
+                    await self._store.release(tried)
+                    return
+                if why:
+                    logger.warning("The post-mortem of %s could not be added: %s", ended.message, why)
+                    note = Message(blocks.escape(f"The draft of the post-mortem could not be added ({why})."))
+                    step = Step(id=f"{ended.message}.postmortem.{ending.at:.3f}", message=note)
+                    await self._store.commit({}, steps={ended.message: [step]}, now=now)
             await self._store.told_of(ending, ended, now)
 
-    async def _first(self, ending: Ending) -> bool:
-        """Whether nobody tried before: a draft that may have been uploaded is not uploaded again."""
-        me = f"{time.time():.6f}"
-        return await self._store.claim(f"postmortem:{ending.message}:{ending.at:.3f}", me, _WAIT_S) == me
-
-    async def _upload(self, ended: Ended, members: Sequence[Alert], lines: Sequence[Line], channel: str, ts: str) -> None:
+    async def _upload(self, ended: Ended, members: Sequence[Alert], lines: Sequence[Line], channel: str, ts: str) -> str:
+        """Put the draft into the thread; why that was not possible, empty if it was."""
         try:
             facts = await self._facts(ended, members, lines)
             files: list[dict[str, Any]] = [
@@ -107,8 +114,11 @@ class Clerk:
                 files.append({"content": png, "filename": "share.png", "title": "The share that failed, over time", "alt_txt": alt})
             said = messages.postmortem(facts)
             await self._slack.files_upload_v2(file_uploads=files, channel=channel, thread_ts=ts, initial_comment=said.text)
+        except SlackApiError as refused:
+            return str(refused.response.get("error"))
         except (SlackClientError, aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
-            logger.warning("The post-mortem of %s could not be added: %s", ended.message, type(error).__name__)
+            return type(error).__name__
+        return ""
 
     async def _facts(self, ended: Ended, members: Sequence[Alert], lines: Sequence[Line]) -> dict[str, Any]:
         """What is known of it, in the form of `postmortem.markdown`."""

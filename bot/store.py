@@ -896,7 +896,10 @@ class Store:
 
     async def ending(self) -> list[Ending]:
         """What ended, and is still to be told of, the oldest first."""
-        found = [msgspec.json.decode(text, type=Ending) for text in (await self._do("HGETALL", _ENDING)).values()]
+        found: list[Ending] = []
+        for text in (await self._do("HGETALL", _ENDING)).values():
+            with suppress(msgspec.DecodeError):  # of a newer version of ours
+                found.append(msgspec.json.decode(text, type=Ending))
         return sorted(found, key=lambda e: (e.at, e.message))
 
     async def chronicle(self, message: str) -> list[Line]:

@@ -221,6 +221,18 @@ async def test_a_store_that_is_away_costs_the_past_and_no_look(store: Store, mon
     assert [i.at for i in past.instants if standing.share(i.standing)]
 
 
+async def test_what_cannot_be_read_of_the_past_is_as_if_it_were_not_there(store: Store) -> None:
+    story = Story(store)
+    await story.look(NOON, WELL)
+    await story.look(NOON + 60, BROKEN)
+    await store.watched("east", b"\xc1", [b"\xc1"])
+    await store.remember("east", int(NOON // BLOCK_S), [(HOST, b"\xc1", b"\xc1\xc1\xc1")])
+    assert (await story.past(NOON + 90)).unknown(NOON + 90) == "Nothing is kept of it."
+    after = Story(store)
+    await after.look(NOON + 120, WELL)
+    assert share(await after.past(NOON + 130), NOON + 125) == 0.0
+
+
 async def test_of_several_bots_the_one_that_looks_at_a_mesh_keeps_its_past(store: Store) -> None:
     member = Sweeper(World(BROKEN), store, alerts())
     await member.glance()

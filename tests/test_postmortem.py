@@ -115,14 +115,31 @@ FIRED = Alert(
 async def test_what_is_counted_and_what_is_drafted(
     store: Store, slack: LocalSlack, alert: Alert, lines: list[Line], counted: int, drafted: int
 ) -> None:
+    await over(store, slack, alert, lines)
+    async with alongside(clerk(store, slack).run()):
+        await settled(store)
+    assert (len(await store.ended(0.0)), len(drafts(slack))) == (counted, drafted)
+
+
+async def over(store: Store, slack: LocalSlack, alert: Alert, lines: list[Line]) -> None:
+    """An alert whose message is in Slack has ended."""
     root = await AsyncWebClient(token=slack.bot_token, base_url=slack.base_url).chat_postMessage(channel="#mesh", text="95 % fails")
     draft = Draft(id="a-1", alert="a", channel="#mesh", message=Message("95 % fails"))
     ending = Ending(message="a-1", at=1300.0, team="payments", channel="#mesh")
     await store.commit({"a": alert}, [draft], now=1300.0, chronicle={"a-1": lines}, ending=[ending])
     await store.record(draft, Delivery(channel=str(root["channel"]), ts=str(root["ts"])))
+
+
+@pytest.mark.parametrize("method", ["files.getUploadURLExternal", "files.completeUploadExternal"])
+async def test_a_draft_that_slack_refuses_is_said_in_the_thread_and_tried_no_more(store: Store, slack: LocalSlack, method: str) -> None:
+    slack.fault(method, error="storage_limit_reached", times=1)
+    await over(store, slack, FIRED, [Line(at=1020.0, reason="acknowledged", by="U0ANA")])
     async with alongside(clerk(store, slack).run()):
         await settled(store)
-    assert (len(await store.ended(0.0)), len(drafts(slack))) == (counted, drafted)
+    work = await store.work("a-1")
+    assert work is not None
+    assert [s.message.text for s in work.steps] == ["The draft of the post-mortem could not be added (storage_limit_reached)."]
+    assert (len(await store.ended(0.0)), len(drafts(slack))) == (1, 0)
 
 
 async def test_while_its_message_waits_for_slack_a_draft_waits_and_what_settles_is_not_told_early(store: Store, slack: LocalSlack) -> None:
