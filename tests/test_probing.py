@@ -12,9 +12,10 @@ import pytest
 import bot.__main__
 from bot import informers, manifests, settings
 from bot.clusters import Clusters, ClusterSource
-from bot.probes import asking, gather, istiod, whom
+from bot.probes import Probe, asking, gather, istiod, whom
 from checks import diagnosis
 from checks.evidence import NOTHING, Evidence
+from checks.finding import Skipped
 from checks.mesh import Mesh
 from checks.resources import Pod
 from tests.apiserver import ApiServer, until
@@ -283,6 +284,21 @@ def test_however_many_call_a_few_are_asked(tmp_path: Path) -> None:
     assert "stopped" not in {p.name for p in proxies}
     assert len(whom.istiods(mesh, east, proxies)) == 10  # of which asking takes the first
     assert whom.hosts(told) == [DESTINATION]
+
+
+async def test_a_probe_that_fails_is_one_look_that_was_not_taken() -> None:
+    async def broken() -> Evidence:
+        raise ZeroDivisionError("one by none")
+
+    async def well() -> Evidence:
+        return Evidence(skipped=(Skipped("istiod", "east", "nobody there"),))
+
+    async for gathered in gather([Probe("envoy", "east", broken), Probe("istiod", "east", well)]):
+        last = gathered
+    assert {(s.check, s.reason) for s in last.evidence.skipped} == {
+        ("envoy", "the probe itself failed: ZeroDivisionError: one by none"),
+        ("istiod", "nobody there"),
+    }
 
 
 async def test_a_bot_asks_what_its_settings_allow(mesh_envoy: Envoys, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.envoys import DESTINATION, V1, out
 from tests.istiods import endpoint, shardz, sync
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.envoys import Mesh
@@ -320,15 +321,17 @@ def test_a_ztunnel_sends_to_healthy_workloads_and_to_all_where_the_policy_says_s
 # --- whatever is answered ---------------------------------------------------------------------------------------------------
 
 
-def mangled(draw: st.DrawFn, value: Any) -> Any:
-    """A JSON value of which something may be another one."""
-    if draw(st.integers(0, 11)) == 0:
-        return draw(st.sampled_from([None, True, -1, 1.5, 1 << 70, "", "x", "2026-02-30T25:61:61Z", "NaN", [], {}, [None], {"a": None}]))
+OTHER: tuple[Any, ...] = (None, True, -1, 1.5, 1 << 70, "", "x", "2026-02-30T25:61:61Z", "NaN", [], {}, [None], {"a": None})
+
+
+def mangled(value: Any) -> Iterator[Any]:
+    """A JSON value, each time with one other value in it, or with one thing left out."""
+    yield from OTHER
     if isinstance(value, dict):
-        return {key: mangled(draw, v) for key, v in value.items() if draw(st.integers(0, 11))}
-    if isinstance(value, list):
-        return [mangled(draw, v) for v in value]
-    return value
+        yield from ({k: v for k, v in value.items() if k != key} for key in value)
+        yield from ({**value, key: other} for key, inner in value.items() for other in mangled(inner))
+    elif isinstance(value, list):
+        yield from ([*value[:n], other, *value[n + 1 :]] for n, inner in enumerate(value) for other in mangled(inner))
 
 
 HOST = {
@@ -368,13 +371,14 @@ ANSWERS: dict[str, Any] = {
 }
 
 
-@settings(max_examples=40)
-@given(st.data())
-def test_whatever_is_answered_is_read_or_skipped(data: st.DataObject) -> None:
-    found = saved._Saved("east", "x")
-    for name, answer in ANSWERS.items():
-        found.take(File(name, 0.0, json.dumps(mangled(data.draw, answer)).encode()))
-    found.evidence()  # raises nothing
+@pytest.mark.parametrize("name", ANSWERS)
+def test_whatever_is_answered_is_read_or_skipped(name: str) -> None:
+    for answer in mangled(ANSWERS[name]):
+        found = saved._Saved("east", "x")
+        if "proxies" in name:
+            found.take(File("proxies/a/b/clusters.json", 0.0, b'{"cluster_statuses": []}'))
+        found.take(File(name, 0.0, json.dumps(answer).encode()))
+        found.evidence()  # raises nothing
 
 
 @given(

@@ -48,7 +48,7 @@ async def gather(probes: Sequence[Probe], within_s: float = WITHIN_S) -> AsyncIt
             left = until - asyncio.get_running_loop().time()
             done, waiting = await asyncio.wait(waiting, timeout=max(left, 0.0), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                evidence += task.result()
+                evidence += _told(tasks[task], task)
             if not done:
                 late = [tasks[t] for t in waiting]
                 reason = f"it did not answer within {within_s:g} s"
@@ -60,3 +60,11 @@ async def gather(probes: Sequence[Probe], within_s: float = WITHIN_S) -> AsyncIt
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _told(probe: Probe, task: asyncio.Future[Evidence]) -> Evidence:
+    """What a probe read; an error of its own is one look that was not taken, and no end of the others."""
+    failed = task.exception()
+    if failed is None:
+        return task.result()
+    return Evidence(skipped=(Skipped(probe.kind, probe.cluster, f"the probe itself failed: {type(failed).__name__}: {failed}"),))
