@@ -400,7 +400,7 @@ def diagnose(host: str, mesh: Mesh, port: int | None = None, evidence: Evidence 
     asked = set(registry())
     if evidence:
         asked |= {cause for cause in live() if evidence.tells(CAUSES[cause].decided_by)}
-        case.evidence = evidence
+        case.evidence = evidence.latest()
         looked = _look_live(case, looked)
     around = [mesh, *(m for m in mesh.neighbours if m.name in looked.abroad)]
     skipped = (*(s for m in around for s in _unread(m)), *looked.skipped)

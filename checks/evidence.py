@@ -6,7 +6,8 @@ its place, and never an empty reading. Whoever reads is `bot.probes`; everything
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -297,9 +298,33 @@ class Evidence(Struct, frozen=True):
         """Whether something was read of those who decide a cause: envoy, istiod or telemetry."""
         return bool({"envoy": self.envoys or self.ztunnels, "istiod": self.istiods, "telemetry": self.traffic or self.logs}.get(of))
 
+    def latest(self) -> Evidence:
+        """Of what was read twice, the reading that came last."""
+        return Evidence(
+            envoys=_latest(self.envoys, lambda v: (v.read_at, (v.cluster, v.namespace, v.pod))),
+            istiods=_latest(self.istiods, lambda v: (v.read_at, (v.cluster, v.namespace, v.pod))),
+            ztunnels=_latest(self.ztunnels, lambda v: (v.read_at, (v.cluster, v.namespace, v.pod))),
+            traffic=_latest(self.traffic, lambda v: (v.read_at, (v.cluster, v.host))),
+            logs=_latest(self.logs, lambda v: (v.until, (v.cluster, v.namespace, v.pod, v.container))),
+            skipped=self.skipped,
+        )
+
     def __add__(self, more: Evidence) -> Evidence:
         """Both together."""
         return Evidence(*(getattr(self, f) + getattr(more, f) for f in self.__struct_fields__))
+
+
+_View = TypeVar("_View")
+
+
+def _latest(views: Iterable[_View], of: Callable[[_View], tuple[float, tuple[str, ...]]]) -> tuple[_View, ...]:
+    """The last view of each thing, in their first order; `of` says when it was read, and of what."""
+    kept: dict[tuple[str, ...], _View] = {}
+    for view in views:
+        at, what = of(view)
+        if what not in kept or at >= of(kept[what])[0]:
+            kept[what] = view
+    return tuple(kept.values())
 
 
 NOTHING = Evidence()

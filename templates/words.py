@@ -200,6 +200,13 @@ def placed(selector: str) -> str:
     return ", ".join(told)
 
 
+def looked_at(viewpoints: Sequence[Json]) -> str:
+    """The pods whose own proxies showed something: `pod web-7f in shop`; of others it says nothing, and empty where it holds for more than pods."""
+    if not viewpoints or not all(v.get("pod") for v in viewpoints):
+        return ""
+    return listed([f"pod {cut(clean(v['pod']), 60)} in {clean(v['namespace'])}" for v in viewpoints], most=3)
+
+
 def _groups(hit: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
     """Callers by kind: namespaces of sidecars in one phrase, every gateway and waypoint by itself."""
     names: dict[str, list[str]] = {}
@@ -482,6 +489,8 @@ def headline(host: str, share: float, finding: Json | None, found: Sequence[Rule
 
 def spared(findings: Iterable[Json], found: Sequence[Rule]) -> str:
     """Who calls the host and is not hit by anything: `callers in checkout are fine`; empty when nobody is, or nothing fails."""
+    if any(looked_at(f["viewpoints"]) for f in findings if f["failing_share"] > 0):
+        return ""  # the others were not looked at
     everyone = {_who(v) for r in found for v in r.viewpoints}
     hit = {_who(v) for r in found if r.route["failing_share"] > 0 for v in r.viewpoints}
     hit |= {_who(v) for f in findings if f["failing_share"] > 0 for v in f["viewpoints"]}
@@ -516,7 +525,7 @@ def impact(host: str, share: float, finding: Json | None, found: Sequence[Rule],
 def _impact(host: str, share: float, finding: Json | None, found: Sequence[Rule]) -> str:
     rule = rule_of(finding, share, found)
     everyone = [v for r in found for v in r.viewpoints]
-    who = whom(_holders(finding, rule), everyone)
+    who = looked_at(_holders(finding, rule)) or whom(_holders(finding, rule), everyone)
     for_whom = f", for {who}." if who else "."
     whole = share >= 1
     subject = "Every request" if whole else f"{percent(share)} of the requests"

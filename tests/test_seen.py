@@ -149,6 +149,16 @@ def test_what_fails_on_any_day_is_no_cause() -> None:
         assert causes(why("circuit-breaker-overflow", log(cluster("checkout"), *calls))) == wanted
 
 
+def test_of_a_proxy_that_was_read_twice_the_last_reading_counts_and_counts_once() -> None:
+    name = cluster("payments")
+    ejected = LiveCluster(name, tuple(LiveHost(at, usable=False, reason=EJECTED) for at in (FIRST, SECOND)), panic_threshold=0.0)
+    well = LiveCluster(name, tuple(LiveHost(at, usable=True) for at in (FIRST, SECOND)), panic_threshold=0.0)
+    (now,), (before,) = envoy(ejected).envoys, envoy(well).envoys
+    for views in ((now, replace(before, read_at=AT - 9)), (replace(before, read_at=AT - 9), now), (now, now)):
+        assert causes(why("outlier-eject-all", Evidence(envoys=views))) == [("outlier-eject-all", 1.0)]
+    assert causes(why("outlier-eject-all", Evidence(envoys=(replace(now, read_at=AT - 9), before)))) == []
+
+
 # --- told apart -------------------------------------------------------------------------------------------------------------------
 
 

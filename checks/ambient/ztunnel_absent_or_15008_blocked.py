@@ -41,9 +41,10 @@ def ztunnel_absent_or_15008_blocked(case: Case) -> Iterator[Finding]:
             continue
         callers = ambient.calling(case, service, cluster)
         pods = [p for c, p in ambient.backends(case, service) if c is cluster and ambient.serves(p)]
-        bare = [p for p in pods if p.spec.node_name and p.spec.node_name not in _nodes(cluster)]
+        there = _nodes(cluster)
+        bare = [p for p in pods if p.spec.node_name and p.spec.node_name not in there]
         shut = {p.name: line for p in pods if p not in bare and (line := _blocked(case, cluster, p))}
-        if callers and pods and (bare or shut) and any(_nodes(cluster)):
+        if callers and pods and (bare or shut) and there:
             yield _finding(case, cluster, pods, bare, shut, callers)
 
 

@@ -243,13 +243,13 @@ def refused(sync: ProxySync) -> list[str]:
 def heard(case: Case, cluster: str) -> bool:
     """Whether every istiod to which a cluster's proxies may be connected has said which are: those of its control plane's cluster."""
     home = case.mesh.cluster(case.mesh.istiod(cluster).cluster)
-    running = {
-        (home.name, p.namespace, p.name)
-        for p in home.all(Pod)
-        if p.labels.get("app") == "istiod" and p.ready and not p.metadata.deletion_timestamp
-    }
+    running = case.once(f"istiods {home.name}", lambda: {(home.name, p.namespace, p.name) for p in home.all(Pod) if _serves_xds(p)})
     said = {(v.cluster, v.namespace, v.pod) for v in case.evidence.istiods if v.proxies is not None}
     return bool(running) and running <= said
+
+
+def _serves_xds(pod: Pod) -> bool:
+    return pod.labels.get("app") == "istiod" and pod.ready and not pod.metadata.deletion_timestamp
 
 
 def disconnected(case: Case, cluster: str, namespace: str, pod: str) -> bool:

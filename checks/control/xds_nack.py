@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from checks.case import Case
 
 
+NAMED = 20
+"""Proxies that are looked at: a whole fleet that refuses one resource is one finding."""
+
+
 @check("xds-nack")
 def xds_nack(case: Case) -> Iterator[Finding]:
     """A caller's Envoy refuses what istiod sends it, and keeps its older configuration.
@@ -26,10 +30,11 @@ def xds_nack(case: Case) -> Iterator[Finding]:
     How to fix it: mend what the reason names; `pilot_total_xds_rejects` stops growing once it is gone.
     """
     found: dict[tuple[str, str, str], list[str]] = {}
+    looked = {e.proxy for e in case.evidence.envoys}
     for view in case.evidence.istiods:
-        for sync in (view.proxies or {}).values():
+        for sync in sorted((view.proxies or {}).values(), key=lambda s: s.proxy not in looked):
             where = case.mesh.known(sync.cluster or view.cluster)
-            if where is not None and (kinds := refused(sync)):
+            if where is not None and len(found) < NAMED and (kinds := refused(sync)):
                 pod, _, namespace = sync.proxy.rpartition(".")
                 found.setdefault((where.name, namespace, pod), []).append(
                     f"istiod {view.pod}.{view.namespace} says of {sync.proxy}: {', '.join(kinds)} refused: {sync.error or 'no reason given'}"
