@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 NAME, TOPIC = 80, 250  # characters that Slack takes
 _PEOPLE = 30  # who are invited
-_AGAIN_S, _LATER_S = 2.0, 10.0
+_AGAIN_S, _LATER_S = 2.0, 60.0  # how often the store is asked; how long at most nothing is tried after failures
 _OTHERS = 4  # names that are tried when somebody else has the first one
 _PASSES = {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited", "team_added_to_org"}
 _IN_IT = {"already_in_channel", "cant_invite_self"}
@@ -68,6 +68,7 @@ class Incidents:
 
     async def run(self) -> None:
         """Until cancelled; one after the other, and what fails for a while is tried again."""
+        failed = 0
         while True:
             self.pulse.beat()
             self._store.incident_due.clear()
@@ -75,11 +76,13 @@ class Incidents:
             try:
                 for wanted in await self._store.incidents() if self._held() else ():
                     await self._open(wanted)
+                failed = 0
             except Deposed:
                 pass
             except (RedisError, OSError, SlackClientError, aiohttp.ClientError, TimeoutError) as error:
                 logger.warning("A channel for an incident cannot be opened now (%s).", error_of(error))
-                wait = _LATER_S
+                failed += 1
+                wait = min(_AGAIN_S * 2.0 ** (failed - 2), _LATER_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._store.incident_due.wait()

@@ -501,7 +501,8 @@ class Sweeper:
         if after is not None:
             taken = chain[: after.escalated]
             places = (*(routed.receivers if routed is not None else ()), *(Receiver(s.channel) for s in taken if s.channel is not None))
-            sent = Sent(places, standing.get(after.message, ()), tuple(s.page for s in taken if s.page is not None))
+            there = (*standing.get(after.message, ()), *([Receiver(after.incident)] if after.incident else ()))
+            sent = Sent(places, there, tuple(s.page for s in taken if s.page is not None))
             after, reason = alerts.step(after, sent, seen.now, for_s=0, clear_s=0)
             happened.append((reason, ""))
         return None if after is before else _Step(before, after, tuple(happened))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,11 +22,11 @@ from tests.bots import RECORDED, Bot, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from bot.demo.slack import LocalSlack, Message
     from tests.envoys import Mesh
 
+SCENARIOS = Path(__file__).with_name("scenarios")
 HOST = "destination.mynamespace.svc.cluster.local"
 V1 = f"outbound|80|v1|{HOST}"
 TEXT = (
@@ -153,6 +154,15 @@ def test_what_curl_shows_of_a_real_envoy_is_read(mesh_envoy: Mesh):
     assert (empty.host, empty.code, empty.flags, empty.answered) == ("sick.mynamespace.svc.cluster.local", 503, ("UH",), False)
     app = called("panicking")
     assert (app.host, app.code, app.flags, app.answered) == ("panicking", 503, (), True)
+
+
+def test_what_real_envoys_logged_is_read():
+    """The logs of the scenarios, recorded from a real Envoy: each line that fails says where it was to go, or that the proxy had nowhere."""
+    lines = [x for log in sorted(SCENARIOS.rglob("*.log")) for x in log.read_text().splitlines()]
+    found = [p for p in map(read, lines) if p.lines and (p.flags or (p.code or 0) >= 400)]
+    assert len(found) > 50
+    assert {f for p in found for f in p.flags} >= {"UH", "UF", "NR"}
+    assert [p for p in found if not (p.host or p.address or p.cluster)] == []
 
 
 # --- in Slack ----------------------------------------------------------------------------------------------------------------
