@@ -78,7 +78,9 @@ class _Silent(Exception):
     """Nothing came over an open connection for Pace.silence_s."""
 
 
-_SOCKETS = 12  # WebSockets that are open to one API server at a time, whatever is asked: each is a connection in a pod as well
+_SOCKETS = (
+    6  # WebSockets that are open to one API server at a time, whatever is asked: each is a connection in a pod as well, and what it brings
+)
 _LONGEST_S = 60.0  # what a server may ask us to wait; a mistake of its must not make us blind for a day
 
 # What may go wrong between us and an API server, and passes by itself.

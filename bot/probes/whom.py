@@ -25,6 +25,9 @@ ALIKE = 2
 """Proxies of one population: what only one of them sees (an ejection) is told apart by asking another."""
 
 SERVERS = 2
+PROXIES = 10
+"""Of one cluster, of all kinds together: an Envoy of 5,000 clusters is some 9 MB once it is read."""
+
 HOSTS = 20
 _MONITORING = 15014
 _PROXY = "istio-proxy"
@@ -45,15 +48,12 @@ def hosts(diagnosis: Diagnosis) -> list[str]:
 
 
 def envoys(diagnosis: Diagnosis, mesh: Mesh, cluster: Cluster, serving: Iterable[Pod]) -> list[Pod]:
-    """The pods of a cluster whose Envoys are asked: callers, and those of who serves there."""
-    found: dict[tuple[str, str], Pod] = {}
-    for viewpoint in _worst(diagnosis, cluster):
-        for pod in _population(mesh, cluster, diagnosis.host, viewpoint)[:ALIKE]:
-            found.setdefault((pod.namespace, pod.name), pod)
-    for pod in serving:
-        if proxy_kind(pod) != "none":
-            found.setdefault((pod.namespace, pod.name), pod)
-    return list(found.values())
+    """The pods of a cluster whose Envoys are asked: one of each population of callers, who serves there, and others that are alike."""
+    populations = [_population(mesh, cluster, diagnosis.host, viewpoint)[:ALIKE] for viewpoint in _worst(diagnosis, cluster)]
+    first = [pod for alike in populations for pod in alike[:1]]
+    more = [pod for alike in populations for pod in alike[1:]]
+    asked = [*first, *(pod for pod in serving if proxy_kind(pod) != "none"), *more]
+    return list({(pod.namespace, pod.name): pod for pod in asked}.values())[:PROXIES]
 
 
 def _worst(diagnosis: Diagnosis, cluster: Cluster) -> Iterator[Viewpoint]:
