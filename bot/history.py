@@ -139,11 +139,8 @@ _frame = msgspec.msgpack.Decoder(tuple[int, bytes | None, bytes])  # tenths of a
 _spans = msgspec.msgpack.Decoder(tuple[Span, ...])
 _touched = msgspec.msgpack.Decoder(Touched)
 _pack = msgspec.msgpack.Encoder().encode
-_PLAIN, _DEFLATED, _ALONE = (
-    0,
-    1,
-    2,
-)  # what stands before a state: whether it is deflated, and whether nothing before it is needed to read it
+# What stands before a state: whether it is deflated, and whether nothing before it is needed to read it.
+_PLAIN, _DEFLATED, _ALONE = 0, 1, 2
 _HEAD = 4
 
 
@@ -230,13 +227,17 @@ class History:
 
     async def run(self) -> None:
         """Keep what is offered, until cancelled; after a failure what is kept is read anew, and what changed meanwhile is a change of now."""
+        away = False
         while True:
             await self._come.wait()
             self._come.clear()
             try:
                 await self.keep()
+                away = False
             except (RedisError, OSError, LookupError, ValueError) as error:  # whatever it is, alerts go on
-                logger.warning("Some of the past is not kept: %s.", type(error).__name__)
+                if not away:
+                    logger.warning("Some of the past is not kept: %s.", type(error).__name__)
+                away = True
                 self._forget()
 
     def _forget(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from bot import history
 from bot.settings import duration
 from handlers import mesh, pasted, runbook, say, whatif
 from handlers.door import Visit
@@ -22,6 +25,13 @@ _ABOUT = {"why", "routes", "changes", *_TIMED}
 """Verbs that mean the host of the alert in whose thread they are said."""
 
 
+def _is_time(verb: str, rest: str) -> bool:
+    """Whether what follows a verb is a time, and no host."""
+    if verb == "changes":
+        return history.when(rest, time.time(), UTC) is not None
+    return verb in _TIMED and duration(rest.split(maxsplit=1)[0]) is not None
+
+
 def register(app: AsyncApp, door: Door) -> None:
     """Answer mentions in a thread, and direct messages where they were written."""
 
@@ -35,7 +45,7 @@ def register(app: AsyncApp, door: Door) -> None:
             if visit.thread and not rest and verb.lower() in {"", "explain"} and not await about(visit):
                 root = await pasted.root_of(visit.channel, visit.thread, door.client)
                 words = f"explain {root}" if verb or mesh.is_pasted(root) else words
-            elif verb.lower() in _ABOUT and (not rest or (verb.lower() in _TIMED and duration(rest.split()[0]) is not None)):
+            elif verb.lower() in _ABOUT and (not rest or _is_time(verb.lower(), rest)):
                 words = f"{verb} {await about(visit)} {rest}"
             told = await mesh.answer(visit, words, door)
         if told is None or told.message is None:

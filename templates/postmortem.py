@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~])")
 _ID = re.compile(r"[USW][A-Z0-9]{2,24}")
+_MOST = 60  # changes of objects that are listed, the newest
 _FEW_S = 1.0  # what belongs to the look in which it ended is told to tenths of a second
 
 
@@ -126,9 +127,11 @@ def _changed(facts: Json) -> Iterator[str]:
     yield ""
     if not rows:
         yield "No object on its way was seen to change."
-    for r in rows:
+    for r in rows[:_MOST]:
         mark = "**suspicious:** " if r["suspicious"] else ""
         yield f"* {_when(r['at'])}: {mark}{_md(words.change_of(r))}"
+    if len(rows) > _MOST:
+        yield f"* and {len(rows) - _MOST} more before these"
     yield ""
 
 
@@ -159,7 +162,9 @@ def _timeline(facts: Json) -> Iterator[str]:
         for p in pieces
     ]
     told += [
-        (r["at"], _md(words.change_of(r)), "the object") for r in (view["changes"] if view else ()) if r["at"] <= facts["ended"] + _FEW_S
+        (r["at"], _md(words.change_of(r)), "the object")
+        for r in (view["changes"][:_MOST] if view else ())
+        if r["at"] <= facts["ended"] + _FEW_S
     ]
     yield "## Timeline (UTC)"
     yield ""

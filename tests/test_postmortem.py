@@ -84,6 +84,8 @@ async def test_who_dealt_with_an_alert_gets_its_post_mortem_in_the_thread_once(s
         await slack.command("/mesh alerts --since teatime")
         await slack.until(lambda: [m for m in slack.ephemerals("ana") if "Since when?" in m.words])
         assert len(drafts(slack)) == 1
+        await slack.mention("changes 1s ago", thread_ts=root.ts)
+        await slack.until(lambda: [m for m in slack.thread("#mesh", root.ts) if "destination.mynamespace at " in m.words], 10)
 
 
 FIRED = Alert(
