@@ -314,6 +314,7 @@ def _json_log(settings: Settings) -> Iterator[None]:
     known += [to.token for to in settings.alertmanager.send]
     known += [settings.alertmanager.receive.token] if settings.alertmanager.receive is not None else []
     known += (secret for pager in pagers for secret in (pager.key, pager.secret))
+    known += (secret for c in settings.clusters if c.prometheus is not None for secret in c.prometheus.secrets)
     secrets = [re.escape(value) for value in map(_value, known) if value]
     # Tokens; passwords in URLs; whoever has the ticket of a connection, or a response URL, may use it as the app may.
     secret = re.compile(

@@ -430,6 +430,12 @@ class Prometheus(_Section):
             raise _wrong("has a ca or a certificate, which need a url that starts with https://")
         return self
 
+    @property
+    def secrets(self) -> tuple[SecretStr, ...]:
+        """What must stand in no log; of the headers those whose names tell so: a tenant's name is a word like others."""
+        told = [value for name, value in self.headers if _TELLING.search(name)]
+        return tuple(s for s in (self.token, self.basic.password if self.basic is not None else None, *told) if s is not None)
+
 
 class Links(_Section):
     """Where else a cluster can be looked at: the address of each tool, or a template of one (bot.links)."""

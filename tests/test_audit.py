@@ -143,6 +143,23 @@ async def test_each_entry_is_one_line_of_the_log_as_json(store: Store, capsys: p
     assert line["audit"] == msgspec.to_builtins(entry(by="U0KIM", verb="silence", result="denied")) | {"about": ["host=a.b"]}
 
 
+def test_the_secrets_of_a_prometheus_stand_in_no_log(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    from bot.__main__ import _json_log  # noqa: PLC0415 - for this test alone
+
+    slack = {"bot_token": SecretStr("xoxb-1"), "app_token": SecretStr("xapp-1")}
+    asked: list[dict[str, Any]] = [
+        {"token": SecretStr("hush-token"), "headers": (("X-Scope-OrgID", SecretStr("mesh")), ("X-Api-Key", SecretStr("hush-key")))},
+        {"basic": {"user": "me", "password": SecretStr("hush-password")}},
+    ]
+    clusters = [{"name": f"c{i}", "path": tmp_path, "prometheus": {"url": "https://p.example", **one}} for i, one in enumerate(asked)]
+    given = {"slack": slack, "state_dir": tmp_path, "clusters": clusters, "alerts": {"default_channel": "#mesh"}}
+    with _json_log(Settings.model_validate(given)):
+        logging.getLogger("x").warning("GET of the mesh failed with hush-token, hush-key and hush-password")
+    said = capsys.readouterr().err
+    assert "hush" not in said
+    assert "GET of the mesh failed" in said
+
+
 # --- in Slack ---
 
 ADMINS = {"admins": ["U0ANA", {"who": "U0KIM", "namespace": "mynamespace"}]}

@@ -40,7 +40,7 @@ FULL: dict[str, Any] = {
             "mesh": "prod",
             "kubeconfigSecret": "west.example",
             "namespaces": ["a", "b"],
-            "prometheus": {"url": "http://prometheus:9090"},
+            "prometheus": {"url": "https://thanos:9090", "ca": "/etc/meshwhy/files/thanos/ca.crt", "cluster_label": "cluster=west"},
         },
         {"name": "north", "mesh": "prod", "kubeconfigSecret": "west.example", "context": "north"},
     ],
@@ -61,6 +61,7 @@ FULL: dict[str, Any] = {
     "podAnnotations": {"c": "d"},
     "podLabels": {"e": "f"},
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "files": ["thanos"],
 }
 
 
@@ -266,7 +267,7 @@ def test_the_full_config_is_one_that_the_bot_accepts(chart: Chart, tmp_path: Pat
     ]
     mounted = {m["mountPath"] for m in container(objects)["volumeMounts"]}
     assert str(given.clusters[1].kubeconfig) == "/etc/meshwhy/kubeconfigs/west.example/kubeconfig"
-    assert "/etc/meshwhy/kubeconfigs/west.example" in mounted
+    assert {"/etc/meshwhy/kubeconfigs/west.example", "/etc/meshwhy/files/thanos"} <= set(mounted)
     assert given.alerts.for_s == 90
     assert given.alerts.routes[0].channel == "C0123ABCD"
 
@@ -421,6 +422,9 @@ def test_the_charts_words_are_the_words_of_the_config_file(chart: Chart):
     own_to_the_chart, not_in_a_pod = {"kubeconfigSecret"}, {"kubeconfig", "path", "envoys", "evidence"}
     assert set(parts["clusters"]["items"]["properties"]) == keys(settings.RegisteredCluster) - not_in_a_pod | own_to_the_chart
     assert set(parts["clusters"]["items"]["properties"]["links"]["properties"]) == keys(settings.Links)
+    asked = parts["clusters"]["items"]["properties"]["prometheus"]["properties"]
+    assert set(asked) == keys(settings.Prometheus)
+    assert set(asked["basic"]["properties"]) == keys(settings.Basic)
     assert set(parts["alerts"]["properties"]) == keys(settings.Alerts)
     assert set(schema["definitions"]["escalation"]["items"]["properties"]) == keys(settings.EscalationStep)
     on_call = parts["alerts"]["properties"]["on_call"]["additionalProperties"]["properties"]
