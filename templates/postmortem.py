@@ -71,7 +71,8 @@ def _head(facts: Json) -> Iterator[str]:
     where = f"{_md(short(finding['host']))} in {_md(facts['cluster'])}" if finding["host"] else _md(facts["cluster"])
     more = f", and {words.amount(len(facts['others']), 'host')} more" if facts["others"] else ""
     yield f"| What | {where}{more} |"
-    yield f"| How much | {percent(facts['share'])} of the requests, at the worst |"
+    lost = f"{percent(facts['share'])} of the requests, at the worst" if facts["share"] else "not known"
+    yield f"| How much | {lost} |"
     yield f"| Cause | {_md(words.cause_name(finding))} |"
     yield f"| Whose | {_md(facts['team'] or facts['channel'] or 'nobody is named')} |"
     yield f"| Began | {_when(facts['began'])} |"
