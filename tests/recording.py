@@ -739,6 +739,7 @@ def eds_warming(stage: Stage) -> None:
             caller.envoy.until(
                 lambda c=caller: called("wallet") in c.envoy.ask("/config_dump?resource=dynamic_warming_clusters&mask=cluster.name")
             )
+            time.sleep(12)  # for a moment every new cluster waits
         caller.call("wallet.shop", 2)
         caller.save(scenario)
 

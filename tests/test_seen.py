@@ -129,6 +129,25 @@ def test_endpoints_that_changed_a_moment_ago_are_on_their_way() -> None:
         assert [c for c, _ in causes(why("eds-stale-shard", read, fresh))] == wanted
 
 
+def test_an_istiod_that_takes_a_pod_for_ready_that_is_not_is_stale_as_well() -> None:
+    (mesh,) = test_live.meshes("eds-stale-shard")
+    slice_ = next(s for s in mesh.clusters[0].ordered(EndpointSlice, "shop"))
+    one, other = slice_.endpoints or ()
+    unready = changed(
+        "eds-stale-shard", replace(slice_, endpoints=(one, replace(other, conditions=replace(other.conditions, ready=False))))
+    )
+    read = istiod(shards={"catalog.shop.svc.cluster.local": tuple(ShardEndpoint(at, "east") for at in (FIRST, SECOND))})
+    assert ("eds-stale-shard", 0.5) in causes(why("eds-stale-shard", read, unready))
+    assert causes(why("eds-stale-shard", read)) == []
+
+
+def test_a_cluster_that_was_announced_a_moment_ago_is_no_cause() -> None:
+    name = cluster("wallet")
+    for at, wanted in (("1970-01-12T13:46:37Z", []), ("1970-01-12T13:46:00Z", [("eds-warming", 1.0)])):  # 3 s and 40 s before it was read
+        read = envoy(LiveCluster(name, present=False, warming=True, last_updated=at))
+        assert causes(why("eds-warming", read)) == wanted
+
+
 def test_calls_that_have_gone_well_for_a_while_say_that_it_is_over() -> None:
     name = cluster("checkout")
     overflow = "upstream_reset_before_response_started{overflow}"

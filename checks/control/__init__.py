@@ -64,7 +64,7 @@ class Differs(NamedTuple):
     lacking: tuple[str, ...]
     """Ready endpoints that it does not have."""
     gone: tuple[str, ...]
-    """Hosts that it sends to and that no object lists."""
+    """Hosts that it sends to and that no object lists as ready."""
 
     @property
     def sentence(self) -> str:
@@ -89,11 +89,10 @@ def _differs(h: Held) -> Differs | None:
         return Differs(h, 1.0, absent=True, lacking=(), gone=()) if u.defined and not u.unseen else None
     if u.unseen or not u.endpoints or not all(is_ip(e.address) for e in u.endpoints) or h.cluster.warming:
         return None
-    wanted = {spelling(e.at) for e in u.endpoints}
     ready = {spelling(e.at) for e in u.endpoints if e.health == "healthy"}
     have = {spelling(host.address) for host in h.cluster.hosts}
     used = {spelling(host.address) for host in h.cluster.usable}
-    lacking, gone = tuple(sorted(ready - have)), tuple(sorted(used - wanted))
+    lacking, gone = tuple(sorted(ready - have)), tuple(sorted(used - ready))
     if not lacking and not gone:
         return None
     return Differs(h, 1.0 if not used else len(gone) / len(used), absent=False, lacking=lacking, gone=gone)
@@ -103,6 +102,10 @@ SETTLED_S = 30.0
 """For how long endpoints must have been what they are: what differs a moment after a change is on its way."""
 TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
 """When what led to the last change of a slice happened, as Kubernetes' own controller writes it."""
+
+
+WARMING_S = 10.0
+"""For how long a cluster may wait for its endpoints after it was announced: every new one does, for a moment."""
 
 
 def settled(case: Case, branch: Branch, read_at: float) -> bool:
@@ -119,6 +122,9 @@ def why(case: Case, d: Differs) -> str:
     h = d.held
     sync = synced(case, h.envoy.cluster, h.envoy.namespace, h.envoy.pod)
     if h.cluster is not None and h.cluster.warming:
+        announced = moment(h.cluster.last_updated)
+        if announced and h.envoy.read_at - announced < WARMING_S:
+            return ""
         return "xds-nack" if sync is not None and sync.states.get("EDS") == "ERROR" else "eds-warming"
     if (sync is not None and refused(sync)) or (h.cluster is not None and h.cluster.refused):
         return "xds-nack"
@@ -282,7 +288,7 @@ class Shard(NamedTuple):
     lacking: tuple[IstioEndpoint, ...]
     """Ready endpoints that it does not have."""
     gone: tuple[str, ...]
-    """Addresses that it has as healthy and that no slice lists."""
+    """Addresses that it has as healthy and that no slice lists as ready."""
     part: float
     """The part of the destination's requests, 0 to 1, that its proxies cannot serve for that."""
 
@@ -295,7 +301,7 @@ class Shard(NamedTuple):
             if self.lacking
             else ""
         )
-        keeps = f"still has {', '.join(self.gone[:3])}{_more(self.gone)}, which no slice lists" if self.gone else ""
+        keeps = f"still has {', '.join(self.gone[:3])}{_more(self.gone)}, which no slice lists as ready" if self.gone else ""
         said = " and ".join(filter(None, (lacks, keeps)))
         return f"istiod {v.pod}.{v.namespace} {said} ({v.source}, read at {clock(v.read_at)})"
 
@@ -325,7 +331,7 @@ def _shard(case: Case, view: IstiodView, b: Branch) -> Shard | None:
     if port is None:
         return None
     found = (view.shards or {}).get(u.host)
-    known = {spelling(e.at) for e in (*u.endpoints, *u.dropped) if e.port_name == port.name}
+    known = {spelling(e.at) for e in (*u.endpoints, *u.dropped) if e.port_name == port.name and e.health == "healthy"}
     ready = [e for e in u.endpoints if e.health == "healthy" and _pod(case, e)]
     gone: tuple[str, ...] = ()
     if found is not None:
