@@ -674,7 +674,9 @@ def _probed(host: str, meshes: Sequence[Mesh], asked: _Asked, *, allowed: bool) 
             reach = {m.name: asking.Reach(None) for m in asked.manifests}
             for s in asked.live:
                 opened = await stack.enter_async_context(server(s, Pace())) if s.path is None else None
-                reach[s.name] = asking.Reach(opened, allowed or s.deep, allowed or s.logs, s.in_cluster, s.access_log, s.prometheus)
+                reach[s.name] = asking.Reach(
+                    opened, allowed or s.deep, allowed or s.logs, s.in_cluster, s.access_log, s.prometheus, files=s.path is not None
+                )
             found = NOTHING
             async for gathered in gather(asking.probing(reach.__getitem__)(diagnosis.why(host, meshes), meshes)):
                 found = gathered.evidence

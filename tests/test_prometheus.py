@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.clusters import Clusters, ClusterSource
+from bot.probes import asking, saved
 from bot.probes import prometheus as probe
-from bot.probes import saved
 from bot.probes.admin import NotRead
 from bot.settings import Prometheus as Place
+from bot.settings import RegisteredCluster
+from checks import diagnosis, runbook
 from checks.agreement import by_caller, fails
 from checks.evidence import Evidence, Flow, Traffic
+from checks.mesh import Mesh as Meshes
+from templates import words
 from tests import prometheuses
 from tests.envoys import DESTINATION, Mesh
+from tests.test_probing import OBJECTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -122,6 +130,24 @@ async def test_the_calls_of_a_real_envoy_are_told_as_it_ended_them(prometheus: P
     assert sum(f.rate for f in told.flows if fails(f)) / total == pytest.approx(0.95, abs=0.04)
     ghost = await counted(prometheus, named("ghost.mynamespace"), cluster_label="cluster=live")
     assert [(f.code, f.flags, fails(f)) for f in ghost.flows] == [(503, ("NC",), True)]
+
+
+async def test_it_stands_beside_the_prediction_in_answers_and_runbooks(prometheus: Prometheus, tmp_path: Path) -> None:
+    (tmp_path / "east.yaml").write_text(OBJECTS)
+    registered = RegisteredCluster(name="east", path=tmp_path / "east.yaml", prometheus=place(prometheus.url))
+    clusters = Clusters([ClusterSource.registered(registered)], once=True)
+    await clusters.run()
+    meshes = Meshes.of(clusters.clusters(), time.time())
+    (asked,) = asking.probing(asking.registered(clusters))(diagnosis.why(DESTINATION, meshes), meshes)
+    seen = await asked.read()
+    answer = diagnosis.why(DESTINATION, meshes, seen)
+    (told,) = answer.traffic
+    assert (told.low, told.agrees) == (0.95, True)
+    assert told.sentence.startswith("predicted 95 %, measured 95 % of ")
+    assert " calls a second over 5 min, since " in told.sentence
+    assert told.sentence.endswith("most with 503 UH, callers web.shop, api.other")
+    assert [s.said for s in runbook.steps(answer, seen) if s.id == "traffic"] == [told.sentence]
+    assert ("✓", f"east: {told.sentence} ({told.source})") in words.seen(msgspec.to_builtins(answer))
 
 
 # --- what cannot be read -----------------------------------------------------------------------------------------------------
