@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -310,6 +311,8 @@ class Real(Struct, frozen=True):
     agrees: bool | None
     sentence: str
     source: str
+    command: str
+    """With which a person would see the same."""
 
 
 def real(
@@ -365,6 +368,7 @@ def real(
         agrees=agrees,
         sentence=sentence,
         source=f"{traffic.source}, read at {_clock(traffic.read_at)}",
+        command=query(traffic),
     )
 
 
@@ -375,6 +379,14 @@ def fails(flow: Flow) -> bool:
     if flow.protocol == "grpc" and flow.code < 100:
         return flow.code in _BAD_GRPC
     return flow.code >= 500 or "NR" in flow.flags or (flow.code == 0 and bool(flow.flags) and "DC" not in flow.flags)
+
+
+def query(traffic: Traffic) -> str:
+    """The command with which a person would see what was counted; `$PROMETHEUS` is the server's URL."""
+    named = traffic.host.replace("\\", "\\\\").replace('"', '\\"')
+    counted = f'rate(istio_requests_total{{destination_service="{named}"}}[{traffic.window_s:.0f}s])'
+    said = f"sum by (reporter, source_workload, response_code, response_flags) ({counted})"
+    return f'promtool query instant "$PROMETHEUS" {shlex.quote(said)}'
 
 
 def by_caller(flows: Iterable[Flow]) -> dict[tuple[str, str], list[Flow]]:

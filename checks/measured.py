@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from checks.agreement import NOISE, reporters
+from checks.agreement import NOISE, query, reporters
 from checks.case import short
 from checks.evidence import Access, Flow
 from checks.resources import Pod
@@ -151,7 +151,7 @@ def _counted(case: Case, traffic: Traffic, workload: str, flows: list[Flow], end
     rate = sum(f.rate for f in ended)
     source = (
         f"{workload}.{namespace}: {rate:.3g} of {total / traffic.window_s:.3g} calls a second end with {said}, "
-        f"as its {flows[0].reporter} reports ({traffic.source})"
+        f"as {'its own proxy' if flows[0].reporter == 'source' else f'the {flows[0].reporter}'} reports ({traffic.source})"
     )
     return Sample(
         rate * traffic.window_s,
@@ -159,7 +159,7 @@ def _counted(case: Case, traffic: Traffic, workload: str, flows: list[Flow], end
         branches,
         tuple(v for v in case.viewpoints(branches) if v.namespace == namespace),
         source,
-        "",
+        query(traffic),
     )
 
 

@@ -386,7 +386,7 @@ def _traffic(diagnosis: Diagnosis) -> _Found | None:
     first, *rest = [m.sentence if len(told) == 1 else f"{m.cluster}: {m.sentence}" for m in told]
     # what fails on any day is no fault, and neither is a prediction that nobody's calls have met yet
     bad = any(m.measured > NOISE or m.agrees is False for m in told)
-    return "bad" if bad else "ok", first, [*rest[: 2 * _NAMED], *(m.source for m in told[:_NAMED])], ""
+    return "bad" if bad else "ok", first, [*rest[: 2 * _NAMED], *(m.source for m in told[:_NAMED])], told[0].command
 
 
 # --- words -----------------------------------------------------------------------------------------------------------------------

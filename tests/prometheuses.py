@@ -59,13 +59,14 @@ def line(metric: str, of: Iterable[tuple[str, str]], value: float, at: float | N
     return f"{metric}{{{said}}} {value:g}" + (f" {at:.3f}" if at is not None else "")
 
 
+Counts = dict[Labels, float]
 STEP_S, DAY_S = 15, 26 * 3600
 BROKE_S = {"destination": 900, "cart": 30_000, "tcp": 1200, "fresh": 40}
 """How long before now calls of a host began to fail."""
 HOSTILE = 'a"b\\c|d{2}é.shop.svc.cluster.local'
 
 
-def _counters(times: Sequence[float], before: dict[Labels, float], after: dict[Labels, float], broke: float) -> dict[Labels, list[float]]:
+def _counters(times: Sequence[float], before: Counts, after: Counts, broke: float) -> dict[Labels, list[float]]:
     """Counters over time: by how much each grows in a step until calls began to fail, and from then on; one that is new begins with its first."""
     made: dict[Labels, list[float]] = {of: [] for of in (*before, *after)}
     counts: Counter[Labels] = Counter()
@@ -77,12 +78,31 @@ def _counters(times: Sequence[float], before: dict[Labels, float], after: dict[L
     return made
 
 
+Day = tuple[str, int, Counts, Counts, float]
+"""A metric, for how long it was scraped, by how much its counters grew in every 15 s at first, and by how much in the last so many seconds."""
+TARGET = (("job", "mesh"), ("instance", "10.1.2.3:15020"), ("cluster", "east"))
+
+
+def exposition(days: Iterable[Day], now: float, target: Labels) -> str:
+    """What was scraped of one target until now, in OpenMetrics' format, with the times."""
+    made: dict[str, list[str]] = {}
+    for metric, long, before, after, broke in days:
+        begin, step = now - long, STEP_S if long < DAY_S else 4 * STEP_S
+        times = [begin + i * step for i in range(int(long // step))]
+        for of, values in _counters(times, before, after, now - broke).items():
+            told = ((at, v) for at, v in zip(times, values, strict=True) if not isnan(v))  # a counter is not there before it is moved
+            made.setdefault(metric, []).extend(line(metric, (*of, *target), v, at) for at, v in told)
+    made["up"] = [line("up", target, 1, now - 7200 + i * STEP_S) for i in range(7200 // STEP_S)]
+    typed = {m: "gauge" if m == "up" else "counter" for m in made}
+    return "".join(f"# TYPE {m.removesuffix('_total')} {typed[m]}\n" + "\n".join(told) + "\n" for m, told in made.items()) + "# EOF\n"
+
+
 def past(now: float) -> str:
     """What was scraped until now, every 15 s: of most hosts two hours, of one a day."""
     destination, cart = "destination.mynamespace.svc.cluster.local", "cart.shop.svc.cluster.local"
     web, api = ("web", "shop"), ("api", "other")
     tcp = {"request_protocol": "tcp"}
-    days = [
+    days: list[Day] = [
         # 95 % to an empty subset, since a quarter of an hour, as both callers see it, and as no server does
         (
             "istio_requests_total",
@@ -111,17 +131,7 @@ def past(now: float) -> str:
         ("istio_requests_total", 7200, {labels(*web, HOSTILE, 200): 10}, {labels(*web, HOSTILE, 200): 10}, 60),
         ("istio_requests_total", 7200, {labels(*web, "rpc.shop.svc.cluster.local", 200, request_protocol="grpc", grpc_response_status="0"): 9}, {labels(*web, "rpc.shop.svc.cluster.local", 200, "UH", request_protocol="grpc", grpc_response_status="14"): 9}, 600),
     ]  # fmt: skip
-    made: dict[str, list[str]] = {}
-    target = (("job", "mesh"), ("instance", "10.1.2.3:15020"), ("cluster", "east"))
-    for metric, long, before, after, broke in days:
-        begin, step = now - long, STEP_S if long < DAY_S else 4 * STEP_S
-        times = [begin + i * step for i in range(int(long // step))]
-        for of, values in _counters(times, before, after, now - broke).items():
-            told = ((at, v) for at, v in zip(times, values, strict=True) if not isnan(v))  # a counter is not there before it is moved
-            made.setdefault(metric, []).extend(line(metric, (*of, *target), v, at) for at, v in told)
-    made["up"] = [line("up", target, 1, now - 7200 + i * STEP_S) for i in range(7200 // STEP_S)]
-    typed = {m: "gauge" if m == "up" else "counter" for m in made}
-    return "".join(f"# TYPE {m.removesuffix('_total')} {typed[m]}\n" + "\n".join(told) + "\n" for m, told in made.items()) + "# EOF\n"
+    return exposition(days, now, TARGET)
 
 
 class Exporter:

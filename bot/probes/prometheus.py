@@ -142,7 +142,7 @@ def counting(metric: str, matchers: Sequence[str], window_s: int, label: Sequenc
 # --- asking ------------------------------------------------------------------------------------------------------------------
 
 
-class Series(msgspec.Struct, frozen=True):
+class Series(msgspec.Struct, frozen=True, omit_defaults=True):
     """One series of an answer: its labels, and its value, or its values over time."""
 
     metric: dict[str, str] = {}
@@ -188,24 +188,25 @@ Answers = dict[str, tuple[Series, ...]]
 async def read(place: Prometheus, cluster: str, asked: Asked) -> Evidence:
     """What it counted of a host's calls from one cluster's callers; what could not be read is skipped, and nothing is raised."""
     try:
-        async with _asking(place, cluster, asked) as asking:
-            return await asking.evidence()
+        async with asking(place, cluster, asked) as it:
+            return await it.evidence()
     except NotRead as e:
         return Evidence(skipped=(Skipped(KIND, cluster, f"Prometheus {where(place)} was not read: {e}"),))
 
 
 async def tried(place: Prometheus, cluster: str) -> None:
     """Raises NotRead with the reason why it would tell nothing of any host."""
-    async with _asking(place, cluster, Asked("", ())) as asking:
-        await asking.any()
+    async with asking(place, cluster, Asked("", ())) as it:
+        await it.any()
 
 
 @asynccontextmanager
-async def _asking(place: Prometheus, cluster: str, asked: Asked) -> AsyncIterator[_Asking]:
+async def asking(place: Prometheus, cluster: str, asked: Asked) -> AsyncIterator[Asking]:
+    """The way to one Prometheus, for as long as everything about a host may take. Raises NotRead when that is over."""
     context = await asyncio.to_thread(_tls, place)
     try:
         async with asyncio.timeout(WITHIN_S), admin.session(aiohttp.TCPConnector(limit=6, ssl=context)) as session:
-            yield _Asking(session, place, cluster, asked)
+            yield Asking(session, place, cluster, asked)
     except TimeoutError:
         raise NotRead(f"it did not answer everything within {WITHIN_S:g} s") from None
 
@@ -229,7 +230,7 @@ def _tls(place: Prometheus) -> ssl.SSLContext | bool:
     return context
 
 
-class _Asking:
+class Asking:
     """All questions about one host to one Prometheus."""
 
     def __init__(self, session: aiohttp.ClientSession, place: Prometheus, cluster: str, asked: Asked) -> None:
@@ -239,14 +240,15 @@ class _Asking:
         self._now = 0.0
 
     async def evidence(self) -> Evidence:
+        """Everything about the host."""
         window, since = WINDOW_S, None
-        found = traffic(self._cluster, self._asked, await self._counted(window), window_s=window)
+        found = traffic(self._cluster, self._asked, await self.counted(window), window_s=window)
         worst = _worst(found.flows)
         if worst is not None:
             since, settled = await self._since(worst)
             window = int(min(WINDOW_S, max(LEAST_S, self._now - settled))) if since is not None else window
             if window < WINDOW_S:  # what was before is not what is now
-                found = traffic(self._cluster, self._asked, await self._counted(window), window_s=window)
+                found = traffic(self._cluster, self._asked, await self.counted(window), window_s=window)
         elif not found.flows and not found.unnamed:
             await self.any()
         source = f"Prometheus {where(self._place)}"
@@ -254,7 +256,7 @@ class _Asking:
         partly = tuple(Skipped(KIND, self._cluster, f"{source} answered in part: {w[:200]}") for w in list(self._warnings)[:3])
         return Evidence(traffic=(found,), skipped=partly)
 
-    async def _counted(self, window_s: int) -> Answers:
+    async def counted(self, window_s: int) -> Answers:
         """How many calls there were, of each kind."""
         wanted = {n: m for n, m in _METRICS.items() if n != "unnamed" or self._asked.gateways}
         matchers = {n: _UNNAMED if n == "unnamed" else (of_host(self._asked),) for n in wanted}
