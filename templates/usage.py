@@ -22,7 +22,7 @@ MESHWHY = _page(
         "ask manifests, without access to a cluster",
     ),
     ("meshwhy demo", "see the bot at work in a Slack of its own, nothing to set up"),
-    after="Nothing is ever changed in a cluster: only get, list and watch are sent.",
+    after="Nothing is ever changed in a cluster: only get, list and watch are sent, and with --probe GETs to pods by port-forward.",
 )
 WHY = _page(
     "Say why calls to HOST fail: the diagnosis of one host.",
