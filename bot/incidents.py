@@ -72,20 +72,27 @@ class Incidents:
         while True:
             self.pulse.beat()
             self._store.incident_due.clear()
-            wait = _AGAIN_S
-            try:
+            wait, bad = _AGAIN_S, False
+            with suppress(RedisError, OSError):
                 for wanted in await self._store.incidents() if self._held() else ():
-                    await self._open(wanted)
-                failed = 0
-            except Deposed:
-                pass
-            except (RedisError, OSError, SlackClientError, aiohttp.ClientError, TimeoutError) as error:
-                logger.warning("A channel for an incident cannot be opened now (%s).", error_of(error))
-                failed += 1
+                    bad |= not await self._tried(wanted)
+            failed = failed + 1 if bad else 0
+            if bad:
                 wait = min(_AGAIN_S * 2.0 ** (failed - 2), _LATER_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._store.incident_due.wait()
+
+    async def _tried(self, wanted: Incident) -> bool:
+        """Whether nothing went wrong that may go well later; one that cannot be opened now delays no other."""
+        try:
+            await self._open(wanted)
+        except Deposed:
+            pass
+        except (RedisError, OSError, SlackClientError, aiohttp.ClientError, TimeoutError) as error:
+            logger.warning("A channel for an incident cannot be opened now (%s).", error_of(error))
+            return False
+        return True
 
     async def _open(self, wanted: Incident) -> None:
         members = [a for a in (await self._store.alerts()).values() if a.message == wanted.message]

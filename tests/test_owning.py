@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from bot.alerts import Alert, State
+from bot.alerts import Alert, Close, Closed, Reopened, State, step
 from bot.demo import limits
 from bot.demo.slack import BOT
 from bot.incidents import name_of
+from bot.sweep import _pages
 from bot.tell import ACK, CLOSE, ESCALATE, HAND, INCIDENT, MORE, NOTE, REOPEN, UNTIL
 from templates import owning
 from tests.bots import FINDING
@@ -131,6 +132,16 @@ async def test_the_words_say_what_they_lack(redis_url: str, tmp_path: Path):
         for count, (words, answer) in enumerate(said, start=1):
             await here.slack.command(words)
             assert answer in await here.answer("ana", count)
+
+
+def test_a_pager_hears_that_somebody_called_it_done_and_that_it_is_not():
+    alert = Alert(id="a", state=State.FIRING, finding=FINDING, since=1.0, fired_at=1.0, message="a-1", told=True, paged=("ops",))
+    done, _ = step(alert, Closed(Close(by="U0ANA", at=2, why="done")), 2, for_s=0, clear_s=0)
+    assert done is not None
+    assert [[p.state for p in _pages([a])] for a in (alert, done)] == [["triggered"], ["resolved"]]
+    again, _ = step(done, Reopened("U0ANA"), 3, for_s=0, clear_s=0)
+    assert again is not None
+    assert _pages([again]) == [], "who was paged is paged again when it is their turn"
 
 
 @pytest.mark.parametrize("word", [UNTIL, HAND, NOTE, CLOSE])

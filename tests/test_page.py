@@ -123,6 +123,7 @@ async def test_a_command_is_completed_by_keyboard_and_answered_only_to_its_perso
             [
                 "/mesh why HOST",
                 "/mesh routes HOST",
+                "/mesh changes HOST",
                 "/mesh broken ",
                 "/mesh whatif ",
                 "/mesh alerts ",
