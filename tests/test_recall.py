@@ -14,7 +14,7 @@ from redis import Redis
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import recall
-from bot.alerts import Ack, Alert, Silence, State
+from bot.alerts import Ack, Alert, Appeal, Close, Note, Silence, State
 from bot.demo.runner import East
 from bot.demo.workspace import Message as Stored
 from bot.store import Delivery, Store
@@ -194,3 +194,16 @@ def test_a_memo_keeps_what_decides_whether_a_look_can_resolve_it():
     assert kept.finding.evidence == ("leg 1: out",)
     assert (kept.finding.fix, kept.finding.patch, kept.finding.commands) == ("", None, ())
     assert len(kept.finding.message) == 300
+
+
+def test_a_memo_keeps_an_alert_of_which_people_said_very_much():
+    said = "".join(chr(0x4E00 + n * 37 % 20_000) for n in range(1_500))
+    notes = tuple(Note(by="U0ANA", at=float(n), text=said[n:600]) for n in range(5))
+    close, appeal = Close(by="U0BEN", at=2.0, why=said), Appeal(by="U0BEN", at=2.0, why=said[::-1], tried=said)
+    alert = Alert(
+        id="a1", state=State.CLOSED, finding=FINDING, since=1.0, message="a1-1", told=True, notes=notes, closed=close, appeal=appeal
+    )
+    (kept,) = recall.unpacked(recall.memo([replace(alert, incident="C0INC")]))
+    assert (kept.state, kept.incident, [n.text for n in kept.notes]) == (State.CLOSED, "C0INC", [said[3:203], said[4:204]])
+    assert kept.closed is not None
+    assert kept.closed.by == "U0BEN"
