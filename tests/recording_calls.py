@@ -63,7 +63,7 @@ class Play:
 
     def record(self, calls: Callable[[int], None]) -> str:
         """The log of some calls, which are made at a port of this machine."""
-        with tempfile.TemporaryDirectory(prefix="mw-") as directory, _serving(self.serve) as port:
+        with tempfile.TemporaryDirectory(prefix="mw-") as directory, serving(self.serve) as port:
             log = Path(directory) / "access.log"
             envoy = Envoy(Path(directory) / "run", self._bootstrap(log, port), "--file-flush-interval-msec", "50")
             try:
@@ -104,7 +104,7 @@ class Play:
 
 
 @contextlib.contextmanager
-def _serving(serve: Callable[[socket.socket], None]) -> Any:
+def serving(serve: Callable[[socket.socket], None]) -> Any:
     """A TCP server of this machine that does one thing with each connection; its port."""
 
     def one(connection: socket.socket) -> None:
