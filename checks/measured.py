@@ -14,7 +14,7 @@ from checks.agreement import NOISE, query, reporters
 from checks.case import short
 from checks.evidence import Access, Flow
 from checks.resources import Pod
-from checks.seen import FEW
+from checks.seen import FEW, over
 from checks.services import home, service_of
 from checks.subsets import percent
 
@@ -133,6 +133,7 @@ def of_traffic(case: Case, ends: Ends) -> list[Sample]:
         for (namespace, workload), several in groupby(flows, key=lambda f: (f.namespace, f.workload)):
             branches = calling(case, traffic, namespace)
             mine = list(several)
+            mine = [f for f in mine if f.protocol != "tcp"] or mine  # a ztunnel's connections carry the requests that a waypoint tells of
             told = (
                 [s for r in reporters(mine) if (s := _counted(case, traffic, workload, r, ends, branches)) is not None] if branches else []
             )
@@ -231,6 +232,8 @@ def _logged(case: Case, log: AccessLog, branches: list[Branch], calls: list[Acce
     if not branches or not total:
         return
     ended = tuple(a for a in calls if ends(a))
+    if over(ended, calls):
+        ended = ()
     names = {a.envoy_cluster for a in ended}
     own = tuple(b for b in branches if b.upstream.name in names) or tuple(branches)
     count = sum(a.count for a in ended)

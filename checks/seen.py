@@ -16,7 +16,7 @@ from checks.case import short
 from checks.resources import Pod
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from checks.case import Branch, Case, View
     from checks.evidence import Access, AccessLog, EnvoyView, LiveCluster, LiveHost
@@ -118,8 +118,14 @@ def _some(branch: Branch, log: AccessLog, accesses: Iterable[Access], fails: Cal
     total, count = sum(a.count for a in every), sum(a.count for a in found)
     if not count or count / total < NOISE or (count < FEW and count != total):
         return None
-    last, well = max(a.last for a in found), max((a.last for a in every if a not in found and not a.flags and a.code < 500), default=0.0)
-    return Calls(branch, log, found, count / total) if not last or well - last <= OVER_S else None
+    return None if over(found, every) else Calls(branch, log, found, count / total)
+
+
+def over(failed: Collection[Access], every: Iterable[Access]) -> bool:
+    """Whether calls that failed are past: others have succeeded for some time since the last of them."""
+    last = max((a.last for a in failed), default=0.0)
+    well = max((a.last for a in every if a not in failed and not a.flags and a.code < 500), default=0.0)
+    return bool(last) and well - last > OVER_S
 
 
 def called(case: Case) -> list[Called]:

@@ -338,6 +338,8 @@ class ApiServer:
         if text is None:
             return _status(404, f'pods "{pod}" not found')
         lines = text.splitlines(keepends=True)[-int(request.query["tailLines"]) :]
+        if request.query.get("timestamps") == "true":
+            lines = [f"2026-11-03T09:20:02.123456789Z {line}" for line in lines]
         return web.Response(text="".join(lines)[: int(request.query["limitBytes"])], content_type="text/plain")
 
     async def _forward(self, http: web.Request, request: Request) -> web.StreamResponse:

@@ -12,7 +12,7 @@ import pytest
 import bot.__main__
 from bot import informers, manifests, settings
 from bot.clusters import Clusters, ClusterSource
-from bot.probes import Probe, asking, gather, istiod, whom
+from bot.probes import Probe, asking, gather, istiod, logs, pods, whom
 from checks import diagnosis
 from checks.evidence import NOTHING, Evidence
 from checks.finding import Skipped
@@ -130,6 +130,16 @@ async def running(mesh_envoy: Envoys, tmp_path: Path, **allowed: bool) -> AsyncI
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_what_an_application_says_is_known_by_when_it_was_written(mesh_envoy: Envoys, tmp_path: Path) -> None:
+    async with running(mesh_envoy, tmp_path, logs=True) as it:
+        it.east.logs["shop", "web-7f", "app"] = "dial tcp 10.96.0.20:80: connect: connection refused\n"
+        _, server = it.clusters.way("east")
+        assert server is not None
+        text = await pods.log(server, "shop", "web-7f", "app", patience_s=5, stamped=True)
+    (line,) = logs.of_text(text, "east", "shop", "web-7f", "app", "here").other
+    assert (line.at, line.text.partition(" ")[2][:8]) == (1793697602.123456, "dial tcp")
 
 
 async def test_callers_servers_and_istiods_are_asked_and_one_cluster_that_hangs_delays_no_other(

@@ -133,7 +133,8 @@ async def _logs(way: Reach, cluster: str, proxies: Sequence[Pod]) -> Evidence:
     async def one(server: Server, pod: Pod, container: str, until: float) -> Evidence:
         left = max(0.0, min(until - time.monotonic(), TIMEOUT_S))
         try:
-            text = await pods.log(server, pod.namespace, pod.name, container, patience_s=left)
+            stamped = container != whom.PROXY  # an application's lines need not say when they were written
+            text = await pods.log(server, pod.namespace, pod.name, container, patience_s=left, stamped=stamped)
         except NotRead as e:
             return Evidence(skipped=(Skipped("logs", cluster, f"the log of {container} in {pod.name}.{pod.namespace} was not read: {e}"),))
         source = f"{pod.namespace}/{pod.name} {container}, the last {pods.LOG_AGE_S // 60} min"

@@ -33,10 +33,19 @@ def path(namespace: str, pod: str, of: str) -> str:
 
 
 async def log(
-    server: Server, namespace: str, pod: str, container: str, *, patience_s: float, lines: int = LOG_LINES, age_s: int = LOG_AGE_S
+    server: Server,
+    namespace: str,
+    pod: str,
+    container: str,
+    *,
+    patience_s: float,
+    lines: int = LOG_LINES,
+    age_s: int = LOG_AGE_S,
+    stamped: bool = False,
 ) -> str:
-    """The last lines of a container's log, of at most LOG_BYTES. Raises NotRead."""
+    """The last lines of a container's log, of at most LOG_BYTES; `stamped`: each after the time at which it was written. Raises NotRead."""
     query = {"container": container, "tailLines": str(lines), "sinceSeconds": str(age_s), "limitBytes": str(LOG_BYTES)}
+    query |= {"timestamps": "true"} if stamped else {}
     said = bytearray()
     try:
         async with (

@@ -30,7 +30,7 @@ PROXIES = 10
 
 HOSTS = 20
 _MONITORING = 15014
-_PROXY = "istio-proxy"
+PROXY = "istio-proxy"
 
 
 class Replica(NamedTuple):
@@ -99,9 +99,9 @@ def servers(diagnosis: Diagnosis, mesh: Mesh, cluster: Cluster) -> list[Pod]:
 def containers(pod: Pod) -> list[str]:
     """The containers of a pod whose logs tell of calls: its proxy's, and the first one of the application's own."""
     names = [c.name for c in pod.spec.containers]
-    own = next((n for n in names if n != _PROXY), None)
-    proxied = _PROXY in names or any(c.name == _PROXY for c in pod.spec.init_containers or ())
-    return [*([_PROXY] if proxied else []), *([own] if own is not None else [])]
+    own = next((n for n in names if n != PROXY), None)
+    proxied = PROXY in names or any(c.name == PROXY for c in pod.spec.init_containers or ())
+    return [*([PROXY] if proxied else []), *([own] if own is not None else [])]
 
 
 def ztunnels(diagnosis: Diagnosis, cluster: Cluster, ends: Sequence[Pod]) -> list[Pod]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from checks.gateway import Bound
 
 USUAL = 0.5
-"""Strangers knock at every open port without a name: they are told only where they are as many as the host's own calls at it."""
+"""Strangers knock at every open port without a name: they are told only where they are as many as all calls that had one."""
 
 
 @check("gw-scheme-mismatch")
@@ -44,12 +44,11 @@ def gw_scheme_mismatch(case: Case) -> Iterator[Finding]:
                 by_server.setdefault(bound.port, (bound, found))
         for bound, found in by_server.values():
             count = sum(a.count for a in found)
-            names = {b.upstream.name for b in branches}
-            total = count + sum(a.count for a in log.accesses if a.envoy_cluster in names)
+            total = log.read  # of all hosts: whom a nameless one meant, nobody knows
             if count < FEW or count / total < USUAL:
                 continue
             own = tuple(branches)
-            source = f"{count} connections without a name in the log of {log.proxy} ({log.container}), beside {total - count} calls: {found[0].line}"
+            source = f"{count} connections without a name in the log of {log.proxy} ({log.container}), beside {total - count} other calls: {found[0].line}"
             command = f"kubectl -n {log.namespace} logs {log.pod} -c {log.container}"
             sample = Sample(count, total, own, case.viewpoints(own), source, command, tuple(found), log)
             gateway = bound.gateway.ref

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from checks.case import short
 from checks.finding import Finding, check
 from checks.resources import Pod
-from checks.seen import spoken
+from checks.seen import FEW, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def app_dns_failure(case: Case) -> Iterator[Finding]:
         if cluster is None or pod is None or view is None or log.container == "istio-proxy":
             continue
         said = [line for line in log.other if _UNRESOLVED.search(line.text) and spoken(case, view, pod.namespace, line.text)]
-        silent = _silent(case, view, log) if said else ""
+        silent = _silent(case, view, log) if len(said) >= FEW else ""
         if not silent:
             continue
         kind, _, name = case.mesh.workload(cluster, pod).partition(" ")
