@@ -220,6 +220,29 @@ async def test_alerts_of_one_cause_go_to_the_channels_of_their_routes(store: Sto
 # --- what people do ---
 
 
+async def test_what_is_called_done_stays_so_for_its_hosts_over_a_restart_and_further_ones_are_told_by_themselves(store: Store):
+    world = World(behind_a_gateway(3, lost=True))
+    sweeper = Sweeper(world, store, alerts())
+    await sweeper.look()
+    (message,) = {a.message for a in (await store.alerts()).values()}
+    await does(sweeper, store, Deed(verb="close", by=ANA, at=time.time(), message=message, text="the gateway moves"))
+    assert {a.state for a in (await store.alerts()).values()} == {State.CLOSED}
+    (work,) = await waiting(store)
+    assert work.draft.message.text.startswith("Called done, still seen: 3 hosts")
+    assert not work.draft.resolved
+    assert sum("called done" in line for line in said(work)) == 1
+    world.now = behind_a_gateway(5, lost=True)
+    await Sweeper(world, store, alerts()).look()
+    assert sorted(a.state for a in (await store.alerts()).values()) == [State.CLOSED] * 3 + [State.FIRING] * 2
+    first, second = sorted(await waiting(store), key=lambda w: w.draft.id != message)
+    assert first.draft.message.text.startswith("Called done, still seen: 3 hosts")
+    assert second.draft.message.text.startswith("2 hosts fail: ")
+    world.now = behind_a_gateway(5, lost=False)
+    await Sweeper(world, store, alerts()).look()
+    assert await store.alerts() == {}
+    assert all(w.draft.message.text.startswith("Resolved after ") for w in await waiting(store))
+
+
 async def test_an_ack_is_shown_said_and_survives_a_restart_and_the_second_one_changes_nothing(store: Store):
     world = World(subsets(1, broken=1))
     sweeper = Sweeper(world, store, alerts())
