@@ -122,7 +122,7 @@ def steps(
         elif reader in running:
             made.append(step)
         else:
-            made.append(_skipped(step, reader, evidence))
+            made.append(_skipped(step, reader, evidence, diagnosis))
     return tuple(made)
 
 
@@ -136,11 +136,12 @@ def order(diagnosis: Diagnosis) -> tuple[str, ...]:
 _Found = tuple[State, str, "Iterable[str]", str]
 
 
-def _skipped(step: Step, reader: str | None, evidence: Evidence) -> Step:
+def _skipped(step: Step, reader: str | None, evidence: Evidence, diagnosis: Diagnosis) -> Step:
     """A step that nobody could take, with why."""
-    reasons = dict.fromkeys(s.reason for s in evidence.skipped if s.check == reader)
+    none = step.id == "gateways" and not any(r.viewpoint.kind == "gateway" for r in diagnosis.routes)
+    reasons = {} if none else dict.fromkeys(s.reason for s in evidence.skipped if s.check == reader)
     why = {
-        "gateways": "no gateway is on the way, or none was asked",
+        "gateways": "no gateway is on the way" if none else "no gateway's Envoy was asked",
         "changes": "nobody looked for changes",
     }.get(step.id, "no probe of it is set up")
     first, *rest = (*reasons, why) if reasons else (why,)
