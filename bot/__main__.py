@@ -72,8 +72,10 @@ class _Bot:
         desk: Desk,
         admit: Callable[[Access | None, Iterable[str]], None],
         store: Store,
+        clusters: Clusters,
     ) -> None:
         self._settings = settings
+        self._clusters = clusters
         self._sweeper = sweeper
         self._outbox = outbox
         self._desk = desk
@@ -86,6 +88,7 @@ class _Bot:
         self._sweeper.heed(settings.alerts)
         self._outbox.heed(settings.alerts.default_channel, settings.alerts.admin_channel)
         self._desk.heed(settings.alerts.pagers)
+        self._clusters.heed({c.name: c.prometheus for c in settings.clusters})
         if (settings.access, settings.slack.teams) != (before.access, before.slack.teams):
             self._admit(settings.access, settings.slack.teams)
 
@@ -161,7 +164,7 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
                 )
             )
 
-        begun(_Bot(settings, sweeper, outbox, desk, door.heed, store))
+        begun(_Bot(settings, sweeper, outbox, desk, door.heed, store, clusters))
         async with asyncio.TaskGroup() as group:
             group.create_task(clusters.run())
             group.create_task(lease.run(lambda: _lead(store, slack, parts.values())))

@@ -663,6 +663,11 @@ class Clusters:
         """As `clusters`, without those that are not followed here."""
         return tuple(member.cluster() for member in self._members if self._follows(member))
 
+    def heed(self, counting: Mapping[str, Prometheus | None]) -> None:
+        """Ask these Prometheuses from now on, by the names of their clusters."""
+        for member in self._members:
+            member.source = dataclasses.replace(member.source, prometheus=counting.get(member.source.name))
+
     def way(self, name: str) -> tuple[ClusterSource, Server | None]:
         """How a cluster is read, and its API server while it is followed here; None for one in files. Raises KeyError."""
         for member in self._members:

@@ -92,9 +92,12 @@ def _stamp(path: Path) -> object:
 
 
 def alike(settings: Settings, new: Settings) -> bool:
-    """Whether a running bot can go from one to the other: whom it tells and what people may do, not what it talks to."""
+    """Whether a running bot can go from one to the other: whom it tells, what people may do and who counts calls, not what else it talks to."""
     slack = new.slack.model_copy(update={"teams": settings.slack.teams})
-    return new.model_copy(update={"alerts": settings.alerts, "access": settings.access, "slack": slack}) == settings
+    counting = {c.name: c.prometheus for c in settings.clusters}  # its token may be one that is written anew every hour
+    clusters = tuple(c.model_copy(update={"prometheus": counting.get(c.name)}) for c in new.clusters)
+    kept = {"alerts": settings.alerts, "access": settings.access, "slack": slack, "clusters": clusters}
+    return new.model_copy(update=kept) == settings
 
 
 Start = Callable[[Settings, Callable[[Running], None]], Coroutine[Any, Any, None]]

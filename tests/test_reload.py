@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from bot.__main__ import serve
-from bot.reload import Watched
+from bot.clusters import Clusters, ClusterSource
+from bot.reload import Watched, alike
 from bot.settings import BadSettings, Settings, load
 from tests.bots import RECORDED
 
@@ -107,6 +108,27 @@ async def test_sighup_asks_to_look_and_a_secrets_file_is_looked_at_as_well(folde
         found = await news(watched)
     assert isinstance(found, Settings)
     assert found.slack.bot_token.get_secret_value() == "xoxb-2"
+
+
+async def test_a_prometheus_token_that_is_written_anew_is_used_at_once_by_the_bot_that_runs(folder: Path):
+    text = yaml.safe_load(written(folder))
+    text["clusters"][0]["prometheus"] = {"url": "https://p.example", "token": {"file": "counting"}}
+    (folder / "m.yaml").write_text(yaml.safe_dump(text))
+    (folder / "counting").write_text("first")
+    before = load(folder / "m.yaml", ENVIRON)
+    clusters = Clusters([ClusterSource.registered(c) for c in before.clusters])
+    (folder / "counting").write_text("second")
+    after = load(folder / "m.yaml", ENVIRON)
+    assert after != before
+    assert alike(before, after)
+    clusters.heed({c.name: c.prometheus for c in after.clusters})
+    place = clusters.way("east")[0].prometheus
+    assert place is not None
+    assert place.token is not None
+    assert place.token.get_secret_value() == "second"
+    text["clusters"][0]["name"] = "west"
+    (folder / "m.yaml").write_text(yaml.safe_dump(text))
+    assert not alike(before, load(folder / "m.yaml", ENVIRON))
 
 
 async def test_what_is_wrong_with_it_is_told(folder: Path):
