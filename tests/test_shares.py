@@ -259,6 +259,8 @@ async def test_three_bots_share_six_meshes_and_one_that_dies_is_replaced_within_
             async with asyncio.timeout(30):
                 while f"95 % of {host} fails" not in (words := await told(slack, f"/mesh why {host}")):
                     assert f"{host} is healthy" in words, words  # the second one to watch it may be later, and says how old it is
+        for name in names:
+            assert "No host" not in await told(slack, f"/mesh explain 503 UH http://{here.meshes[name].host}/")
         assert "No host" in await told(slack, "/mesh why nobody.at-all")
         for _ in range(3):
             async with asyncio.timeout(30):
