@@ -7,6 +7,7 @@ explain already, and says nothing of what is not more than usual at any caller.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,7 +76,24 @@ def measure(case: Case, ends: Ends, usual: float = NOISE) -> Measure | None:
         return None
     first = found[0]
     part = sum(s.ended for s in first) / sum(s.total for s in first)
-    return Measure(round(min(1.0, part), 6), tuple(s for samples in found for s in samples if s.ended))
+    samples = [s for several in found for s in several if s.ended]
+    return Measure(round(min(1.0, part), 6), tuple(_for_whom(case, s) for s in samples))
+
+
+def _for_whom(case: Case, sample: Sample) -> Sample:
+    """A sample of a server's log with the callers who got its answers, where their own logs or Prometheus tell of them; else with all who may have."""
+    codes = {a.code for a in sample.accesses if a.envoy_cluster.startswith("inbound|")}
+    if not codes:
+        return sample
+    felt = [s for s in (*of_callers(case, partial(_got, codes)), *of_traffic(case, partial(_got, codes))) if s.ended]
+    return sample._replace(viewpoints=tuple(dict.fromkeys(v for s in felt for v in s.viewpoints)) or sample.viewpoints)
+
+
+def _got(codes: set[int], call: Access | Flow) -> bool:
+    """Whether the server's side answered a call with one of some codes, as the caller has it."""
+    if call.code not in codes or set(call.flags) - {"URX"}:
+        return False
+    return call.reporter == "source" if isinstance(call, Flow) else call.details == "via_upstream"
 
 
 def finding(
@@ -85,11 +103,12 @@ def finding(
     *,
     what: str,
     fix: str,
+    calls: str = "",
     at: tuple[str, str, str] | None = None,
     evidence: Iterable[str] = (),
     commands: Iterable[str] = (),
 ) -> Finding:
-    """The finding of calls that end in one way: `what` is said of them. `at` is the cluster, the object and the field; else the host's own object."""
+    """The finding of calls that end in one way: `what` is said of them, `calls` are all of them if not the host's. `at` is the cluster, the object and the field; else the host's own object."""
     first = measured.branches[0]
     if at is None:
         service = first.upstream.service
@@ -101,7 +120,7 @@ def finding(
         cluster=cluster,
         resource=resource,
         path=path,
-        message=f"{percent(measured.part)} of the calls of {short(case.host)} {what}.",
+        message=f"{percent(measured.part)} of {calls or f'the calls of {short(case.host)}'} {what}.",
         share=measured.part,
         viewpoints=dict.fromkeys(v for s in measured.samples for v in s.viewpoints),
         evidence=(*list(dict.fromkeys(s.source for s in measured.samples))[:4], *evidence),

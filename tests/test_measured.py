@@ -98,6 +98,17 @@ def test_what_the_app_answers_and_how_tcp_or_a_stream_ends_is_no_cause(scenario:
     assert told(scenario, app, log(WEB, access, call(app, 1)), log(f"shop/{app}-0", inbound(10))) == {}
 
 
+def test_whom_a_server_turned_away_is_who_got_its_answer() -> None:
+    denied = inbound(6, 403, details="rbac_access_denied_matched_policy[ns[shop]-policy[orders-readonly]-rule[0]]")
+    server = log("shop/orders-0", denied)
+    (alone,) = diagnosis.why("orders.shop", mesh("authz-denied"), Evidence(logs=(server,))).findings
+    assert {v.pod for v in alone.viewpoints} == {None}, "nobody's own log was read: it may have been anybody"
+    got = Evidence(logs=(server, log(WEB, call("orders", 6, 403))))
+    (known,) = diagnosis.why("orders.shop", mesh("authz-denied"), got).findings
+    assert {(v.namespace, v.pod) for v in known.viewpoints} == {("client", "web-0")}
+    assert known.failing_share == 1.0
+
+
 def test_what_the_objects_explain_is_not_told_again() -> None:
     reset = call("cart", 9, 503, "UC", "upstream_reset_before_response_started{connection_termination}")
     seen = log("web/client-0", reset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks.case import short
 from checks.finding import Finding, check
 from checks.gateway import merge
 from checks.measured import Measure, Sample, finding
@@ -56,7 +57,8 @@ def gw_scheme_mismatch(case: Case) -> Iterator[Finding]:
                 case,
                 "gw-scheme-mismatch",
                 Measure(round(count / total, 6), (sample,)),
-                what=f"are closed at port {bound.server.port.number} of {gateway}, which is TLS: they come without TLS, or without SNI",
+                calls=f"the calls at port {bound.server.port.number} of {gateway}, which serves {short(case.host)},",
+                what="are closed: the port is TLS, and they come without TLS, or without SNI",
                 fix=f"Call port {bound.server.port.number} of {gateway} with https and the host's name, or add a server for plain HTTP.",
                 at=(case.cluster_of(branches[0]), gateway, "spec.servers"),
             )
