@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,7 +32,6 @@ from tests.test_probing import OBJECTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
 
     from tests.prometheuses import Prometheus
 
@@ -153,17 +154,17 @@ async def test_it_stands_beside_the_prediction_in_answers_and_runbooks(prometheu
 # --- what cannot be read -----------------------------------------------------------------------------------------------------
 
 
-async def told(answer: Callable[[web.Request], Awaitable[web.StreamResponse]], **more: Any) -> Evidence:
+async def told(answer: Callable[[web.Request], Awaitable[web.StreamResponse]], tls: ssl.SSLContext | None = None, **more: Any) -> Evidence:
     """What is told of a server that answers like this."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
         host, port = runner.addresses[0][:2]
-        return await probe.read(place(f"http://{host}:{port}", **more), "east", probe.Asked("x", ("x",)))
+        return await probe.read(place(f"http{'s' if tls else ''}://{host}:{port}", **more), "east", probe.Asked("x", ("x",)))
     finally:
         await runner.cleanup()
 
@@ -241,6 +242,26 @@ async def test_who_asks_is_told_in_headers_and_only_two_paths_are_asked_by_get(t
     assert found.traffic[0].flows == ()
     assert [s.reason for s in found.skipped] == ["Prometheus 127.0.0.1:" + str(asked[0].url.port) + " answered in part: store-3 is gone"]
     assert set(probe.Request) == {"/api/v1/query", "/api/v1/query_range"}
+
+
+async def test_a_certificate_says_who_asks_and_a_ca_who_answers(tmp_path: Path) -> None:
+    pem, own = (Path(__file__).with_name(name) for name in ("apiserver.pem", "prometheus-client.pem"))
+    wants = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=own)
+    wants.load_cert_chain(pem)
+    wants.verify_mode = ssl.CERT_REQUIRED
+
+    async def one(_: web.Request) -> web.Response:
+        result = [{"metric": {}, "value": [1.0, "7"]}]
+        return web.json_response({"status": "success", "data": {"resultType": "vector", "result": result}})
+
+    known = await told(one, wants, ca=pem, certificate=own, key=own)
+    assert known.skipped == ()
+    reasons = [(await told(one, wants, **more)).skipped[0].reason for more in ({"ca": pem}, {}, {"ca": tmp_path / "gone.pem"})]
+    assert [r.partition("was not read: ")[2].partition(" (")[0] for r in reasons] == [
+        "its answer broke off",
+        "its certificate is not trusted",
+        "its ca, certificate or key cannot be used",
+    ]
 
 
 @settings(max_examples=40)

@@ -295,6 +295,10 @@ class Asking:
                     if len(body) > MAX_BYTES:
                         raise NotRead(f"an answer is longer than {MAX_BYTES >> 20} MB")
                 status, form = response.status, response.content_type
+        except aiohttp.ClientConnectorCertificateError as e:
+            raise NotRead(
+                f"its certificate is not trusted ({getattr(e.certificate_error, 'verify_message', '') or e.certificate_error})"
+            ) from None
         except aiohttp.ClientConnectorError as e:
             why = os.strerror(e.os_error.errno) if e.os_error.errno else str(e.os_error)
             raise NotRead(f"no connection ({why})") from None
