@@ -22,6 +22,7 @@ from typing import Any
 
 import aiohttp
 
+from bot.demo.envoy import VERSION, missing
 from checks import accesslog
 
 Json = dict[str, Any]
