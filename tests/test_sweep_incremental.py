@@ -452,6 +452,11 @@ RARE: list[Json] = [
         "spec": {"workloadSelector": {"labels": {"app": "web"}}, "configPatches": [{"applyTo": "CLUSTER"}, {"applyTo": "HTTP_ROUTE"}]},
     },
     {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "RequestAuthentication",
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "jwtRules": [{"issuer": "https://id.example"}]},
+    },
+    {
         "apiVersion": GATEWAY_API,
         "kind": "TLSRoute",
         "spec": {
