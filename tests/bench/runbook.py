@@ -47,7 +47,7 @@ def service(number: int) -> str:
     """One more service: what calls it gets 95 % to v1, whose only pod may go."""
     name, ip = f"cart-{number}", f"10.2.{number}.7"
     return f"""
-{pod(f"{name}-v1", "mynamespace", ip, app=name, version="v1")}
+{pod(f"{name}-v1", "mynamespace", ip, app=name, version="v1")}---
 kind: Service
 apiVersion: v1
 metadata: {{name: {name}, namespace: mynamespace}}
@@ -62,7 +62,6 @@ kind: VirtualService
 apiVersion: networking.istio.io/v1
 metadata: {{name: {name}, namespace: mynamespace}}
 spec: {{hosts: [{name}], http: [{{route: [{{destination: {{host: {name}, subset: v1}}}}]}}]}}
----
 """
 
 
@@ -89,13 +88,13 @@ async def measure(incidents: int, envoy: Mesh, folder: Path, url: str, *, hangs:
         Istiod([sync("web-7f.shop")], {DESTINATION: {"east": [endpoint("10.1.0.7")]}}) as control,
     ):
         for api in (east, west, south):
-            api.load(COMMON.rstrip("-\n"))
+            api.load(COMMON)
             api.forwarded["shop", "web-7f", 15000] = int(envoy.envoy.admin.rpartition(":")[2])
             api.forwarded["istio-system", "istiod-1", 15014] = control.port
             api.logs["shop", "web-7f", "istio-proxy"] = 100 * UH
             api.logs["istio-system", "istiod-1", "discovery"] = ""
         for n in range(incidents):
-            east.load(service(n).rstrip("-\n"))
+            east.load(service(n))
             east.put(slice_of(n, ready=True))
         sources = [
             ClusterSource(name, mesh="prod", context=name, kubeconfig=api.kubeconfig(folder / name, context=name), deep=True, logs=True)
