@@ -141,7 +141,6 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
         connected = await stack.enter_async_context(_listening(app, settings.slack))
         outbox = Outbox(store, slack, settings.alerts.default_channel, admin_channel=settings.alerts.admin_channel, held=lease.held)
         desk = Desk(store, settings.alerts.pagers, held=lease.held)
-        runbooks = Runner(store, sweeper, door.probing, held=lease.held)
         relay = alertmanagers.Relay(store, settings.alertmanager.send, slack, held=lease.held)
         receive = settings.alertmanager.receive
         parts: dict[str, _Part] = {
@@ -149,10 +148,13 @@ async def _serve(settings: Settings, begun: Callable[[_Bot], None]) -> None:
             "the outbox": outbox,
             "the pagers": desk,
             "the relay": relay,
-            "the runbooks": runbooks,
             "the incidents": Incidents(store, slack, held=lease.held),
             "the clerk": Clerk(store, slack, held=lease.held),
         }
+        if settings.redis.divided:  # each runs those of what it looks at
+            sharing.append(Runner(store.unfenced(), sweeper, door.probing).run)
+        else:
+            parts["the runbooks"] = Runner(store, sweeper, door.probing, held=lease.held)
         if settings.health.port is not None:
             await stack.enter_async_context(
                 health.listening(

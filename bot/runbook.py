@@ -83,7 +83,7 @@ def told(taken: Taken, *, others: int = 0, since: float = 0.0) -> dict[str, Any]
 
 
 class Runner:
-    """Runs what the store asks for. One of it runs at a time; `held` says whether this is the one that may tell."""
+    """Runs what the store asks for of the clusters that this bot looks at; `held` says whether this is the one that may tell."""
 
     def __init__(
         self,
@@ -119,12 +119,15 @@ class Runner:
 
     async def _one(self, message: str, since: float) -> None:
         """One runbook from its first step to its last."""
+        over = True
         try:
             members = [a for a in (await self._store.alerts()).values() if a.message == message and a.finding.cause != OUTAGE]
             if members:
-                await self._tell(
-                    message, max(members, key=lambda a: (a.state is State.FIRING, a.finding.failing_share, a.id)), members, since
-                )
+                lead = max(members, key=lambda a: (a.state is State.FIRING, a.finding.failing_share, a.id))
+                over = self._sweeper.looks_at(lead.finding.cluster)
+                if not over:
+                    return  # another bot knows the routes of its mesh
+                await self._tell(message, lead, members, since)
             await self._store.ran(message, since)
         except Deposed:
             return  # another one runs it now
@@ -132,7 +135,8 @@ class Runner:
             await asyncio.sleep(_AGAIN_S)  # it is still asked for
         finally:
             self._running.discard(message)
-            self._store.runbook_due.set()
+            if over:
+                self._store.runbook_due.set()
 
     async def _tell(self, message: str, lead: Alert, members: Sequence[Alert], since: float) -> None:
         others = len({a.finding.host for a in members}) - 1

@@ -7,6 +7,7 @@ answer was lost changes nothing the second time. The outbox alone writes what Sl
 from __future__ import annotations
 
 import asyncio
+import copy
 import secrets
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -451,6 +452,12 @@ class Store:
         self.ending_due = asyncio.Event()
         self.fence = ""
         """What every write carries that only a leader may do; empty where nobody else can be one."""
+
+    def unfenced(self) -> Store:
+        """The same store for what a bot may write that does not lead."""
+        other = copy.copy(self)
+        other.fence = ""
+        return other
 
     async def open(self) -> None:
         """Check that this is a store we can read, and mark an empty one as ours; raises NewerSchema or redis.RedisError."""

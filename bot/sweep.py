@@ -232,6 +232,14 @@ class Sweeper:
         """Look only at what this bot is on duty for, and take what others tell of the rest."""
         self._shares = shares
 
+    def looks_at(self, cluster: str) -> bool:
+        """Whether this bot is the one that looks at a cluster (its name or its CLUSTER_ID)."""
+        if self._shares is None:
+            return True
+        duty = self._shares.on_duty()
+        mine = (m for m in self._meshes.values() if self._shares.unit(m) in duty)
+        return any(cluster in (c.name, m.cluster_id(c)) for m in mine for c in m.clusters)
+
     def wake(self) -> None:
         """Look, as soon as that can be."""
         self._wake.set()

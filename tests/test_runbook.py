@@ -317,6 +317,29 @@ async def test_the_runbook_stands_once_in_the_thread_and_is_edited_as_its_steps_
         assert len(book(slack, root)) == 1
 
 
+async def test_of_several_bots_the_one_that_looks_at_a_cluster_runs_its_runbooks(
+    slack: LocalSlack, redis_url: str, folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    def probing(found: Diagnosis, _: Sequence[Mesh]) -> list[Probe]:
+        asked.append(found.host)
+        return []
+
+    looks = monkeypatch.setattr
+    looks("bot.sweep.Sweeper.looks_at", lambda _, cluster: cluster == "west")
+    async with running(slack, redis_url, [source(folder)], probing=probing):
+        root = await headline(slack, TOLD, 5)
+        await asyncio.sleep(0.5)
+        assert (asked, book(slack, root)) == ([], [])
+        ((message, _),) = await store.runbooks()
+        looks("bot.sweep.Sweeper.looks_at", lambda _, cluster: cluster == "east")
+        await slack.until(lambda: book(slack, root), 10)
+        assert asked == [HOST]
+    store.fence = "a lease that is over"
+    await store.unfenced().ran(message, 0.0)
+
+
 @pytest.mark.parametrize("there", [True, False])
 async def test_an_answer_to_why_is_followed_by_what_running_parts_show_if_any_said_something(
     slack: LocalSlack,

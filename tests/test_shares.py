@@ -268,6 +268,13 @@ async def test_three_bots_share_six_meshes_and_one_that_dies_is_replaced_within_
                     # the one that leads has just begun to, and has not heard all: it says of what
                     assert "another bot watches it" in words, (missing, words)
 
+        # Whoever looks at a mesh runs the runbooks of what fails there.
+        def ran(name: str) -> bool:
+            roots = [m for m in slack.messages("#mesh") if f"shop-{name}" in m.words]
+            return any(f"Runbook of {here.meshes[name].host}" in t.words for m in roots for t in slack.thread(m.channel, m.ts))
+
+        await slack.until(lambda: sum(map(ran, names)) > 2, 60)  # more than one bot looks at
+
         gone = here.bots[0]
         theirs = [n for n, bots in found.items() if gone in bots]
         gone.process.send_signal(signal.SIGKILL)
