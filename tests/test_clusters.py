@@ -396,7 +396,9 @@ PLUGIN = """\
 import datetime, json, pathlib, sys
 count = pathlib.Path({count!r})
 calls = int(count.read_text()) + 1 if count.exists() else 1
-count.write_text(str(calls))
+beside = count.with_suffix(".new")
+beside.write_text(str(calls))
+beside.replace(count)  # whoever reads it meanwhile reads a number
 if {broken!r}:
     sys.exit("the plugin is not well")
 # The kubernetes package takes a token for expired five minutes early: this one lasts for a second.
