@@ -201,7 +201,7 @@ def _probing(settings: Settings, clusters: Clusters) -> Callable[[Diagnosis, Seq
     from bot.probes import asking, given
 
     ask = asking.probing(asking.registered(clusters))
-    return lambda diagnosis, meshes: [*given.probes(settings.clusters), *ask(diagnosis, meshes)]
+    return lambda diagnosis, meshes: [*given.probes(settings.clusters, diagnosis), *ask(diagnosis, meshes)]
 
 
 def _sharing(

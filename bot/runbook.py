@@ -107,27 +107,33 @@ class Runner:
                 self.pulse.beat()
                 self._store.runbook_due.clear()
                 with suppress(RedisError, OSError):
-                    for message, since in await self._store.runbooks() if self._held() else ():
+                    for message, since, members in await self._wanted() if self._held() else ():
                         if len(self._running) >= AT_ONCE:
                             break
                         if message not in self._running:
                             self._running.add(message)
-                            group.create_task(self._one(message, since))
+                            group.create_task(self._one(message, since, members))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_AGAIN_S):
                         await self._store.runbook_due.wait()
 
-    async def _one(self, message: str, since: float) -> None:
-        """One runbook from its first step to its last."""
-        over = True
+    async def _wanted(self) -> list[tuple[str, float, list[Alert]]]:
+        """What is to be run here: the messages, since when, and the open alerts of each, the one that it is run for first."""
+        asked = await self._store.runbooks()
+        speaking: dict[str, list[Alert]] = {message: [] for message, _ in asked}
+        for alert in (await self._store.alerts()).values() if asked else ():
+            if alert.finding.cause != OUTAGE and alert.message in speaking:
+                speaking[alert.message].append(alert)
+        for members in speaking.values():
+            members.sort(key=lambda a: (a.state is State.FIRING, a.finding.failing_share, a.id), reverse=True)
+        found = [(message, since, speaking[message]) for message, since in asked]
+        return [one for one in found if not one[2] or self._sweeper.looks_at(one[2][0].finding.cluster)]
+
+    async def _one(self, message: str, since: float, members: Sequence[Alert]) -> None:
+        """One runbook from its first step to its last; nothing is to be told where all of it is resolved by now."""
         try:
-            members = [a for a in (await self._store.alerts()).values() if a.message == message and a.finding.cause != OUTAGE]
             if members:
-                lead = max(members, key=lambda a: (a.state is State.FIRING, a.finding.failing_share, a.id))
-                over = self._sweeper.looks_at(lead.finding.cluster)
-                if not over:
-                    return  # another bot knows the routes of its mesh
-                await self._tell(message, lead, members, since)
+                await self._tell(message, members, since)
             await self._store.ran(message, since)
         except Deposed:
             return  # another one runs it now
@@ -135,11 +141,10 @@ class Runner:
             await asyncio.sleep(_AGAIN_S)  # it is still asked for
         finally:
             self._running.discard(message)
-            if over:
-                self._store.runbook_due.set()
+            self._store.runbook_due.set()
 
-    async def _tell(self, message: str, lead: Alert, members: Sequence[Alert], since: float) -> None:
-        others = len({a.finding.host for a in members}) - 1
+    async def _tell(self, message: str, members: Sequence[Alert], since: float) -> None:
+        lead, others = members[0], len({a.finding.host for a in members}) - 1
         begun, last = time.time(), 0.0
         try:
             async for taken in take(lead.finding.host, self._sweeper.meshes(), self._probing, lead.since):
@@ -148,7 +153,7 @@ class Runner:
                 last = time.monotonic()
                 await self._say(message, lead, messages.runbook(told(taken, others=others, since=begun)))
         except UnknownHost:
-            return  # it is gone by now, or another bot watches it
+            return  # it is gone by now
         metrics.RUNBOOK_SECONDS.observe(time.time() - since)
 
     async def _say(self, message: str, lead: Alert, said: Message) -> None:

@@ -21,12 +21,9 @@ if TYPE_CHECKING:
     from checks.answers import Destination, Route
     from checks.changed import Changed
     from checks.diagnosis import Diagnosis
-    from checks.evidence import Access, EnvoyView, Evidence, IstiodView, ProxySync
+    from checks.evidence import Access, AccessLog, EnvoyView, Evidence, IstiodView, ProxySync
 
 State = Literal["ok", "bad", "skipped", "running"]
-
-PROBES = ("envoy", "istiod", "logs", "prometheus")
-"""What reads running parts, by the names that `Evidence.skipped` uses."""
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -243,7 +240,7 @@ def _clusters(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
     for view in callers:
         read.append(f"{view.source}, {len(view.clusters)} clusters")
         for agreed in diagnosis.live:
-            if (agreed.viewpoint.namespace, agreed.viewpoint.pod) != (view.namespace, view.pod):
+            if (agreed.viewpoint.cluster, agreed.viewpoint.namespace, agreed.viewpoint.pod) != (view.cluster, view.namespace, view.pod):
                 continue
             cluster = view.clusters.get(agreed.envoy_cluster)
             if cluster is None or not cluster.present:
@@ -283,22 +280,24 @@ def _status(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
     if not wanted:
         return "skipped", f"no proxy of a caller is connected to {_list(i.pod for i in read)}", (), "istioctl proxy-status"
     wrong: list[str] = []
+    seen: list[str] = []
     for cluster, proxy in dict.fromkeys(wanted):
-        held = [p for i in read if i.cluster == cluster for p in ((i.proxies or {}).get(proxy),) if p is not None]
+        # the control plane of a remote cluster runs in another one, and knows the proxy by the cluster that it is of
+        connected = ((i, (i.proxies or {}).get(proxy)) for i in read)
+        held = [p for i, p in connected if p is not None and cluster in (i.cluster, p.cluster)]
         if not held and any(i.cluster == cluster for i in read):
             wrong.append(f"{proxy} is connected to no istiod")
+        seen += [proxy] if held else []
         wrong += [f"{proxy} {told}" for p in held for told in _behind(p)]
     sources = [
         f"{i.pod} ({i.version or 'version not known'}): {_count(len(i.proxies or ()), 'proxy', 'proxies')}, {i.source}" for i in read
     ]
     if wrong:
         return "bad", _list(dict.fromkeys(wrong)), sources, "istioctl proxy-status"
-    return (
-        "ok",
-        f"{_list(p for _, p in dict.fromkeys(wanted))} {'has' if len(set(wanted)) == 1 else 'have'} all that istiod sent",
-        sources,
-        "istioctl proxy-status",
-    )
+    if not seen:
+        said = f"no istiod was read of the clusters where {_list(dict.fromkeys(p for _, p in wanted))} run{'s' if len(set(wanted)) == 1 else ''}"
+        return "skipped", said, sources, "istioctl proxy-status"
+    return "ok", f"{_list(seen)} {'has' if len(seen) == 1 else 'have'} all that istiod sent", sources, "istioctl proxy-status"
 
 
 def _in_namespaces(diagnosis: Diagnosis, read: Sequence[IstiodView]) -> list[tuple[str, str]]:
@@ -362,17 +361,25 @@ def _logs(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
         return "skipped", f"no call of it in {_count(lines, 'line')}: {why}", sources, command
     failed = sorted(((log, a) for log, a in accesses if fails(a)), key=lambda x: -x[1].count)
     total = sum(a.count for _, a in accesses)
+    pace = _pace(total, [log for log, _ in accesses])
     if not failed:
-        return "ok", f"{_count(total, 'call')}, none failed", sources, command
+        return "ok", f"{_count(total, 'call')}, none failed{pace}", sources, command
     lost = sum(a.count for _, a in failed)
     log, worst = failed[0]
     flags = ",".join(worst.flags)
     return (
         "bad",
-        f"{lost} of {_count(total, 'call')} failed, most with {worst.code}{f' {flags}' if flags else ''}{f' {worst.details}' if worst.details else ''} in {log.proxy}",
+        f"{lost} of {_count(total, 'call')} failed, most with {worst.code}{f' {flags}' if flags else ''}{f' {worst.details}' if worst.details else ''} in {log.proxy}{pace}",
         [*(f"{a.count} x {a.line}" for _, a in failed[:_NAMED] if a.line), *sources],
         command,
     )
+
+
+def _pace(calls: int, logs: Sequence[AccessLog]) -> str:
+    """How many calls a minute that is; empty for logs of less than a minute, of which nothing can be said."""
+    begun, ended = min(log.since for log in logs), max(log.until for log in logs)
+    minutes = (ended - begun) / 60
+    return f"; {calls / minutes:.3g} calls a minute" if begun and minutes >= 1 else ""
 
 
 def fails(access: Access) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,6 @@ from tests.test_saved import ZTUNNEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from tests.asking import Answer
     from tests.envoys import Mesh as Envoys
@@ -279,6 +279,17 @@ async def test_from_inside_the_cluster_metrics_need_no_permission(
     (view,) = found.istiods
     assert (view.cluster, view.proxies, view.metrics is None, view.growth is None) == ("east", None, False, False)
     assert any("metrics alone were read" in s.reason for s in found.skipped)
+
+
+def test_a_mesh_of_several_in_one_cluster_is_asked_by_the_way_of_its_cluster(tmp_path: Path) -> None:
+    scenario = Path(__file__).parent / "scenarios" / "discovery-selectors-of-a-member-roll__healthy" / "east.yaml"
+    meshes = Mesh.of([manifests.read(str(scenario), "east", read_at=0.0)], 0.0)
+    assert any("/" in c.name for m in meshes for c in m.clusters)
+    clusters = Clusters([ClusterSource("east", context="east", kubeconfig=str(tmp_path / "none"))])
+    for mesh in meshes:
+        told = diagnosis.diagnose(diagnosis.swept(mesh)[0], mesh)
+        asked = asking.probing(asking.registered(clusters))(told, meshes)
+        assert all(p.cluster in {c.name for c in mesh.clusters} for p in asked)
 
 
 def test_however_many_call_a_few_are_asked(tmp_path: Path) -> None:

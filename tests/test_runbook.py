@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from msgspec.structs import replace
 
 from bot import manifests
+from bot.alerts import Alert, State
 from bot.probes import Probe, gather
 from bot.probes import envoy as envoys
+from bot.runbook import Runner, Taken
 from bot.tell import WHY
 from checks import diagnosis, runbook
 from checks.changed import Changed
@@ -30,16 +33,17 @@ from checks.evidence import (
 from checks.finding import Skipped
 from checks.mesh import Mesh
 from checks.resources import Pod
-from tests.bots import RECORDED, running, source
+from tests.bots import FINDING, RECORDED, alongside, running, source
 from tests.test_story import TOLD, headline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from bot.demo.slack import LocalSlack
     from bot.demo.slack import Message as Posted
     from bot.store import Store
+    from bot.sweep import Sweeper
     from checks.diagnosis import Diagnosis
     from checks.runbook import Step
     from tests.envoys import Mesh as Envoys
@@ -159,6 +163,18 @@ def test_what_differs_in_running_parts_is_a_step_that_shows_the_fault(
     assert said in found.said
 
 
+def test_a_remote_clusters_proxy_is_known_to_the_control_plane_of_another_and_one_that_nobody_read_of_is_not_well(
+    meshes: tuple[Mesh, ...], caller: str
+):
+    primary = istiod(f"{caller}.mynamespace")
+    assert primary.proxies is not None
+    abroad = replace(primary, cluster="primary", proxies={p: replace(s, cluster="east") for p, s in primary.proxies.items()})
+    callers = (envoy(caller, LiveCluster(V1)),)
+    assert taken(meshes, Evidence(envoys=callers, istiods=(abroad,)))["status"].state == "ok"
+    unread = taken(meshes, Evidence(envoys=callers, istiods=(replace(abroad, proxies={}),)))["status"]
+    assert (unread.state, unread.said) == ("skipped", f"no istiod was read of the clusters where {caller}.mynamespace runs")
+
+
 def test_what_changed_is_a_step_and_the_suspicious_one_shows_the_fault(meshes: tuple[Mesh, ...]):
     found = diagnosis.why(HOST, meshes)
     scaled = Changed(
@@ -188,7 +204,7 @@ def test_no_call_is_told_from_no_failure(meshes: tuple[Mesh, ...]):
             )
         ),
     )
-    assert (fine["logs"].state, fine["logs"].said) == ("ok", "7 calls, none failed")
+    assert (fine["logs"].state, fine["logs"].said) == ("ok", "7 calls, none failed; 1.4 calls a minute")
 
 
 def test_the_likeliest_step_of_a_cause_comes_first(meshes: tuple[Mesh, ...]):
@@ -315,6 +331,35 @@ async def test_the_runbook_stands_once_in_the_thread_and_is_edited_as_its_steps_
             while await store.runbooks():  # noqa: ASYNC110 - the store has no event for what another one did
                 await asyncio.sleep(0.02)
         assert len(book(slack, root)) == 1
+
+
+async def test_what_other_bots_are_to_run_holds_up_nothing(store: Store, monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+
+    class Looks:
+        """A sweeper that looks at the cluster mine."""
+
+        def looks_at(self, cluster: str) -> bool:
+            return cluster == "mine"
+
+        def meshes(self) -> tuple[Mesh, ...]:
+            return ()
+
+    async def take(host: str, *_: object) -> AsyncIterator[Taken]:
+        told.append(host)
+        return
+        yield
+
+    monkeypatch.setattr("bot.runbook.take", take)
+    fired = {f"{c}{n}": replace(FINDING, cluster=c, host=f"{c}{n}") for c, most in (("theirs", 6), ("mine", 1)) for n in range(most)}
+    alerts = {i: Alert(id=i, state=State.FIRING, finding=f, since=AT, message=f"{i}-1", told=True) for i, f in fired.items()}
+    await store.commit(alerts, now=AT)
+    for n, ident in enumerate(alerts):
+        await store.run_again(f"{ident}-1", AT + n)
+    async with alongside(Runner(store, cast("Sweeper", Looks()), lambda *_: ()).run()), asyncio.timeout(5):
+        while not told:  # noqa: ASYNC110 - nobody says when a runbook begins
+            await asyncio.sleep(0.01)
+    assert told == ["mine0"]
 
 
 async def test_of_several_bots_the_one_that_looks_at_a_cluster_runs_its_runbooks(

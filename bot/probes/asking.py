@@ -66,7 +66,7 @@ def registered(clusters: Clusters) -> Callable[[str], Reach | None]:
     """The reach of each registered cluster, as its settings allow it; None of one in files, of which `bot.probes.given` may know more."""
 
     def reach(name: str) -> Reach | None:
-        source, server = clusters.way(name)
+        source, server = clusters.way(name.partition("/")[0])  # a mesh of several in one cluster is called east/tenant-a
         if source.path is not None:
             return Reach(None, prometheus=source.prometheus, files=True) if source.prometheus is not None else None
         return Reach(server, source.deep, source.logs, source.in_cluster, source.access_log, source.prometheus)

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
     from bot.probes.envoy import Where
     from bot.settings import RegisteredCluster
+    from checks.diagnosis import Diagnosis
 
 
-def probes(clusters: Sequence[RegisteredCluster]) -> list[Probe]:
-    """All of them, whatever is asked about: what they read of others is passed over."""
+def probes(clusters: Sequence[RegisteredCluster], diagnosis: Diagnosis) -> list[Probe]:
+    """Those of the clusters that an answer is about; what they read of other hosts is passed over."""
     found: list[Probe] = []
-    for cluster in clusters:
+    asked = {c.name.partition("/")[0] for c in diagnosis.clusters}
+    for cluster in (c for c in clusters if c.name in asked):
         if cluster.envoys:
             wheres = [envoy.Where.parse(text, cluster=cluster.name) for text in cluster.envoys]
             found.append(Probe("envoy", cluster.name, partial(_envoys, wheres)))
