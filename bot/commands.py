@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bot.settings import State
     from bot.store import Store
     from checks.catalogue import Cause
+    from checks.diagnosis import Diagnosis
     from checks.evidence import Evidence
     from checks.finding import Finding
     from checks.mesh import Cluster, Mesh
@@ -493,24 +494,45 @@ def why(
             raise Refused(_refusals().at_alone())
         return _then(host, at, config, output, color)
     with _patience("Reading", color) as progress:
-        from checks import diagnosis
-        from checks.evidence import NOTHING
-
-        asked = _asked(context, from_, config)
-        meshes = _meshes(asked, progress)
-        with _among(meshes):
-            evidence = _evidence(host, meshes, envoy or ()) + _saved(meshes, live or ())
-            evidence += _probed(host, meshes, asked, allowed=config is None) if probe else NOTHING
-            answer = diagnosis.why(host, meshes, evidence)
+        found = _diagnosed(host, _asked(context, from_, config), envoy or (), live or (), progress, probe=probe, allowed=config is None)
     _show(
-        answer,
+        found.answer,
         output,
         color,
         text=lambda terminal, plain, look: terminal.why(plain, **look),
         slack=lambda messages, plain: messages.why(plain),
     )
-    fails = answer.failing_share > 0 or _any_error(answer.findings)
-    return _status(fails=fails, unknown=answer.verdict is diagnosis.Verdict.UNKNOWN)
+    return found.status
+
+
+class _Diagnosed(NamedTuple):
+    """The answer about a host, and what it was made of."""
+
+    answer: Diagnosis
+    meshes: Sequence[Mesh]
+    evidence: Evidence
+
+    @property
+    def status(self) -> int:
+        """The exit status that says it."""
+        from checks.diagnosis import Verdict
+
+        fails = self.answer.failing_share > 0 or _any_error(self.answer.findings)
+        return _status(fails=fails, unknown=self.answer.verdict is Verdict.UNKNOWN)
+
+
+def _diagnosed(
+    host: str, asked: _Asked, envoys: Sequence[str], lives: Sequence[str], progress: Progress, *, probe: bool, allowed: bool
+) -> _Diagnosed:
+    """The diagnosis of a host with what running parts, or what was saved of them, show; `probe` asks them, `allowed` whatever the settings say."""
+    from checks import diagnosis
+    from checks.evidence import NOTHING
+
+    meshes = _meshes(asked, progress)
+    with _among(meshes):
+        evidence = _evidence(host, meshes, envoys) + _saved(meshes, lives)
+        evidence += _probed(host, meshes, asked, allowed=allowed) if probe else NOTHING
+        return _Diagnosed(diagnosis.why(host, meshes, evidence), meshes, evidence)
 
 
 @app.command(help=usage.RUNBOOK)
@@ -531,21 +553,15 @@ def runbook(
         from checks import diagnosis
         from checks import runbook as steps
         from checks.changed import changed
-        from checks.evidence import NOTHING
 
-        asked = _asked(context, from_, config)
-        meshes = _meshes(asked, progress)
-        with _among(meshes):
-            evidence = _evidence(host, meshes, envoy or ()) + _saved(meshes, live or ())
-            evidence += _probed(host, meshes, asked, allowed=config is None) if probe else NOTHING
-            found = diagnosis.why(host, meshes, evidence)
-        taken = steps.steps(found, evidence, changes=changed(found, meshes))
+        found = _diagnosed(host, _asked(context, from_, config), envoy or (), live or (), progress, probe=probe, allowed=config is None)
+        taken = steps.steps(found.answer, found.evidence, changes=changed(found.answer, found.meshes))
     answer = {
-        "host": found.host,
-        "verdict": found.verdict,
-        "failing_share": found.failing_share,
+        "host": found.answer.host,
+        "verdict": found.answer.verdict,
+        "failing_share": found.answer.failing_share,
         "steps": taken,
-        "found": [f for f in found.findings if f.cause in diagnosis.live()],
+        "found": [f for f in found.answer.findings if f.cause in diagnosis.live()],
     }
     _show(
         answer,
@@ -554,8 +570,7 @@ def runbook(
         text=lambda terminal, plain, look: terminal.runbook(plain, **look),
         slack=lambda messages, plain: messages.runbook({**plain, "others": 0, "running": False, "took_s": None}),
     )
-    fails = found.failing_share > 0 or _any_error(found.findings)
-    return _status(fails=fails, unknown=found.verdict is diagnosis.Verdict.UNKNOWN)
+    return found.status
 
 
 def _then(host: str, at: str, config: Path, output: Output, color: Colour) -> int:

@@ -21,12 +21,10 @@ from checks.diagnosis import Verdict
 from checks.evidence import Evidence
 from checks.finding import Severity
 from checks.mesh import Mesh
+from tests.test_scenarios import noting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from checks.case import Case
-    from checks.finding import Check, Finding
+    from checks.finding import Finding
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 NAMES = sorted(p.parent.name for p in SCENARIOS.glob("*/live"))
@@ -108,18 +106,8 @@ def test_every_twin_belongs_to_a_scenario() -> None:
 def by_check() -> dict[str, list[tuple[str, Finding]]]:
     """The findings about each scenario's host, each with the check of evidence that made it."""
     made: dict[str, list[tuple[str, Finding]]] = {}
-    current: list[tuple[str, Finding]] = []
-
-    def noted(cause: str, function: Check) -> Check:
-        def run(case: Case) -> Iterator[Finding]:
-            found = list(function(case))
-            current.extend((cause, f) for f in found)
-            return iter(found)
-
-        return run
-
+    tagged, current = noting(diagnosis.live())
     with pytest.MonkeyPatch.context() as patch:
-        tagged = {c: noted(c, f) for c, f in diagnosis.live().items()}
         patch.setattr(diagnosis, "live", lambda: tagged)
         for name in NAMES:
             current.clear()

@@ -25,7 +25,7 @@ from checks.mesh import Change, Mesh
 from checks.resources import DestinationRule, Service, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from checks.case import Case
     from checks.finding import Check, Finding
@@ -121,11 +121,8 @@ def test_a_sweep_of_a_healthy_twin_is_empty(name: str) -> None:
     assert [r for r in diagnosis.routes(meshes(name), None) if r.failing_share] == []
 
 
-@pytest.fixture(scope="module")
-def by_check() -> dict[str, list[tuple[str, Finding]]]:
-    """The findings about each scenario's host, each with the check that made it: a check knows nothing of the others, so one run says what
-    every run without one of them would say."""
-    made: dict[str, list[tuple[str, Finding]]] = {}
+def noting(checks: Mapping[str, Check]) -> tuple[dict[str, Check], list[tuple[str, Finding]]]:
+    """The same checks, and the list in which each notes what it finds."""
     current: list[tuple[str, Finding]] = []
 
     def noted(cause: str, function: Check) -> Check:
@@ -136,8 +133,16 @@ def by_check() -> dict[str, list[tuple[str, Finding]]]:
 
         return run
 
+    return {cause: noted(cause, function) for cause, function in checks.items()}, current
+
+
+@pytest.fixture(scope="module")
+def by_check() -> dict[str, list[tuple[str, Finding]]]:
+    """The findings about each scenario's host, each with the check that made it: a check knows nothing of the others, so one run says what
+    every run without one of them would say."""
+    made: dict[str, list[tuple[str, Finding]]] = {}
+    tagged, current = noting(diagnosis.registry())
     with pytest.MonkeyPatch.context() as patch:
-        tagged = {c: noted(c, f) for c, f in diagnosis.registry().items()}
         patch.setattr(diagnosis, "registry", lambda: tagged)
         patch.setattr(diagnosis, "_proved", lambda _, looked, *__: looked)  # what is found in meshes that are only imagined is nobody's
         for name in NAMES:
