@@ -122,6 +122,22 @@ class EnvoyView(Struct, frozen=True):
         return f"{self.pod}.{self.namespace}"
 
 
+class ScrapedView(Struct, frozen=True):
+    """What one proxy shows to scrapers, where its admin could not be asked: of clusters and hosts it says nothing. `stats` as in EnvoyView."""
+
+    cluster: str
+    namespace: str
+    pod: str
+    stats: Mapping[str, float]
+    read_at: float
+    source: str
+
+    @property
+    def proxy(self) -> str:
+        """As istioctl names it: `web-7f.shop`."""
+        return f"{self.pod}.{self.namespace}"
+
+
 class ProxySync(Struct, frozen=True):
     """How far one proxy has what an istiod sent it.
 
@@ -289,10 +305,16 @@ class Evidence(Struct, frozen=True):
     traffic: tuple[Traffic, ...] = ()
     logs: tuple[AccessLog, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    scraped: tuple[ScrapedView, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything was read."""
-        return bool(self.envoys or self.istiods or self.ztunnels or self.traffic or self.logs)
+        return bool(self.envoys or self.istiods or self.ztunnels or self.traffic or self.logs or self.scraped)
+
+    @property
+    def proxies(self) -> tuple[EnvoyView | ScrapedView, ...]:
+        """Every proxy that said anything of itself."""
+        return (*self.envoys, *self.scraped)
 
     def tells(self, of: str) -> bool:
         """Whether something was read of those who decide a cause: envoy, istiod or telemetry."""

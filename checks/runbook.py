@@ -235,7 +235,7 @@ def _callers(diagnosis: Diagnosis, evidence: Evidence) -> list[EnvoyView]:
 def _clusters(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
     callers = _callers(diagnosis, evidence)
     if not callers:
-        return None
+        return _scraped(evidence)
     wrong, there, read = [], set(), []
     for view in callers:
         read.append(f"{view.source}, {len(view.clusters)} clusters")
@@ -256,6 +256,20 @@ def _clusters(diagnosis: Diagnosis, evidence: Evidence) -> _Found | None:
     if wrong:
         return "bad", _list(dict.fromkeys(wrong)), read, command
     return "ok", f"{_count(len(there), 'cluster')} of its rules {'exists' if len(there) == 1 else 'exist'} in {who}", read, command
+
+
+def _scraped(evidence: Evidence) -> _Found | None:
+    """What proxies show to scrapers where nobody may ask which clusters they have: that some warm, or that no istiod is connected."""
+    if not evidence.scraped:
+        return None
+    wrong = [f"{v.proxy} is connected to no istiod" for v in evidence.scraped if v.stats.get("control_plane.connected_state") == 0]
+    warm = ((v, int(v.stats.get("cluster_manager.warming_clusters", 0))) for v in evidence.scraped)
+    wrong += [f"{_count(n, 'cluster')} of {v.proxy} {'is' if n == 1 else 'are'} still warming" for v, n in warm if n]
+    read = [v.source for v in evidence.scraped]
+    if wrong:
+        return "bad", _list(wrong), read, f"istioctl proxy-config cluster {evidence.scraped[0].proxy}"
+    why = next((s.reason for s in evidence.skipped if s.check == "envoy"), "nobody asked")
+    return "skipped", f"{why}; the statistics of {_list(v.proxy for v in evidence.scraped)} tell of nothing wrong", read, ""
 
 
 def _hosts(diagnosis: Diagnosis, *, gateways: bool) -> _Found | None:

@@ -273,9 +273,18 @@ async def test_from_inside_the_cluster_metrics_need_no_permission(
     mesh_envoy: Envoys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(mesh_envoy, tmp_path) as it:
-        monkeypatch.setattr(asking, "_at", lambda _: f"http://127.0.0.1:{it.control.port}")
+        base = {15014: f"http://127.0.0.1:{it.control.port}", 15090: "http://127.0.0.1:1", 15020: mesh_envoy.envoy.admin}
+        monkeypatch.setattr(asking, "_base", lambda pod, port: base[port] if pod.name in {"web-7f", "istiod-1"} else base[15090])
         found = await it.gathered(lambda name: asking.Reach(it.clusters.way(name)[1], inside=name == "east"))
         assert set(it.control.asked) == {"GET /metrics"}
+    (scraped,) = found.scraped
+    assert (scraped.cluster, scraped.proxy, scraped.source) == ("east", "web-7f.shop", "shop/web-7f:15020")
+    assert scraped.stats["cluster_manager.warming_clusters"] >= 1
+    assert found.envoys == ()
+    assert not found.tells("envoy"), "what it does not say is not clean"
+    assert {s.reason.partition(":")[0] for s in found.skipped if (s.check, s.cluster) == ("envoy", "east")} == {
+        "statistics alone were read"
+    }
     (view,) = found.istiods
     assert (view.cluster, view.proxies, view.metrics is None, view.growth is None) == ("east", None, False, False)
     assert any("metrics alone were read" in s.reason for s in found.skipped)

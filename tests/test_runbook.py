@@ -28,6 +28,7 @@ from checks.evidence import (
     LiveCluster,
     LiveHost,
     ProxySync,
+    ScrapedView,
     Traffic,
 )
 from checks.finding import Skipped
@@ -173,6 +174,21 @@ def test_a_remote_clusters_proxy_is_known_to_the_control_plane_of_another_and_on
     assert taken(meshes, Evidence(envoys=callers, istiods=(abroad,)))["status"].state == "ok"
     unread = taken(meshes, Evidence(envoys=callers, istiods=(replace(abroad, proxies={}),)))["status"]
     assert (unread.state, unread.said) == ("skipped", f"no istiod was read of the clusters where {caller}.mynamespace runs")
+
+
+def test_of_what_proxies_show_to_scrapers_only_what_is_wrong_is_told(meshes: tuple[Mesh, ...], caller: str):
+    def scraped(**stats: float) -> Step:
+        named = {name.replace("__", "."): value for name, value in stats.items()}
+        view = ScrapedView("east", "mynamespace", caller, named, AT, f"mynamespace/{caller}:15090")
+        shallow = Skipped("envoy", "east", "statistics alone were read: port-forward is not allowed")
+        return taken(meshes, Evidence(scraped=(view,), skipped=(shallow,)))["clusters"]
+
+    fine = scraped(cluster_manager__warming_clusters=0, control_plane__connected_state=1)
+    assert fine.state == "skipped", "which clusters it has is not known"
+    assert fine.said.startswith("statistics alone were read: port-forward is not allowed; the statistics of ")
+    warming = scraped(cluster_manager__warming_clusters=2)
+    assert (warming.state, warming.said) == ("bad", f"2 clusters of {caller}.mynamespace are still warming")
+    assert scraped(control_plane__connected_state=0).said == f"{caller}.mynamespace is connected to no istiod"
 
 
 def test_what_changed_is_a_step_and_the_suspicious_one_shows_the_fault(meshes: tuple[Mesh, ...]):

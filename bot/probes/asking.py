@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,6 +37,9 @@ ISTIOD_S = 9.0
 
 ALL_S = 10.0
 """For all pods of one probe: less than `gather` allows, so that what was read of some is told where others hang."""
+
+SCRAPE_S = 1.0
+"""For one port at which a proxy may be scraped: what the network drops answers never."""
 
 AT_ONCE = 6
 REPLICAS = 6
@@ -122,9 +125,25 @@ async def _envoys(way: Reach, cluster: str, proxies: Sequence[Pod]) -> Evidence:
             return Evidence(skipped=(where.skipped(e),))
         return Evidence(envoys=(view,), skipped=(part,) if part is not None else ())
 
-    if way.server is None or not way.deep:
-        return Evidence(skipped=(Skipped("envoy", cluster, _NOT_HERE if way.server is None else _SHALLOW),))
+    if way.server is None:
+        return Evidence(skipped=(Skipped("envoy", cluster, _NOT_HERE),))
+    if not way.deep:
+        found = await _each(partial(_scraped, cluster, pod) for pod in proxies if pod.addresses) if way.inside else NOTHING
+        left = f"statistics alone were read: {_SHALLOW}" if found.scraped else _SHALLOW
+        return found + Evidence(skipped=(Skipped("envoy", cluster, left),))
     return await _each(partial(one, way.server, pod) for pod in proxies)
+
+
+async def _scraped(cluster: str, pod: Pod, until: float) -> Evidence:
+    """What a proxy shows to scrapers, at the first of its ports that answers; nothing where the network does not allow it, which `_SHALLOW` tells of."""
+    for port in envoy.SCRAPED:
+        where = envoy.Where(cluster, pod.namespace, pod.name, _source(pod, port))
+        with suppress(NotRead):
+            async with admin.session() as session:
+                deadline = min(until, time.monotonic() + SCRAPE_S)
+                of = Admin(session, envoy.Scrape, _base(pod, port), where.at, deadline, SCRAPE_S)
+                return Evidence(scraped=(await envoy.scrape(of, where),))
+    return NOTHING
 
 
 async def _logs(way: Reach, cluster: str, proxies: Sequence[Pod]) -> Evidence:
@@ -181,7 +200,7 @@ async def _istiods(way: Reach, cluster: str, replicas: Sequence[Replica], hosts:
                     view, parts = await istiod.ask(of, where, hosts)
                 return Evidence(istiods=(view,), skipped=tuple(parts))
             async with admin.session() as session:
-                of = Admin(session, istiod.Request, _at(replica), where.at, deadline, ISTIOD_S)
+                of = Admin(session, istiod.Request, _base(replica.pod, replica.port), where.at, deadline, ISTIOD_S)
                 view, parts = await istiod.ask(of, where, hosts, debug=False)
             return Evidence(istiods=(view,), skipped=(*parts, Skipped("istiod", cluster, f"metrics alone were read: {_SHALLOW}")))
         except NotRead as e:
@@ -206,9 +225,9 @@ async def _istiods(way: Reach, cluster: str, replicas: Sequence[Replica], hosts:
     return replace(found, skipped=found.skipped + more)  # who is connected to none of those that were asked may be to one of these
 
 
-def _at(replica: Replica) -> str:
-    ip = replica.pod.addresses[0]
-    return f"http://{f'[{ip}]' if ':' in ip else ip}:{replica.port}"
+def _base(pod: Pod, port: int) -> str:
+    ip = pod.addresses[0]
+    return f"http://{f'[{ip}]' if ':' in ip else ip}:{port}"
 
 
 async def _each(asked: Iterable[Callable[[float], Awaitable[Evidence]]]) -> Evidence:

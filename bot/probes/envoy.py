@@ -37,6 +37,7 @@ from checks.evidence import (
     LiveRoutes,
     LiveRule,
     LiveVirtualHost,
+    ScrapedView,
 )
 from checks.finding import Skipped
 
@@ -126,6 +127,16 @@ class Request(StrEnum):
     AWAITED = "/config_dump?resource=dynamic_warming_secrets&mask=name"
 
 
+class Scrape(StrEnum):
+    """Every request that is sent to where a proxy is scraped."""
+
+    STATS = "/stats/prometheus"
+
+
+SCRAPED = (15090, 15020)
+"""The ports of a pod where its proxy can be scraped: Envoy's own statistics, and those merged with the agent's and the application's."""
+
+
 _WHERE = re.compile(r"(?:(?P<cluster>[^:/=]+):)?(?P<namespace>[a-z0-9-]+)/(?P<pod>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)=(?P<at>.+)", re.DOTALL)
 _ADDRESS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)?(?P<authority>(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})/?")
 
@@ -163,6 +174,14 @@ class Where(NamedTuple):
         """That this Envoy was not read, or (`hosts`) its hosts and not all of its configuration."""
         part = "read in part, its hosts but not all of its configuration" if hosts else "not read"
         return Skipped("envoy", self.cluster, f"Envoy {self.proxy} was {part}: {reason}")
+
+
+async def scrape(of: Admin, where: Where) -> ScrapedView:
+    """What a proxy shows to scrapers; raises NotRead, also for what holds nothing of a proxy."""
+    stats = dict(_unscraped(exposition.samples(await of.get(Scrape.STATS))))
+    if not stats:
+        raise NotRead(f"{of.name} tells nothing of an Envoy")
+    return ScrapedView(where.cluster, where.namespace, where.pod, stats, time.time(), where.at)
 
 
 async def read(

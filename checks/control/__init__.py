@@ -260,7 +260,7 @@ def _serves_xds(pod: Pod) -> bool:
 
 def disconnected(case: Case, cluster: str, namespace: str, pod: str) -> bool:
     """Whether a proxy that runs is connected to no istiod, as all of them say, or as it says itself."""
-    for e in case.evidence.envoys:
+    for e in case.evidence.proxies:
         if (e.cluster, e.namespace, e.pod) == (cluster, namespace, pod) and (e.stats or {}).get("control_plane.connected_state") == 0:
             return True
     where = case.mesh.known(cluster)

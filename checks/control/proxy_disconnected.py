@@ -24,7 +24,7 @@ def proxy_disconnected(case: Case) -> Iterator[Finding]:
 
     How to fix it: open the way from the pod to istiod:15012, and look at its istio-proxy log for the reason of the last failure.
     """
-    looked = dict.fromkeys((e.cluster, e.namespace, e.pod) for e in case.evidence.envoys)
+    looked = dict.fromkeys((e.cluster, e.namespace, e.pod) for e in case.evidence.proxies)
     looked |= dict.fromkeys((log.cluster, log.namespace, log.pod) for log in case.evidence.logs)
     group = [
         t
