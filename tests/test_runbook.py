@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -11,12 +12,12 @@ from msgspec.structs import replace
 
 from bot import manifests
 from bot.alerts import Alert, State
-from bot.probes import Probe, gather
+from bot.probes import Probe, asking, gather
 from bot.probes import envoy as envoys
 from bot.runbook import Runner, Taken
 from bot.tell import WHY
 from checks import diagnosis, runbook
-from checks.changed import Changed
+from checks.changed import Changed, changed
 from checks.evidence import (
     NOTHING,
     Access,
@@ -33,7 +34,7 @@ from checks.evidence import (
 )
 from checks.finding import Skipped
 from checks.mesh import Mesh
-from checks.resources import Pod
+from checks.resources import KIND_OF, KINDS, Pod
 from tests.bots import FINDING, RECORDED, alongside, running, source
 from tests.test_story import TOLD, headline
 
@@ -203,6 +204,20 @@ def test_what_changed_is_a_step_and_the_suspicious_one_shows_the_fault(meshes: t
     assert step.proof == ("2026-11-21 14:00:00 UTC VirtualService mynamespace/destination of east was changed by kubectl",)
     for changes, since in (((), AT), ((edited, scaled), None), ((edited, scaled), AT + 7200)):
         assert {s.id: s for s in runbook.steps(found, NOTHING, changes=changes, since=since)}["changes"].state == "ok"
+
+
+@pytest.mark.parametrize("key", ["*", *(k.key for k in KINDS)])
+def test_whatever_cannot_be_read_its_runbook_is_taken(meshes: tuple[Mesh, ...], key: str):
+    (whole,) = meshes[0].clusters
+    left = {k: of for k, of in whole.objects.items() if key not in {"*", KIND_OF[k].key}}
+    blind = Mesh.of([dataclasses.replace(whole, objects=left, unreadable={key: "forbidden"})], AT)
+    try:
+        found = diagnosis.why(HOST, blind)
+    except diagnosis.UnknownHost:
+        assert key in {"*", "services", "virtualservices.networking.istio.io"}
+        return
+    assert len(runbook.steps(found, NOTHING, changes=changed(found, blind, AT), since=AT)) == len(runbook.order(found))
+    assert all(p.cluster == "east" for p in asking.probing(lambda _: asking.Reach(None, deep=True, logs=True))(found, blind))
 
 
 def test_no_call_is_told_from_no_failure(meshes: tuple[Mesh, ...]):
