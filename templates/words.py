@@ -637,7 +637,8 @@ def catalogued(rows: Sequence[Json]) -> str:
         if theirs := [r for r in rows if r["decided_by"] == kind]:
             told.append(f"{sum(bool(r['implemented']) for r in theirs)} of the {len(theirs)} that {name}")
     built = sum(bool(r["implemented"]) for r in rows)
-    return f"{built} of {amount(len(rows), 'cause')} are checked (✓): {listed(told)}. The others are known and not checked yet (–)."
+    rest = " The others are known and not checked yet (–)." if built < len(rows) else ""
+    return f"{built} of {amount(len(rows), 'cause')} are checked (✓): {listed(told)}.{rest}"
 
 
 def weighed(introduced: Sequence[Json], resolved: Sequence[Json]) -> str:
