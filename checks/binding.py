@@ -17,7 +17,7 @@ from checks.rulesets import Lost, Rule, RuleSet, is_catch_all, l4_match, rules_f
 from checks.viewpoints import callers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from checks.case import Case, View
     from checks.gateway import Bound, Merged, Port
@@ -87,6 +87,11 @@ def rulesets(case: Case) -> list[tuple[Istiod, RuleSet]]:
         return [(i, r) for i in case.mesh.control_planes for r in _by_host(i).get(case.host.lower(), ())]
 
     return case.once("rulesets", find)
+
+
+def ruling(istiod: Istiod, such: Callable[[RuleSet], bool]) -> list[str]:
+    """The hosts that have a VirtualService or route such as is asked for."""
+    return [host for host, found in _by_host(istiod).items() if any(map(such, found))]
 
 
 def _by_host(istiod: Istiod) -> dict[str, list[RuleSet]]:

@@ -24,7 +24,7 @@ from checks.upstream import Upstream, Upstreams, shares
 from checks.viewpoints import Class, classes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from checks.answers import Route
     from checks.mesh import Cluster, Mesh
@@ -450,17 +450,7 @@ class Case:
 
     def entries(self, istiod: Istiod, host: str) -> list[ServiceEntry]:
         """The ServiceEntries of a host, oldest first."""
-
-        def index() -> dict[str, list[ServiceEntry]]:
-            out: dict[str, list[ServiceEntry]] = {}
-            for e in sorted(
-                (e for e in istiod.all(ServiceEntry) if isinstance(e, ServiceEntry)), key=lambda e: (e.created, e.namespace, e.name)
-            ):
-                for h in dict.fromkeys(e.spec.hosts or ()):
-                    out.setdefault(h, []).append(e)
-            return out
-
-        return list(istiod.once("entries by host", index).get(host, ()))
+        return list(entries(istiod).get(host, ()))
 
     def seen(self, istiod: Istiod, host: str, namespace: str) -> dict[str, list[ServiceEntry]]:
         """The ServiceEntries of a host that callers of a namespace see, by their own namespace; first the one that istiod keeps there.
@@ -570,6 +560,21 @@ class Case:
         said = command(old, operations, where if len(self.mesh.clusters) > 1 or self.mesh.neighbours else "")
         self.proposals[said] = Proposal(Change(where, type(old), old.namespace, old.name, new), sure and self.port is None)
         return said
+
+
+def entries(istiod: Istiod) -> Mapping[str, list[ServiceEntry]]:
+    """The ServiceEntries of each host, oldest first."""
+
+    def index() -> dict[str, list[ServiceEntry]]:
+        out: dict[str, list[ServiceEntry]] = {}
+        for e in sorted(
+            (e for e in istiod.all(ServiceEntry) if isinstance(e, ServiceEntry)), key=lambda e: (e.created, e.namespace, e.name)
+        ):
+            for h in dict.fromkeys(e.spec.hosts or ()):
+                out.setdefault(h, []).append(e)
+        return out
+
+    return istiod.once("entries by host", index)
 
 
 def short(host: str) -> str:

@@ -24,7 +24,7 @@ from checks.binding import every_binding
 from checks.case import Case, short
 from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
-from checks.finding import CUES, LIVE, REGISTRY, Check, Cue, Finding, MeshCue, Severity, Skipped
+from checks.finding import CUES, LIVE, REGISTRY, Check, Cue, Finding, HostCue, MeshCue, Severity, Skipped, cued
 from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.reach import outward, reach
 from checks.resources import (
@@ -596,15 +596,16 @@ def _due(case: Case) -> Iterator[tuple[str, Check]]:
         return
     of_mesh, of_host = _cues()
     general = case.mesh.now(("cues",), lambda: tuple(cue for cue in of_mesh if cue(case)))
-    for cause in _waiting((*general, *(cue for cue in of_host if cue(case)))):
+    named = (cue for i in case.mesh.every_plane() for cue in cued(i).get(case.host.lower(), ()))
+    for cause in _waiting((*general, *named, *(cue for cue in of_host if cue(case)))):
         yield cause, every[cause]
 
 
 @cache
 def _cues() -> tuple[list[Cue], list[Cue]]:
-    """Every cue once: those about the mesh, and those about the host."""
+    """Every cue once: those about the mesh, and those that each host is asked for."""
     every = dict.fromkeys(cue for cues in CUES.values() for cue in cues)
-    return [c for c in every if isinstance(c, MeshCue)], [c for c in every if not isinstance(c, MeshCue)]
+    return [c for c in every if isinstance(c, MeshCue)], [c for c in every if not isinstance(c, MeshCue | HostCue)]
 
 
 @cache

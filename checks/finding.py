@@ -20,6 +20,7 @@ from checks.catalogue import CAUSES, Cause
 
 if TYPE_CHECKING:
     from checks.case import Branch, Case
+    from checks.istiod import Istiod
     from checks.mesh import Mesh
 
 
@@ -94,8 +95,33 @@ class MeshCue:
         return case.mesh.now((self,), lambda: self.holds(case.mesh))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HostCue:
+    """A cue about what the configuration says of a host: which hosts of a control plane are worth a look, worked out once for all of them."""
+
+    hosts: Callable[[Istiod], Iterable[str]]
+
+    def __call__(self, case: Case) -> bool:
+        """Whether a control plane that somebody listens to says it of the host."""
+        return any(self in cued(i).get(case.host.lower(), ()) for i in case.mesh.every_plane())
+
+
 CUES: dict[str, tuple[Cue, ...]] = {}
 """When a check has something to look at (checks.when): any of these holds; one that is not here is run for every host."""
+
+
+def cued(istiod: Istiod) -> Mapping[str, tuple[HostCue, ...]]:
+    """The cues that hold for each host, in lower case, by what a control plane knows of the configuration."""
+
+    def index() -> dict[str, tuple[HostCue, ...]]:
+        out: dict[str, dict[HostCue, None]] = {}
+        for cue in dict.fromkeys(c for cues in CUES.values() for c in cues if isinstance(c, HostCue)):
+            for host in cue.hosts(istiod):
+                out.setdefault(host.lower(), {})[cue] = None
+        same: dict[tuple[HostCue, ...], tuple[HostCue, ...]] = {}
+        return {host: same.setdefault(found := tuple(cues), found) for host, cues in out.items()}
+
+    return istiod.once("cued", index)
 
 
 def check(cause: str, *, when: Cue | tuple[Cue, ...] = ()) -> Callable[[Check], Check]:

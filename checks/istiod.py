@@ -31,7 +31,7 @@ from checks.resources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
     from checks.planes import Plane
     from checks.rulesets import RuleSet
@@ -192,9 +192,9 @@ class Istiod:
         self.undiscovered: dict[str, tuple[str, str]] = {}
         """Hosts of Services in namespaces that discoverySelectors leave out: (cluster, the Service's ref)."""
         self._scopes: dict[tuple[str, ...], Scope] = {}
-        self._memo: dict[str, Any] = {}
+        self._memo: dict[Hashable, Any] = {}
 
-    def once(self, key: str, make: Callable[[], _T]) -> _T:
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Something worked out of the configuration once."""
         if key not in self._memo:
             self._memo[key] = make()

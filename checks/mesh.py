@@ -517,6 +517,10 @@ class Mesh:
         """The control plane of each cluster, once."""
         return tuple(dict.fromkeys(self.istiod(c.name) for c in self.clusters))
 
+    def every_plane(self) -> set[Istiod]:
+        """Every control plane that some proxy listens to, those of revisions as well."""
+        return {*self.control_planes, *self._istiods.values()}
+
     def istiods(self) -> object:
         """What is another object whenever any control plane's view of the configuration is."""
         return self._istiods

@@ -85,14 +85,17 @@ def _workload(pod: Pod) -> str:
 
 def callers(mesh: Mesh) -> list[Caller]:
     """Every population of proxies of the mesh; where no pod has one, or gateways alone do, the namespaces outside of the ambient mesh that could have one as well."""
-    parts = ((c.objects.get(Pod), *_placing(mesh, c)) for c in mesh.clusters)
-    made_of = tuple(p for part in parts for p in part)
 
     def find() -> list[Caller]:
         found = [c for cluster in mesh.clusters for some in _callers(mesh, cluster) for c in some]
         return _peopled(mesh, found)
 
-    return mesh.once(("callers",), made_of, find)
+    return mesh.now(("callers",), lambda: mesh.once(("callers",), _made_of(mesh), find))
+
+
+def _made_of(mesh: Mesh) -> tuple[object, ...]:
+    """What decides who calls."""
+    return tuple(part for c in mesh.clusters for part in (c.objects.get(Pod), *_placing(mesh, c)))
 
 
 def _peopled(mesh: Mesh, found: list[Caller]) -> list[Caller]:
@@ -110,8 +113,6 @@ def callers_of(mesh: Mesh, host: str) -> list[Caller]:
     serving = _beside(mesh, host)
     if serving is None:
         return callers(mesh)
-    parts = ((c.objects.get(Pod), *_placing(mesh, c)) for c in mesh.clusters)
-    made_of = tuple(p for part in parts for p in part)
 
     def find() -> list[Caller]:
         found: list[Caller] = []
@@ -122,7 +123,7 @@ def callers_of(mesh: Mesh, host: str) -> list[Caller]:
                 found += _of_namespace(mesh, cluster, namespace, own, serving)
         return _peopled(mesh, found)
 
-    return mesh.once(("callers of", host), (*made_of, serving), find)
+    return mesh.once(("callers of", host), (*_made_of(mesh), serving), find)
 
 
 def by_node(mesh: Mesh, host: str) -> bool:
@@ -135,10 +136,12 @@ _Serving = dict[tuple[str, str], frozenset[tuple[str, str]]]
 
 def _beside(mesh: Mesh, host: str) -> _Serving | None:
     """Of each node (cluster ID, name), who serves there of the host's services that only the caller's own node serves; None where it has none."""
+    some = mesh.now(("node local",), lambda: [(i, known) for i in mesh.control_planes if (known := _node_local(i))])
+    if not some:
+        return None
     local: list[tuple[str, tuple[IstioEndpoint, ...]]] = []
-    for istiod in dict.fromkeys(mesh.istiod(c.name) for c in mesh.clusters):
-        known = istiod.once("node local", lambda i=istiod: {s.hostname for s in i.services if s.node_local})  # type: ignore[misc]
-        for name in sorted(known & istiod.reached(host)) if known else ():
+    for istiod, known in some:
+        for name in sorted(known & istiod.reached(host)):
             local += [(name, mesh.endpoints(istiod, s.hostname, s.namespace)) for s in istiod.by_host[name] if s.node_local]
 
     def serving() -> _Serving:
@@ -150,6 +153,10 @@ def _beside(mesh: Mesh, host: str) -> _Serving | None:
         return {node: frozenset(served) for node, served in found.items()}
 
     return mesh.once(("beside", host), tuple(endpoints for _, endpoints in local), serving) if local else None
+
+
+def _node_local(istiod: Istiod) -> frozenset[str]:
+    return istiod.once("node local", lambda: frozenset(s.hostname for s in istiod.services if s.node_local))
 
 
 def _selecting(mesh: Mesh, cluster: Cluster) -> dict[str, list[tuple[str, Mapping[str, str]]]]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import legs, names, ztunnel
-from checks.binding import rulesets
-from checks.finding import MeshCue
+from checks.binding import ruling
+from checks.case import entries
+from checks.finding import HostCue, MeshCue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from checks.case import Case
     from checks.finding import Cue
     from checks.istiod import Istiod
@@ -31,7 +34,7 @@ def readable(mesh: Mesh) -> bool:
 
 def failing(case: Case) -> bool:
     """Some rule of the host loses requests: a destination that gets them cannot serve them, or the proxy answers with an error."""
-    return case.failing_share > 0 or bool(case.failing())
+    return (useless(case) or any(s.action != "route" for s in case.steps)) and (case.failing_share > 0 or bool(case.failing()))
 
 
 def useless(case: Case) -> bool:
@@ -74,24 +77,27 @@ def missed(case: Case) -> bool:
 # --- what names the host ---------------------------------------------------------------------------------------------------------
 
 
-def entered(case: Case) -> bool:
+@HostCue
+def entered(istiod: Istiod) -> Iterable[str]:
     """A ServiceEntry has the host."""
-    return any(case.entries(i, case.host) for i in case.mesh.control_planes)
+    return entries(istiod)
 
 
-def bound(case: Case) -> bool:
+@HostCue
+def bound(istiod: Istiod) -> Iterable[str]:
     """A VirtualService or route of the host is bound to a gateway."""
-    return any(g != "mesh" for _, r in rulesets(case) for g in r.gateways)
+    return ruling(istiod, lambda r: r.gateways != ("mesh",))
 
 
-def lossy(case: Case) -> bool:
+@HostCue
+def lossy(istiod: Istiod) -> Iterable[str]:
     """A VirtualService of the host leads to a delegate that gives nothing."""
-    return any(r.lost for _, r in rulesets(case))
+    return ruling(istiod, lambda r: bool(r.lost))
 
 
 def contested(case: Case) -> bool:
     """Several VirtualServices or routes could give the host its rules, or one that means it by a wildcard."""
-    for i in case.planes.union(case.mesh.control_planes):
+    for i in case.mesh.every_plane():
         claiming = i.claiming(case.host)
         if len(claiming) > 1 or (claiming and case.host.lower() not in (h.lower() for h in claiming[0].hosts)):
             return True

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from checks import ambient, ztunnel
 from checks.case import Case, short
-from checks.finding import Finding, check
+from checks.finding import Finding, MeshCue, check
 from checks.registry import proxy_kind
 from checks.resources import Namespace, Pod
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostService
 
 
-def _some(case: Case) -> bool:
-    """Some pod of the host's namespace is in both meshes."""
-    return any(_services(case))
+@MeshCue
+def _some(mesh: Mesh) -> bool:
+    """Some pod is in both meshes."""
+    return any(any(_spaces(mesh, c).values()) for c in mesh.clusters)
 
 
 @check("sidecar-and-ambient", when=_some)
@@ -67,23 +69,22 @@ def _services(case: Case) -> Iterator[HostService]:
     """The host's Services in namespaces where some pod is asked into both; ztunnel may carry nobody yet."""
     for _, istiod in ambient.planes(case):
         for s in istiod.by_host.get(case.host, ()):
-            if s.selector and any(_somebody(case.mesh, c, s.namespace) for c in case.mesh.clusters):
+            if s.selector and any(_spaces(case.mesh, c).get(s.namespace) for c in case.mesh.clusters):
                 yield s
 
 
+def _spaces(mesh: Mesh, cluster: Cluster) -> Mapping[str, bool]:
+    """Whether some pod of each namespace is in both meshes."""
+    return mesh.each(
+        ("sidecar and ambient", cluster.name), cluster, (Pod,), (cluster.objects.get(Namespace),), partial(_somebody, mesh, cluster)
+    )
+
+
 def _somebody(mesh: Mesh, cluster: Cluster, namespace: str) -> bool:
-    space = cluster.within(Pod, namespace)
-    made_of = space, cluster.objects.get(Namespace)
-    key = "sidecar and ambient", cluster.name, namespace
     around = cluster.get(Namespace, "", namespace)
     whole = around is not None and ztunnel.MODE in around.labels
-
-    def find() -> bool:
-        found = mesh.alike(cluster, namespace)
-        asked = (a for a in found if whole or ztunnel.MODE in a[0].labels or ztunnel.REDIRECTION in a[0].annotations)
-        return any(_both(cluster, p) for same in asked for p in same)
-
-    return mesh.now(key, lambda: mesh.once(key, made_of, find))
+    asked = (a for a in mesh.alike(cluster, namespace) if whole or ztunnel.MODE in a[0].labels or ztunnel.REDIRECTION in a[0].annotations)
+    return any(_both(cluster, p) for same in asked for p in same)
 
 
 def _both(cluster: Cluster, pod: Pod) -> str:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.binding import fits, kept, rulesets, virtual_service
+from checks.binding import fits, kept, rulesets, ruling, virtual_service
 from checks.entries import behind, known_subset
-from checks.finding import Finding, check, explains
-from checks.resources import Gateway, VirtualService
+from checks.finding import Finding, HostCue, check, explains
+from checks.resources import DestinationRule, Gateway, ServiceEntry, VirtualService
 from checks.subsets import carriers, percent, wanted_labels, written_for
 from checks.validation import PLAIN, faults
 from checks.when import failing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from checks.answers import Viewpoint
     from checks.case import Branch, Case
     from checks.istiod import Istiod
-    from checks.resources import Resource, ServiceEntry
+    from checks.resources import Resource
     from checks.validation import Fault
 
 
@@ -55,9 +55,18 @@ def _named(case: Case, branch: Branch) -> list[ServiceEntry]:
     return [e for e in found if any(not names.is_ip(x.address) for x in e.spec.endpoints or ())]
 
 
-def _faulty(case: Case) -> bool:
+@HostCue
+def _faulty(istiod: Istiod) -> Iterable[str]:
     """Some object that says something about the host is not valid."""
-    return any(_invalid(istiod, o) for istiod in case.mesh.control_planes for o in _objects(case, istiod))
+    bad = [o for kind in (VirtualService, DestinationRule, ServiceEntry, Gateway) for o in istiod.all(kind) if any(True for _ in faults(o))]
+    if not bad:
+        return ()
+    refs = {o.ref for o in bad}
+    gateways = {f"{o.namespace}/{o.name}" for o in bad if isinstance(o, Gateway)}
+    hosts = [h for o in bad if isinstance(o, ServiceEntry) for h in o.spec.hosts or ()]
+    hosts += [names.fqdn(o.spec.host, o.namespace) for o in bad if isinstance(o, DestinationRule)]
+    hosts += ruling(istiod, lambda r: r.ref in refs or any(rule.leaf in refs for rule in r.http) or not gateways.isdisjoint(r.gateways))
+    return hosts
 
 
 def _fixed(case: Case, branch: Branch) -> list[ServiceEntry]:
@@ -66,13 +75,6 @@ def _fixed(case: Case, branch: Branch) -> list[ServiceEntry]:
     if u.service is None or u.service.resolution != "dynamic_dns" or names.is_wildcard(u.host):
         return []
     return [e for e in behind(case, branch) if e.spec.resolution == "DYNAMIC_DNS"]
-
-
-def _invalid(istiod: Istiod, o: Resource) -> bool:
-    known: dict[str, bool] = istiod.once("invalid", dict)
-    if o.ref not in known:
-        known[o.ref] = any(True for _ in faults(o))
-    return known[o.ref]
 
 
 @check("config-rejected-by-istiod", when=(failing, _faulty))

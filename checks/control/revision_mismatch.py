@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
 from checks.case import Branch, Case, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, MeshCue, check, explains
 from checks.planes import REVISION
 from checks.resources import DestinationRule, Resource, ServiceEntry, VirtualService
 from checks.subsets import percent
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from checks.answers import Viewpoint
     from checks.istiod import Istiod
+    from checks.mesh import Mesh
 
 
 @explains("revision-mismatch", before=("subset-undefined", "vs-dest-host-unknown", "vs-dest-partial-name", "vs-dest-shortname-ns"))
@@ -44,9 +45,10 @@ class _Unheard(NamedTuple):
     istiod: Istiod
 
 
-def _unheard(case: Case) -> bool:
-    """Some object is not for the control plane of these callers."""
-    return any(v.ups.istiod.unheard for v in case.views)
+@MeshCue
+def _unheard(mesh: Mesh) -> bool:
+    """Some object is not for a control plane that callers listen to."""
+    return any(i.unheard for i in mesh.every_plane())
 
 
 @check("revision-mismatch", when=_unheard)

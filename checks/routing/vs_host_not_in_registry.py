@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.binding import rulesets, virtual_service
-from checks.finding import Finding, check
+from checks.binding import rulesets, ruling, virtual_service
+from checks.finding import Finding, HostCue, check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from checks.answers import Viewpoint
     from checks.case import Case, View
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from checks.rulesets import RuleSet
 
 
-def _unknown(case: Case) -> bool:
-    """Some control plane has no service of the host."""
-    return any(case.host not in i.by_host for i in case.mesh.control_planes)
+@HostCue
+def _unknown(istiod: Istiod) -> Iterable[str]:
+    """A VirtualService of the host is all that the control plane knows of it."""
+    return [host for host in ruling(istiod, lambda _: True) if host not in istiod.by_host]
 
 
 @check("vs-host-not-in-registry", when=_unknown)

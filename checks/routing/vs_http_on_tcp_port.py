@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from checks.binding import bindings, rulesets
 from checks.case import short
-from checks.finding import Finding, check
+from checks.finding import Finding, HostCue, check
 from checks.resources import Service
 from checks.when import bound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from checks.case import Case, View
     from checks.istiod import Istiod
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from checks.rulesets import RuleSet
 
 
-def _opaque_ports(case: Case) -> bool:
-    """The host has no port that carries HTTP."""
-    return any(not any(p.http_or_auto for p in s.ports) for v in case.views if (s := v.ups.scope.services.get(case.host)) is not None)
+@HostCue
+def _opaque_ports(istiod: Istiod) -> Iterable[str]:
+    """The host has ports that carry no HTTP: those that a Sidecar shows may be no others."""
+    return [s.hostname for s in istiod.services if not s.ports or not all(p.http_or_auto for p in s.ports)]
 
 
 @check("vs-http-on-tcp-port", when=(bound, _opaque_ports))

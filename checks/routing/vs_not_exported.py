@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.binding import Binding, bindings, rulesets, virtual_service
-from checks.finding import Finding, check
+from checks.binding import Binding, bindings, rulesets, ruling, virtual_service
+from checks.finding import Finding, HostCue, check
 from checks.viewpoints import callers
 from checks.when import bound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from checks.case import Case
+    from checks.istiod import Istiod
 
 
-def _kept(case: Case) -> bool:
+@HostCue
+def _kept(istiod: Istiod) -> Iterable[str]:
     """Some VirtualService of the host is not for everybody."""
-    return any("*" not in r.export_to for _, r in rulesets(case))
+    return ruling(istiod, lambda r: "*" not in r.export_to)
 
 
 @check("vs-not-exported", when=(bound, _kept))

@@ -6,22 +6,23 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from checks.binding import covers, described, rulesets, virtual_service
-from checks.finding import Finding, check
+from checks.binding import covers, described, rulesets, ruling, virtual_service
+from checks.finding import Finding, HostCue, check
 from checks.patches import Moved, at
 from checks.rulesets import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from checks.case import Case
     from checks.istiod import Istiod
     from checks.rulesets import Rule, RuleSet
 
 
-def _several(case: Case) -> bool:
+@HostCue
+def _several(istiod: Istiod) -> Iterable[str]:
     """Some VirtualService of the host has several rules."""
-    return any(len(r.http) > 1 for _, r in rulesets(case))
+    return ruling(istiod, lambda r: len(r.http) > 1)
 
 
 @check("vs-route-shadowed", when=_several)

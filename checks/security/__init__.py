@@ -90,21 +90,25 @@ def servers(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> list[Server]:
 
 
 def odd(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> bool:
-    """Whether any endpoint is a pod that takes something else than what sidecars take: without one, or with a port kept from it."""
-    found = list(endpoints)
-    spaces = {(e.cluster, e.namespace) for e in found}
-    some = {at: pods for at in spaces if (pods := mesh.now(("odd pods", *at), partial(_odd_pods, mesh, *at)))}
-    return bool(some) and any(e.address in some.get((e.cluster, e.namespace), ()) for e in found)
+    """Whether any endpoint may be a pod that takes something else than what sidecars take: without one, or with a port kept from it.
+
+    Pods are known by their addresses alone, which two clusters may both have given out.
+    """
+    some = mesh.now(("odd pods",), partial(_odd_pods, mesh))
+    return bool(some) and not some.isdisjoint([e.address for e in endpoints])
 
 
-def _odd_pods(mesh: Mesh, cluster_id: str, namespace: str) -> frozenset[str]:
-    cluster = mesh.cluster(cluster_id)
-    space = cluster.within(Pod, namespace)
-    return mesh.once(("odd pods", cluster.name, namespace), (space,), partial(_odd, mesh.alike(cluster, namespace)))
+def _odd_pods(mesh: Mesh) -> frozenset[str]:
+    def find() -> frozenset[str]:
+        every = (mesh.each(("odd pods", c.name), c, (Pod,), (), partial(_odd, mesh, c)).values() for c in mesh.clusters)
+        return frozenset().union(*(odd for spaces in every for odd in spaces))
+
+    return mesh.once(("odd pods",), tuple(c.objects.get(Pod) for c in mesh.clusters), find)
 
 
-def _odd(pods: Iterable[Sequence[Pod]]) -> frozenset[str]:
+def _odd(mesh: Mesh, cluster: Cluster, namespace: str) -> frozenset[str]:
     kept = ("traffic.sidecar.istio.io/includeInboundPorts", "traffic.sidecar.istio.io/excludeInboundPorts")
+    pods = mesh.alike(cluster, namespace)
     some = (same for same in pods if proxy_kind(same[0]) == "none" or any(k in same[0].annotations for k in kept))
     return frozenset(p.status.pod_ip for same in some for p in same)
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 def _odd(case: Case) -> bool:
     """Some caller lacks the family of an endpoint's address."""
     without = _lacking(case.mesh)
-    if not any(without.values()):
+    if not without:
         return False
     firsts = (next((e for e in u.endpoints if e.health == "healthy"), None) for u in case.upstreams)
-    return any(without[6 if ":" in e.address else 4] for e in firsts if e is not None)
+    return any((6 if ":" in e.address else 4) in without for e in firsts if e is not None)
 
 
 @check("endpoints-ipfamily", when=_odd)
@@ -81,20 +81,21 @@ def _unreached(mesh: Mesh, viewpoints: Iterable[Viewpoint], theirs: frozenset[in
     """The callers that have no address of these families, each with the pod that stands for it."""
     if len(theirs) != 1:
         return {}
-    lost = _lacking(mesh)[next(iter(theirs))]
+    lost = _lacking(mesh).get(next(iter(theirs)), {})
     found = ((v, lost[v].proxy) for v in viewpoints if v in lost)
     pods = ((v, mesh.cluster(p.cluster).get(Pod, p.namespace, p.pod)) for v, p in found)
     return {v: pod for v, pod in pods if pod is not None}
 
 
 def _lacking(mesh: Mesh) -> dict[int, dict[Viewpoint, Caller]]:
-    """For each family the callers whose pod has addresses, and none of it."""
+    """For each family that any callers lack, those whose pod has addresses, and none of it."""
     around = callers(mesh)
 
     def find() -> dict[int, dict[Viewpoint, Caller]]:
-        return {family: {c.viewpoint: c for c in around if c.families and family not in c.families} for family in (4, 6)}
+        without = {family: {c.viewpoint: c for c in around if c.families and family not in c.families} for family in (4, 6)}
+        return {family: lacking for family, lacking in without.items() if lacking}
 
-    return mesh.once(("families",), (around,), find)
+    return mesh.now(("families",), lambda: mesh.once(("families",), (around,), find))
 
 
 def _dual(case: Case, service: HostService | None) -> bool:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.case import Branch, Case, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, HostCue, check, explains
 from checks.resources import Service
 from checks.routes import upstreams
 from checks.subsets import percent, reweigh
 from checks.when import failing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from checks.istiod import Istiod
     from checks.mesh import Mesh
@@ -65,9 +65,10 @@ def _aliases(istiod: Istiod) -> dict[str, list[HostService]]:
     return istiod.once("aliases", index)
 
 
-def _alias(case: Case) -> bool:
+@HostCue
+def _alias(istiod: Istiod) -> Iterable[str]:
     """The host is another name of some host."""
-    return any(s.resolution == "alias" for i in case.planes for s in i.by_host.get(case.host, ()))
+    return [s.hostname for s in istiod.services if s.resolution == "alias"]
 
 
 @check("externalname-alias", when=(failing, _alias))

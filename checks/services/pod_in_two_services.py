@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
 from checks.case import Case, endpoints_command, short
-from checks.finding import Finding, check
+from checks.finding import Finding, HostCue, check
 from checks.registry import HostPort, port_protocol, proxy_kind
 from checks.resources import Pod, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from checks.istiod import Istiod
     from checks.mesh import Cluster, Mesh
     from checks.resources import ServicePort
 
@@ -28,11 +29,13 @@ class _Clash(NamedTuple):
     target: int
 
 
-def _shared(case: Case) -> bool:
+@HostCue
+def _shared(istiod: Istiod) -> Iterable[str]:
     """An older Service may select pods of the host's."""
-    name, _, rest = case.host.partition(".")
-    namespace = rest.partition(".")[0]
-    return any(_rivals(case.mesh, c, namespace).get(name) for c in case.mesh.clusters)
+    spaces: dict[tuple[str, str], list[Service]] = {}
+    for cluster, service in istiod.kubernetes:
+        spaces.setdefault((cluster, service.namespace), []).append(service)
+    return [names.service_host(name, namespace) for (_, namespace), found in spaces.items() for name in _of_space(found)]
 
 
 @check("pod-in-two-services", when=_shared)

@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING
 
 from checks import sidecar
 from checks.case import Case, short
-from checks.finding import Finding, check
+from checks.finding import Finding, HostCue, check
 from checks.registry import UNSPECIFIED
 from checks.resources import Pod
 from checks.routes import upstreams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from checks.istiod import Istiod
     from checks.registry import HostPort, HostService
     from checks.viewpoints import Class
 
 
-def _opaque(case: Case) -> bool:
+@HostCue
+def _opaque(istiod: Istiod) -> Iterable[str]:
     """The host has a port of plain TCP."""
-    return any(p.tcp and not p.tls for i in case.planes for s in i.by_host.get(case.host, ()) for p in s.ports)
+    return [s.hostname for s in istiod.services if any(p.tcp and not p.tls for p in s.ports)]
 
 
 @check("tcp-listener-conflict", when=_opaque)

@@ -291,7 +291,12 @@ def _meant(istiod: Istiod) -> dict[str, list[DestinationRule]]:
 
 def literal(istiod: Istiod, host: str) -> list[DestinationRule]:
     """The DestinationRules whose partial host was meant to be this one and is taken literally, oldest first."""
-    return istiod.once("literal hosts", lambda: _literal(istiod)).get(host, [])
+    return literals(istiod).get(host, [])
+
+
+def literals(istiod: Istiod) -> Mapping[str, list[DestinationRule]]:
+    """The DestinationRules that are taken literally, by the host that they were meant for."""
+    return istiod.once("literal hosts", lambda: _literal(istiod))
 
 
 def _literal(istiod: Istiod) -> dict[str, list[DestinationRule]]:

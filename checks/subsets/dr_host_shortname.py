@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, HostCue, check, explains
 from checks.resources import DestinationRule, VirtualService
-from checks.subsets import by_rule, literal, lost, shown, unseen
+from checks.subsets import by_rule, literal, literals, lost, shown, unseen
 from checks.when import failing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from checks.case import Branch, Case
+    from checks.istiod import Istiod
 
 
 @explains("dr-host-shortname", before=("subset-undefined",))
@@ -21,9 +22,10 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-host-shortname"
 
 
-def _literal(case: Case) -> bool:
+@HostCue
+def _literal(istiod: Istiod) -> Iterable[str]:
     """Some DestinationRule was meant for the host and is taken literally."""
-    return any(literal(i, case.host) for i in case.mesh.control_planes)
+    return literals(istiod)
 
 
 @check("dr-host-shortname", when=(failing, _literal))

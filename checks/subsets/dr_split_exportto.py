@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, MeshCue, check, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import by_rule, destination_rules, export, lost, shown, unseen
 from checks.when import failing
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Branch, Case, View
+    from checks.mesh import Mesh
 
 
 @explains("dr-split-exportto", before=("subset-undefined",))
@@ -22,9 +23,10 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-split-exportto"
 
 
-def _split(case: Case) -> bool:
+@MeshCue
+def _split(mesh: Mesh) -> bool:
     """Some host has DestinationRules that istiod did not merge."""
-    return any(v.ups.istiod.split for v in case.views)
+    return any(i.split for i in mesh.every_plane())
 
 
 @check("dr-split-exportto", when=(failing, _split))
