@@ -49,8 +49,12 @@ class Gate:
         return self.ups.proxy.namespace
 
     def selected(self, selector: dict[str, str] | None) -> bool:
-        """Whether a Gateway's selector means its pods."""
+        """Whether a selector means its pods."""
         return all(self.ups.proxy.labels.get(k) == v for k, v in (selector or {}).items())
+
+    def near(self, gateway: Gateway) -> bool:
+        """Whether a Gateway's namespace lets it mean its pods."""
+        return not self.ups.istiod.plane.scopes_gateways or gateway.namespace == self.namespace
 
     def servers(self, number: int) -> list[Bound]:
         """Its servers behind a port of its pods."""
@@ -214,7 +218,7 @@ def _binding(
             selecting = tuple(g for g in around if g.selected(found.spec.selector))
             yield Binding(istiod, ruleset, name, found, "vs-host-not-in-gateway", selecting, share=elsewhere)
         return
-    selecting = tuple(g for g in around if g.selected(found.spec.selector))
+    selecting = tuple(g for g in around if g.selected(found.spec.selector) and g.near(found))
     if not selecting:
         if around or any(c.viewpoint.kind == "sidecar" and c.proxy.pod for c in callers(case.mesh)):
             yield Binding(istiod, ruleset, name, found, "gw-selector-no-pod", share=elsewhere)

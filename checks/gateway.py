@@ -70,17 +70,19 @@ class Merged:
 
 
 def bound(mesh: Mesh, ups: Upstreams) -> list[BoundGateway]:
-    """The Gateways that a workload serves (push_context.mergeGateways), oldest first."""
+    """The Gateways that a workload serves (push_context.mergeGateways, filterStrictGatewayMerging), oldest first."""
+    plane = ups.istiod.plane
     everything = [
         *(
             BoundGateway(f"{g.namespace}/{g.name}", g.namespace, g.created, g.spec.servers or (), g.ref)
             for g in ups.istiod.gateways
             if not g.spec.selector or all(ups.proxy.labels.get(k) == v for k, v in g.spec.selector.items())
+            if not plane.scopes_gateways or g.namespace == ups.proxy.namespace
         ),
         *(g for g in ups.istiod.api.gateways if _serves(mesh, ups.proxy, g)),
     ]
     everything.sort(key=lambda g: (g.created, g.name.partition("/")[2], g.namespace))
-    managed = {g.namespace for g in everything if g.services is not None and g.managed}
+    managed = {g.namespace for g in everything if g.services is not None and g.managed} if plane.strict_merging else set()
     return [g for g in everything if not managed or g.services is not None or g.namespace in managed]
 
 

@@ -38,6 +38,7 @@ from checks.resources import (
     Service,
     ServiceEntry,
     StringMatch,
+    TargetReference,
 )
 from checks.rulesets import L4Rule, Rule, RuleSet, Target
 
@@ -224,7 +225,7 @@ class _Converter:
 
         It passes over a CRD of a release that is too old for it, or that does not say its release (pkg/kube/kclient/crdwatcher.go,
         minimumVersionFilter). Where the CRD is not shown, the routes tell: istiod writes the status of each that it reads, so of a kind
-        whose routes an API server keeps without any word of istiod's, it reads none.
+        whose routes an API server keeps without any word of istiod's it reads none, unless only the statuses are not shown.
         """
         oldest = _OLDEST[kind]
         written = ".".join(map(str, oldest))
@@ -238,9 +239,17 @@ class _Converter:
             said = f"is of Gateway API {bundle}" if bundle else f"does not say {_BUNDLE}"
             return f"istiod reads no {of.kind}: CRD {crd.name} {said}, and istiod wants {written} or newer"
         mine = [r for r in self._all(kind) if r.metadata.uid and any(self._known(r, ref) for ref in r.spec.parent_refs or ())]
-        if not mine or not self.istiod.plane.writes_status or any(_has_said(r) for r in mine):
+        if not mine or not self.istiod.plane.writes_status or any(_has_said(r) for r in mine) or not self._telling():
             return ""
         return f"istiod has written no status on any {of.kind}, so it reads none: their CRD may be older than Gateway API {written}"
+
+    def _telling(self) -> bool:
+        """Whether silence on a kind of routes tells something: istiod's word is on other routes, or not even on a Gateway."""
+        kinds: tuple[type[APIRoute], ...] = (APIHTTPRoute, APIGRPCRoute, APITLSRoute, APITCPRoute)
+        if any(_has_said(r) for kind in kinds for r in self._all(kind)):
+            return True
+        gateways = self._all(APIGateway)
+        return bool(gateways) and not any(g.status.conditions or g.status.addresses for g in gateways)
 
     def _known(self, route: APIRoute, ref: ParentReference) -> bool:
         """Whether istiod knows the parent that a route names: a Gateway of its own, a Service, a ServiceEntry."""
@@ -424,12 +433,12 @@ class _Converter:
                 yield replace(self._ruleset(route, f"{route.name}~tls~{n}", host, parent.name), tls=rules, kind="TLSRoute")
 
 
-def granted(grants: Iterable[ReferenceGrant], route: APIRoute, kind: str, b: BackendRef) -> bool:
-    """Whether a ReferenceGrant in the backend's namespace lets a route of this kind refer to it."""
+def granted(grants: Iterable[ReferenceGrant], by: Resource, kind: str, b: BackendRef | TargetReference) -> bool:
+    """Whether a ReferenceGrant in a backend's or Secret's namespace lets a route or Gateway (`kind`) of the Gateway API refer to it."""
     for g in grants:
         if g.namespace != b.namespace:
             continue
-        sources = any((f.group, f.kind, f.namespace) == (GROUP, kind, route.namespace) for f in g.spec.from_)
+        sources = any((f.group, f.kind, f.namespace) == (GROUP, kind, by.namespace) for f in g.spec.from_)
         if sources and any((t.group, t.kind) == (b.group, b.kind) and t.name in (None, "", b.name) for t in g.spec.to):
             return True
     return False

@@ -1,7 +1,8 @@
 """Which Istio a cluster runs: its control planes, their revisions and versions, and what they do otherwise than the newest.
 
 Versions are read from images, else from what the installer writes beside them, else from the proxies (semantics.md 3.11); what nothing says means
-the newest. First releases as in istio/istio's release branches: the best service namespace in 1.30, unhealthy endpoints sent by default in 1.31.
+the newest. First releases as in istio/istio's release branches: the best service namespace in 1.30, unhealthy endpoints sent by default and
+Gateways merged strictly in 1.31.
 OpenShift Service Mesh counts by itself: its releases stand for Istio's (its release notes).
 """
 
@@ -33,6 +34,8 @@ _SWITCHES = frozenset(
         "ENABLE_MCS_HOST",
         "ENABLE_MCS_CLUSTER_LOCAL",
         "PILOT_FILTER_GATEWAY_CLUSTER_CONFIG",
+        "PILOT_SCOPE_GATEWAY_TO_NAMESPACE",
+        "PILOT_ENABLE_STRICT_GATEWAY_MERGING",
     }
 )
 
@@ -126,6 +129,16 @@ class Plane(NamedTuple):
     def filters_clusters(self) -> bool:
         """Whether gateways get only clusters that a rule of theirs leads to (features.FilterGatewayClusterConfig)."""
         return self._told("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG")
+
+    @property
+    def scopes_gateways(self) -> bool:
+        """Whether a Gateway is for pods of its own namespace only (features.ScopeGatewayToNamespace)."""
+        return self._told("PILOT_SCOPE_GATEWAY_TO_NAMESPACE")
+
+    @property
+    def strict_merging(self) -> bool:
+        """Whether pods that it made for the Gateway API take Istio Gateways of their own namespace only (features.EnableStrictGatewayMerging)."""
+        return self._does("PILOT_ENABLE_STRICT_GATEWAY_MERGING", Version(1, 31))
 
 
 NEWEST = Plane("", None)

@@ -47,11 +47,12 @@ def foreign(branch: Branch) -> bool:
     return (
         bool(b.namespace)
         and b.namespace != route.namespace
-        and not granted(_grants(branch.view.ups.istiod), route, route.ref.partition(" ")[0], b)
+        and not granted(reference_grants(branch.view.ups.istiod), route, route.ref.partition(" ")[0], b)
     )
 
 
-def _grants(istiod: Istiod) -> list[ReferenceGrant]:
+def reference_grants(istiod: Istiod) -> list[ReferenceGrant]:
+    """Every ReferenceGrant that a control plane has."""
     return [g for g in istiod.all(ReferenceGrant) if isinstance(g, ReferenceGrant)]
 
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def gw_selector_no_pod(case: Case) -> Iterator[Finding]:
     """A Gateway's selector matches no gateway pod, so nobody listens for its hosts.
 
-    A typo in the selector, another release name of the gateway's chart, or a gateway without pods. istiod gives the Gateway to nobody: at the
-    load balancer connections are refused, or another gateway that stands there answers 404.
+    A typo in the selector, another release name of the gateway's chart, or a gateway without pods. With PILOT_SCOPE_GATEWAY_TO_NAMESPACE only
+    pods of the Gateway's own namespace count. istiod gives the Gateway to nobody: at the load balancer connections are refused, or another
+    gateway that stands there answers 404.
 
     A gateway that stands at 0 replicas is `workload-scaled-zero`.
 
@@ -34,21 +35,28 @@ def gw_selector_no_pod(case: Case) -> Iterator[Finding]:
             continue
         selector = ",".join(f"{k}={v}" for k, v in (found.spec.selector or {}).items())
         around = [g for g in gates(case.mesh) if g.ups.istiod is b.istiod]
+        afar = [g for g in around if g.selected(found.spec.selector)]  # meant by the selector, and in another namespace
+        ignored = f" of namespace {found.namespace}, and istiod lets a Gateway mean no others" if afar else ""
         yield case.finding(
             "gw-selector-no-pod",
             cluster=case.mesh.cluster(b.istiod.cluster).name,
             resource=found.ref,
-            path="spec.selector",
-            message=f"Nobody serves {case.host} at Gateway {b.name}: its selector ({selector}) matches no gateway pod.",
+            path="metadata.namespace" if afar else "spec.selector",
+            message=f"Nobody serves {case.host} at Gateway {b.name}: its selector ({selector}) matches no gateway pod{ignored}.",
             share=b.share,
             viewpoints=b.viewpoints,
             evidence=(
                 f"{found.ref} selects {selector}",
                 *(f"gateway pods in {g.namespace} carry {_labels(g)}" for g in around),
                 *(("no gateway runs in this mesh",) if not around else ()),
+                *((f"istiod of {b.istiod.cluster} has PILOT_SCOPE_GATEWAY_TO_NAMESPACE=true",) if afar else ()),
             ),
-            fix=f"Make spec.selector of {found.ref} and the labels of the gateway's pods agree, or deploy the gateway.",
-            patch=_patch(case, b, around),
+            fix=(
+                f"Create the Gateway in namespace {afar[0].namespace}, where the pods run, and bind {b.ruleset.ref} to it there."
+                if afar
+                else f"Make spec.selector of {found.ref} and the labels of the gateway's pods agree, or deploy the gateway."
+            ),
+            patch=None if afar else _patch(case, b, around),
             commands=(f"kubectl get pods -A -l '{selector}'",),
         )
 
