@@ -7,6 +7,7 @@ alert is resolved by a look that could see what it is about, never by one that c
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import logging
 import time
@@ -216,9 +217,7 @@ class Sweeper:
         if self._shares is not None:
             duty = self._shares.on_duty()
             own = {name: mesh for name, mesh in meshes.items() if self._shares.unit(mesh) in duty}
-        self._sweeps = await asyncio.to_thread(
-            lambda: {name: diagnosis.sweep(mesh, before.get(name), most=most) for name, mesh in own.items()}
-        )
+        self._sweeps = await asyncio.to_thread(swept, own, before, most)
         if self._shares is None:
             return meshes, self._sweeps
         told = [part for heard in self._shares.heard().values() for part in heard.meshes]
@@ -752,6 +751,17 @@ class _Step(NamedTuple):
     def told(self) -> Alert | None:
         """The alert, if anything of this is to be read by anybody."""
         return self.after if self.after is not None and any(reason not in alerts.QUIET for reason, _ in self.happened) else None
+
+
+def swept(meshes: Mapping[str, Mesh], before: Mapping[str, Sweep], most: int | None = None) -> dict[str, Sweep]:
+    """The sweep of each mesh, of `most` hosts anew. No garbage is looked for meanwhile: a sweep makes none, and millions of objects would be gone through."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        return {name: diagnosis.sweep(mesh, before.get(name), most=most) for name, mesh in meshes.items()}
+    finally:
+        if paused:
+            gc.enable()
 
 
 def _together(meshes: Mapping[str, Mesh], sweeps: Mapping[str, Sweep]) -> Sweep:

@@ -108,7 +108,7 @@ def _index_by_host(istiod: Istiod) -> dict[str, list[RuleSet]]:
         for host in dict.fromkeys(h.lower() for h in r.hosts if h != "*"):
             out.setdefault(host, []).append(r)
         if "*" in r.hosts:
-            for to in r.destinations():
+            for to in r.leads:
                 if to and to not in {h.lower() for h in r.hosts}:
                     out.setdefault(to, []).append(r)
     return out

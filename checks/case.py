@@ -189,7 +189,7 @@ class Case:
         blind = list(unseeing)
         read: set[tuple[str, str]] = set()
         shared: dict[object, Upstream] = {}
-        ports: dict[object, list[IstioEndpoint]] = {}
+        ports: dict[object, tuple[list[IstioEndpoint], bool]] = {}
         for c in seeing:
             if c.proxy.kind == "gateway" and not gateway.holds(mesh, c, host) and (host in c.istiod.by_host or not c.istiod.leading(host)):
                 blind.append(c)

@@ -242,7 +242,7 @@ def _hosts(istiod: Istiod) -> dict[str, bool]:
     for r in istiod.rulesets:
         found.update({h.lower(): True for h in r.hosts if h != "*"})
     for r in istiod.rulesets:
-        for to in r.destinations():
+        for to in r.leads:
             if to:
                 found.setdefault(to, not set(istiod.leading(to)) - {"*"})
     for kind in (APIHTTPRoute, APIGRPCRoute, APITLSRoute):  # those that no gateway accepts as well
@@ -511,7 +511,7 @@ def _look(names_: Iterable[str], mesh: Mesh, known: Mapping[str, _Looked], *, th
         case = Case.of(host, mesh)
         seen = _look_at(case)
         looked[host] = replace(seen, onward=(), standing=standing.of(case, seen.findings, seen.failing))
-        if any(f.patch for f in looked[host].findings):
+        if any(f.patch for f in seen.findings):
             suggesting.append(case)
     for case in suggesting:
         looked[case.host] = _proved(case, looked[case.host], lambda host: looked.get(host) or known.get(host), thoroughly=thoroughly)
@@ -547,14 +547,14 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
                 known = abroad.get(name, (frozenset[tuple[str, str]](), frozenset[str]()))
                 abroad[name] = known[0] | theirs, known[1] | spaces
     told = list(_told(case, far))
-    findings = list(once([*findings, *told]))
-    if findings or case.failing_share:
+    said = once([*findings, *told])
+    if said or case.failing_share:
         namespaces.update(ns for _, ns in services)
     beyond = legs.share((h, looked.failing) for h, looked in far)
     for h, looked in far:
         case.miss(h.branch, h, h.part * looked.failing)
     return _Looked(
-        _ordered(findings),
+        said,
         tuple(dict.fromkeys(skipped)),
         frozenset(services),
         frozenset(namespaces),
@@ -661,6 +661,8 @@ def once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     groups: dict[tuple[str, str, str, str, str], list[Finding]] = {}
     for f in findings:
         groups.setdefault((f.cluster, f.cause, f.resource, f.path, f.host), []).append(f)
+    if not groups:
+        return ()
     made = []
     for first, *rest in groups.values():
         if not rest:

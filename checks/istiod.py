@@ -65,7 +65,10 @@ class MergedRule:
 
     def subset(self, name: str) -> Subset | None:
         """Its subset of that name."""
-        return next((s for s in self.subsets if s.name == name), None)
+        for s in self.subsets:
+            if s.name == name:
+                return s
+        return None
 
     def policy_for(self, port: int, subset: str) -> TrafficPolicy | None:
         """The traffic policy of a port and subset: port level replaces, subset overrides block by block (util.MergeSubsetTrafficPolicy)."""
@@ -236,41 +239,53 @@ class Istiod:
         Without `apart` only those that get other rules than everybody.
         """
         exact, wild = self._rulers
-        return frozenset(
-            ns
-            for h in self.reached(host)
-            for ns in (*exact.get(h, ()), *(ns for w, spaces in wild.items() if names.matches(w, h) for ns in spaces))
-            if apart or self._differs(h, ns)
-        )
+        if not exact and not wild:
+            return frozenset()
+        found: set[str] = set()
+        for h in self.reached(host):
+            spaces = exact.get(h, frozenset())
+            if wild:
+                spaces = spaces.union(*(more for w, more in wild.items() if names.matches(w, h)))
+            found.update(ns for ns in spaces if apart or self._differs(h, ns))
+        return frozenset(found)
 
     def _differs(self, host: str, namespace: str) -> bool:
         """Whether callers of a namespace get other DestinationRules for a host than those of a namespace that nothing names."""
-        found = list(self.by_host_and_namespace.get(host, {}).values())
+        found = self.by_host_and_namespace.get(host, {})
         if len(found) != 1:
             return bool(found)
-        return self.destination_rules(namespace, found[0]) != self.destination_rules("", found[0])
+        (service,) = found.values()
+        own, anybody = self.destination_rules(namespace, service), self.destination_rules("", service)
+        return own is not anybody and own != anybody
 
     @cached_property
-    def _rulers(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    def _rulers(self) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
         local, exported, _ = self._destination_rules
-        exact: dict[str, set[str]] = {}
-        wild: dict[str, set[str]] = {}
+        exact: dict[str, frozenset[str]] = {}
+        wild: dict[str, frozenset[str]] = {}
+        same: dict[frozenset[str], frozenset[str]] = {}
         for own, part in ((True, local), (False, exported)):
             for ns, index in part.items():
                 for of, found in ((exact, index.exact), (wild, index.wild)):
                     for h, merged in found.items():
                         shown = {ns} if own else {to for m in merged for to in m.export_to} - {"*", "."}
                         if shown:
-                            of.setdefault(h, set()).update(shown)
+                            both = of.get(h, frozenset()) | shown
+                            of[h] = same.setdefault(both, both)
         return exact, wild
 
     def reached(self, host: str) -> frozenset[str]:
         """A host, and every host that rules of it may lead to for whatever caller; of a host that is only led to, what its leaders reach."""
-        names_of = {host, *(() if host in self.by_host else self.leading(host))}
-        rules = [r for h in names_of for r in self.claiming(h)]
-        found = {to for r in rules for to in r.destinations()} | names_of
-        found.update(s.external_name for h in tuple(found) for s in self.by_host.get(h, ()) if s.external_name)
+        found = {host, *(() if host in self.by_host else self.leading(host))}
+        found.update(to for h in tuple(found) for r in self.claiming(h) for to in r.leads)
+        if self._external_names:
+            found.update(s.external_name for h in found & self._external_names for s in self.by_host[h] if s.external_name)
         return frozenset(found)
+
+    @cached_property
+    def _external_names(self) -> frozenset[str]:
+        """The hosts of Services that are another name of something."""
+        return frozenset(s.hostname for s in self.services if s.external_name)
 
     def leading(self, host: str) -> list[str]:
         """The hosts whose rules lead to a host."""
@@ -278,7 +293,7 @@ class Istiod:
         def index() -> dict[str, list[str]]:
             out: dict[str, list[str]] = {}
             for r in self.rulesets:
-                for to in r.destinations():
+                for to in r.leads:
                     out.setdefault(to, []).extend(h for h in r.hosts if h != to)
             return out
 
@@ -299,6 +314,8 @@ class Istiod:
             return exact, wild
 
         exact, wild = self.once("claiming", index)
+        if not wild and not host.startswith("*"):
+            return exact.get(host.lower(), [])
         if names.is_wildcard(host):
             return [r for h, found in exact.items() if names.matches(host, h) for r in found] + [
                 r for w, r in wild if names.matches(w, host)
@@ -409,6 +426,10 @@ class Istiod:
         for s in self.services:
             out.setdefault(s.hostname, []).append(s)
         return out
+
+    def nearest(self, host: str, limit: int) -> tuple[str, ...]:
+        """The hosts of services that are most like one that none has, for "did you mean"."""
+        return self.once(("nearest", host, limit), lambda: names.nearest(host, self.by_host, limit))
 
     @cached_property
     def by_host_and_namespace(self) -> dict[str, dict[str, HostService]]:

@@ -74,6 +74,8 @@ RUNTIME: frozenset[type[Resource]] = frozenset(
     {Pod, EndpointSlice, Deployment, ReplicaSet, StatefulSet, DaemonSet, Node, WorkloadEntry, MutatingWebhookConfiguration, OpenShiftRoute}
 )
 """Kinds that no control plane's view of the configuration depends on."""
+WORKLOADS: tuple[type[Workload], ...] = (Deployment, StatefulSet, DaemonSet)
+"""What pods are made by, and wanted by."""
 
 
 class Unreadable(Exception):
@@ -715,34 +717,45 @@ class Mesh:
     def workloads(self, namespace: str) -> Iterator[tuple[Cluster, Workload]]:
         """Every Deployment, StatefulSet and DaemonSet of a namespace, in every cluster, by kind and name."""
         for c in self.clusters:
-            for kind in (Deployment, StatefulSet, DaemonSet):
+            for kind in WORKLOADS:
                 for w in c.ordered(kind, namespace):
                     yield c, w
 
     def labelled(self, namespace: str, key: str, value: str) -> Sequence[tuple[Cluster, Pod]]:
         """The pods of a namespace that carry a label, of every cluster, by name."""
 
-        def index() -> dict[str, list[tuple[Cluster, Pod]]]:
-            out: dict[str, list[tuple[Cluster, Pod]]] = {}
-            for c in self.clusters:
-                for p in c.ordered(Pod, namespace):
-                    if (found := p.labels.get(key)) is not None:
-                        out.setdefault(found, []).append((c, p))
+        def index(c: Cluster) -> dict[str, list[Pod]]:
+            out: dict[str, list[Pod]] = {}
+            for p in c.ordered(Pod, namespace):
+                if (found := p.labels.get(key)) is not None:
+                    out.setdefault(found, []).append(p)
             return out
 
-        return self.now(("labelled", namespace, key), index).get(value, ())
+        return [
+            (c, p)
+            for c in self.clusters
+            for p in self.once(("labelled", c.name, namespace, key), (c.within(Pod, namespace),), partial(index, c)).get(value, ())
+        ]
 
     def templated(self, namespace: str, key: str, value: str) -> Sequence[tuple[Cluster, Workload]]:
         """The workloads of a namespace whose pods carry a label, of every cluster, by kind and name."""
 
-        def index() -> dict[str, list[tuple[Cluster, Workload]]]:
-            out: dict[str, list[tuple[Cluster, Workload]]] = {}
-            for c, w in self.workloads(namespace):
-                if (found := (w.spec.template.metadata.labels or {}).get(key)) is not None:
-                    out.setdefault(found, []).append((c, w))
+        def index(c: Cluster) -> dict[str, list[Workload]]:
+            out: dict[str, list[Workload]] = {}
+            for kind in WORKLOADS:
+                for w in c.ordered(kind, namespace):
+                    if (found := (w.spec.template.metadata.labels or {}).get(key)) is not None:
+                        out.setdefault(found, []).append(w)
             return out
 
-        return self.now(("templated", namespace, key), index).get(value, ())
+        def made_of(c: Cluster) -> tuple[object, ...]:
+            return tuple(c.within(kind, namespace) for kind in WORKLOADS)
+
+        return [
+            (c, w)
+            for c in self.clusters
+            for w in self.once(("templated", c.name, namespace, key), made_of(c), partial(index, c)).get(value, ())
+        ]
 
     def endpoints(self, istiod: Istiod, hostname: str, namespace: str) -> tuple[IstioEndpoint, ...]:
         """Every endpoint that istiod keeps for a host in a namespace, of every cluster and registry (EndpointIndex.ShardsForService)."""
@@ -811,7 +824,7 @@ class Mesh:
                             pod = cluster.within(Pod, ref.namespace).get(ref.name)
                         if pod is None:
                             continue
-                    reason = _why(health, pod)
+                    reason = "" if health == "healthy" else _why(health, pod)
                     shape: IstioEndpoint | None = None
                     for port in s.ports or ():
                         key = address, port.name or ""
@@ -843,7 +856,6 @@ class Mesh:
                 self.localities(cluster),
                 self.now(("system network", cluster.name), partial(self._system_network, cluster)),
                 self.networks(cluster),
-                {},
             ),
         )
 
@@ -953,7 +965,21 @@ class Mesh:
         return sorted(out, key=lambda w: (w.kind != "pod", w.namespace, w.name))
 
 
-class _Around(NamedTuple):
+class _Template(NamedTuple):
+    """What pods have from the template that they share: all that an endpoint says of them but its address, and where each node puts them."""
+
+    zone: str
+    workload: str
+    tls: bool
+    tunnel: bool
+    network: str | None
+    """None where their addresses decide."""
+    placed: dict[str, tuple[str, Mapping[str, str]]]
+    """Of each node the locality and the topology labels."""
+
+
+@dataclass(slots=True, eq=False)
+class _Around:
     """What of a cluster every endpoint of it has to do with: its ID, its nodes' localities, the network of its system namespace, meshNetworks."""
 
     cluster: Cluster
@@ -961,8 +987,10 @@ class _Around(NamedTuple):
     localities: Mapping[str, str]
     shared: str
     networks: MeshNetworks
-    known: dict[tuple[object, ...], tuple[str, str, bool, bool]]
-    """What the pods of a namespace have from their template, whose parts (by id) they share: locality, workload, mTLS, tunnel."""
+    templates: dict[tuple[object, ...], _Template] = field(default_factory=dict)
+    """By what pods share (by id): those that a controller made."""
+    last: tuple[Pod, _Template] | None = None
+    """Pods of one template come one after another."""
 
     def locality(self, pod: Pod) -> str:
         return locality_label(pod.labels) or self.localities.get(pod.spec.node_name, "")
@@ -988,34 +1016,43 @@ class _Around(NamedTuple):
             return IstioEndpoint(
                 address, port, port_name, {}, network, cid, "", health, tls=False, namespace=namespace, reason=reason, topology=placed
             )
-        meta, spec = pod.metadata, pod.spec
-        key = meta.namespace, *map(id, (meta.labels, meta.annotations, meta.owner_references, spec.containers, spec.init_containers))
-        known = self.known.get(key) if meta.owner_references else None
+        meta, node = pod.metadata, pod.spec.node_name
+        zone, workload, tls, tunnel, shared, nodes = self._template(pod)
+        own = meta.labels or {}
+        network = self.network(pod.status.pod_ip, own) if shared is None else shared
+        known = nodes.get(node) if shared is not None else None
         if known is None:
-            tunnel = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
-            known = self.known[key] = locality_label(pod.labels), _workload(self.cluster, pod), takes_mtls(pod), tunnel
-        zone, workload, tls, tunnel = known
-        own, node = meta.labels or {}, spec.node_name
-        locality = zone or self.localities.get(node, "")
-        network = self.network(pod.status.pod_ip, own)
+            locality = zone or self.localities.get(node, "")
+            known = nodes[node] = locality, topology(own, cid, locality, node, network)
+        locality, placed = known
         return IstioEndpoint(
-            address,
-            port,
-            port_name,
-            own,
-            network,
-            cid,
-            locality,
-            health,
-            tls,
-            node,
-            workload,
-            meta.namespace,
-            0,
-            reason,
-            tunnel,
-            topology(own, cid, locality, node, network),
+            address, port, port_name, own, network, cid, locality, health, tls, node, workload, meta.namespace, 0, reason, tunnel, placed
         )
+
+    def _template(self, pod: Pod) -> _Template:
+        meta, spec = pod.metadata, pod.spec
+        if self.last is not None:
+            other, known = self.last
+            theirs, more = other.metadata, other.spec
+            if (
+                meta.labels is theirs.labels
+                and meta.owner_references is theirs.owner_references
+                and meta.annotations is theirs.annotations
+                and spec.containers is more.containers
+                and spec.init_containers is more.init_containers
+                and meta.namespace == theirs.namespace
+                and meta.owner_references
+            ):
+                return known
+        key = meta.namespace, *map(id, (meta.labels, meta.annotations, meta.owner_references, spec.containers, spec.init_containers))
+        found = self.templates.get(key) if meta.owner_references else None
+        if found is None:
+            tunnel = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
+            network = None if self.networks.networks else self.network("", pod.labels)
+            found = _Template(locality_label(pod.labels), _workload(self.cluster, pod), takes_mtls(pod), tunnel, network, {})
+            self.templates[key] = found
+        self.last = pod, found
+        return found
 
 
 def _workload(cluster: Cluster, pod: Pod) -> str:
@@ -1109,8 +1146,6 @@ def _health(e: SliceEndpoint, *, draining: bool, known: bool) -> Health:
 
 def _why(health: Health, pod: Pod | None) -> str:
     """Why an endpoint is not healthy, in words, from its pod."""
-    if health == "healthy":
-        return ""
     if health in {"terminating", "draining"}:
         return "the pod is terminating"
     if pod is None:

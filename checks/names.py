@@ -138,7 +138,8 @@ def nearest(word: str, known: Iterable[str], limit: int = 5) -> tuple[str, ...]:
     parts = {n.split(".")[0]: n for n in reversed(names)}
     close = difflib.get_close_matches(word, names, limit, 0.6)
     close += [parts[p] for p in difflib.get_close_matches(word.split(".", maxsplit=1)[0], list(parts), limit, 0.6)]
-    close += [n for n in every if word and word in n]
+    if word and len(set(close)) < limit:
+        close += [n for n in every if word in n]
     return tuple(dict.fromkeys(close))[:limit]
 
 
@@ -148,15 +149,16 @@ _FEW = 200
 
 def _beside(word: str, known: tuple[str, ...]) -> list[str]:
     """Of very many words those that begin or end most like `word`, in their own order."""
-    forth, back = _in_order(known)
+    forth, back, places = _in_order(known)
     near: set[str] = set()
     for ordered, text in ((forth, word), (back, word[::-1])):
         at = bisect_left(ordered, text)
-        near.update(ordered[max(0, at - 20) : at + 20] if ordered is forth else (n[::-1] for n in ordered[max(0, at - 20) : at + 20]))
-    return [n for n in known if n in near]
+        around = ordered[max(0, at - 12) : at + 12]
+        near.update(around if ordered is forth else (n[::-1] for n in around))
+    return sorted(near, key=places.__getitem__)
 
 
 @lru_cache(maxsize=4)
-def _in_order(known: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Words by how they begin, and written backwards by how they end."""
-    return sorted(known), sorted(n[::-1] for n in known)
+def _in_order(known: tuple[str, ...]) -> tuple[list[str], list[str], dict[str, int]]:
+    """Words by how they begin, and written backwards by how they end; and the place of each among all."""
+    return sorted(known), sorted(n[::-1] for n in known), {n: i for i, n in enumerate(known)}

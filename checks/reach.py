@@ -121,7 +121,7 @@ def _of(o: Resource, planes: list[Istiod], before: Mesh, after: Mesh) -> Iterabl
 
 def _at_gateways(planes: list[Istiod]) -> set[str]:
     """The hosts that gateways have rules for, and where these lead."""
-    return {h for i in planes for r in i.rulesets if r.gateways != ("mesh",) for h in (*r.hosts, *r.destinations())}
+    return {h for i in planes for r in i.rulesets if r.gateways != ("mesh",) for h in (*r.hosts, *r.leads)}
 
 
 def _ruled(o: Resource, planes: list[Istiod], meshes: tuple[Mesh, ...]) -> set[str]:
@@ -129,7 +129,7 @@ def _ruled(o: Resource, planes: list[Istiod], meshes: tuple[Mesh, ...]) -> set[s
     out: set[str] = set()
     for r in (r for i in planes for r in i.rulesets):
         if r.ref == o.ref or any(rule.leaf == o.ref for rule in r.http):
-            out.update((*r.hosts, *r.destinations()))
+            out.update((*r.hosts, *r.leads))
             if r.gateways != ("mesh",):
                 out.update(p.service for m in meshes for gate in gates(m) for p in gate.ports)
     if isinstance(o, VirtualService):
@@ -161,7 +161,7 @@ def _scoped(o: Sidecar, planes: list[Istiod], before: Mesh, after: Mesh) -> set[
         was, now = ({h: (s.namespace, s.ports) for h, s in scope.services.items()} for scope in seen)
         out.update(h for h in was.keys() | now.keys() if was.get(h) != now.get(h))
         rules = [{r.ref for listener in scope.listeners for r in listener.rulesets} for scope in seen]
-        out.update(h for i in planes for r in i.rulesets if r.ref in rules[0] ^ rules[1] for h in (*r.hosts, *r.destinations()))
+        out.update(h for i in planes for r in i.rulesets if r.ref in rules[0] ^ rules[1] for h in (*r.hosts, *r.leads))
         if seen[0].allow_any != seen[1].allow_any:
             out.update(s.hostname for i in planes for s in i.services)
     return out

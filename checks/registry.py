@@ -44,6 +44,8 @@ REGION, ZONE, SUBZONE, NODE = (
     "topology.istio.io/subzone",
     "kubernetes.io/hostname",
 )
+TOPOLOGY = frozenset({REGION, ZONE, SUBZONE, CLUSTER, NODE, NETWORK})
+"""The labels that istiod adds to an endpoint's own."""
 PERSISTENT_SESSION = "istio.io/persistent-session"
 DRAINING = "istio.io/draining"
 UNSPECIFIED = "0.0.0.0"
@@ -178,7 +180,10 @@ class HostService(Struct, eq=False, gc=False):
 
     def port(self, number: int) -> HostPort | None:
         """Its port of this number."""
-        return next((p for p in self.ports if p.number == number), None)
+        for p in self.ports:
+            if p.number == number:
+                return p
+        return None
 
     def address_for(self, cluster: str) -> str:
         """The address that a sidecar of `cluster` listens on for it; 0.0.0.0 when it has none."""

@@ -5,10 +5,11 @@ Rules: semantics.md 3.2; pilot/pkg/model/virtualservice.go and virtualservice_co
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from checks import names
 from checks.resources import HTTPMatch, HTTPRoute, L4Match
@@ -80,6 +81,14 @@ class RuleSet(Struct, frozen=True, eq=False, gc=False):
     gateway_api: bool = False
     kind: str = "VirtualService"
     lost: tuple[Lost, ...] = ()
+    leads: tuple[str, ...] = ()
+    """The hosts that its rules lead to, for whatever caller, each once."""
+
+    def __post_init__(self) -> None:
+        """Every look at a host asks where its rules lead: that is worked out once."""
+        targets = (t for rule in self.http for t in (*rule.targets, *rule.mirrors))
+        l4 = (t for rule in (*self.tcp, *self.tls) for t in rule.targets)
+        force_setattr(self, "leads", tuple(dict.fromkeys(t.host for t in chain(targets, l4))))
 
     @property
     def order(self) -> tuple[str, str, str]:
@@ -98,11 +107,11 @@ class RuleSet(Struct, frozen=True, eq=False, gc=False):
         """Whose rule it is for people: the root of a delegate, the Gateway API route itself where several were merged."""
         return rule.leaf if self.gateway_api else self.ref
 
-    def destinations(self, namespace: str = "") -> dict[str, set[int]]:
-        """Hosts that its rules lead to, with the ports named (0: none); with a namespace, without rules for other callers' namespaces."""
+    def destinations(self, namespace: str) -> dict[str, set[int]]:
+        """Hosts that its rules lead to for callers of a namespace, with the ports named (0: none)."""
         out: dict[str, set[int]] = {}
         for rule in self.http:
-            wanted = [m.source_namespace for m in rule.matches if m.source_namespace] if namespace else []
+            wanted = [m.source_namespace for m in rule.matches if m.source_namespace]
             if wanted and namespace not in wanted:
                 continue
             for t in (*rule.targets, *rule.mirrors):

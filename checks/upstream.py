@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from checks import names
 from checks.answers import Destination, Endpoint
 from checks.istiod import MergedRule
-from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, HostService, IstioEndpoint, locality_match
+from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, TOPOLOGY, HostService, IstioEndpoint, locality_match
 from checks.resources import (
     APIGRPCRoute,
     APIHTTPRoute,
@@ -30,7 +30,7 @@ from checks.resources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from checks.istiod import Istiod, Proxy, Scope
     from checks.mesh import Cluster, Mesh, NetworkGateway
@@ -57,13 +57,13 @@ class Upstream(Struct, eq=False, gc=False):
     dropped: tuple[IstioEndpoint, ...] = ()
     elsewhere: tuple[IstioEndpoint, ...] = ()
     """Of the dropped ones, those that only localityLbSetting.distribute takes away."""
-    alive: bool = False
-    """Whether an endpoint is healthy."""
+    healthy: int = 0
+    """How many of its endpoints are."""
 
     @property
     def usable(self) -> bool:
         """Whether Envoy would find somebody to send to."""
-        return self.defined and (self.unseen or self.alive)
+        return self.defined and (self.unseen or self.healthy > 0)
 
     @property
     def fails(self) -> bool:
@@ -114,8 +114,8 @@ class Upstreams:
     """Whose endpoints were looked at: (host, namespace)."""
     shared: dict[object, Upstream] = field(default_factory=dict)
     """Clusters by all that decides them, for the proxies of several viewpoints."""
-    ports: dict[object, list[IstioEndpoint]] = field(default_factory=dict)
-    """The endpoints of services by port, for the proxies of several viewpoints."""
+    ports: dict[object, tuple[list[IstioEndpoint], bool]] = field(default_factory=dict)
+    """The endpoints of services by port, and whether they all are healthy, for the proxies of several viewpoints."""
     _known: dict[tuple[str, int, str, bool], Upstream] = field(default_factory=dict)
     _vips: dict[str, Upstream] = field(default_factory=dict)
 
@@ -199,8 +199,8 @@ class Upstreams:
         if kind == "original_dst":
             out.defined = out.unseen = True
             return out
-        candidates = self._candidates(service, found.name, port, labels, dns=kind == "dns")
-        reached = self._filter(candidates, service, rule, policy, port, subset, sni=sni)
+        candidates, well = self._candidates(service, found.name, port, labels, dns=kind == "dns")
+        reached = self._filter(candidates, service, rule, policy, port, subset, well=well, sni=sni)
         out.defined = kind != "dns" or bool(reached)  # istiod does not generate a DNS cluster without endpoints
         self._settle(out, candidates, reached, service, policy)
         return out
@@ -214,8 +214,8 @@ class Upstreams:
         policy: TrafficPolicy | None,
     ) -> None:
         out.endpoints = tuple(self._by_locality(reached, service, policy))
-        out.alive = any(e.health == "healthy" for e in out.endpoints)
-        if len(out.endpoints) == len(candidates) == len(reached) and reached == candidates:
+        out.healthy = sum(e.health == "healthy" for e in out.endpoints)
+        if len(out.endpoints) == len(candidates) == len(reached) and (reached is candidates or reached == candidates):
             return  # nothing is dropped, as is usual
         kept = {id(e) for e in out.endpoints}
         out.elsewhere = tuple(e for e in reached if id(e) not in kept)
@@ -240,8 +240,8 @@ class Upstreams:
             out.defined = out.unseen = True
         elif service.dns:
             # such clusters are built without a DestinationRule, so a subset of a DNS host is all of it
-            candidates = self._candidates(service, found.name, port, {}, dns=True)
-            reached = self._filter(candidates, service, None, None, port, "", sni=False)
+            candidates, well = self._candidates(service, found.name, port, {}, dns=True)
+            reached = self._filter(candidates, service, None, None, port, "", well=well, sni=False)
             out.defined = bool(reached)
             self._settle(out, candidates, reached, service, policy)
         else:
@@ -252,8 +252,8 @@ class Upstreams:
                 # istiod takes the bare protocol for a subset's name, so a subset called `http` shapes the whole host
                 inner = rule.subset(subset or protocol) if rule else None
                 policy = rule.policy_for(port, subset or protocol) if rule else None
-                candidates = self._candidates(seen, visible.name, port, (inner.labels if inner else None) or {}, dns=False)
-                reached = self._filter(candidates, seen, rule, policy, port, subset or protocol, sni=False)
+                candidates, well = self._candidates(seen, visible.name, port, (inner.labels if inner else None) or {}, dns=False)
+                reached = self._filter(candidates, seen, rule, policy, port, subset or protocol, well=well, sni=False)
                 self._settle(out, candidates, reached, seen, policy)
         return out
 
@@ -268,46 +268,46 @@ class Upstreams:
             return "original_dst"
         return "eds"
 
-    def _candidates(self, service: HostService, port_name: str, port: int, labels: dict[str, str], *, dns: bool) -> list[IstioEndpoint]:
-        on_port = self._on_port(service, port_name, port, dns=dns)
-        if len(labels) == 1:
-            ((key, value),) = labels.items()
-            return [e for e in on_port if e.carries(key, value)]
-        return [e for e in on_port if all(e.carries(k, v) for k, v in labels.items())] if labels else on_port
+    def _candidates(
+        self, service: HostService, port_name: str, port: int, labels: dict[str, str], *, dns: bool
+    ) -> tuple[list[IstioEndpoint], bool]:
+        """The endpoints of a port that carry some labels; and whether those of the port all are healthy."""
+        on_port, well = self._on_port(service, port_name, port, dns=dns)
+        found = on_port
+        for key, value in labels.items():
+            found = [e for e in found if e.carries(key, value)] if key in TOPOLOGY else [e for e in found if e.own.get(key) == value]
+        return found, well
 
-    def _on_port(self, service: HostService, port_name: str, port: int, *, dns: bool) -> list[IstioEndpoint]:
+    def _on_port(self, service: HostService, port_name: str, port: int, *, dns: bool) -> tuple[list[IstioEndpoint], bool]:
         shard = self.endpoints(service)
         key = id(shard), port_name, port, dns
         known = self.ports.get(key)
         if known is None:
             if dns:
                 # CDS matches on the port's number where the registry gave one, else on its name (EndpointShards.CopyEndpoints)
-                known = [e for e in shard if (e.legacy_port == port if e.legacy_port else e.port_name == port_name)]
+                found = [e for e in shard if (e.legacy_port == port if e.legacy_port else e.port_name == port_name)]
             else:
-                known = [e for e in shard if e.port_name == port_name and (not e.port or not e.address or names.is_ip(e.address))]
-            self.ports[key] = known
+                found = [e for e in shard if e.port_name == port_name and (not e.port or not e.address or names.is_ip(e.address))]
+            known = self.ports[key] = found, all(e.health == "healthy" and e.address and DRAINING not in e.own for e in found)
         return known
 
     def _filter(
         self,
-        candidates: Iterable[IstioEndpoint],
+        candidates: list[IstioEndpoint],
         service: HostService,
         rule: MergedRule | None,
         policy: TrafficPolicy | None,
         port: int,
         subset: str,
         *,
+        well: bool,
         sni: bool,
     ) -> list[IstioEndpoint]:
         local = self.istiod.cluster_local(service.hostname)
-        unhealthy = self._sends_unhealthy(service, policy)
-        plain = not (local or service.node_local)
-        kept = [
-            e
-            for e in candidates
-            if (plain and e.health == "healthy" and e.address and DRAINING not in e.own)
-            or not self._drops(e, service, local=local, unhealthy=unhealthy)
-        ]
+        kept = candidates
+        if not well or local or service.node_local:
+            unhealthy = self._sends_unhealthy(service, policy)
+            kept = [e for e in candidates if not self._drops(e, service, local=local, unhealthy=unhealthy)]
         if self.istiod.plane.mcs:
             kept = [e for e in kept if self._exported(e, service)]
         kept = self._by_network(kept, rule, port, subset)

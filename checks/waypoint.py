@@ -141,7 +141,7 @@ class _Waypoint:
         found: set[str] = set()
         for r in self.ups.istiod.rulesets:
             if "mesh" in r.gateways and any(h in self.served for h in r.hosts):
-                found.update(r.destinations())
+                found.update(r.leads)
         return found
 
 

@@ -64,12 +64,11 @@ def selective(case: Case) -> bool:
 
 def missed(case: Case) -> bool:
     """Some sidecar does not hold the host although something in its namespace means to call it, or a Sidecar too many is there."""
-    asking: dict[Istiod, frozenset[str]] = {}
-    for c in case.blind:
-        spaces = asking.get(c.istiod)
-        if spaces is None:
-            spaces = asking[c.istiod] = case.askers(c.istiod) | c.istiod.crowding
-        if spaces and c.proxy.kind == "sidecar" and not spaces.isdisjoint(c.namespaces):
+    for istiod in case.mesh.every_plane():
+        spaces = case.askers(istiod)
+        if istiod.crowding:
+            spaces |= istiod.crowding
+        if spaces and any(c.istiod is istiod and c.proxy.kind == "sidecar" and not spaces.isdisjoint(c.namespaces) for c in case.blind):
             return True
     return False
 

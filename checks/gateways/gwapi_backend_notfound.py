@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks import names
 from checks.finding import Finding, check, explains
 from checks.gateways import backend, drop, foreign, said
 from checks.resources import Service
@@ -56,7 +55,7 @@ def gwapi_backend_notfound(case: Case) -> Iterator[Finding]:
         else:
             why, path = "does not exist", f"{first.path}.name"
         ports = ", ".join(str(p.number) for s in known for p in s.ports)
-        near = names.nearest(first.upstream.host, istiod.by_host, 2)
+        near = istiod.nearest(first.upstream.host, 2)
         yield case.finding(
             "gwapi-backend-notfound",
             cluster=case.cluster_of(first),

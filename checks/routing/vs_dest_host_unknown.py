@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks import names
 from checks.finding import Finding, check, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, unknown_host, with_host
@@ -37,7 +36,7 @@ def vs_dest_host_unknown(case: Case) -> Iterator[Finding]:
         first = branches[0]
         host, share = first.upstream.host, case.share(branches)
         istiod = first.view.ups.istiod
-        near = names.nearest(host, istiod.by_host, 3)
+        near = istiod.nearest(host, 3)
         same = [h for h in near if h.partition(".")[2] == host.partition(".")[2] and alike(h.partition(".")[0], host.partition(".")[0])]
         yield case.finding(
             "vs-dest-host-unknown",

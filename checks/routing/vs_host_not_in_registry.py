@@ -39,12 +39,12 @@ def vs_host_not_in_registry(case: Case) -> Iterator[Finding]:
         if r.gateway_api or "mesh" not in r.gateways or case.host not in {h.lower() for h in r.hosts} or _registered(istiod, case.host):
             continue
         lost = _elsewhere(r)
-        if (r.gateways != ("mesh",) and not lost) or case.host in r.destinations():
+        if (r.gateways != ("mesh",) and not lost) or case.host in r.leads:
             continue  # a gateway's host that the mesh may use as well; a destination of that name is the fault to mend
         felt = [v for v in _inside(case, istiod) if any(r in li.rulesets for li in v.ups.scope.listeners)]
         refused = [v for v in felt if not v.ups.scope.allow_any]
         share = 1.0 if lost and refused else 0.0
-        near = names.nearest(case.host, istiod.by_host, 2)
+        near = istiod.nearest(case.host, 2)
         yield case.finding(
             "vs-host-not-in-registry",
             cluster=case.mesh.cluster(istiod.cluster).name,

@@ -68,7 +68,7 @@ def vs_wildcard_captures(case: Case) -> Iterator[Finding]:
     for ref, claimed in felt.items():
         ruleset, mine = found[ref], [b for b in dead if b.step.source == ref]
         wild = ", ".join(h for h in ruleset.hosts if names.matches(h, case.host))
-        to = sorted(t for t in ruleset.destinations() if t)
+        to = sorted(t for t in ruleset.leads if t)
         share = case.share(mine)
         what = "fail or go elsewhere" if share else "go elsewhere"
         lacking = tuple(f"{b.upstream.host} has no port {b.upstream.port}" for b in mine)

@@ -26,8 +26,13 @@ def _odd(case: Case) -> bool:
     without = _lacking(case.mesh)
     if not without:
         return False
-    firsts = (next((e for e in u.endpoints if e.health == "healthy"), None) for u in case.upstreams)
-    return any((6 if ":" in e.address else 4) in without for e in firsts if e is not None)
+    for u in case.upstreams:
+        for e in u.endpoints:
+            if e.health == "healthy":
+                if (6 if ":" in e.address else 4) in without:
+                    return True
+                break
+    return False
 
 
 @check("endpoints-ipfamily", when=_odd)

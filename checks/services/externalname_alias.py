@@ -47,7 +47,7 @@ def _through(branch: Branch) -> HostService | None:
         return None
     for alias in _aliases(istiod).get(target, ()):
         for r in istiod.rulesets:
-            if r.ref == branch.step.source and alias.hostname in (to := r.destinations()) and target not in to:
+            if r.ref == branch.step.source and alias.hostname in (to := r.leads) and target not in to:
                 return alias
     return None
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
 from checks.answers import Viewpoint
 from checks.case import Case, short
-from checks.finding import Finding, check
+from checks.finding import Finding, HostCue, check
 from checks.resources import DaemonSet, Deployment, Service, Sidecar, StatefulSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from checks.istiod import Istiod
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostService
     from checks.resources import Resource, Workload
@@ -31,7 +33,19 @@ class _Dials(NamedTuple):
     port: int
 
 
-@check("svc-port-not-exposed")
+def _meant(case: Case) -> bool:
+    """A workload says that it calls the host."""
+    return case.host in case.mesh.now(("dialled",), partial(_dialled, case.mesh))
+
+
+@HostCue
+def _listened(istiod: Istiod) -> Iterable[str]:
+    """A Sidecar listens for the host on a port of its own."""
+    every = (e for s in istiod.all(Sidecar) if isinstance(s, Sidecar) for e in s.spec.egress or () if e.port is not None)
+    return [h.rpartition("/")[2] for e in every for h in e.hosts or ()]
+
+
+@check("svc-port-not-exposed", when=(_meant, _listened))
 def svc_port_not_exposed(case: Case) -> Iterator[Finding]:
     """Callers dial a port that the Service does not have.
 

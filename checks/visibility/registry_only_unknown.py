@@ -41,7 +41,7 @@ def registry_only_unknown(case: Case) -> Iterator[Finding]:
         asking = case.asks(first.viewpoints[0])
         own = first.scope.sidecar
         said = own is not None and own.spec.outbound_traffic_policy is not None and own.spec.outbound_traffic_policy.mode
-        near = names.nearest(case.host, first.istiod.by_host, 3)
+        near = first.istiod.nearest(case.host, 3)
         yield case.finding(
             "registry-only-unknown",
             cluster=cluster.name,
