@@ -343,6 +343,11 @@ class Case:
         """
         return [list(g) for g in self.once("caused", self._causes).get(cause, {}).values()]
 
+    @property
+    def causes(self) -> Iterable[str]:
+        """Every cause that explains a failing destination."""
+        return self.once("caused", self._causes)
+
     def led(self, cause: str) -> list[list[Branch]]:
         """Failing destinations that a cause explains, those of one object that lead to one host together, whatever their subsets and ports."""
         groups: dict[object, list[Branch]] = {}

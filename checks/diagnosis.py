@@ -24,7 +24,7 @@ from checks.binding import every_binding
 from checks.case import Case, short
 from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
-from checks.finding import CUES, LIVE, REGISTRY, Check, Cue, Finding, HostCue, MeshCue, Severity, Skipped, cued
+from checks.finding import CUES, LIVE, REGISTRY, CauseCue, Check, Cue, Finding, HostCue, MeshCue, Severity, Skipped, cued
 from checks.mesh import Change, Cluster, Mesh, Unreadable
 from checks.reach import outward, reach
 from checks.resources import (
@@ -597,7 +597,8 @@ def _due(case: Case) -> Iterator[tuple[str, Check]]:
     of_mesh, of_host = _cues()
     general = case.mesh.now(("cues",), lambda: tuple(cue for cue in of_mesh if cue(case)))
     named = (cue for i in case.mesh.every_plane() for cue in cued(i).get(case.host.lower(), ()))
-    for cause in _waiting((*general, *named, *(cue for cue in of_host if cue(case)))):
+    blamed = map(CauseCue, case.causes) if case.failing() else ()
+    for cause in _waiting((*general, *named, *(cue for cue in of_host if cue(case)), *blamed)):
         yield cause, every[cause]
 
 
@@ -605,7 +606,7 @@ def _due(case: Case) -> Iterator[tuple[str, Check]]:
 def _cues() -> tuple[list[Cue], list[Cue]]:
     """Every cue once: those about the mesh, and those that each host is asked for."""
     every = dict.fromkeys(cue for cues in CUES.values() for cue in cues)
-    return [c for c in every if isinstance(c, MeshCue)], [c for c in every if not isinstance(c, MeshCue | HostCue)]
+    return [c for c in every if isinstance(c, MeshCue)], [c for c in every if not isinstance(c, MeshCue | HostCue | CauseCue)]
 
 
 @cache

@@ -106,6 +106,20 @@ class HostCue:
         return any(self in cued(i).get(case.host.lower(), ()) for i in case.mesh.every_plane())
 
 
+@dataclass(frozen=True, slots=True)
+class CauseCue:
+    """A cue about the host's failing destinations: that this cause explains one of them."""
+
+    cause: str = ""
+
+    def __call__(self, case: Case) -> bool:
+        """Whether one of the host's failing destinations has the cause."""
+        return bool(case.caused(self.cause))
+
+
+explained = CauseCue()
+"""`@check("subset-undefined", when=explained)`: for a check that tells of what its own cause explains (`explains`)."""
+
 CUES: dict[str, tuple[Cue, ...]] = {}
 """When a check has something to look at (checks.when): any of these holds; one that is not here is run for every host."""
 
@@ -135,7 +149,7 @@ def check(cause: str, *, when: Cue | tuple[Cue, ...] = ()) -> Callable[[Check], 
             raise ValueError(f"{cause} is checked twice")
         registry[cause] = function
         if when:
-            CUES[cause] = when if isinstance(when, tuple) else (when,)
+            CUES[cause] = tuple(CauseCue(cause) if cue is explained else cue for cue in (when if isinstance(when, tuple) else (when,)))
         return function
 
     return register

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import labels, nobody, percent, proof, reweigh
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return all(b.view.callers.proxy.kind == "waypoint" for b in same)
 
 
-@check("waypoint-subset-empty", when=failing)
+@check("waypoint-subset-empty", when=explained)
 def waypoint_subset_empty(case: Case) -> Iterator[Finding]:
     """A rule at a waypoint leads to a subset that no endpoint carries.
 

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command, short
 from checks.entries import together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
 from checks.visibility import mesh_config
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return branch.upstream.defined and bool(_kept(branch))
 
 
-@check("cluster-local", when=failing)
+@check("cluster-local", when=explained)
 def cluster_local(case: Case) -> Iterator[Finding]:
     """A host is cluster-local, and the caller's own cluster has no endpoint of it.
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command, short
 from checks.entries import together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return branch.upstream.defined and bool(_plain(branch))
 
 
-@check("cross-network-no-mtls", when=failing)
+@check("cross-network-no-mtls", when=explained)
 def cross_network_no_mtls(case: Case) -> Iterator[Finding]:
     """The endpoints of a host are in another network, and calls to them are not mTLS.
 

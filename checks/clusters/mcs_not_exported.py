@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.case import endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import ServiceExport, ServiceImport
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +40,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return bool(branch.upstream.defined and _kept(branch)) or _real(branch) is not None
 
 
-@check("mcs-not-exported", when=failing)
+@check("mcs-not-exported", when=explained)
 def mcs_not_exported(case: Case) -> Iterator[Finding]:
     """A Service is not exported to the cluster of its callers, as Multi-cluster Services ask for.
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from checks import names
 from checks.binding import fits, kept, rulesets, ruling, virtual_service
 from checks.entries import behind, known_subset
-from checks.finding import Finding, HostCue, check, explains
+from checks.finding import Finding, HostCue, check, explained, explains
 from checks.resources import DestinationRule, Gateway, ServiceEntry, VirtualService
 from checks.subsets import carriers, percent, wanted_labels, written_for
 from checks.validation import PLAIN, faults
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,7 +76,7 @@ def _fixed(case: Case, branch: Branch) -> list[ServiceEntry]:
     return [e for e in behind(case, branch) if e.spec.resolution == "DYNAMIC_DNS"]
 
 
-@check("config-rejected-by-istiod", when=(failing, _faulty))
+@check("config-rejected-by-istiod", when=(explained, _faulty))
 def config_rejected_by_istiod(case: Case) -> Iterator[Finding]:
     """An object says what istiod's validation refuses, and it is in the cluster all the same.
 

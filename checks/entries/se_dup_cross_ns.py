@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.entries import concerned, describe, felt, served
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import callers, percent
-from checks.when import entered, failing
+from checks.when import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not served(case, branch) and any(e.health == "healthy" for s in others for e in case.endpoints(istiod, s))
 
 
-@check("se-dup-cross-ns", when=(failing, entered))
+@check("se-dup-cross-ns", when=(explained, entered))
 def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
     """ServiceEntries of different namespaces, or one and a Kubernetes Service, define the same host for the same callers.
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.entries import Pair, describe, differs, disputed, holder, known_subset, pairs, together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import carriers, percent, wanted_labels
-from checks.when import entered, failing
+from checks.when import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(_unfit(case, branch))
 
 
-@check("se-dup-same-ns", when=(entered, failing))
+@check("se-dup-same-ns", when=(entered, explained))
 def se_dup_same_ns(case: Case) -> Iterator[Finding]:
     """Two ServiceEntries of one namespace define the same host.
 

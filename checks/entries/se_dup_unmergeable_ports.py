@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.entries import Pair, concerned, describe, differs, felt, pairs, ports
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import callers
-from checks.when import entered, failing
+from checks.when import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return kept is not None and kept.namespace == u.service.namespace
 
 
-@check("se-dup-unmergeable-ports", when=(entered, failing))
+@check("se-dup-unmergeable-ports", when=(entered, explained))
 def se_dup_unmergeable_ports(case: Case) -> Iterator[Finding]:
     """Two ServiceEntries of one namespace define the same host and cannot be merged, so ports of the younger one are lost.
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.entries import behind, describe, holder, known_subset, served, together, workload_entries
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
-from checks.when import entered, failing
+from checks.when import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(_skipped(case, branch.view.ups.istiod, e) for e in behind(case, branch))
 
 
-@check("se-hostname-we-static", when=(failing, entered))
+@check("se-hostname-we-static", when=(explained, entered))
 def se_hostname_we_static(case: Case) -> Iterator[Finding]:
     """A ServiceEntry with resolution STATIC selects a WorkloadEntry whose address is a DNS name.
 

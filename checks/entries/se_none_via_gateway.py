@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.entries import describe, holder, together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return u.defined and not case.endpoints(branch.view.ups.istiod, u.service)
 
 
-@check("se-none-via-gateway", when=failing)
+@check("se-none-via-gateway", when=explained)
 def se_none_via_gateway(case: Case) -> Iterator[Finding]:
     """A gateway routes to a ServiceEntry with resolution NONE.
 

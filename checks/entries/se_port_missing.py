@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.entries import describe, holder
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.routing import no_port, written
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return service is not None and not service.kubernetes and said is not None and said.port is not None and no_port(branch)
 
 
-@check("se-port-missing", when=failing)
+@check("se-port-missing", when=explained)
 def se_port_missing(case: Case) -> Iterator[Finding]:
     """A rule leads to a port that the ServiceEntry of its destination does not list.
 

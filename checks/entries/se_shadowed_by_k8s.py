@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command, short
 from checks.entries import describe, holder, ports, together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
-from checks.when import entered, failing
+from checks.when import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return empty and any(e.spec.endpoints or e.spec.workload_selector or e.spec.resolution != "STATIC" for e in away)
 
 
-@check("se-shadowed-by-k8s", when=(failing, entered))
+@check("se-shadowed-by-k8s", when=(explained, entered))
 def se_shadowed_by_k8s(case: Case) -> Iterator[Finding]:
     """A ServiceEntry has the host of a Kubernetes Service of another namespace, and istiod ignores it.
 

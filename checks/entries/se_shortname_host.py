@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.entries import describe, holder, together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import ServiceEntry
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +36,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return u.service is None and bool(u.host) and not istiod.by_host.get(u.host) and bool(_short(istiod, u.host))
 
 
-@check("se-shortname-host", when=failing)
+@check("se-shortname-host", when=explained)
 def se_shortname_host(case: Case) -> Iterator[Finding]:
     """A rule leads to a ServiceEntry's host by a name without dots, and the two do not mean the same.
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command
 from checks.entries import behind, describe, holder, served, together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +24,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(found) and not any(e.spec.endpoints or e.spec.workload_selector for e in found)
 
 
-@check("se-static-no-endpoints", when=failing)
+@check("se-static-no-endpoints", when=explained)
 def se_static_no_endpoints(case: Case) -> Iterator[Finding]:
     """A ServiceEntry says resolution STATIC and names no endpoint.
 

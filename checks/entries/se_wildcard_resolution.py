@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.entries import behind, describe, holder
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
-from checks.when import failing, wildcards
+from checks.when import wildcards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return _dynamic(branch)
 
 
-@check("se-wildcard-resolution", when=(failing, wildcards))
+@check("se-wildcard-resolution", when=(explained, wildcards))
 def se_wildcard_resolution(case: Case) -> Iterator[Finding]:
     """A ServiceEntry with a wildcard host has a resolution that cannot serve it.
 

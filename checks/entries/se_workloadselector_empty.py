@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from checks import names
 from checks.case import endpoints_command, waits
 from checks.entries import behind, describe, holder, known_subset, selected_pods, served, together, words
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Pod, WorkloadEntry
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(e.spec.workload_selector for e in behind(case, branch))
 
 
-@check("se-workloadselector-empty", when=failing)
+@check("se-workloadselector-empty", when=explained)
 def se_workloadselector_empty(case: Case) -> Iterator[Finding]:
     """The workloadSelector of a ServiceEntry selects nobody.
 

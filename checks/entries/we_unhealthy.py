@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command
 from checks.entries import behind, holder, known_subset, selected_pods, served, together, workload_entries
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.registry import is_healthy
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +40,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not served(case, branch) and known_subset(branch) and bool(_sick(case, branch))
 
 
-@check("we-unhealthy", when=failing)
+@check("we-unhealthy", when=explained)
 def we_unhealthy(case: Case) -> Iterator[Finding]:
     """Every WorkloadEntry behind a host is unhealthy.
 

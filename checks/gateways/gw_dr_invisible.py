@@ -6,10 +6,9 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import missing, percent
 from checks.viewpoints import classes
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +37,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return _seen_by_others(case, branch) is not None
 
 
-@check("gw-dr-invisible", when=failing)
+@check("gw-dr-invisible", when=explained)
 def gw_dr_invisible(case: Case) -> Iterator[Finding]:
     """A gateway leads to a subset whose DestinationRule it does not get, while callers in the mesh do.
 

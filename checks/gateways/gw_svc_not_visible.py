@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import ServiceEntry
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return branch.view.callers.proxy.kind == "gateway" and u.service is None and bool(branch.view.ups.istiod.by_host.get(u.host))
 
 
-@check("gw-svc-not-visible", when=failing)
+@check("gw-svc-not-visible", when=explained)
 def gw_svc_not_visible(case: Case) -> Iterator[Finding]:
     """A gateway leads to a Service or ServiceEntry that is not exported to the gateway's namespace.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, by_nearness, check, explains
+from checks.finding import Finding, by_nearness, check, explained, explains
 from checks.gateways import backend, drop, said
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not any(explainer(case, branch) for cause, explainer in by_nearness() if cause != "gwapi-backend-empty")
 
 
-@check("gwapi-backend-empty", when=failing)
+@check("gwapi-backend-empty", when=explained)
 def gwapi_backend_empty(case: Case) -> Iterator[Finding]:
     """A backend of a route has a share of the requests and no usable endpoint, and nothing nearer says why.
 

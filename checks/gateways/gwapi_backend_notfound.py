@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.gateways import backend, drop, foreign, said
 from checks.resources import Service
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return not u.host or not known or not any(s.port(u.port) for s in known)
 
 
-@check("gwapi-backend-notfound", when=failing)
+@check("gwapi-backend-notfound", when=explained)
 def gwapi_backend_notfound(case: Case) -> Iterator[Finding]:
     """A route refers to a backend that does not exist, has no such port, or is of a kind that Istio does not route to.
 

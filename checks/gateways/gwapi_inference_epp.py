@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.gateways import backend, drop, foreign, said
 from checks.resources import Pod
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return b is not None and b.kind == "InferencePool" and not branch.upstream.host and not foreign(branch)
 
 
-@check("gwapi-inference-epp", when=failing)
+@check("gwapi-inference-epp", when=explained)
 def gwapi_inference_epp(case: Case) -> Iterator[Finding]:
     """A route leads to an InferencePool, and this Istio does not serve InferencePools.
 

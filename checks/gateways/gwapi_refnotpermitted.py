@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.gateways import backend, drop, foreign, said
 from checks.resources import ReferenceGrant
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +20,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return foreign(branch)
 
 
-@check("gwapi-refnotpermitted", when=failing)
+@check("gwapi-refnotpermitted", when=explained)
 def gwapi_refnotpermitted(case: Case) -> Iterator[Finding]:
     """A route of a gateway refers to a backend of another namespace, and no ReferenceGrant there permits it.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.registry import locality_match
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +31,7 @@ class _Said(NamedTuple):
     to: str
 
 
-@check("locality-distribute-drops", when=failing)
+@check("locality-distribute-drops", when=explained)
 def locality_distribute_drops(case: Case) -> Iterator[Finding]:
     """localityLbSetting.distribute names only some localities, and every usable endpoint is elsewhere.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, unknown_host, with_host
 from checks.subsets import percent, reweigh, shown
 from checks.subsets.subset_label_not_on_pods import alike
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return unknown_host(branch)
 
 
-@check("vs-dest-host-unknown", when=failing)
+@check("vs-dest-host-unknown", when=explained)
 def vs_dest_host_unknown(case: Case) -> Iterator[Finding]:
     """A rule leads to a host that neither a Service nor a ServiceEntry defines.
 

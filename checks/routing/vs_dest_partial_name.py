@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, unknown_host, with_host, written
 from checks.subsets import percent, shown
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return bool(_whole(branch))
 
 
-@check("vs-dest-partial-name", when=failing)
+@check("vs-dest-partial-name", when=explained)
 def vs_dest_partial_name(case: Case) -> Iterator[Finding]:
     """A destination host like `reviews.other` has a dot, so istiod takes it literally.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, no_port, ports, registered, with_port, written
 from checks.subsets import percent, shown
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return said is not None and no_port(branch) and (said.port is not None or (service is not None and not service.ports))
 
 
-@check("vs-dest-port-unknown", when=failing)
+@check("vs-dest-port-unknown", when=explained)
 def vs_dest_port_unknown(case: Case) -> Iterator[Finding]:
     """A rule leads to a port that the service of its destination does not have.
 

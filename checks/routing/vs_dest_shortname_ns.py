@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import mend, unknown_host, with_host, written
 from checks.subsets import namesakes, percent, shown
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return bool(_namesakes(branch))
 
 
-@check("vs-dest-shortname-ns", when=failing)
+@check("vs-dest-shortname-ns", when=explained)
 def vs_dest_shortname_ns(case: Case) -> Iterator[Finding]:
     """A short destination host means the VirtualService's own namespace, and the service stands in another one.
 

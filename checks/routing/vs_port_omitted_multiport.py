@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Service, ServiceEntry, VirtualService
 from checks.routing import no_port, omitted, registered, written
 from checks.subsets import shown
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return said is not None and said.port is None and no_port(branch) and service is not None and len(service.ports) > 1
 
 
-@check("vs-port-omitted-multiport", when=failing)
+@check("vs-port-omitted-multiport", when=explained)
 def vs_port_omitted_multiport(case: Case) -> Iterator[Finding]:
     """A destination names no port, its service has several, and none of them is the port that was called.
 

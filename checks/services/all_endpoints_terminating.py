@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.services import by_service, home, known, kubernetes, slices_command
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +24,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(found) and all(e.health == "terminating" for e in found)
 
 
-@check("all-endpoints-terminating", when=failing)
+@check("all-endpoints-terminating", when=explained)
 def all_endpoints_terminating(case: Case) -> Iterator[Finding]:
     """Every endpoint that is left terminates.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.registry import DRAINING, PERSISTENT_SESSION
 from checks.services import by_service, home, kubernetes
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,7 @@ def _drains(e: IstioEndpoint) -> bool:
     return e.health == "draining" or bool(e.labels.get(DRAINING))
 
 
-@check("endpoints-draining-label", when=failing)
+@check("endpoints-draining-label", when=explained)
 def endpoints_draining_label(case: Case) -> Iterator[Finding]:
     """Every endpoint of a destination drains.
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.case import Branch, Case, short
-from checks.finding import Finding, HostCue, check, explains
+from checks.finding import Finding, HostCue, check, explained, explains
 from checks.resources import Service
 from checks.routes import upstreams
 from checks.subsets import percent, reweigh
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -71,7 +70,7 @@ def _alias(istiod: Istiod) -> Iterable[str]:
     return [s.hostname for s in istiod.services if s.resolution == "alias"]
 
 
-@check("externalname-alias", when=(failing, _alias))
+@check("externalname-alias", when=(explained, _alias))
 def externalname_alias(case: Case) -> Iterator[Finding]:
     """A call leads through a Service of type ExternalName to something that Istio has no cluster for.
 

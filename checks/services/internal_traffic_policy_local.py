@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Service
 from checks.services import by_service, home, kubernetes
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ def _healthy(case: Case, branch: Branch) -> list[IstioEndpoint]:
     return [e for e in case.candidates(branch.upstream) if e.health == "healthy"]
 
 
-@check("internal-traffic-policy-local", when=failing)
+@check("internal-traffic-policy-local", when=explained)
 def internal_traffic_policy_local(case: Case) -> Iterator[Finding]:
     """A Service with internalTrafficPolicy Local has no endpoint on the caller's node.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short, waits
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.gateways import backend
 from checks.services import known
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +32,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not health and backend(branch) is None and not case.pods(service) and any(w.wanted for _, w in case.owners(service))
 
 
-@check("pods-all-notready", when=failing)
+@check("pods-all-notready", when=explained)
 def pods_all_notready(case: Case) -> Iterator[Finding]:
     """Every pod of a service fails its readiness probe, or cannot even be made.
 

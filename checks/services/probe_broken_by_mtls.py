@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.registry import proxy_kind
 from checks.resources import Container, PeerAuthentication, Pod
 from checks.security import peer
 from checks.services import by_service, home, kubernetes
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +62,7 @@ def _all(case: Case, service: HostService, branch: Branch) -> list[tuple[Cluster
     return found
 
 
-@check("probe-broken-by-mtls", when=failing)
+@check("probe-broken-by-mtls", when=explained)
 def probe_broken_by_mtls(case: Case) -> Iterator[Finding]:
     """Pods are never ready, since the kubelet's HTTP probe meets a sidecar that wants mTLS.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.services import by_service, known, kubernetes, slices, slices_command
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,7 @@ def _by_name(case: Case, service: HostService) -> list[tuple[Cluster, EndpointSl
     return [(c, s) for c, s in slices(case, service) if s.address_type == "FQDN" and s.endpoints]
 
 
-@check("slice-fqdn", when=failing)
+@check("slice-fqdn", when=explained)
 def slice_fqdn(case: Case) -> Iterator[Finding]:
     """The only EndpointSlice of a Service has addressType FQDN, which Istio ignores.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.services import by_service, known, kubernetes, orphans, slices
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +48,7 @@ def _forgotten(case: Case, service: HostService) -> list[tuple[Cluster, Pod]]:
     return [(c, p) for c, p in case.pods(service) if p.ready and p.status.pod_ip and (c.name, p.status.pod_ip) not in listed]
 
 
-@check("slice-no-service-label", when=failing)
+@check("slice-no-service-label", when=explained)
 def slice_no_service_label(case: Case) -> Iterator[Finding]:
     """An EndpointSlice that is meant for a Service lacks the label that says so, or names no Service in it.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import EndpointSlice, Service
 from checks.services import MANAGED_BY, by_service, known, kubernetes, port_name, slices, slices_command
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +47,7 @@ def _mismatched(case: Case, service: HostService, name: str) -> list[tuple[Clust
     return out
 
 
-@check("slice-portname-mismatch", when=failing)
+@check("slice-portname-mismatch", when=explained)
 def slice_portname_mismatch(case: Case) -> Iterator[Finding]:
     """The ports of a Service's EndpointSlice have other names than the Service's own.
 

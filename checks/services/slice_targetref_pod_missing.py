@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Pod
 from checks.services import by_service, known, kubernetes, missing_pods, slices_command
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +25,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(missing_pods(case, service))
 
 
-@check("slice-targetref-pod-missing", when=failing)
+@check("slice-targetref-pod-missing", when=explained)
 def slice_targetref_pod_missing(case: Case) -> Iterator[Finding]:
     """An EndpointSlice points at pods that do not exist.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.names import nearest
 from checks.resources import Pod, Service
 from checks.services import known
 from checks.subsets import percent
 from checks.subsets.subset_label_not_on_pods import alike
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not known(case, branch, service) and not case.owners(service) and not case.pods(service)
 
 
-@check("svc-selector-no-pods", when=failing)
+@check("svc-selector-no-pods", when=explained)
 def svc_selector_no_pods(case: Case) -> Iterator[Finding]:
     """A Service's selector matches no pod, and no workload whose pods it could match.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.services import by_service, home, known, kubernetes, slices, slices_command
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not known(case, branch, service) and not any(s.endpoints for _, s in slices(case, service))
 
 
-@check("svc-selectorless-no-slice", when=failing)
+@check("svc-selectorless-no-slice", when=explained)
 def svc_selectorless_no_slice(case: Case) -> Iterator[Finding]:
     """A Service without selector has no EndpointSlice with an endpoint.
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.names import nearest
 from checks.resources import Service
 from checks.services import by_service, home, known, kubernetes, port_name, slices_command
 from checks.subsets import percent
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +48,7 @@ def _wanted(cluster: Cluster, service: HostService, name: str | None) -> str | N
     return port.target_port if port is not None and isinstance(port.target_port, str) else None
 
 
-@check("targetport-name-unresolved", when=failing)
+@check("targetport-name-unresolved", when=explained)
 def targetport_name_unresolved(case: Case) -> Iterator[Finding]:
     """A Service's targetPort is a name that no container of its pods declares.
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from checks import names
 from checks.binding import bindings
 from checks.case import Branch, Case, endpoints_command, going, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DaemonSet
 from checks.services import known
 from checks.subsets import percent
-from checks.when import bound, failing
+from checks.when import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return case.off(service) and going(known(case, branch, service))
 
 
-@check("workload-scaled-zero", when=(failing, bound))
+@check("workload-scaled-zero", when=(explained, bound))
 def workload_scaled_zero(case: Case) -> Iterator[Finding]:
     """Every workload behind a service stands at 0 replicas.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import add_subsets, by_rule, lost, shown, unseen
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-client-ns-hides-subsets"
 
 
-@check("dr-client-ns-hides-subsets", when=failing)
+@check("dr-client-ns-hides-subsets", when=explained)
 def dr_client_ns_hides_subsets(case: Case) -> Iterator[Finding]:
     """A DestinationRule in the callers' own namespace takes the place of the one that defines the subset.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, HostCue, check, explains
+from checks.finding import Finding, HostCue, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import by_rule, literal, literals, lost, shown, unseen
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ def _literal(istiod: Istiod) -> Iterable[str]:
     return literals(istiod)
 
 
-@check("dr-host-shortname", when=(failing, _literal))
+@check("dr-host-shortname", when=(explained, _literal))
 def dr_host_shortname(case: Case) -> Iterator[Finding]:
     """A DestinationRule's host is a short or partial name that means another host than its author thought.
 

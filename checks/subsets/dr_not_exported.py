@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import by_rule, export, lost, shown, unseen
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +20,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-not-exported"
 
 
-@check("dr-not-exported", when=failing)
+@check("dr-not-exported", when=explained)
 def dr_not_exported(case: Case) -> Iterator[Finding]:
     """The DestinationRule that defines the subset is not exported to the callers.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import add_subsets, by_rule, lost, shown, unseen
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +20,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-specific-hides-wildcard"
 
 
-@check("dr-specific-hides-wildcard", when=failing)
+@check("dr-specific-hides-wildcard", when=explained)
 def dr_specific_hides_wildcard(case: Case) -> Iterator[Finding]:
     """A DestinationRule for the exact host hides the one for a wildcard that defines the subset.
 

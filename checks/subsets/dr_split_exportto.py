@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.finding import Finding, MeshCue, check, explains
+from checks.finding import Finding, MeshCue, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import by_rule, destination_rules, export, lost, shown, unseen
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +28,7 @@ def _split(mesh: Mesh) -> bool:
     return any(i.split for i in mesh.every_plane())
 
 
-@check("dr-split-exportto", when=(failing, _split))
+@check("dr-split-exportto", when=(explained, _split))
 def dr_split_exportto(case: Case) -> Iterator[Finding]:
     """Two DestinationRules of one namespace and host differ in exportTo, so istiod does not merge them, and one is lost.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short, waits
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import labels, percent, proof, reweigh, shown
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(e.health == "unhealthy" for e in case.candidates(u)) or (not case.candidates(u) and bool(case.unready(u.service, u)))
 
 
-@check("subset-all-notready", when=failing)
+@check("subset-all-notready", when=explained)
 def subset_all_notready(case: Case) -> Iterator[Finding]:
     """Every pod of a subset fails its readiness probe while other pods of the service are ready.
 

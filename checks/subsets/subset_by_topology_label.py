@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.registry import CLUSTER, NETWORK, NODE, REGION, SUBZONE, ZONE
 from checks.resources import DestinationRule, Node, VirtualService
 from checks.subsets import carriers, definition, labels, nobody, percent, proof, shown, wanted_labels, words
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +29,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(wrong) and bool(carriers(case, branch, rest))
 
 
-@check("subset-by-topology-label", when=failing)
+@check("subset-by-topology-label", when=explained)
 def subset_by_topology_label(case: Case) -> Iterator[Finding]:
     """A subset is defined by a topology label with a value that no endpoint of the mesh gets.
 

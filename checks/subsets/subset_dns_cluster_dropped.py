@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, ServiceEntry, VirtualService, WorkloadEntry
 from checks.routing import mend
 from checks.subsets import labels, named_subsets, of_port, percent, proof, shown, words
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not case.candidates(u) and bool(of_port(case, branch))
 
 
-@check("subset-dns-cluster-dropped", when=failing)
+@check("subset-dns-cluster-dropped", when=explained)
 def subset_dns_cluster_dropped(case: Case) -> Iterator[Finding]:
     """A subset of a DNS ServiceEntry matches none of its endpoints, so istiod makes no cluster for it at all.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import empty, nobody, shown
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +19,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return nobody(case, branch) and case.whole(branch)
 
 
-@check("subset-empty-all", when=failing)
+@check("subset-empty-all", when=explained)
 def subset_empty_all(case: Case) -> Iterator[Finding]:
     """The only destination of a rule names a subset that no endpoint of the service carries.
 

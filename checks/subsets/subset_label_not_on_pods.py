@@ -7,10 +7,9 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Deployment, DestinationRule, Pod, VirtualService
 from checks.subsets import definition, labels, nobody, percent, proof, shown, wanted_labels, words
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(_unlabelled(case, branch) or _respelt(case, branch))
 
 
-@check("subset-label-not-on-pods", when=failing)
+@check("subset-label-not-on-pods", when=explained)
 def subset_label_not_on_pods(case: Case) -> Iterator[Finding]:
     """A subset's label is not on the pods that were meant to carry it.
 

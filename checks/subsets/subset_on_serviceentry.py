@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, ServiceEntry, VirtualService, WorkloadEntry
 from checks.subsets import labels, named_subsets, nobody, of_port, percent, proof, reweigh, shown, words
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +19,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return u.service is not None and not u.service.kubernetes and nobody(case, branch) and bool(of_port(case, branch))
 
 
-@check("subset-on-serviceentry", when=failing)
+@check("subset-on-serviceentry", when=explained)
 def subset_on_serviceentry(case: Case) -> Iterator[Finding]:
     """A subset of a ServiceEntry's host asks for labels that none of its endpoints carries.
 

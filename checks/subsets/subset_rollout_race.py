@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, ReplicaSet, VirtualService
 from checks.subsets import labels, percent, proof, reweigh, shown, wanted_labels
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return any(e.health == "healthy" for e in case.endpoints(branch.view.ups.istiod, u.service))
 
 
-@check("subset-rollout-race", when=failing)
+@check("subset-rollout-race", when=explained)
 def subset_rollout_race(case: Case) -> Iterator[Finding]:
     """A progressive rollout has given weight to a ReplicaSet's hash that has no usable endpoint yet, or none any more.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, endpoints_command, going, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import labels, percent, proof, reweigh, shown
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return bool(filling) and all(w.wanted == 0 for _, w in filling)
 
 
-@check("subset-scaled-to-zero", when=failing)
+@check("subset-scaled-to-zero", when=explained)
 def subset_scaled_to_zero(case: Case) -> Iterator[Finding]:
     """The workload of a subset stands at 0 replicas while a rule still sends it requests.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import Branch, Case, short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import percent, reweigh, shown, undefined
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +18,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return undefined(branch)
 
 
-@check("subset-undefined", when=failing)
+@check("subset-undefined", when=explained)
 def subset_undefined(case: Case) -> Iterator[Finding]:
     """A rule names a subset that the caller's DestinationRule does not define, or the host has no DestinationRule at all.
 

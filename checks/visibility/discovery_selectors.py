@@ -8,11 +8,11 @@ import msgspec
 
 from checks.case import short
 from checks.entries import together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.resources import Namespace, ServiceMeshMemberRoll
 from checks.subsets import percent
 from checks.visibility import hidden, mesh_config, spaces
-from checks.when import failing, missed
+from checks.when import missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return branch.upstream.service is None and branch.upstream.host in branch.view.ups.istiod.undiscovered
 
 
-@check("discovery-selectors", when=(failing, missed))
+@check("discovery-selectors", when=(explained, missed))
 def discovery_selectors(case: Case) -> Iterator[Finding]:
     """A Service lives in a namespace that the mesh's discoverySelectors, or its member roll, leave out.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import short
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
 from checks.visibility import by_export, hidden, mesh_config, spaces, unexported
-from checks.when import failing, missed
+from checks.when import missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return bool(known) and by_export(known) == "mesh-default-exportto"
 
 
-@check("mesh-default-exportto", when=(failing, missed))
+@check("mesh-default-exportto", when=(explained, missed))
 def mesh_default_exportto(case: Case) -> Iterator[Finding]:
     """A service says nothing of exportTo, and the mesh's default keeps it from callers who mean to call it.
 

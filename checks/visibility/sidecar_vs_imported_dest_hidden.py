@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.entries import together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
 from checks.visibility import at, by_export, export_path, exported_to, exporting, foreign, spaces, unexported
-from checks.when import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return imported and bool(known) and by_export(known) == "svc-exportto-hidden"
 
 
-@check("sidecar-vs-imported-dest-hidden", when=failing)
+@check("sidecar-vs-imported-dest-hidden", when=explained)
 def sidecar_vs_imported_dest_hidden(case: Case) -> Iterator[Finding]:
     """A caller gets the rules of another namespace, and not the service that they lead to.
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from checks.case import short
 from checks.entries import together
-from checks.finding import Finding, check, explains
+from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
 from checks.visibility import at, by_export, export_path, exported_to, exporting, foreign, hidden, spaces, unexported
-from checks.when import failing, missed
+from checks.when import missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def _explains(_: Case, branch: Branch) -> bool:
     return own and bool(known) and by_export(known) == "svc-exportto-hidden"
 
 
-@check("svc-exportto-hidden", when=(failing, missed))
+@check("svc-exportto-hidden", when=(explained, missed))
 def svc_exportto_hidden(case: Case) -> Iterator[Finding]:
     """A Service or ServiceEntry is not exported to a namespace whose callers mean to call it.
 
