@@ -48,7 +48,7 @@ from checks.resources import (
     WorkloadEntry,
 )
 from checks.standing import ABSENT, Standing
-from checks.viewpoints import Caller, Outsider, by_node, callers, callers_of, outsiders
+from checks.viewpoints import Caller, Evader, Outsider, by_node, callers, callers_of, evaders, outsiders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from checks.legs import Hop
     from checks.registry import HostService
     from checks.resources import APIRoute
+
+    _Calling = Caller | Outsider | Evader | Viewpoint
 
 FAMILIES = (
     "subsets",
@@ -162,7 +164,7 @@ class _Ground:
     by_host: dict[str, _Looked]
     telling: dict[str, _Looked]
     """Those of which anything is to be said."""
-    callers: list[Caller | Outsider | Viewpoint]
+    callers: list[_Calling]
     through: dict[object, set[str]]
     """The hosts that were ever looked at through a service, or a namespace: some of them may not be any more. Sweeps that follow share it."""
     doors: Mapping[str, object]
@@ -794,7 +796,7 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
 
     Where more than `most` hosts are to be looked at again, the others are `owed` by the next sweep: of a storm, something is known soon.
     """
-    around: list[Caller | Outsider | Viewpoint] = [*callers(mesh), *outsiders(mesh), *ztunnel.callers(mesh)]
+    around: list[_Calling] = [*callers(mesh), *outsiders(mesh), *evaders(mesh), *ztunnel.callers(mesh)]
     doors = {m.name: (legs.doors(m), [c for c in callers(m) if c.viewpoint.kind == "gateway"]) for m in mesh.neighbours}
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
     moved = ground is not None and ground.callers != around
@@ -831,7 +833,7 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
     return made
 
 
-def _again(ground: _Ground, mesh: Mesh, stale: _Touched, around: Sequence[Caller | Outsider | Viewpoint]) -> list[str]:
+def _again(ground: _Ground, mesh: Mesh, stale: _Touched, around: Sequence[_Calling]) -> list[str]:
     """The hosts that have to be looked at again after some events, in order."""
     others = {a.viewpoint for a, b in zip(ground.callers, around, strict=True) if a is not b and a != b and isinstance(a, Caller)}
     away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
@@ -842,7 +844,7 @@ def _again(ground: _Ground, mesh: Mesh, stale: _Touched, around: Sequence[Caller
     return sorted(again | ground.owed)
 
 
-def _seen(who: Caller | Outsider | Viewpoint) -> object:
+def _seen(who: _Calling) -> object:
     return who.seen if isinstance(who, Caller) else who
 
 

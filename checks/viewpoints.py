@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
 from checks.answers import Viewpoint, ViewpointKind
@@ -469,3 +471,63 @@ def _meant(pod: Pod, namespace: Mapping[str, str], name: str) -> str:
     if revision:
         return f"namespace {name} has label istio.io/rev={revision}"
     return "its pods have label sidecar.istio.io/inject=true" if pod.labels.get("sidecar.istio.io/inject") == "true" else ""
+
+
+class Evader(NamedTuple):
+    """A workload with a sidecar that some of its calls go past: `annotations` are those of its pods."""
+
+    viewpoint: Viewpoint
+    workload: str
+    annotations: Mapping[str, str]
+
+    def past(self, port: int, addresses: Iterable[str]) -> str:
+        """The annotation that lets calls to a port of some addresses by; empty when the sidecar gets them (tools/istio-iptables, cmd/config.go)."""
+        said = self.annotations
+        if str(port) in _parts(said.get(_PAST_PORTS, "")):
+            return _PAST_PORTS
+        found = [ip_address(a) for a in addresses if names.is_ip(a)]
+        if found and any(a in net for net in _networks(said.get(_PAST_RANGES, "")) for a in found):
+            return _PAST_RANGES
+        taken = said.get(_TAKEN_RANGES)
+        if taken is None or "*" in _parts(taken) or not found or any(a in net for net in _networks(taken) for a in found):
+            return ""
+        return _TAKEN_RANGES
+
+
+_PAST_PORTS, _PAST_RANGES, _TAKEN_RANGES = (
+    "traffic.sidecar.istio.io/excludeOutboundPorts",
+    "traffic.sidecar.istio.io/excludeOutboundIPRanges",
+    "traffic.sidecar.istio.io/includeOutboundIPRanges",
+)
+
+
+def _networks(text: str) -> list[IPv4Network | IPv6Network]:
+    out = []
+    for part in _parts(text) - {""}:
+        with suppress(ValueError):
+            out.append(ip_network(part, strict=False))
+    return out
+
+
+def evaders(mesh: Mesh) -> list[Evader]:
+    """The workloads with a sidecar that some calls go past by an annotation."""
+
+    def find() -> list[Evader]:
+        every = (mesh.each(("evaders", c.name), c, (Pod, ReplicaSet), (), partial(_evaders, mesh, c)).values() for c in mesh.clusters)
+        return [e for spaces in every for found in spaces for e in found]
+
+    return mesh.once(("evaders",), tuple(c.objects.get(kind) for c in mesh.clusters for kind in (Pod, ReplicaSet)), find)
+
+
+def _evaders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Evader, ...]:
+    out: dict[str, Evader] = {}
+    for first, *_ in mesh.alike(cluster, namespace):
+        if proxy_kind(first) == "sidecar" and any(k in first.annotations for k in (_PAST_PORTS, _PAST_RANGES, _TAKEN_RANGES)):
+            kind, _, name = mesh.workload(cluster, first).partition(" ")
+            workload = f"{kind} {namespace}/{name}"
+            out.setdefault(workload, Evader(Viewpoint(cluster.name, "sidecar", namespace), workload, first.annotations))
+    return tuple(out.values())
+
+
+def _parts(text: str) -> set[str]:
+    return {p.strip() for p in text.split(",")}

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from checks.case import said_at
 from checks.finding import MeshCue
+from checks.gatewayapi import GROUP as GATEWAY_API
 from checks.names import fqdn as host_of
-from checks.registry import proxy_kind
+from checks.registry import GATEWAY_NAME, proxy_kind
 from checks.resources import AuthorizationPolicy, DestinationRule, PeerAuthentication, Pod, Sidecar
 from checks.seen import says
 from checks.viewpoints import outsiders
@@ -26,15 +29,18 @@ if TYPE_CHECKING:
     from checks.answers import Viewpoint
     from checks.case import Branch, Case
     from checks.evidence import Access
-    from checks.istiod import Istiod, MergedRule
+    from checks.istiod import Istiod, MergedRule, Proxy
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostPort, HostService, IstioEndpoint
-    from checks.resources import PolicyOperation, PolicyRule, PolicySource, Resource, TrafficPolicy
+    from checks.resources import PolicyOperation, PolicyRule, PolicySource, Resource, TargetReference, TrafficPolicy
     from checks.seen import Calls
     from checks.viewpoints import Outsider
 
 Speech = Literal["plain", "mutual", "tls"]
 """What a caller's Envoy speaks: plain text, TLS with the mesh's certificates, or TLS of its own."""
+
+
+_INCLUDED, _EXCLUDED = "traffic.sidecar.istio.io/includeInboundPorts", "traffic.sidecar.istio.io/excludeInboundPorts"
 
 
 class Mode(NamedTuple):
@@ -59,13 +65,18 @@ class Server:
         return proxy_kind(self.pod) == "sidecar" and not self.bypassed
 
     @property
+    def bypass(self) -> str:
+        """The annotation that keeps the port from the sidecar; empty when none does."""
+        port = str(self.endpoint.port)
+        included = self.pod.annotations.get(_INCLUDED)
+        if included is not None and included.strip() != "*":
+            return "" if port in _listed(included) else _INCLUDED
+        return _EXCLUDED if port in _listed(self.pod.annotations.get(_EXCLUDED, "")) else ""
+
+    @property
     def bypassed(self) -> bool:
         """Whether an annotation keeps the port from the sidecar."""
-        port = str(self.endpoint.port)
-        included = self.pod.annotations.get("traffic.sidecar.istio.io/includeInboundPorts")
-        if included is not None and included.strip() != "*":
-            return port not in _listed(included)
-        return port in _listed(self.pod.annotations.get("traffic.sidecar.istio.io/excludeInboundPorts", ""))
+        return bool(self.bypass)
 
 
 def _listed(text: str) -> set[str]:
@@ -107,9 +118,8 @@ def _odd_pods(mesh: Mesh) -> frozenset[str]:
 
 
 def _odd(mesh: Mesh, cluster: Cluster, namespace: str) -> frozenset[str]:
-    kept = ("traffic.sidecar.istio.io/includeInboundPorts", "traffic.sidecar.istio.io/excludeInboundPorts")
     pods = mesh.alike(cluster, namespace)
-    some = (same for same in pods if proxy_kind(same[0]) == "none" or any(k in same[0].annotations for k in kept))
+    some = (same for same in pods if proxy_kind(same[0]) == "none" or any(k in same[0].annotations for k in (_INCLUDED, _EXCLUDED)))
     return frozenset(p.status.pod_ip for same in some for p in same)
 
 
@@ -158,7 +168,7 @@ def shut(mesh: Mesh) -> bool:
 
 @MeshCue
 def guarded(mesh: Mesh) -> bool:
-    """A cue: some AuthorizationPolicy is enforced by a workload's own proxy."""
+    """A cue: some AuthorizationPolicy is enforced, by a workload's own proxy, a gateway or a waypoint."""
     return any(i.once("authorization policies", partial(_policies, i)) for i in _istiods(mesh, AuthorizationPolicy))
 
 
@@ -341,14 +351,51 @@ def policies(mesh: Mesh, cluster: Cluster, namespace: str, labels: Mapping[str, 
     mesh.require(mesh.cluster(istiod.cluster), AuthorizationPolicy)
     spaces = istiod.once("authorization policies", lambda: _policies(istiod))
     found = [p for ns in dict.fromkeys((istiod.config.root_namespace, namespace)) for p in spaces.get(ns, ())]
-    return [p for p in found if p.spec.selector is None or p.spec.selector.matches(labels)]
+    return [p for p in found if not _targets(p) and (p.spec.selector is None or p.spec.selector.matches(labels))]
+
+
+def enforced(mesh: Mesh, istiod: Istiod, proxy: Proxy, service: HostService | None) -> list[AuthorizationPolicy]:
+    """The AuthorizationPolicies that a gateway, or a waypoint for a service, enforces itself (model/policyattachment.go ShouldAttachPolicy)."""
+    mesh.require(mesh.cluster(istiod.cluster), AuthorizationPolicy)
+    spaces = istiod.once("authorization policies", lambda: _policies(istiod))
+    root, waypoint = istiod.config.root_namespace, proxy.kind == "waypoint"
+    behind = [service.namespace] if waypoint and service is not None else []
+    found = [p for ns in dict.fromkeys((root, proxy.namespace, *behind)) for p in spaces.get(ns, ())]
+    return [p for p in found if _attached(p, proxy, service if waypoint else None, root)]
+
+
+def _targets(policy: AuthorizationPolicy) -> tuple[TargetReference, ...]:
+    return policy.spec.target_refs or ((policy.spec.target_ref,) if policy.spec.target_ref else ())
+
+
+def _attached(policy: AuthorizationPolicy, proxy: Proxy, service: HostService | None, root: str) -> bool:
+    targets, name = _targets(policy), proxy.labels.get(GATEWAY_NAME)
+    if not targets:
+        selector = policy.spec.selector
+        near = policy.namespace in (root, proxy.namespace)
+        return proxy.kind != "waypoint" and near and (selector is None or selector.matches(proxy.labels))
+    for t in targets if name is not None else ():
+        if (t.group, t.kind) == (GATEWAY_API, "Gateway"):
+            if policy.namespace == proxy.namespace and t.namespace in ("", proxy.namespace) and t.name == name:
+                return True
+        elif t.kind == "GatewayClass":
+            if policy.namespace == root and proxy.kind == "waypoint" and t.name == "istio-waypoint":
+                return True
+        elif service is not None and (t.kind, policy.namespace, t.name) == _named_as(service):
+            return True
+    return False
+
+
+def _named_as(service: HostService) -> tuple[str, str, str]:
+    """The object that a service is made of: kind, namespace, name."""
+    return "Service" if service.kubernetes else "ServiceEntry", service.namespace, service.sources[0][1].rpartition("/")[2]
 
 
 def _policies(istiod: Istiod) -> dict[str, list[AuthorizationPolicy]]:
     out: dict[str, list[AuthorizationPolicy]] = {}
     for p in istiod.all(AuthorizationPolicy):
         dry = p.annotations.get("istio.io/dry-run", "").lower() in {"true", "1", "t"}
-        if isinstance(p, AuthorizationPolicy) and not p.spec.target_ref and not p.spec.target_refs and not dry:
+        if isinstance(p, AuthorizationPolicy) and not dry:
             out.setdefault(p.namespace, []).append(p)
     for found in out.values():
         found.sort(key=lambda p: (p.created, p.name))
@@ -394,6 +441,19 @@ def matched(rule: PolicyRule, who: Peer, port: int, *, tcp: bool, strictly: bool
     ]
     conditions = [_condition(c.key, bool(c.values), who, silent=silent) for c in rule.when or ()]
     return _both(max(sources, default=2), max(operations, default=2), *conditions)
+
+
+def for_host(rule: PolicyRule, host: str) -> PolicyRule | None:
+    """What a rule asks of calls to one host, whose name the proxy sees; None when it is about others."""
+    if not rule.to:
+        return rule
+    fitting = []
+    for t in rule.to:
+        o = t.operation
+        meant = not o.hosts or any(_fits(h.lower(), host) for h in o.hosts)
+        if meant and not any(_fits(h.lower(), host) for h in o.not_hosts or ()):
+            fitting.append(replace(t, operation=replace(o, hosts=None, not_hosts=None)))
+    return replace(rule, to=tuple(fitting)) if fitting else None
 
 
 def _chooses(o: PolicyOperation) -> bool:

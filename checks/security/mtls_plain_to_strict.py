@@ -25,12 +25,13 @@ from checks.security import (
 )
 from checks.security.dr_tls_lost_by_override import lost
 from checks.subsets import percent
+from checks.viewpoints import evaders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case
-    from checks.viewpoints import Outsider
+    from checks.viewpoints import Evader, Outsider
 
 
 @check("mtls-plain-to-strict", when=shut)
@@ -38,8 +39,9 @@ def mtls_plain_to_strict(case: Case) -> Iterator[Finding]:
     """Callers speak plain text, or TLS without the mesh's certificate, to servers that accept mutual TLS only.
 
     A DestinationRule switches TLS off (mode DISABLE) or replaces it (SIMPLE), automatic mutual TLS is switched off for the mesh, or the caller
-    is outside of the mesh on purpose, while a PeerAuthentication with mode STRICT covers the server. The server's sidecar finds no filter chain
-    for such a connection and closes it: callers get 503 (flags UF or UC), or a reset when they have no proxy.
+    is outside of the mesh on purpose, or an annotation leads its calls past its sidecar, while a PeerAuthentication with mode STRICT covers the
+    server. The server's sidecar finds no filter chain for such a connection and closes it: callers get 503 (flags UF or UC), or a reset when
+    no proxy of theirs is on the way.
 
     How to see it: the server's access log says NR filter_chain_not_found; `istioctl x describe pod` of a server pod shows STRICT.
 
@@ -61,6 +63,8 @@ def mtls_plain_to_strict(case: Case) -> Iterator[Finding]:
         yield _of_callers(case, group)
     for outsider, why in strangers(case):
         yield from _of_outsider(case, outsider, why)
+    for evader in evaders(case.mesh):
+        yield from _of_evader(case, evader)
 
 
 def _of_callers(case: Case, missed: list[Miss]) -> Finding:
@@ -137,3 +141,43 @@ def _of_outsider(case: Case, outsider: Outsider, why: str) -> Iterator[Finding]:
             f"kubectl -n {outsider.viewpoint.namespace} get pods -o custom-columns=NAME:.metadata.name,CONTAINERS:.spec.containers[*].name",
         ),
     )
+
+
+def _of_evader(case: Case, evader: Evader) -> Iterator[Finding]:
+    """A caller whose calls go past its sidecar; 443 is kept from it for what is outside, unless something says that it means this host."""
+    asked = case.wants(evader.viewpoint)
+    for service, port, servers in around(case):
+        where = case.mesh.cluster(evader.viewpoint.cluster)
+        past = evader.past(port.number, (service.address_for(case.mesh.cluster_id(where)),))
+        shut = [s for s in servers if s.meshed and accepts(case.mesh, s).mode == "STRICT"]
+        if not past or not shut or not case.asked(port.number) or (port.number == _HTTPS and not asked):
+            continue
+        server, part, host = shut[0], round(len(shut) / len(servers), 6), short(case.host)
+        mode = accepts(case.mesh, server)
+        pod = evader.workload.startswith("Pod ")
+        yield case.finding(
+            "mtls-plain-to-strict",
+            cluster=evader.viewpoint.cluster,
+            resource=evader.workload,
+            path=f"{'' if pod else 'spec.template.'}metadata.annotations[{past}]",
+            message=(
+                f"{percent(part)} of the calls of {evader.workload} to {host} on port {port.number} are reset: {past.rpartition('/')[2]} leads them "
+                f"past its sidecar, in plain text, and {host} accepts mutual TLS only."
+            ),
+            share=part,
+            viewpoints=(evader.viewpoint,),
+            evidence=(
+                f"{evader.workload} has annotation {past}: {evader.annotations[past]}",
+                f"{mode.policy.ref if mode.policy else 'istiod'} {mode.path} is STRICT for port {server.endpoint.port}",
+                *((f"{evader.viewpoint.namespace} means to call it: {asked}",) if asked else ()),
+            ),
+            fix=f"Let the sidecar of {evader.workload} have these calls (annotation {past}), or let {host} accept both (PERMISSIVE).",
+            commands=(
+                f"kubectl -n {evader.viewpoint.namespace} get pods -o jsonpath='{{.items[*].metadata.annotations}}'",
+                f"istioctl x describe pod {server.pod.name} -n {server.pod.namespace}",
+            ),
+        )
+        return
+
+
+_HTTPS = 443

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks import names
 from checks.case import short
 from checks.finding import Finding, check
 from checks.patches import AWAY, at
@@ -31,7 +32,8 @@ def mtls_to_plain(case: Case) -> Iterator[Finding]:
 
     A DestinationRule says ISTIO_MUTUAL and the server's pods have no sidecar, or a PeerAuthentication says DISABLE for them, or an annotation
     keeps the port from the sidecar; or the pods carry the label that says "I speak Istio's TLS" and have no proxy. The server answers the TLS
-    handshake with something that is none: callers get 503 (flag UF, TLS_error WRONG_VERSION_NUMBER).
+    handshake with something that is none: callers get 503 (flag UF, TLS_error WRONG_VERSION_NUMBER). A rule for many hosts says nothing of
+    istiod, which proxies call by themselves.
 
     How to see it: the caller's access log names UF with TLS_error; `istioctl proxy-config cluster <pod> -o json` shows the TLS context.
 
@@ -43,10 +45,10 @@ def mtls_to_plain(case: Case) -> Iterator[Finding]:
         if b.share <= 0 or not b.upstream.usable or not (disabled or b.upstream.unseen or odd(case.mesh, b.upstream.endpoints)):
             continue
         servers = reached(case, b)
-        deaf = [s for s in servers if _deaf(case, s) and speaks(case, b, s) == "mutual"]
+        deaf = [s for s in servers if _deaf(case, s) and speaks(case, b, s) == "mutual" and not _spared(b, s)]
         for s in deaf:
             # what several workloads of one service lack is one fault
-            place = tls_at(b) or _labelled(min(_owner(case, d) for d in deaf if d.cluster is s.cluster))
+            place = tls_at(b) or _marked(s, min(_owner(case, d) for d in deaf if d.cluster is s.cluster and d.bypass == s.bypass))
             missed.append(Miss(b, s, 1 / len(servers), *place))
     for group in by_object(missed):
         yield _finding(case, group)
@@ -57,8 +59,15 @@ def _owner(case: Case, server: Server) -> str:
     return f"{kind} {server.pod.namespace}/{name}"
 
 
-def _labelled(owner: str) -> tuple[str, str]:
-    return owner, "metadata.labels" if owner.startswith("Pod ") else "spec.template.metadata.labels"
+def _spared(branch: Branch, server: Server) -> bool:
+    """Whether nobody calls through Envoy: istiod, which a rule for many hosts happens to cover; agents dial it themselves (pkg/istio-agent)."""
+    rule = branch.upstream.rule
+    return server.pod.labels.get("app") == "istiod" and rule is not None and all(names.is_wildcard(o.spec.host) for o in rule.origins)
+
+
+def _marked(server: Server, owner: str) -> tuple[str, str]:
+    at = f"metadata.annotations[{server.bypass}]" if server.bypass else "metadata.labels"
+    return owner, at if owner.startswith("Pod ") else f"spec.template.{at}"
 
 
 def _deaf(case: Case, server: Server) -> str:
@@ -66,7 +75,7 @@ def _deaf(case: Case, server: Server) -> str:
     if proxy_kind(server.pod) == "none":
         return "has no sidecar"
     if server.bypassed:
-        return f"keeps port {server.endpoint.port} from its sidecar by an annotation traffic.sidecar.istio.io"
+        return f"keeps port {server.endpoint.port} from its sidecar"
     mode = accepts(case.mesh, server)
     if mode.mode == "DISABLE":
         return f"takes no TLS: {mode.policy.ref if mode.policy else 'istiod'} {mode.path} is DISABLE"
@@ -82,7 +91,8 @@ def _finding(case: Case, missed: list[Miss]) -> Finding:
     reasons = sorted({_deaf(case, m.server) for m in missed})
     owners = sorted({_owner(case, m.server) for m in missed})
     who = ", ".join(owners[:3]) + (f" and {len(owners) - 3} more" if len(owners) > 3 else "")
-    why = f"{first.ref} says ISTIO_MUTUAL" if said else f"label security.istio.io/tlsMode=istio on the pods of {who}"
+    mark = f"annotation {first.server.bypass}" if first.server.bypass else "label security.istio.io/tlsMode=istio"
+    why = f"{first.ref} says ISTIO_MUTUAL" if said else f"{mark} on the pods of {who}"
     return case.finding(
         "mtls-to-plain",
         cluster=holder(case, first.ref, case.mesh.cluster(b.view.ups.istiod.cluster)) if said else first.server.cluster.name,
@@ -96,17 +106,26 @@ def _finding(case: Case, missed: list[Miss]) -> Finding:
             *dict.fromkeys(f"pod {m.server.pod.namespace}/{m.server.pod.name} {_deaf(case, m.server)}" for m in missed[:3]),
             *seen(missed),
         ),
-        fix=(
-            f"Leave tls out of {first.ref}, so that Istio decides for each endpoint, or give the pods of {host} a sidecar."
-            if said
-            else f"Give the pods of {who} a sidecar, or remove the label security.istio.io/tlsMode from them."
-        ),
+        fix=_fix(case, first, host, who, said=said is not None),
         patch=_patch(case, first, b) if said else None,
         commands=(
             f"istioctl proxy-config cluster <pod> --fqdn {b.upstream.host} --port {b.upstream.port} -o json",
             f"kubectl -n {first.server.pod.namespace} get pod {first.server.pod.name} -o jsonpath='{{.spec.containers[*].name}}'",
         ),
     )
+
+
+def _fix(case: Case, first: Miss, host: str, who: str, *, said: bool) -> str:
+    """What to do, by what keeps the server from taking mutual TLS."""
+    server = first.server
+    if server.bypass:
+        other = f"set tls.mode DISABLE in {first.ref}" if said else f"write a DestinationRule with tls.mode DISABLE for {host}"
+        return f"Let the sidecar have the port (annotation {server.bypass} of {who}), or {other}."
+    policy = accepts(case.mesh, server).policy if proxy_kind(server.pod) != "none" else None
+    if said:
+        other = f"let {policy.ref} accept mutual TLS (PERMISSIVE)" if policy else f"give the pods of {host} a sidecar"
+        return f"Leave tls out of {first.ref}, so that Istio decides for each endpoint, or {other}."
+    return f"Give the pods of {who} a sidecar, or remove the label security.istio.io/tlsMode from them."
 
 
 def _patch(case: Case, first: Miss, branch: Branch) -> str | None:

@@ -43,7 +43,7 @@ def sidecar_egress_missing(case: Case) -> Iterator[Finding]:
             share=first.share,
             viewpoints=viewpoints,
             evidence=(
-                f"{sidecar.ref} imports {', '.join(h for e in sidecar.spec.egress or () for h in e.hosts or ()) or 'nothing'}",
+                f"{sidecar.ref} imports {', '.join(_lines(sidecar)) or 'nothing'}",
                 *dict.fromkeys(a for h in group for a in h.asks),
                 f"{service.sources[0][1]} is exported to them",
             ),
@@ -54,6 +54,13 @@ def sidecar_egress_missing(case: Case) -> Iterator[Finding]:
                 f"kubectl -n {sidecar.namespace} get sidecar {sidecar.name} -o yaml",
             ),
         )
+
+
+def _lines(sidecar: Sidecar) -> Iterator[str]:
+    """What a Sidecar imports; of a listener of its own port, for which."""
+    for e in sidecar.spec.egress or ():
+        only = f" (port {e.port.number} alone)" if e.port is not None else ""
+        yield from (f"{h}{only}" for h in e.hosts or ())
 
 
 def _importing(case: Case, sidecar: Sidecar, line: str, group: list[Hidden]) -> str | None:

@@ -47,7 +47,11 @@ def sidecar_exclusion(case: Case) -> Iterator[Finding]:
             share=first.share,
             viewpoints=viewpoints,
             evidence=(f"{sidecar.ref} says {', '.join(lines)}", *dict.fromkeys(a for h in group for a in h.asks)),
-            fix=f"Remove {excluding} from spec.egress.hosts of {sidecar.ref}, or make it narrower.",
+            fix=(
+                f"Name what these callers call in spec.egress.hosts of {sidecar.ref} instead of {excluding}."
+                if lines == ["~/*"]
+                else f"Remove {excluding} from spec.egress.hosts of {sidecar.ref}, or make it narrower."
+            ),
             patch=_without(case, sidecar, group),
             commands=(
                 f"istioctl proxy-config cluster <pod>.{viewpoints[0].namespace} --fqdn {case.host}",
