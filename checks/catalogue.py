@@ -1712,7 +1712,6 @@ UNPATCHED: dict[str, str] = {
     "gw-tls-secret": "a certificate has to be made, and Secrets are not read",
     "gw-dr-invisible": "the rule has to move, or be made where the gateway sees it",
     "gw-strict-merging": "which of the two objects is to have the host, only their authors know",
-    "gwapi-refnotpermitted": "an object has to be made in the namespace that is to let the route in",
     "gwapi-route-not-accepted": "whom a listener lets in, its owner decides",
     "gwapi-not-programmed": "what the controller lacks is outside of the objects",
     "gwapi-gamma-overrides-vs": "which of the two kinds is to rule the host, only their authors know",
