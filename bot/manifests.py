@@ -144,11 +144,22 @@ class _Endpoints(Struct, rename="camel"):
     subsets: tuple[_EndpointSubset, ...] | None = None
 
     def slices(self) -> Iterator[EndpointSlice]:
-        """The EndpointSlices that Kubernetes' own mirroring would make of it: one for each subset and address family."""
+        """The EndpointSlices that Kubernetes keeps beside it: one for each subset and address family.
+
+        An address of a pod comes from the endpoints controller, which leaves out pods that terminate (ShouldPodBeInEndpoints); of one that a
+        person wrote, mirroring says nothing of the kind.
+        """
         for i, subset in enumerate(self.subsets or ()):
             for family in ("IPv4", "IPv6"):
                 endpoints = tuple(
-                    SliceEndpoint((a.ip,), EndpointConditions(ready=ready, serving=ready), a.node_name, None, a.hostname, a.target_ref)
+                    SliceEndpoint(
+                        (a.ip,),
+                        EndpointConditions(ready=ready, serving=ready, terminating=False if a.target_ref else None),
+                        a.node_name,
+                        None,
+                        a.hostname,
+                        a.target_ref,
+                    )
                     for ready, addresses in ((True, subset.addresses), (False, subset.not_ready_addresses))
                     for a in addresses or ()
                     if (":" in a.ip) == (family == "IPv6")

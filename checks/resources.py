@@ -574,10 +574,19 @@ class Abort(_Object, frozen=True):
     percentage: Percent | None = None
 
 
+class Delay(_Object, frozen=True):
+    """fault.delay; `percent` is the older form, which counts where no percentage is given (route.go TranslateFault)."""
+
+    fixed_delay: str = ""
+    percentage: Percent | None = None
+    percent: int = 0
+
+
 class Fault(_Object, frozen=True):
-    """HTTPFaultInjection: only what makes a call fail."""
+    """HTTPFaultInjection: what makes a call fail, and what makes it wait."""
 
     abort: Abort | None = None
+    delay: Delay | None = None
 
 
 class Rewrite(_Object, frozen=True):

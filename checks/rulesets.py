@@ -31,7 +31,10 @@ class Target(Struct, frozen=True, gc=False):
 
 
 class Rule(Struct, frozen=True, gc=False):
-    """One entry of http[]: `action` is `route`, `redirect` or `direct_response CODE`. `path` is where it stands in `leaf` (a delegate, or the root)."""
+    """One entry of http[]: `action` is `route`, `redirect` or `direct_response CODE`. `path` is where it stands in `leaf` (a delegate, or the root).
+
+    `abort` is (status, share of the requests), `delay` (time as written, share of the requests).
+    """
 
     name: str
     path: str
@@ -41,6 +44,7 @@ class Rule(Struct, frozen=True, gc=False):
     action: str
     mirrors: tuple[Target, ...] = ()
     abort: tuple[int, float] | None = None
+    delay: tuple[str, float] | None = None
     raw: HTTPRoute | None = None
 
 
@@ -144,6 +148,14 @@ def _abort(http: HTTPRoute) -> tuple[int, float] | None:
     return abort.http_status or 503, share
 
 
+def _delay(http: HTTPRoute) -> tuple[str, float] | None:
+    delay = http.fault.delay if http.fault else None
+    if delay is None or not delay.fixed_delay:  # an exponential one is not supported (route.go TranslateFault)
+        return None
+    share = (delay.percent if delay.percentage is None else delay.percentage.value) / 100
+    return (delay.fixed_delay, min(1.0, share)) if share > 0 else None
+
+
 def _resolve_match(match: HTTPMatch, namespace: str) -> HTTPMatch:
     if not match.gateways:
         return match
@@ -168,6 +180,7 @@ def _rule(http: HTTPRoute, namespace: str, path: str, leaf: str) -> Rule:
         action=_action(http),
         mirrors=tuple(mirrors),
         abort=_abort(http),
+        delay=_delay(http),
         raw=http,
     )
 
@@ -248,6 +261,7 @@ def _merge(root: Rule, leaf: Rule, root_http: HTTPRoute, leaf_http: HTTPRoute) -
         action=action,
         mirrors=leaf.mirrors or root.mirrors,
         abort=leaf.abort if leaf_http.fault else root.abort,
+        delay=leaf.delay if leaf_http.fault else root.delay,
     )
 
 

@@ -5,31 +5,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks.case import short
-from checks.finding import Finding, check
+from checks.finding import Finding, MeshCue, check
+from checks.legs import rule_of
 from checks.patches import AWAY
 from checks.resources import VirtualService
 from checks.routes import failing
+from checks.routing import virtual_service
 from checks.subsets import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Case, View
+    from checks.istiod import Istiod
+    from checks.resources import HTTPRoute
     from checks.sidecar import Step
 
 
 class _Injected(NamedTuple):
-    """A rule that answers with an error by itself: which part of its requests, and with what."""
+    """A rule that answers with an error by itself, or lets requests wait: which part of them, and with which status, or for how long."""
 
     view: View
     step: Step
     part: float
     status: int
+    delay: str = ""
 
     @property
     def share(self) -> float:
-        """The part that fails, together with what routing loses of the rest."""
-        return 1 - (1 - self.part) * (1 - self.lost)
+        """The part that fails, together with what routing loses of the rest; of requests that wait none."""
+        return 0.0 if self.delay else 1 - (1 - self.part) * (1 - self.lost)
 
     @property
     def lost(self) -> float:
@@ -42,14 +47,17 @@ def _answers(case: Case) -> bool:
     return any(s.abort is not None or s.action.startswith("direct_response ") for s in case.steps)
 
 
-@check("fault-injected-FI", when=_answers)
+_delays = MeshCue(lambda mesh: any(rule.delay for i in mesh.every_plane() for r in i.rulesets for rule in r.http))
+
+
+@check("fault-injected-FI", when=(_answers, _delays))
 def fault_injected_FI(case: Case) -> Iterator[Finding]:  # noqa: N802 - named like its cause
-    """A rule of a VirtualService makes calls fail on purpose: a fault.abort, or a directResponse with an error, was left on.
+    """A rule of a VirtualService makes calls fail or wait on purpose: a fault.abort or fault.delay, or a directResponse with an error, was left on.
 
     The caller's own proxy answers the given part of the requests, and no server ever sees them. What routing loses comes on top: of an abort of
-    half the requests beside a subset that lacks a fifth of them, 60 % fail.
+    half the requests beside a subset that lacks a fifth of them, 60 % fail. A fault.delay lets none fail: it keeps them waiting in the caller's proxy.
 
-    How to see it: the caller's access log says FI fault_filter_abort, or direct_response; `istioctl x describe pod` prints "Fault injection".
+    How to see it: the caller's access log says FI fault_filter_abort, DI, or direct_response; `istioctl x describe pod` prints "Fault injection".
 
     How to fix it: remove the fault, or the directResponse, when the experiment or the maintenance is over.
     """
@@ -57,7 +65,7 @@ def fault_injected_FI(case: Case) -> Iterator[Finding]:  # noqa: N802 - named li
     for v in case.views:
         for step in v.steps:
             if case.asked(step.port) and (found := _injected(v, step)) is not None:
-                groups.setdefault((v.ups.istiod.cluster, *_place(case, v, step)), []).append(found)
+                groups.setdefault((v.ups.istiod.cluster, *_place(found)), []).append(found)
     for (istiod, resource, path), group in groups.items():
         yield _finding(case, case.mesh.cluster(istiod).name, resource, path, group)
 
@@ -69,25 +77,36 @@ def _injected(view: View, step: Step) -> _Injected | None:
         return _Injected(view, step, 1.0, int(step.action.split()[1]))
     if step.action == "route" and step.abort is not None and step.abort[1] > 0 and step.abort[0] >= 400:
         return _Injected(view, step, min(1.0, step.abort[1]), step.abort[0])
-    return None
+    rule = rule_of(view.ups.istiod, step) if step.action == "route" else None
+    return _Injected(view, step, rule.delay[1], 0, rule.delay[0]) if rule is not None and rule.delay is not None else None
 
 
-def _place(case: Case, view: View, step: Step) -> tuple[str, str]:
+def _place(injected: _Injected) -> tuple[str, str]:
     """The object and the field that say so: the delegate's own fault, else the root's, which its delegates get."""
+    step, istiod = injected.step, injected.view.ups.istiod
+    source, leaf = step.source or "", step.leaf or step.source or ""
     if step.action != "route":
-        return step.leaf or step.source or "", f"{step.path}.directResponse"
-    namespace, _, name = (step.leaf or "").partition(" ")[2].partition("/")
-    leaf = case.mesh.cluster(view.ups.istiod.cluster).get(VirtualService, namespace, name) if step.leaf else None
+        return leaf, f"{step.path}.directResponse"
+    what = "fault.delay" if injected.delay else "fault.abort"
+    own = _entries(istiod, leaf)
     index = step.path.removeprefix("spec.http[").partition("]")[0]
-    if (
-        leaf is not None
-        and index.isdigit()
-        and (http := leaf.spec.http or ())
-        and int(index) < len(http)
-        and http[int(index)].fault is None
-    ):
-        return step.source or "", "spec.http"
-    return step.leaf or step.source or "", f"{step.path}.fault.abort"
+    if leaf == source or (index.isdigit() and int(index) < len(own) and own[int(index)].fault is not None):
+        return leaf, f"{step.path}.{what}"
+    namespace, _, name = leaf.partition(" ")[2].partition("/")
+    for i, http in enumerate(_entries(istiod, source)):
+        to = http.delegate
+        if (
+            to is not None
+            and http.fault is not None
+            and (to.namespace or source.partition(" ")[2].partition("/")[0], to.name) == (namespace, name)
+        ):
+            return source, f"spec.http[{i}].{what}"
+    return source, "spec.http"
+
+
+def _entries(istiod: Istiod, ref: str) -> tuple[HTTPRoute, ...]:
+    vs = virtual_service(istiod, ref)
+    return vs.spec.http or () if vs is not None else ()
 
 
 def _finding(case: Case, cluster: str, resource: str, path: str, group: list[_Injected]) -> Finding:
@@ -95,22 +114,25 @@ def _finding(case: Case, cluster: str, resource: str, path: str, group: list[_In
     share = round(worst.share, 6)
     namespace, _, name = resource.partition(" ")[2].partition("/")
     lost = worst.lost
-    how = f"{percent(worst.part)} of the requests of a rule get {worst.status} from the caller's own proxy"
-    fault = path.endswith(".fault.abort")
+    does = f"wait {worst.delay} in" if worst.delay else f"get {worst.status} from"
+    fault = ".fault." in path
     rest = f"; with what routing loses of the rest {percent(share)} fail" if lost else ""
     vs = case.mesh.cluster(cluster).get(VirtualService, namespace, name)
     index = path.removeprefix("spec.http[").partition("]")[0]
-    patch = case.patch(cluster, vs, (("spec", "http", int(index), "fault", "abort"), AWAY)) if fault and index.isdigit() else None
+    patch = case.patch(cluster, vs, (("spec", "http", int(index), "fault"), AWAY)) if fault and index.isdigit() else None
     return case.finding(
         "fault-injected-FI",
         cluster=cluster,
         resource=resource,
         path=path,
-        message=f"{how}{rest}: {path} of {resource} makes calls to {short(case.host)} fail on purpose.",
+        message=(
+            f"{percent(worst.part)} of the requests of a rule {does} the caller's own proxy{rest}: "
+            f"{path} of {resource} makes calls to {short(case.host)} {'slow' if worst.delay else 'fail'} on purpose."
+        ),
         share=share,
         viewpoints=dict.fromkeys(v for i in group for v in i.view.callers.viewpoints),
         evidence=(
-            f"{resource} {path}: status {worst.status}" + (f", {percent(worst.part)}" if fault else ""),
+            f"{resource} {path}: {worst.delay or f'status {worst.status}'}" + (f", {percent(worst.part)}" if fault else ""),
             *((f"destinations of the same rule without an endpoint take {percent(lost)}",) if lost else ()),
         ),
         fix=f"Remove {path} from {resource} when the experiment or the maintenance is over.",
