@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from checks import gateway, names
 from checks.answers import Viewpoint
@@ -20,6 +22,7 @@ from checks.patches import Edit, Proposal, command, edited
 from checks.registry import HostService, IstioEndpoint, from_entry, proxy_kind
 from checks.resources import AuthorizationPolicy, DestinationRule, Pod, Service, ServiceEntry, Sidecar, Workload
 from checks.routes import answer, failing, steps
+from checks.sidecar import Step
 from checks.upstream import Upstream, Upstreams, shares
 from checks.viewpoints import Class, classes
 
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from checks.answers import Route
     from checks.mesh import Cluster, Mesh
     from checks.resources import Resource, TrafficPolicy
-    from checks.sidecar import Step
 
 _T = TypeVar("_T")
 
@@ -108,8 +110,7 @@ class View:
         return [answer(self.callers.viewpoints[0], s) for s in self.steps]
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(Struct, frozen=True, eq=False):
     """One destination of one rule as a class of callers has it. `share` is 0 to 1, `weight` as written."""
 
     view: View
@@ -243,7 +244,8 @@ class Case:
         """Something that several checks work out of this case."""
         if key not in self._known:
             self._known[key] = make()
-        return cast("_T", self._known[key])
+        known: _T = self._known[key]
+        return known
 
     def asked(self, port: int) -> bool:
         """Whether a port of the host is one that was asked about: what is wrong with others is no answer."""
@@ -645,7 +647,8 @@ def _askers(istiod: Istiod) -> dict[str, frozenset[str]]:
         out.setdefault(host, set()).add(ns)
     for ns, host in istiod.once("asks", lambda: _asks(istiod)):
         out.setdefault(host, set()).add(ns)
-    return {host: frozenset(spaces) for host, spaces in out.items()}
+    same: dict[frozenset[str], frozenset[str]] = {}
+    return {host: same.setdefault(found := frozenset(spaces), found) for host, spaces in out.items()}
 
 
 def _askers_by_policy(istiod: Istiod) -> dict[str, frozenset[str]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar, cast
@@ -51,7 +52,7 @@ from checks.standing import ABSENT, Standing
 from checks.viewpoints import Caller, Evader, Outsider, by_node, callers, callers_of, evaders, outsiders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import ModuleType
 
     from checks.istiod import Istiod
@@ -475,8 +476,7 @@ def _ages(mesh: Mesh) -> tuple[ClusterAge, ...]:
     return tuple(ClusterAge(c.name, c.synced, round(max(0.0, mesh.read_at - c.read_at), 3), *mesh.istio(c)) for c in mesh.clusters)
 
 
-@dataclass(frozen=True, slots=True)
-class _Looked:
+class _Looked(Struct, frozen=True, eq=False):
     """One host looked at: what was found, and what it was looked at through, so that a change knows whom it reaches.
 
     `services` are those whose endpoints decide what callers hold. Why a host is ill may stand anywhere in their `namespaces`.
@@ -486,9 +486,9 @@ class _Looked:
     skipped: tuple[Skipped, ...]
     services: frozenset[tuple[str, str]]
     namespaces: frozenset[str]
-    lost: float = 0.0
+    lost: float
     """The part of a rule's requests that clusters and endpoints lose, here or behind a gateway that it leads to, of the rule where it is largest."""
-    abroad: Mapping[str, tuple[frozenset[tuple[str, str]], frozenset[str]]] = field(default_factory=dict)
+    abroad: Mapping[str, tuple[frozenset[tuple[str, str]], frozenset[str]]]
     """The other meshes that calls go on into: their services and namespaces that were looked at."""
     onward: tuple[Case, ...] = ()
     """The gateways that calls go on to, as they have the host."""
@@ -512,7 +512,7 @@ def _look(names_: Iterable[str], mesh: Mesh, known: Mapping[str, _Looked], *, th
     for host in names_:
         case = Case.of(host, mesh)
         seen = _look_at(case)
-        looked[host] = replace(seen, onward=(), standing=standing.of(case, seen.findings, seen.failing))
+        looked[host] = structs_replace(seen, onward=(), standing=standing.of(case, seen.findings, seen.failing))
         if any(f.patch for f in seen.findings):
             suggesting.append(case)
     for case in suggesting:
@@ -587,7 +587,7 @@ def _look_live(case: Case, looked: _Looked) -> _Looked:
             if CAUSES[cause].decided_by in deciding:
                 _run(cause, check, case, findings, skipped)
         case.found = once([*case.found, *findings])
-    return replace(looked, findings=case.found, skipped=(*looked.skipped, *skipped))
+    return structs_replace(looked, findings=case.found, skipped=(*looked.skipped, *skipped))
 
 
 def _due(case: Case) -> Iterator[tuple[str, Check]]:
@@ -633,7 +633,7 @@ def _further(case: Case, depth: int) -> Iterator[tuple[Hop, _Looked]]:
         mine = tuple(f for f in looked.findings if f.failing_share and legs.concerns(hop, f.viewpoints, f.resource, f.path))
         if mine:
             case.named.add(id(hop))
-        yield hop, replace(looked, findings=mine)
+        yield hop, structs_replace(looked, findings=mine)
 
 
 def _told(case: Case, far: Iterable[tuple[Hop, _Looked]]) -> Iterator[Finding]:
@@ -710,7 +710,7 @@ def _proved(case: Case, looked: _Looked, known: Callable[[str], _Looked | None],
         else:
             theirs = abroad.get(mesh.name, (frozenset[tuple[str, str]](), frozenset[str]()))
             abroad[mesh.name] = theirs[0] | at.services, theirs[1] | at.namespaces
-    return replace(looked, findings=tuple(findings), services=frozenset(services), namespaces=frozenset(namespaces), abroad=abroad)
+    return structs_replace(looked, findings=tuple(findings), services=frozenset(services), namespaces=frozenset(namespaces), abroad=abroad)
 
 
 def _mends(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -201,7 +201,8 @@ class Istiod:
         """Something worked out of the configuration once."""
         if key not in self._memo:
             self._memo[key] = make()
-        return cast("_T", self._memo[key])
+        known: _T = self._memo[key]
+        return known
 
     def special(self, namespace: str) -> bool:
         """Whether a namespace's sidecars may get something that those of a plain namespace do not, DestinationRules aside."""

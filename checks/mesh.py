@@ -70,6 +70,8 @@ Objects = Mapping[type[Resource], Mapping[str, Mapping[str, Resource]]]
 _R = TypeVar("_R", bound=Resource)
 _T = TypeVar("_T")
 
+_NONE: Mapping[Any, Any] = {}
+"""The objects of a namespace that has none: always the same, so that what was made of them is known again."""
 RUNTIME: frozenset[type[Resource]] = frozenset(
     {Pod, EndpointSlice, Deployment, ReplicaSet, StatefulSet, DaemonSet, Node, WorkloadEntry, MutatingWebhookConfiguration, OpenShiftRoute}
 )
@@ -167,7 +169,8 @@ class Cluster:
 
     def within(self, kind: type[_R], namespace: str) -> Mapping[str, _R]:
         """The objects of a kind in one namespace, by name, in the order of their coming."""
-        return cast("Mapping[str, _R]", self.objects.get(kind, {}).get(namespace, {}))
+        found: Mapping[str, Any] = self.objects.get(kind, _NONE).get(namespace, _NONE)
+        return found
 
     def ordered(self, kind: type[_R], namespace: str) -> list[_R]:
         """The objects of a kind in one namespace, in the order of their names: what is said must not depend on which event came first."""
@@ -292,7 +295,8 @@ class Mesh:
         if known is None and len(self._under.maps) > 1:
             known = self._under.get(key)
         if known is not None and len(known[0]) == len(made_of) and all(map(is_, known[0], made_of)):
-            return cast("_T", known[1])
+            same: _T = known[1]
+            return same
         value = make()
         if known is not None and known[1] == value:
             value = known[1]
@@ -325,7 +329,8 @@ class Mesh:
         """A value worked out once for this instant: what `once` would have to compare each time that it is asked."""
         if key not in self._here:
             self._here[key] = make()
-        return cast("_T", self._here[key])
+        known: _T = self._here[key]
+        return known
 
     # --- what could not be read ----------------------------------------------------------------------------------------------
 
@@ -811,7 +816,8 @@ class Mesh:
                 continue
             space = cluster.within(Pod, s.namespace)
             for e in s.endpoints or ():
-                health = _health(e, draining=draining, known=service is not None)
+                ready = e.conditions.ready
+                health: Health = "healthy" if ready or ready is None else _ill(e, draining=draining, known=service is not None)
                 ref = e.target_ref
                 for address in e.addresses or ():
                     if ref is None or ref.kind != "Pod":
@@ -989,8 +995,10 @@ class _Around:
     networks: MeshNetworks
     templates: dict[tuple[object, ...], _Template] = field(default_factory=dict)
     """By what pods share (by id): those that a controller made."""
-    last: tuple[Pod, _Template] | None = None
-    """Pods of one template come one after another."""
+    last: tuple[object, object, object, object, object, str, _Template] | None = None
+    """The one that was asked for last, and by what: pods of one template come one after another."""
+    places: dict[tuple[str, str | None, bool], dict[str, tuple[str, Mapping[str, str]]]] = field(default_factory=dict)
+    """What templates that say the same of places share (_Template.placed)."""
 
     def locality(self, pod: Pod) -> str:
         return locality_label(pod.labels) or self.localities.get(pod.spec.node_name, "")
@@ -1031,27 +1039,34 @@ class _Around:
 
     def _template(self, pod: Pod) -> _Template:
         meta, spec = pod.metadata, pod.spec
-        if self.last is not None:
-            other, known = self.last
-            theirs, more = other.metadata, other.spec
-            if (
-                meta.labels is theirs.labels
-                and meta.owner_references is theirs.owner_references
-                and meta.annotations is theirs.annotations
-                and spec.containers is more.containers
-                and spec.init_containers is more.init_containers
-                and meta.namespace == theirs.namespace
-                and meta.owner_references
-            ):
-                return known
-        key = meta.namespace, *map(id, (meta.labels, meta.annotations, meta.owner_references, spec.containers, spec.init_containers))
-        found = self.templates.get(key) if meta.owner_references else None
+        labels, owners, containers, notes, more = (
+            meta.labels,
+            meta.owner_references,
+            spec.containers,
+            meta.annotations,
+            spec.init_containers,
+        )
+        at = self.last
+        if (
+            at is not None
+            and owners
+            and labels is at[0]
+            and owners is at[1]
+            and containers is at[2]
+            and notes is at[3]
+            and more is at[4]
+            and meta.namespace == at[5]
+        ):
+            return at[6]
+        key = meta.namespace, id(labels), id(owners), id(containers), id(notes), id(more)
+        found = self.templates.get(key) if owners else None
         if found is None:
             tunnel = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
             network = None if self.networks.networks else self.network("", pod.labels)
-            found = _Template(locality_label(pod.labels), _workload(self.cluster, pod), takes_mtls(pod), tunnel, network, {})
-            self.templates[key] = found
-        self.last = pod, found
+            zone = locality_label(pod.labels)
+            placed = self.places.setdefault((zone, network, NETWORK in pod.labels), {})
+            found = self.templates[key] = _Template(zone, _workload(self.cluster, pod), takes_mtls(pod), tunnel, network, placed)
+        self.last = labels, owners, containers, notes, more, meta.namespace, found
         return found
 
 
@@ -1134,10 +1149,9 @@ def _configured(cluster: Cluster) -> bool:
     return any(any(spaces.values()) for kind, spaces in cluster.objects.items() if KIND_OF[kind].group.endswith(_CONFIGURED))
 
 
-def _health(e: SliceEndpoint, *, draining: bool, known: bool) -> Health:
+def _ill(e: SliceEndpoint, *, draining: bool, known: bool) -> Health:
+    """What an endpoint is that is not ready."""
     c = e.conditions
-    if c.ready is None or c.ready:
-        return "healthy"
     going = c.terminating is None or c.terminating
     if draining and known and going and (c.serving is None or c.serving):
         return "draining"

@@ -201,13 +201,9 @@ def told(known: Iterable[Plane]) -> str:
 def proxy_versions(pods: Iterable[Pod]) -> Iterator[Version]:
     """The releases of some pods' proxies."""
     for pod in pods:
-        yield from _proxy_versions(pod.spec.containers, pod.spec.init_containers)
-
-
-@lru_cache(maxsize=1 << 15)
-def _proxy_versions(containers: tuple[Container, ...], more: tuple[Container, ...] | None) -> tuple[Version, ...]:
-    images = (c.image for c in (*containers, *(more or ())) if c.name == "istio-proxy")
-    return tuple(found for image in images if (found := version(image)) is not None)
+        for c in (*pod.spec.containers, *(pod.spec.init_containers or ())):
+            if c.name == "istio-proxy" and (found := version(c.image)) is not None:
+                yield found
 
 
 def revision_of(pod: Pod) -> str:

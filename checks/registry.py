@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from checks import names
 from checks.resources import (
-    Container,
     EntryEndpoint,
     LabelSelector,
     LocalityLbSetting,
@@ -70,23 +69,18 @@ def proxy_kind(pod: Pod) -> ViewpointKind:
     """
     if pod.labels.get("gateway.istio.io/managed") == WAYPOINT:
         return "waypoint"
-    found = _kind_of(pod.spec.containers, pod.spec.init_containers, charted=not _GATEWAY.isdisjoint(pod.labels))
-    return "sidecar" if found == "none" and "sidecar.istio.io/status" in pod.annotations else found
-
-
-@lru_cache(maxsize=1 << 15)
-def _kind_of(containers: tuple[Container, ...], more: tuple[Container, ...] | None, *, charted: bool) -> ViewpointKind:
     found: ViewpointKind = "none"
-    for c in (*containers, *(more or ())):
+    for c in (*pod.spec.containers, *(pod.spec.init_containers or ())):
         if c.name == "istio-proxy":
             args = c.args or ()
             if "waypoint" in args:
                 return "waypoint"
             if "ztunnel" in args or (not args and c.image.rpartition("/")[2].startswith("ztunnel")):
-                return "none"  # it carries the calls of others (istio/istio, manifests/charts/ztunnel/templates/daemonset.yaml)
-            routing = "router" in args or (not args and charted)
+                found = "none"  # it carries the calls of others (istio/istio, manifests/charts/ztunnel/templates/daemonset.yaml)
+                break
+            routing = "router" in args or (not args and not _GATEWAY.isdisjoint(pod.labels))
             found = "gateway" if routing or found == "gateway" else "sidecar"
-    return found
+    return "sidecar" if found == "none" and "sidecar.istio.io/status" in pod.annotations else found
 
 
 def takes_mtls(pod: Pod) -> bool:

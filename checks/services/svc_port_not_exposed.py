@@ -151,6 +151,8 @@ def _of_space(cluster: Cluster, kind: type[Workload], namespace: str) -> list[tu
     out: list[tuple[str, _Dials]] = []
     for w in sorted(cluster.within(kind, namespace).values(), key=lambda w: w.name):
         for i, container in enumerate(w.spec.template.spec.containers):
+            if not container.env and not container.args:
+                continue
             said = [("env", e.name, e.value) for e in container.env or ()]
             said += [("args", "an argument", a) for a in container.args or () if container.name != "istio-proxy"]
             for field, name, text in said:
