@@ -29,6 +29,7 @@ from checks.resources import (
     ServiceEntry,
     ServicePort,
     SlicePort,
+    WorkloadEntry,
     objects,
     parse,
 )
@@ -447,6 +448,11 @@ def ready(x: Faulty) -> list[Change]:
                 changes.append(now(c, new))
                 if p.name not in listed:
                     changes.append(now(c, slice_of(service.name, new, [x.port])))
+        for we in c.within(WorkloadEntry, service.namespace).values():
+            own = {k: v for k, v in (we.spec.labels or {}).items() if k != "istio.io/draining"}
+            kept = {k: v for k, v in we.labels.items() if k != "istio.io/draining"}
+            if (own, kept) != (we.spec.labels or {}, we.labels):
+                changes.append(now(c, replace(we, metadata=replace(we.metadata, labels=kept), spec=replace(we.spec, labels=own))))
     return changes
 
 
