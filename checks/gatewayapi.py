@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _R = TypeVar("_R", bound=Resource)
 
 GROUP = "gateway.networking.k8s.io"
+POOL = "istio.io/inferencepool-name"
 WAYPOINT_CONTROLLER = "istio.io/mesh-controller"
 CONTROLLERS = {
     "istio": "istio.io/gateway-controller",
@@ -143,6 +144,10 @@ class _Converter:
     def __init__(self, istiod: Istiod) -> None:
         self.istiod = istiod
         self.services = {(s.namespace, s.name): s for _, s in istiod.kubernetes}
+        # istiod makes a Service of each InferencePool (inferencepool_collection.go)
+        self.pools = (
+            {(s.namespace, s.labels[POOL]): s.name for s in self.services.values() if POOL in s.labels} if istiod.plane.inference else {}
+        )
         self.entries = {(e.namespace, e.name): e for e in self._all(ServiceEntry)}
         self.grants = self._all(ReferenceGrant)
         self.parents: dict[tuple[str, str], list[_Parent]] = {}
@@ -396,6 +401,11 @@ class _Converter:
         elif (b.group, b.kind) == ("multicluster.x-k8s.io", "ServiceImport"):
             # without hosts in clusterset.local a Service is for all clusters anyway (gateway/conversion.go buildDestination)
             host = (names.clusterset_host if self.istiod.plane.mcs_host else names.service_host)(b.name, ns)
+        elif (b.group, b.kind) == ("inference.networking.k8s.io", "InferencePool") and self.istiod.plane.inference:
+            shadow = self.services.get((ns, self.pools.get((ns, b.name), "")))
+            if shadow is None or not shadow.spec.ports:
+                return invalid
+            return Target(names.service_host(shadow.name, ns), "", shadow.spec.ports[0].port, _weight(b), path)
         else:
             return invalid
         if b.port is None:

@@ -36,6 +36,7 @@ _SWITCHES = frozenset(
         "PILOT_FILTER_GATEWAY_CLUSTER_CONFIG",
         "PILOT_SCOPE_GATEWAY_TO_NAMESPACE",
         "PILOT_ENABLE_STRICT_GATEWAY_MERGING",
+        "ENABLE_GATEWAY_API_INFERENCE_EXTENSION",
     }
 )
 
@@ -134,6 +135,11 @@ class Plane(NamedTuple):
     def scopes_gateways(self) -> bool:
         """Whether a Gateway is for pods of its own namespace only (features.ScopeGatewayToNamespace)."""
         return self._told("PILOT_SCOPE_GATEWAY_TO_NAMESPACE")
+
+    @property
+    def inference(self) -> bool:
+        """Whether it serves InferencePools (features.EnableGatewayAPIInferenceExtension)."""
+        return self._told("ENABLE_GATEWAY_API_INFERENCE_EXTENSION")
 
     @property
     def strict_merging(self) -> bool:

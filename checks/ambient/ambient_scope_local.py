@@ -58,7 +58,7 @@ def ambient_scope_local(case: Case) -> Iterator[Finding]:
             ),
             fix=f"Label {local[0][1].ref} with istio.io/global=true in {' and '.join(c.name for c, _ in local)}.",
             commands=(
-                f"kubectl -n {service.namespace} label service {service.name} istio.io/global=true",
+                f"kubectl --context {local[0][0].name} -n {service.namespace} label service {service.name} istio.io/global=true",
                 f"istioctl ztunnel-config service --service-namespace {service.namespace}",
             ),
         )

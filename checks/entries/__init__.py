@@ -146,11 +146,34 @@ def behind(case: Case, branch: Branch) -> list[ServiceEntry]:
 
 def served(case: Case, branch: Branch) -> bool:
     """Whether istiod has any endpoint of a destination's port, of whatever subset."""
+    return _served(case, branch, {})
+
+
+def served_as_asked(case: Case, branch: Branch) -> bool:
+    """Whether istiod has any endpoint of a destination's port that its subset asks for."""
+    return _served(case, branch, asked_of(branch))
+
+
+def _served(case: Case, branch: Branch, labels: Mapping[str, str]) -> bool:
     u = branch.upstream
     port = u.service.port(u.port) if u.service else None
     if u.service is None or port is None:
         return False
-    return any(e.port_name == port.name for e in case.endpoints(branch.view.ups.istiod, u.service))
+    found = [e for e in case.endpoints(branch.view.ups.istiod, u.service) if e.port_name == port.name]
+    return any(all(e.labels.get(k) == v for k, v in labels.items()) for e in found)
+
+
+def asked_of(branch: Branch) -> Mapping[str, str]:
+    """The labels that a destination's subset asks of its endpoints."""
+    u = branch.upstream
+    subset = u.rule.subset(u.subset) if u.rule and u.subset else None
+    return (subset.labels or {}) if subset else {}
+
+
+def carried(entry: WorkloadEntry, labels: Mapping[str, str]) -> bool:
+    """Whether a WorkloadEntry carries some labels."""
+    have = {**(entry.spec.labels or {}), **entry.labels}
+    return all(have.get(k) == v for k, v in labels.items())
 
 
 def known_subset(branch: Branch) -> bool:
@@ -163,8 +186,7 @@ def workload_entries(case: Case, istiod: Istiod, namespace: str, selector: Mappi
     """The WorkloadEntries of a namespace that carry some labels, healthy or not."""
     if not selector:
         return []
-    found = holder(case, istiod).ordered(WorkloadEntry, namespace)
-    return [w for w in found if all({**(w.spec.labels or {}), **w.labels}.get(k) == v for k, v in selector.items())]
+    return [w for w in holder(case, istiod).ordered(WorkloadEntry, namespace) if carried(w, selector)]
 
 
 def selected_pods(case: Case, namespace: str, selector: Mapping[str, str]) -> list[Pod]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from checks.answers import Viewpoint
     from checks.case import Branch, Case, View
     from checks.istiod import Istiod
+    from checks.resources import ServiceEntry
 
 
 @explains(
@@ -75,10 +76,18 @@ def _hidden(case: Case, istiod: Istiod, host: str) -> Iterator[Finding]:
                 losing.setdefault(namespace, []).append((view, chosen.namespace))
     for namespace, views in losing.items():
         broken = felt(case, "se-dup-cross-ns", host, [v for v, _ in views])
-        # a caller's own entry comes first on purpose: that it is hidden from the others says enough of the two
-        own = all(w == v.ups.proxy.namespace and w in losing and order.index(w) > order.index(namespace) for v, w in views)
+        # a caller's own entry comes first on purpose: that it is hidden from the others says enough of the two, and where it is private nothing is
+        own = all(
+            w == v.ups.proxy.namespace and ((w in losing and order.index(w) > order.index(namespace)) or _private(entries, w))
+            for v, w in views
+        )
         if broken or (host == case.host and not own):
             yield _finding(case, istiod, host, namespace, views, broken)
+
+
+def _private(entries: list[ServiceEntry], namespace: str) -> bool:
+    """Whether a namespace keeps its entries of the host for itself."""
+    return all(set(e.spec.export_to or ()) in ({"."}, {namespace}) for e in entries if e.namespace == namespace)
 
 
 def _before_kubernetes(case: Case) -> Iterator[Finding]:
@@ -128,7 +137,7 @@ def _finding(case: Case, istiod: Istiod, host: str, namespace: str, views: list[
     have = {p.number for e in kept for p in e.spec.ports or ()}
     gone = sorted({p.number for e in entries if e.namespace == namespace for p in e.spec.ports or ()} - have)
     viewpoints: tuple[Viewpoint, ...] = tuple(dict.fromkeys(v for view, _ in views for v in view.callers.viewpoints))
-    what = f"its port{'s'[: len(gone) != 1]} {', '.join(map(str, gone))} and its endpoints are" if gone else "its endpoints are"
+    what = f"port{'s'[: len(gone) != 1]} {', '.join(map(str, gone))} and the endpoints" if gone else "the endpoints"
     return case.finding(
         "se-dup-cross-ns",
         cluster=case.mesh.cluster(istiod.cluster).name,
@@ -136,7 +145,7 @@ def _finding(case: Case, istiod: Istiod, host: str, namespace: str, views: list[
         path="spec.hosts",
         message=(
             f"{' and '.join(e.ref for e in kept)} and {lost.ref} define {host} in different namespaces: "
-            f"these callers get {', '.join(winners)}'s, and {what} not used for them."
+            f"these callers get {', '.join(winners)}'s, and {what} of {lost.ref} are not used for them."
         ),
         share=case.share(broken),
         viewpoints=case.viewpoints(broken) or viewpoints,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.entries import behind, describe, holder, known_subset, served, together, workload_entries
+from checks.entries import asked_of, behind, carried, describe, holder, known_subset, served_as_asked, together, workload_entries
 from checks.finding import Finding, check, explained, explains
 from checks.subsets import percent
 from checks.when import entered
@@ -26,11 +26,14 @@ def _skipped(case: Case, istiod: Istiod, entry: ServiceEntry) -> list[WorkloadEn
     return [w for w in found if w.spec.address and not names.is_ip(w.spec.address) and not w.spec.address.startswith("unix:")]
 
 
-@explains("se-hostname-we-static", before=("se-workloadselector-empty", "subset-empty-weighted", "subset-empty-all"))
+@explains(
+    "se-hostname-we-static", before=("se-workloadselector-empty", "subset-on-serviceentry", "subset-empty-weighted", "subset-empty-all")
+)
 def _explains(case: Case, branch: Branch) -> bool:
-    if branch.upstream.service is None or served(case, branch) or not known_subset(branch):
+    if branch.upstream.service is None or served_as_asked(case, branch) or not known_subset(branch):
         return False
-    return any(_skipped(case, branch.view.ups.istiod, e) for e in behind(case, branch))
+    labels = asked_of(branch)
+    return any(carried(w, labels) for e in behind(case, branch) for w in _skipped(case, branch.view.ups.istiod, e))
 
 
 @check("se-hostname-we-static", when=(explained, entered))

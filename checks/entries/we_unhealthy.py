@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command
-from checks.entries import behind, holder, known_subset, selected_pods, served, together, workload_entries
+from checks.entries import asked_of, behind, carried, holder, known_subset, selected_pods, served_as_asked, together, workload_entries
 from checks.finding import Finding, check, explained, explains
 from checks.registry import is_healthy
 from checks.subsets import percent
@@ -29,15 +29,23 @@ def _sick(case: Case, branch: Branch) -> list[WorkloadEntry]:
     else:
         selectors = [e.spec.workload_selector.wanted for e in behind(case, branch) if e.spec.workload_selector]
         found = [w for s in selectors for w in workload_entries(case, branch.view.ups.istiod, u.service.namespace, s)]
-    return [w for w in found if not is_healthy(w)]
+    labels = asked_of(branch)
+    return [w for w in found if not is_healthy(w) and carried(w, labels)]
 
 
 @explains(
     "we-unhealthy",
-    before=("se-workloadselector-empty", "se-hostname-we-static", "svc-selector-no-pods", "subset-empty-weighted", "subset-empty-all"),
+    before=(
+        "se-workloadselector-empty",
+        "se-hostname-we-static",
+        "svc-selector-no-pods",
+        "subset-on-serviceentry",
+        "subset-empty-weighted",
+        "subset-empty-all",
+    ),
 )
 def _explains(case: Case, branch: Branch) -> bool:
-    return not served(case, branch) and known_subset(branch) and bool(_sick(case, branch))
+    return not served_as_asked(case, branch) and known_subset(branch) and bool(_sick(case, branch))
 
 
 @check("we-unhealthy", when=explained)
@@ -56,6 +64,7 @@ def we_unhealthy(case: Case) -> Iterator[Finding]:
         first = branches[0]
         sick = _sick(case, first)
         share = case.share(branches)
+        rest = f"subset {first.upstream.subset} of it" if first.upstream.subset else "it"
         yield case.finding(
             "we-unhealthy",
             cluster=holder(case, first.view.ups.istiod).name,
@@ -63,7 +72,7 @@ def we_unhealthy(case: Case) -> Iterator[Finding]:
             path="status.conditions",
             message=(
                 f"{percent(share)} of the requests to {first.upstream.host} fail: "
-                f"{' and '.join(w.ref for w in sick)} {'are' if len(sick) != 1 else 'is'} unhealthy, and nothing else serves it."
+                f"{' and '.join(w.ref for w in sick)} {'are' if len(sick) != 1 else 'is'} unhealthy, and nothing else serves {rest}."
             ),
             share=share,
             viewpoints=case.viewpoints(branches),

@@ -456,6 +456,12 @@ def for_host(rule: PolicyRule, host: str) -> PolicyRule | None:
     return replace(rule, to=tuple(fitting)) if fitting else None
 
 
+def about(policy: AuthorizationPolicy, host: str) -> AuthorizationPolicy:
+    """What a policy asks of calls to one host, whose name the proxy sees."""
+    rules = tuple(fitting for r in policy.spec.rules or () if (fitting := for_host(r, host)) is not None)
+    return replace(policy, spec=replace(policy.spec, rules=rules))
+
+
 def _chooses(o: PolicyOperation) -> bool:
     """Whether an operation means some requests and not others: `*`, and `/*` of a path, mean all (authz/matcher/string.go)."""
     narrow = any(values and "*" not in values for values in (o.hosts, o.methods))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks import gateway
 from checks.case import short
 from checks.finding import Finding, check
 from checks.security import (
@@ -11,9 +12,12 @@ from checks.security import (
     Peer,
     Refusal,
     Server,
+    about,
     accepts,
     around,
+    by_identity,
     by_object,
+    enforced,
     guarded,
     holder,
     policies,
@@ -31,7 +35,7 @@ from checks.subsets import percent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checks.case import Case
+    from checks.case import Case, View
     from checks.viewpoints import Outsider
 
 
@@ -41,7 +45,7 @@ def authz_principal_without_mtls(case: Case) -> Iterator[Finding]:
 
     The identity of a caller is its certificate. A server that accepts plain text as well (PERMISSIVE) takes the connection, finds no identity, and
     an ALLOW rule that asks for one never matches: HTTP calls get 403 "RBAC: access denied", TCP connections are closed. The caller's own
-    namespace in the rule does not help.
+    namespace in the rule does not help. So it is at a gateway whose servers ask nobody for a certificate of the mesh.
 
     How to see it: the server's access log says rbac_access_denied_matched_policy[none]; istio_requests_total has
     connection_security_policy="none".
@@ -64,8 +68,56 @@ def authz_principal_without_mtls(case: Case) -> Iterator[Finding]:
             missed += [Miss(b, s, 1 / len(servers), r.policy.ref, r.path, (ns,)) for ns, r in refusals if r is not None]
     for group in by_object(missed):
         yield _of_callers(case, group)
+    for view in case.views:
+        if view.callers.proxy.kind == "gateway":
+            yield from _at_gateway(case, view)
     for outsider, why in strangers(case):
         yield from _of_outsider(case, outsider, why)
+
+
+def _at_gateway(case: Case, view: View) -> Iterator[Finding]:
+    """The policy of a gateway that lets in by identity alone where its servers take calls without one."""
+    ups = view.ups
+    proxy, merged = ups.proxy, gateway.merge(case.mesh, ups)
+    found = enforced(case.mesh, ups.istiod, proxy, None)
+    known = {
+        b.server.port.number for group in merged.by_route.values() for b in group if b.tls in {"ISTIO_MUTUAL", "MUTUAL", "OPTIONAL_MUTUAL"}
+    }
+    steps = [s for s in view.steps if s.protocol == "http" and case.asked(s.port) and s.port not in known] if found else []
+    behind = {p.number: p.target for p in gateway.ports(case.mesh, proxy)}
+    meant = [about(p, case.host) for p in found]
+    refusals: dict[str, Refusal] = {}
+    for s in steps:
+        port = behind.get(s.port, s.port)
+        refusal = refused(meant, Peer("", known=False), port, tcp=False)
+        rules = [r for p in meant if p.spec.action == "ALLOW" for r in p.spec.rules or ()]
+        if refusal is not None and refusal.policy.spec.action == "ALLOW" and any(map(by_identity, rules)):
+            refusals.setdefault(refusal.policy.ref, refusal)
+            for b in case.branches:
+                if b.view is view and b.step is s:
+                    case.miss(b, refusal.policy, 1.0)
+    for ref, refusal in refusals.items():
+        yield case.finding(
+            "authz-principal-without-mtls",
+            cluster=case.mesh.cluster(ups.istiod.cluster).name,
+            resource=ref,
+            path=refusal.path,
+            message=(
+                f"Every call of {short(case.host)} at the gateway in {proxy.namespace} gets 403: {ref} asks who calls, and what comes from "
+                "outside has no identity of the mesh."
+            ),
+            share=1.0,
+            viewpoints=view.callers.viewpoints,
+            evidence=(
+                f"{ref} {refusal.path} lets in by identity alone",
+                f"the gateway in {proxy.namespace} enforces it, and its servers for the host ask for no certificate of the mesh",
+            ),
+            fix=f"Let {ref} say by something else who may come in (remoteIpBlocks, requestPrincipals), or attach it to the servers behind the gateway.",
+            commands=(
+                f"istioctl x authz check <gateway pod> -n {proxy.namespace}",
+                f"kubectl -n {refusal.policy.namespace} get authorizationpolicy {refusal.policy.name} -o yaml",
+            ),
+        )
 
 
 def anonymous(case: Case, server: Server, namespace: str, *, tcp: bool) -> Refusal | None:

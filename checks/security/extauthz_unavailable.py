@@ -12,9 +12,9 @@ from checks.routes import upstreams
 from checks.security import (
     Miss,
     Peer,
+    about,
     by_object,
     enforced,
-    for_host,
     guarded,
     holder,
     matched,
@@ -88,7 +88,7 @@ def _on_the_way(case: Case, view: View) -> Iterator[Finding]:
     for policy in enforced(case.mesh, ups.istiod, proxy, service):
         if policy.spec.action != "CUSTOM":
             continue
-        rules = [fitting for r in policy.spec.rules or () if (fitting := for_host(r, case.host)) is not None]
+        rules = about(policy, case.host).spec.rules or ()
         said: dict[int, int] = {}
         for s in view.steps if rules else ():
             if case.asked(s.port):
