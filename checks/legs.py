@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from checks.answers import Viewpoint
     from checks.binding import Gate
     from checks.case import Branch
+    from checks.gateway import Bound
     from checks.istiod import Istiod
     from checks.mesh import Cluster, Mesh
     from checks.resources import HTTPMatch
@@ -252,8 +253,8 @@ def _hop(case: Case, b: Branch, door: Door, number: int, part: float, behind: li
     lacking = [lacks for _, (_, lacks) in met]
     steps = tuple((g, tuple(_reached(g, steps, sent))) for g, (steps, _) in met if steps)
     lacks = lacking[0] if all(lacking) else ""
-    if not lacks and door.address and not door.by:  # a router speaks as its Route says, to either side
-        lacks = _scheme(b, steps or tuple((g, ()) for g in behind), door, number)
+    if not lacks and not door.by:  # a router speaks as its Route says, to either side
+        lacks = _scheme(b, steps or tuple((g, ()) for g in behind), door, number, asked)
     return Hop(*common, tuple(behind), first, rewritten, steps, lacks, door.by)
 
 
@@ -298,13 +299,21 @@ def _mode(b: Branch) -> str:
 
 
 def _sni(b: Branch, asked: list[str]) -> list[str]:
-    """The SNI that a proxy sends: of its DestinationRule, else the host that is asked for (auto SNI, cluster_tls.go)."""
+    """The SNI that a proxy sends: of its DestinationRule, else the host that is asked for (auto SNI), or the cluster's where it speaks the mesh's
+    own TLS (cluster_tls.go).
+    """  # noqa: D205 - three cases of one sentence
     policy = b.upstream.rule.policy_for(b.upstream.port, b.upstream.subset) if b.upstream.rule else None
-    return [policy.tls.sni.lower()] if policy is not None and policy.tls is not None and policy.tls.sni else asked
+    if policy is not None and policy.tls is not None and policy.tls.sni:
+        return [policy.tls.sni.lower()]
+    if b.step.protocol == "http" and _mode(b) == "ISTIO_MUTUAL":
+        return [f"outbound_.{b.upstream.port}_.{b.upstream.subset}_.{b.upstream.host}"]
+    return asked
 
 
-def _scheme(b: Branch, met: Iterable[tuple[Gate, tuple[Step, ...]]], door: Door, number: int) -> str:
-    """What is wrong where one side speaks TLS and the other plain HTTP; what an application encrypts by itself is not looked into."""
+def _scheme(b: Branch, met: Iterable[tuple[Gate, tuple[Step, ...]]], door: Door, number: int, asked: list[str]) -> str:
+    """What is wrong where one side speaks TLS and the other plain HTTP, or where two kinds of TLS meet; what an application encrypts by itself is
+    not looked into.
+    """  # noqa: D205 - one sentence
     if b.step.protocol != "http":
         return ""
     holder = b.view.ups.mesh.cluster(b.view.ups.istiod.cluster)
@@ -313,9 +322,30 @@ def _scheme(b: Branch, met: Iterable[tuple[Gate, tuple[Step, ...]]], door: Door,
     servers = [s for g, _ in met for s in g.servers(_target(g, door, number) or 0)]
     secure = [s for s in servers if s.server.tls is not None and s.server.port.protocol.upper() in {"HTTPS", "TLS"}]
     if servers and plain and len(secure) == len(servers):
-        return "expects TLS there and gets plain HTTP"
+        return f"expects {'mutual TLS of the mesh' if all(s.tls == _MESH for s in secure) else 'TLS'} there and gets plain HTTP"
     if servers and not plain and not secure:
         return "expects plain HTTP there and gets TLS"
+    return "" if plain or not secure or door.address else _handshake(b, secure, asked)
+
+
+_MESH = "ISTIO_MUTUAL"
+
+
+def _handshake(b: Branch, secure: list[Bound], asked: list[str]) -> str:
+    """What keeps TLS from being agreed on with a gateway of the mesh: nobody there has the SNI, or one side has a certificate of the mesh alone."""
+    sent = _sni(b, asked)
+    if not sent:
+        return ""
+    fitting = [s for s in secure if any(names.matches(h.rpartition("/")[2], sent[0]) for h in s.hosts)]
+    if not fitting:
+        return f"knows no SNI {sent[0]} there"
+    mine = _mode(b) == _MESH
+    if all(not s.passthrough and (s.tls == _MESH) != mine for s in fitting):
+        return (
+            f"speaks the mesh's own TLS there and gets mode {_mode(b)}"
+            if not mine
+            else "has no certificate of the mesh there and is asked for one"
+        )
     return ""
 
 

@@ -32,7 +32,7 @@ def egress_chain_broken(case: Case) -> Iterator[Finding]:
     How to see it: the gateway's access log has 404 NR for the host; `istioctl proxy-config routes <gateway pod>` lacks it.
 
     How to fix it: bind a VirtualService for the host to the gateway, on the port that the rule before leads to; or rewrite the authority to
-    a host that the gateway serves.
+    a host that the gateway serves. Where the gateway speaks the mesh's own TLS, say ISTIO_MUTUAL with the host as sni in a DestinationRule.
     """
     inside = not any(b.share or b.gates for b in every_binding(case)) and not any(
         g.share for conflict in (False, True) for g in gone(case, conflict=conflict)
@@ -75,6 +75,10 @@ def _rewritten(end: Hop) -> bool:
 def _fix(end: Hop) -> str:
     u = end.branch.upstream
     at = f"that listens on port {end.number} of its Service" + (f" in {end.cluster.name}" if end.abroad else "")
+    if end.lacks.startswith(("expects mutual TLS", "knows no SNI", "speaks the mesh's")):
+        return f"Say tls mode ISTIO_MUTUAL with sni {end.host or u.host} for {u.host} in a DestinationRule, in the subset that the rule leads to."
+    if end.lacks.startswith("has no certificate"):
+        return f"Give the gateway's server tls mode ISTIO_MUTUAL, or originate TLS of mode SIMPLE for {u.host} in a DestinationRule."
     if end.lacks.startswith("expects TLS"):
         return f"Originate TLS for {u.host} in a DestinationRule (trafficPolicy.tls.mode SIMPLE), or lead to a port that takes plain HTTP."
     if end.lacks.startswith("expects plain"):

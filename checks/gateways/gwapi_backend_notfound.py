@@ -67,7 +67,13 @@ def gwapi_backend_notfound(case: Case) -> Iterator[Finding]:
                 f"{first.path} of {first.resource} names {said(b, namespace)}",
                 *((f"its ports: {ports}",) if ports else (f"near: {', '.join(near)}",) if near else ()),
             ),
-            fix=f"Correct {first.path} of {first.resource}, or create {said(b, namespace)}.",
+            fix=(
+                f"Let {first.path} of {first.resource} name a Service."
+                if not first.upstream.host
+                else f"Let {first.path} of {first.resource} name a port of {said(b, namespace).partition(':')[0]}, or add port {b.port} to it."
+                if known
+                else f"Correct {first.path} of {first.resource}, or create {said(b, namespace)}."
+            ),
             patch=drop(case, branches),
             commands=(
                 f"kubectl -n {namespace} get {first.resource.partition(' ')[0].lower()} {first.resource.rpartition('/')[2]} -o yaml",

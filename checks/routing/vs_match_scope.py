@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.binding import bindings, described, holes, virtual_service
+from checks.binding import bindings, described, fits, holes, virtual_service
 from checks.case import short
 from checks.finding import Finding, check
 from checks.patches import AWAY
@@ -39,7 +39,8 @@ def vs_match_scope(case: Case) -> Iterator[Finding]:
         ]
         every = [(rule, i, m) for rule in b.ruleset.http for i, m in enumerate(rule.matches)]
         rule, i, _ = next((x for x in every if b.name in (x[2].gateways or ())), every[0])
-        number = b.server.port.number if b.server else 0
+        servers = b.gateway.spec.servers or () if b.gateway else ()
+        numbers = sorted({s.port.number for s in servers if fits(s, b.name.partition("/")[0], b.ruleset, case.host)})
         yield case.finding(
             "vs-match-scope",
             cluster=case.mesh.cluster(b.istiod.cluster).name,
@@ -48,7 +49,7 @@ def vs_match_scope(case: Case) -> Iterator[Finding]:
             message=f"Gateway {b.name} has no rule for {case.host}: every match of {b.ruleset.ref} is for other gateways, ports or callers.",
             share=b.share,
             viewpoints=b.viewpoints,
-            evidence=(*dict.fromkeys(conditions), f"Gateway {b.name} listens on port {number}"),
+            evidence=(*dict.fromkeys(conditions), f"Gateway {b.name} listens for it on port {', '.join(map(str, numbers))}"),
             fix=f"Widen the match for Gateway {b.name}, or add a rule for it.",
             patch=_patch(case, b.istiod, rule, i),
             commands=("istioctl proxy-config routes <gateway pod> -o json",),
