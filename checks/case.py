@@ -20,7 +20,7 @@ from checks.istiod import Istiod, can_merge
 from checks.mesh import Change
 from checks.patches import Edit, Proposal, command, edited
 from checks.registry import HostService, IstioEndpoint, from_entry, proxy_kind
-from checks.resources import AuthorizationPolicy, DestinationRule, Pod, Service, ServiceEntry, Sidecar, Workload
+from checks.resources import AuthorizationPolicy, DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, Sidecar, Workload
 from checks.routes import answer, failing, steps
 from checks.sidecar import Step
 from checks.upstream import Upstream, Upstreams, shares
@@ -336,7 +336,52 @@ class Case:
 
     def failing(self) -> list[Branch]:
         """Destinations that get requests and cannot serve them."""
-        return self.once("failing", lambda: [b for b in self.branches if b.share > 0 and b.upstream.fails])
+
+        def find() -> list[Branch]:
+            found = [b for b in self.branches if b.share > 0 and (b.upstream.fails or self.nameless(b))]
+            return found + [b for b in self._unheld() if self.nameless(b)]
+
+        return self.once("failing", find)
+
+    def _unheld(self) -> Iterator[Branch]:
+        """What callers hold nothing for: the ports of a headless Service for which a sidecar listens at its endpoints' addresses alone (core/listener.go)."""
+        if not any(s.kubernetes and s.resolution == "none" for i in self.planes for s in i.by_host.get(self.host, ())):
+            return
+        for c in self.blind:
+            service = c.scope.services.get(self.host)
+            if c.proxy.kind != "sidecar" or service is None or not service.ports:
+                continue
+            view = View(c, Upstreams(self.mesh, c.istiod, c.proxy, c.scope), [])
+            port = next((p.number for p in service.ports if self.asked(p.number)), None)
+            if port is not None and not self.private(view):
+                step = Step(self.host, port, "tcp", "route", None, "", "", ((view.ups.of(self.host, port), 0, ""),))
+                yield Branch(view, step, 0, step.targets[0][0], 0, 1.0)
+
+    def nameless(self, branch: Branch) -> bool:
+        """Whether a destination is a headless Service that nobody can dial by its own name: DNS has the addresses of its ready endpoints, and there is none.
+
+        What its sidecars hold is an ORIGINAL_DST cluster, of which Envoy alone knows the endpoints: they are the addresses that callers dial.
+        """
+        u = branch.upstream
+        service = u.service
+        if (
+            not u.unseen
+            or service is None
+            or not service.kubernetes
+            or service.resolution != "none"
+            or branch.step.host != service.hostname
+        ):
+            return False
+        istiod = branch.view.ups.istiod
+        return self.once(f"nameless {istiod.cluster} {service.hostname}", lambda: self._nobody_named(istiod, service))
+
+    def _nobody_named(self, istiod: Istiod, service: HostService) -> bool:
+        if any(self.mesh.unread(c, EndpointSlice, Service, Pod) for c in self.mesh.clusters):
+            return False
+        if any(e.health == "healthy" for e in self.endpoints(istiod, service)):
+            return False
+        slices = (s for c in self.mesh.clusters for s in self.mesh.slices(c, service.namespace, service.name))
+        return not any(e.conditions.ready is not False for s in slices for e in s.endpoints or ())
 
     def caused(self, cause: str) -> list[list[Branch]]:
         """Failing destinations that a cause explains, those of one object that lead to one host and subset together.
@@ -553,6 +598,8 @@ class Case:
                 yield f"EndpointSlice {s.namespace}/{s.name} in {c.name}: {len(found)} endpoint{'s'[: len(found) != 1]}, {ready} ready"
             if c.get(Service, service.namespace, service.name) is not None and not self.mesh.slices(c, service.namespace, service.name):
                 yield f"Service {service.namespace}/{service.name} in {c.name} has no EndpointSlice"
+        if service.kubernetes and service.resolution == "none":
+            yield f"Service {service.namespace}/{service.name} is headless: its name leads to its ready endpoints alone"
 
     def patch(self, cluster: str, old: Resource | None, *edits: Edit, sure: bool = False) -> str | None:
         """A kubectl command that edits an object of a cluster (name or CLUSTER_ID), as a finding suggests it: shown only when the mesh after it is

@@ -429,7 +429,7 @@ def filled(x: Faulty) -> list[Change]:
 
 @edits("pods-all-notready", "subset-all-notready", "all-endpoints-terminating", "probe-broken-by-mtls", "endpoints-draining-label")
 def ready(x: Faulty) -> list[Change]:
-    """Every pod behind the destination is ready, and so is its endpoint."""
+    """Every pod behind the destination is ready, and so is its endpoint; where there is none, one is made. No WorkloadEntry drains."""
     service = x.service
     assert service.name in x.finding.message or service.name in x.finding.resource
     changes: list[Change] = []
@@ -438,7 +438,8 @@ def ready(x: Faulty) -> list[Change]:
         for s in x.mesh.slices(c, service.namespace, service.name):
             listed |= {e.target_ref.name for e in s.endpoints or () if e.target_ref is not None}
             fine = replace((s.endpoints or ())[0].conditions, ready=True, serving=True, terminating=False) if s.endpoints else None
-            changes.append(now(c, replace(s, endpoints=tuple(replace(e, conditions=fine) for e in s.endpoints or ()))))
+            if fine is not None:
+                changes.append(now(c, replace(s, endpoints=tuple(replace(e, conditions=fine) for e in s.endpoints or ()))))
         for p in c.within(Pod, service.namespace).values():
             if service.selector and all(p.labels.get(k) == v for k, v in service.selector.items()):
                 model = pod(p.namespace, p.labels)
@@ -453,7 +454,7 @@ def ready(x: Faulty) -> list[Change]:
             kept = {k: v for k, v in we.labels.items() if k != "istio.io/draining"}
             if (own, kept) != (we.spec.labels or {}, we.labels):
                 changes.append(now(c, replace(we, metadata=replace(we.metadata, labels=kept), spec=replace(we.spec, labels=own))))
-    return changes
+    return changes or serve(x, x.cluster, service.selector or {})
 
 
 @edits("svc-selectorless-no-slice")
@@ -684,9 +685,12 @@ def _place(v: Viewpoint) -> tuple[str, str, str]:
 
 
 def felt(case: Case, branch: Branch) -> float | None:
-    """What fails of the rules of a branch's host and port for its first caller; None where the caller has none any more."""
+    """What fails of the rules of a branch's host and port for its first caller, of a headless Service nobody's name; None where the caller has none any more."""
     where = branch.step.host, branch.step.port
     failing = [r.failing_share for v in mine(case, branch) for r in v.routes if (r.host, r.port) == where]
+    who = _place(branch.view.callers.viewpoints[0])
+    theirs = (b for b in case.failing() if b.upstream.unseen and (b.step.host, b.step.port) == where)
+    failing += [b.share for b in theirs if who in map(_place, b.view.callers.viewpoints)]
     return sum(failing) if failing else None
 
 
