@@ -148,7 +148,8 @@ class _RuleIndex:
 
     def find(self, host: str) -> list[MergedRule] | None:
         """The rules of the most specific host string that matches."""
-        return names.most_specific(host, self.exact, self.wild)
+        exact = self.exact.get(host)  # no wildcard is among these
+        return names.most_specific(host, self.exact, self.wild) if exact is None and (self.wild or names.is_wildcard(host)) else exact
 
 
 @dataclass(frozen=True, slots=True)

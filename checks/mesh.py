@@ -524,9 +524,9 @@ class Mesh:
         """The control plane of each cluster, once."""
         return tuple(dict.fromkeys(self.istiod(c.name) for c in self.clusters))
 
-    def every_plane(self) -> set[Istiod]:
+    def every_plane(self) -> Iterable[Istiod]:
         """Every control plane that some proxy listens to, those of revisions as well."""
-        return {*self.control_planes, *self._istiods.values()}
+        return self.control_planes if len(self._istiods) == 1 else {*self.control_planes, *self._istiods.values()}
 
     def istiods(self) -> object:
         """What is another object whenever any control plane's view of the configuration is."""
@@ -814,16 +814,17 @@ class Mesh:
         for s in sorted(slices, key=lambda s: s.name):
             if s.address_type == "FQDN":
                 continue
-            space = cluster.within(Pod, s.namespace)
+            namespace = s.namespace
+            space = cluster.within(Pod, namespace)
             for e in s.endpoints or ():
                 ready = e.conditions.ready
                 health: Health = "healthy" if ready or ready is None else _ill(e, draining=draining, known=service is not None)
                 ref = e.target_ref
                 for address in e.addresses or ():
                     if ref is None or ref.kind != "Pod":
-                        pod = self._pod_at(cluster, s.namespace, address)
+                        pod = self._pod_at(cluster, namespace, address)
                     else:
-                        if ref.namespace in ("", s.namespace):
+                        if ref.namespace in ("", namespace):
                             pod = space.get(ref.name)
                         else:
                             self._strays.setdefault((cluster.name, s.namespace, s.service), {})[ref.namespace] = None
@@ -838,7 +839,7 @@ class Mesh:
                             continue
                         seen.add(key)
                         if shape is None:
-                            shape = around.endpoint(pod, address, s.namespace, port.port or 0, port.name or "", health, reason)
+                            shape = around.endpoint(pod, address, namespace, port.port or 0, port.name or "", health, reason)
                             yield shape
                         else:
                             yield shape.copy(port=port.port or 0, port_name=port.name or "")

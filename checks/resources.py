@@ -102,8 +102,8 @@ class Resource(_Object, frozen=True, kw_only=True):
     @property
     def ref(self) -> str:
         """As a person writes it: `VirtualService shop/cart`, `Node node-a`."""
-        kind = KIND_OF[type(self)]
-        return f"{kind.kind} {self.namespace}/{self.name}" if self.namespace else f"{kind.kind} {self.name}"
+        kind, meta = KIND_OF[type(self)].kind, self.metadata
+        return f"{kind} {meta.namespace}/{meta.name}" if meta.namespace else f"{kind} {meta.name}"
 
 
 _EMPTY: Mapping[str, str] = {}

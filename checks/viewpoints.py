@@ -521,8 +521,8 @@ def evaders(mesh: Mesh) -> list[Evader]:
 
 def _evaders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Evader, ...]:
     out: dict[str, Evader] = {}
-    for first, *_ in mesh.alike(cluster, namespace):
-        if proxy_kind(first) == "sidecar" and any(k in first.annotations for k in (_PAST_PORTS, _PAST_RANGES, _TAKEN_RANGES)):
+    for first in (same[0] for same in mesh.alike(cluster, namespace)):
+        if any(k in first.annotations for k in (_PAST_PORTS, _PAST_RANGES, _TAKEN_RANGES)) and proxy_kind(first) == "sidecar":
             kind, _, name = mesh.workload(cluster, first).partition(" ")
             workload = f"{kind} {namespace}/{name}"
             out.setdefault(workload, Evader(Viewpoint(cluster.name, "sidecar", namespace), workload, first.annotations))
