@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from checks import names
-from checks.resources import APIGateway, GatewayClass, Listener, Namespace, Resource, Service, ServiceEntry
+from checks.resources import APIGateway, GatewayClass, Listener, Namespace, Pod, Resource, Service, ServiceEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,6 +71,18 @@ def attach(istiod: Istiod) -> Attachments:
     return Attachments(of, {address: tuple(keys) for address, keys in behind.items() if address})
 
 
+def attach_pod(istiod: Istiod, pod: Pod) -> Attachment:
+    """What a pod's own label comes to (fetchWaypointForWorkload); one that its namespace's asks for is its services'."""
+
+    def index() -> tuple[dict[tuple[str, str], APIGateway], dict[str, GatewayClass]]:
+        gateways = {(g.namespace, g.name): g for g in istiod.all(APIGateway) if isinstance(g, APIGateway) and g.status.addresses}
+        return gateways, {c.name: c for c in istiod.all(GatewayClass) if isinstance(c, GatewayClass)}
+
+    if USE not in pod.labels:
+        return Attachment()
+    return _Asking(pod, istiod.namespaces, *istiod.once("waypoints", index), traffic=frozenset({"workload", "all"})).attachment()
+
+
 def _hosts(istiod: Istiod) -> Iterator[tuple[str, Resource]]:
     for s in istiod.all(Service):
         if isinstance(s, Service) and s.spec.type != "ExternalName":  # ambient does not know such
@@ -89,6 +101,7 @@ class _Asking:
     namespaces: Mapping[str, Namespace]
     waypoints: Mapping[tuple[str, str], APIGateway]
     classes: Mapping[str, GatewayClass]
+    traffic: frozenset[str] = frozenset({"service", "all"})
 
     def attachment(self) -> Attachment:
         """What its own label says, else its namespace's; `none` on the object says no waypoint (fetchWaypointForService)."""
@@ -134,7 +147,7 @@ class _Asking:
             return "namespace not allowed"
         its_class = self.classes.get(waypoint.spec.gateway_class_name)
         traffic = its_class.labels.get(WAYPOINT_FOR, "service") if its_class else "service"
-        return None if waypoint.labels.get(WAYPOINT_FOR, traffic) in {"service", "all"} else "traffic type"
+        return None if waypoint.labels.get(WAYPOINT_FOR, traffic) in self.traffic else "traffic type"
 
     def _allows(self, waypoint: APIGateway) -> bool:
         listener = self._listener(waypoint)

@@ -51,6 +51,7 @@ _R = TypeVar("_R", bound=Resource)
 
 GROUP = "gateway.networking.k8s.io"
 POOL = "istio.io/inferencepool-name"
+ZERO_WEIGHT = "zero-weight"
 WAYPOINT_CONTROLLER = "istio.io/mesh-controller"
 CONTROLLERS = {
     "istio": "istio.io/gateway-controller",
@@ -305,7 +306,7 @@ class _Converter:
             return f"no hostname of the route fits {parent.hostname or '*'}"
         if not allowed_space:
             return f"namespace {route.namespace} is not allowed"
-        return "" if kind in parent.kinds else f"a {kind} is not allowed"
+        return "" if kind in parent.kinds else f"routes of kind {kind} are not allowed"
 
     @staticmethod
     def _isolated(parent: _Parent, around: list[_Parent], host: str) -> bool:
@@ -415,7 +416,10 @@ class _Converter:
     def _l4(self, route: APIRoute, kind: str, *, enforce: bool) -> list[tuple[str, tuple[Target, ...]]]:
         try:
             return [
-                (f"spec.rules[{i}]", tuple(self._targets(route, kind, r, f"spec.rules[{i}]", enforce=enforce)))
+                (
+                    f"spec.rules[{i}]",
+                    tuple(self._targets(route, kind, r, f"spec.rules[{i}]", enforce=enforce)) or _nobody(f"spec.rules[{i}]"),
+                )
                 for i, r in enumerate(route.spec.rules or ())
             ]
         except _Invalid as error:
@@ -452,6 +456,11 @@ def granted(grants: Iterable[ReferenceGrant], by: Resource, kind: str, b: Backen
         if sources and any((t.group, t.kind) == (b.group, b.kind) and t.name in (None, "", b.name) for t in g.spec.to):
             return True
     return False
+
+
+def _nobody(path: str) -> tuple[Target, ...]:
+    """Where connections end of which no backend may have any: a cluster that does not exist (convertTCPRoute, convertTLSRoute)."""
+    return (Target("internal.cluster.local", ZERO_WEIGHT, 65535, 0, f"{path}.backendRefs"),)
 
 
 def _weight(b: BackendRef) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -136,7 +135,7 @@ def test_a_patch_that_breaks_something_is_not_shown() -> None:
     looked = diagnosis._look_at(case)  # the proof itself
     harmful = case.patch("east", found.clusters[0].get(Service, namespace, name), (("spec", "ports"), AWAY))
     assert harmful is not None
-    harming = dataclasses.replace(looked, findings=tuple(replace(f, patch=harmful) for f in looked.findings))
+    harming = replace(looked, findings=tuple(replace(f, patch=harmful) for f in looked.findings))
     assert [f.patch for f in diagnosis._proved(case, harming, lambda _: None).findings] == [None]
 
 

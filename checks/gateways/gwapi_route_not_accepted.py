@@ -55,6 +55,8 @@ def gwapi_route_not_accepted(case: Case) -> Iterator[Finding]:
                 ),
                 fix="Install the CRDs of a newer release of the Gateway API; istiod then reads the route by itself."
                 if unread
+                else f"Let spec.parentRefs[{i}] of {route.ref} name {_named(istiod, kind, name)}, or create {kind} {name}."
+                if why[0].endswith("does not exist")
                 else f"Make spec.parentRefs[{i}] and the hostnames of {route.ref} agree with a listener of Gateway {name}, or let the listener take it.",
                 commands=(
                     f"kubectl -n {route.namespace} get {route.ref.partition(' ')[0].lower()} {route.name} -o yaml",
@@ -93,7 +95,16 @@ def _refused(case: Case, istiod: Istiod, route: APIRoute, kind: str, name: str) 
     if kind == "Gateway" and api_gateway(istiod, name) is None:
         case.mesh.require(case.mesh.cluster(istiod.cluster), APIGateway)
         return [f"Gateway {name} does not exist"]
-    return list(dict.fromkeys(d.reason for d in istiod.api.denied if d.route == route.ref and d.parent in {"", f"{kind} {name}"}))
+    found = list(dict.fromkeys(d.reason for d in istiod.api.denied if d.route == route.ref and d.parent in {"", f"{kind} {name}"}))
+    # what the listener says that the route means, not what those say that it does not
+    return sorted(found, key=lambda reason: reason.startswith(("port ", "there is no listener")))
+
+
+def _named(istiod: Istiod, kind: str, name: str) -> str:
+    """What exists in place of a parent that does not, for people: Gateways of its name in another namespace."""
+    own = name.partition("/")[2]
+    known = sorted(g.ref for g in istiod.all(APIGateway) if g.name == own) if kind == "Gateway" else []
+    return " or ".join(known) or "one that exists"
 
 
 def _felt(case: Case, istiod: Istiod, kind: str, name: str) -> tuple[tuple[Viewpoint, ...], bool]:
