@@ -1127,6 +1127,7 @@ class AllowedRoutes(_Object, frozen=True):
 class _ListenerTLS(_Object, frozen=True):
     mode: str = "Terminate"
     certificate_refs: tuple[TargetReference, ...] | None = None
+    options: dict[str, str] | None = None
 
 
 class Listener(_Object, frozen=True):

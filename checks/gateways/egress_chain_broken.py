@@ -48,7 +48,7 @@ def egress_chain_broken(case: Case) -> Iterator[Finding]:
         share = case.share(branches)
         where = f"gateway {first.service.namespace}/{first.service.name}"
         at = f"{where} of {first.cluster.name}, at {first.address}:{first.number}," if first.abroad else f"the gateway behind port {u.port}"
-        served = ", ".join(sorted({b.name for g in first.gates for b in g.bound})) or "no Gateway"
+        served = ", ".join(sorted({b.ref.partition(" ")[2] for g in first.gates for b in g.bound})) or "no Gateway"
         yield case.finding(
             "egress-chain-broken",
             cluster=case.cluster_of(first.branch),
@@ -76,7 +76,7 @@ def _fix(end: Hop) -> str:
     u = end.branch.upstream
     at = f"that listens on port {end.number} of its Service" + (f" in {end.cluster.name}" if end.abroad else "")
     if end.lacks.startswith(("expects mutual TLS", "knows no SNI", "speaks the mesh's")):
-        return f"Say tls mode ISTIO_MUTUAL with sni {end.host or u.host} for {u.host} in a DestinationRule, in the subset that the rule leads to."
+        return f"Say tls mode ISTIO_MUTUAL with sni {end.host or u.host} for {u.host} in a DestinationRule{', in the subset that the rule leads to' if u.subset else ''}."
     if end.lacks.startswith("has no certificate"):
         return f"Give the gateway's server tls mode ISTIO_MUTUAL, or originate TLS of mode SIMPLE for {u.host} in a DestinationRule."
     if end.lacks.startswith("expects TLS"):
