@@ -27,7 +27,7 @@ from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
 from checks.finding import CUES, LIVE, REGISTRY, CauseCue, Check, Cue, Finding, HostCue, MeshCue, Severity, Skipped, cued
 from checks.mesh import Change, Cluster, Mesh, Unreadable
-from checks.reach import outward, reach
+from checks.reach import outward, reach, weighed
 from checks.resources import (
     APIGRPCRoute,
     APIHTTPRoute,
@@ -45,11 +45,12 @@ from checks.resources import (
     Service,
     Sidecar,
     StatefulSet,
+    VirtualService,
     Workload,
     WorkloadEntry,
 )
 from checks.standing import ABSENT, Standing
-from checks.viewpoints import Caller, Evader, Outsider, by_node, callers, callers_of, evaders, outsiders
+from checks.viewpoints import Caller, Evader, Outsider, by_node, callers, callers_of, evaders, node_local, outsiders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -505,8 +506,8 @@ _FAR = 6
 """Gateways that a call is followed through: more of them are a circle."""
 
 
-def _look(names_: Iterable[str], mesh: Mesh, known: Mapping[str, _Looked], *, thoroughly: bool) -> dict[str, _Looked]:
-    """Hosts looked at for a sweep, which keeps nothing of them but what the next one needs; `known` is what other hosts look like."""
+def _look(names_: Iterable[str], mesh: Mesh, known: Callable[[str], _Looked | None], *, thoroughly: bool) -> dict[str, _Looked]:
+    """Hosts looked at for a sweep, which keeps nothing of them but what the next one needs; `known` is what another host looks like."""
     looked: dict[str, _Looked] = {}
     suggesting: list[Case] = []
     for host in names_:
@@ -516,7 +517,7 @@ def _look(names_: Iterable[str], mesh: Mesh, known: Mapping[str, _Looked], *, th
         if any(f.patch for f in seen.findings):
             suggesting.append(case)
     for case in suggesting:
-        looked[case.host] = _proved(case, looked[case.host], lambda host: looked.get(host) or known.get(host), thoroughly=thoroughly)
+        looked[case.host] = _proved(case, looked[case.host], lambda host: looked.get(host) or known(host), thoroughly=thoroughly)
     return looked
 
 
@@ -534,7 +535,7 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
         _run(cause, check, case, findings, skipped)
     services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
     services.update((s.hostname, s.namespace) for i in mesh.control_planes for s in i.by_host.get(case.host, ()))
-    services |= case.read | case.also
+    services |= case.read | case.also | node_local(mesh, case.host)
     # what each of them holds depends on the nodes where their pods run
     namespaces = {c.viewpoint.namespace for c in callers_of(mesh, case.host)} if by_node(mesh, case.host) else set()
     abroad = {name: (frozenset(theirs), frozenset[str]()) for name, theirs in case.abroad.items()}
@@ -807,18 +808,21 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
     owed: frozenset[str] = frozenset()
     if ground is None or stale is None:
         through: dict[object, set[str]] = {}
-        looked = _look(known, mesh, {}, thoroughly=thoroughly)
+        looked = _look(known, mesh, lambda _: None, thoroughly=thoroughly)
         by_host, telling = looked, {}
     else:
         through = ground.through
         again = _again(ground, mesh, stale, around)
         again, owed = again[:most], frozenset(again[most:]) if most is not None else owed
-        looked = _look(again, mesh, ground.by_host, thoroughly=thoroughly)
+        left = owed  # what they looked like before is no measure for a patch
+        looked = _look(again, mesh, lambda host: None if host in left else ground.by_host.get(host), thoroughly=thoroughly)
         by_host, telling = ground.by_host | looked, ground.telling
         if not telling.keys().isdisjoint(looked):
             telling = {host: at for host, at in telling.items() if host not in looked}
     for host, at in looked.items():
-        abroad = (key for name, (theirs, spaces) in at.abroad.items() for key in _keys({name: _Touched({*theirs}, {*spaces})}, whole=True))
+        abroad = (
+            key for name, (theirs, spaces) in at.abroad.items() for key in _keys({name: _Touched({*theirs}, {*spaces}, set())}, whole=True)
+        )
         for what in (*at.services, *at.namespaces, *abroad):
             through.setdefault(what, set()).add(host)
     told = {host: at for host, at in looked.items() if at.findings or at.skipped}
@@ -837,8 +841,13 @@ def _again(ground: _Ground, mesh: Mesh, stale: _Touched, around: Sequence[_Calli
     """The hosts that have to be looked at again after some events, in order."""
     others = {a.viewpoint for a, b in zip(ground.callers, around, strict=True) if a is not b and a != b and isinstance(a, Caller)}
     away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
+    away = {name: None if touched is None or touched.hosts else touched for name, touched in away.items()}  # other rules there
     near = set().union(*(ground.through.get(what, ()) for what in (*stale.services, *stale.namespaces, *_keys(away))))
     again = {host for host in near if host not in ground.owed and not _spared(ground.by_host[host], stale, away)}
+    if stale.hosts:
+        again.update(h for h in ground.by_host if h.lower() in stale.hosts)
+        if len(ground.by_host) <= _LARGE:  # where a patch is tried on other hosts, whether it is shown may hang on their weights
+            again.update(h for h, at in ground.telling.items() if at.findings)
     if others:  # what was said of the pod before is not to be said any more
         again.update(h for h, at in ground.telling.items() if any(not others.isdisjoint(f.viewpoints) for f in at.findings))
     return sorted(again | ground.owed)
@@ -870,10 +879,13 @@ _OF_NAMESPACE: tuple[type[Resource], ...] = (Pod, Deployment, StatefulSet, Daemo
 
 
 class _Touched(NamedTuple):
-    """What differs between two meshes of one configuration: (host, namespace) of services, and all namespaces with any difference."""
+    """What differs between two meshes whose configuration differs in weights at most: (host, namespace) of services, all namespaces with any
+    difference, and the hosts, in lower case, that those weights may mean something to.
+    """  # noqa: D205 - one sentence
 
     services: set[tuple[str, str]]
     namespaces: set[str]
+    hosts: set[str]
 
     def spares(self, looked: _Looked) -> bool:
         """Whether nothing differs that a host was looked at through."""
@@ -882,13 +894,16 @@ class _Touched(NamedTuple):
 
 def _touched(old: Mesh, new: Mesh) -> _Touched | None:
     """What the events between two meshes touch; None when it is the configuration, or how much of it could be read."""
-    out = _Touched(set(), set())
+    out = _Touched(set(), set(), set())
     if old is new:
         return out
-    if any(old.istiod(c.name) is not new.istiod(c.name) for c in new.clusters if c.name in {o.name for o in old.clusters}):
-        return None
     if [c.name for c in old.clusters] != [c.name for c in new.clusters]:
         return None
+    if any(old.istiod(c.name) is not new.istiod(c.name) for c in new.clusters):
+        rules = old.reweighed(new)
+        if rules is None or old.guesses() != new.guesses():
+            return None
+        out.hosts.update(weighed(new, (ref for found in rules.values() for ref in found), swept(new)))
     for a, b in zip(old.clusters, new.clusters, strict=True):
         if a is b:
             continue
@@ -912,6 +927,8 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
                 out.services.update(of for ns in spaces for of in _of_workloads(a, b, kind, ns, new))
                 if kind is Pod:
                     out.services.update(_called(new.straying(b, spaces)))
+            elif kind is VirtualService:
+                continue  # it says other weights, or the control planes would be others
             elif spaces:
                 return None
             out.namespaces.update(spaces)

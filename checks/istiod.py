@@ -6,6 +6,7 @@ pilot/pkg/model/{push_context,sidecar,destination_rule,virtualservice}.go in ist
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
@@ -37,6 +38,17 @@ if TYPE_CHECKING:
     from checks.rulesets import RuleSet
 
 MESH = frozenset({"mesh"})
+_WITHOUT_RULES = frozenset(
+    {
+        *("unheard", "exports", "imports", "kubernetes", "undiscovered", "zoned", "_rulers", "_external_names", "_special", "crowded"),
+        *("namespaces", "services", "by_host", "by_host_and_namespace", "sends_unhealthy", "_cluster_local", "_named", "_public"),
+        *("_public_by_namespace", "api", "attachments", "_destination_rules", "split", "_sidecars", "crowding", "gateways"),
+        *("services by namespace", "cluster local", "node local", "entries by host", "destination rules", "written for", "literal hosts"),
+        *("wildcard destination rules", "meant destination rules", "hosts", "leading", "selectors", "asks", "asks by rule", "askers"),
+        *("named by", "let in", "asks by policy", "askers by policy", "peer authentications", "cued", "nearest"),
+    }
+)
+"""What an Istiod knows, as attributes and by name (`once`), in which no VirtualService, RuleSet or weight stands."""
 _T = TypeVar("_T")
 
 
@@ -204,6 +216,25 @@ class Istiod:
             self._memo[key] = make()
         known: _T = self._memo[key]
         return known
+
+    def reweighed(self, changed: Mapping[str, VirtualService]) -> Istiod:
+        """This control plane after VirtualServices (by ref) that say other weights and nothing else (rulesets.weightless).
+
+        All that holds no rule is the old one's: services, DestinationRules, and by which hosts rules are found.
+        """
+        own = [changed.get(v.ref, v) for v in self.all(VirtualService) if isinstance(v, VirtualService)]
+        touched = [r for r in self.rulesets if r.ref in changed or any(rule.leaf in changed for rule in r.http)]
+        roots = {r.ref for r in touched}
+        new = {r.ref: r for r in rulesets.merge(own, self.config.default_virtual_service_export_to or ("*",), lambda v: v.ref in roots)}
+        swap = {r: new[r.ref] for r in touched}
+        made = Istiod(self.cluster, {**self._objects, VirtualService: own}, (), self.config, self.plane)
+        for name, known in vars(self).items():
+            if name in _WITHOUT_RULES:
+                setattr(made, name, known)
+        made.rulesets = [swap.get(r, r) for r in self.rulesets]
+        made._memo = {k: known for k, known in self._memo.items() if (k[0] if isinstance(k, tuple) else k) in _WITHOUT_RULES}
+        made._scopes = {key: scope.reweighed(made, swap) for key, scope in self._scopes.items()}
+        return made
 
     def special(self, namespace: str) -> bool:
         """Whether a namespace's sidecars may get something that those of a plain namespace do not, DestinationRules aside."""
@@ -727,6 +758,13 @@ class Listener:
         self.rulesets = self._select_rulesets(istiod, namespace)
         self.services = self._select_services(istiod, namespace)
 
+    def reweighed(self, swap: Mapping[RuleSet, RuleSet]) -> Listener:
+        """This listener where some rulesets are others, which differ in their weights alone."""
+        made = copy(self)
+        made.rulesets = [swap.get(r, r) for r in self.rulesets]
+        made.__dict__.pop("wildcard_owner", None)
+        return made
+
     def excludes(self, namespace: str, host: str) -> bool:
         """Whether an egress host that begins with `~` keeps a host of a namespace out."""
         if not self._excluding:
@@ -918,6 +956,13 @@ class Scope:
             narrowed = service if len(kept) == len(service.ports) else service.with_ports(kept) if kept else None
         if narrowed is not None:
             _append(out, narrowed)
+
+    def reweighed(self, istiod: Istiod, swap: Mapping[RuleSet, RuleSet]) -> Scope:
+        """This scope where some rulesets are others, which differ in their weights alone."""
+        made = copy(self)
+        made.istiod = istiod
+        made.listeners = [li.reweighed(swap) for li in self.listeners]
+        return made
 
     def holds(self, host: str) -> bool:
         """Whether a sidecar may have a rule for a host: a service or a ruleset of some listener has it."""

@@ -62,9 +62,11 @@ from checks.resources import (
     ServiceMeshControlPlane,
     SliceEndpoint,
     StatefulSet,
+    VirtualService,
     Workload,
     WorkloadEntry,
 )
+from checks.rulesets import weightless
 
 Objects = Mapping[type[Resource], Mapping[str, Mapping[str, Resource]]]
 _R = TypeVar("_R", bound=Resource)
@@ -277,15 +279,27 @@ class Mesh:
         else:
             new._memo, new._under = self._memo, self._under
         new.neighbours, new._strays = self.neighbours, self._strays
-        if (
-            [c.name for c in self.clusters] == [c.name for c in new.clusters]
-            and all(map(_same_plane, self.clusters, new.clusters))
-            and self._guesses() == new._guesses()
-        ):
+        weighed = self.reweighed(new)
+        if weighed is not None and self.guesses() == new.guesses():
             new._istiods = self._istiods
+            if any(weighed.values()):
+                made = {i: i.reweighed(known) if (known := weighed[self.cluster(i.cluster).name]) else i for i in {*self._istiods.values()}}
+                new._istiods = {key: made[i] for key, i in self._istiods.items()}
         return new
 
-    def _guesses(self) -> list[tuple[Plane, ...]]:
+    def reweighed(self, new: Mesh) -> dict[str, dict[str, VirtualService]] | None:
+        """Of each cluster the VirtualServices (by ref) that say other weights in a newer mesh; None where more of the configuration differs."""
+        if [c.name for c in self.clusters] != [c.name for c in new.clusters]:
+            return None
+        out: dict[str, dict[str, VirtualService]] = {}
+        for a, b in zip(self.clusters, new.clusters, strict=True):
+            found = _weighed(a, b) if _same_plane(a, b) else None
+            if found is None:
+                return None
+            out[a.name] = found
+        return out
+
+    def guesses(self) -> list[tuple[Plane, ...]]:
         """What is only known of control planes by their proxies, which come and go."""
         return self.now(("guesses",), lambda: [known for known in map(self.planes, self.clusters) if any(p.guessed for p in known)])
 
@@ -643,7 +657,7 @@ class Mesh:
         return self.now(("network gateways",), self._network_gateways)
 
     def _network_gateways(self) -> list[NetworkGateway]:
-        made_of = tuple(c.objects.get(Service) for c in self.clusters)
+        made_of = tuple(part for c in self.clusters for part in (c.objects.get(Service), self.cluster_id(c)))
 
         def find() -> list[NetworkGateway]:
             out: list[NetworkGateway] = []
@@ -1119,9 +1133,9 @@ def _planes(space: Mapping[str, Resource]) -> tuple[Plane, ...]:
 
 
 def _same_plane(old: Cluster, new: Cluster) -> bool:
-    """Whether nothing differs that a control plane's view of the configuration is made of; where istiod runs, pods and Deployments say."""
+    """Whether nothing but VirtualServices differs of what a control plane's view is made of; where istiod runs, pods and Deployments say."""
     if (old.unreadable, old.members, old.foreign) != (new.unreadable, new.members, new.foreign) or any(
-        old.objects.get(k) is not new.objects.get(k) for k in KIND_OF if k not in RUNTIME
+        old.objects.get(k) is not new.objects.get(k) for k in KIND_OF if k not in RUNTIME and k is not VirtualService
     ):
         return False
     for kind in (Deployment, Pod):
@@ -1133,6 +1147,24 @@ def _same_plane(old: Cluster, new: Cluster) -> bool:
                 if _cluster_ids(was.get(ns, {})) != _cluster_ids(now.get(ns, {})) or _planes(was.get(ns, {})) != _planes(now.get(ns, {})):
                     return False
     return True
+
+
+def _weighed(old: Cluster, new: Cluster) -> dict[str, VirtualService] | None:
+    """The VirtualServices (by ref) that say other weights, and nothing else; None where any says something else, appeared or went."""
+    was, now = old.objects.get(VirtualService, _NONE), new.objects.get(VirtualService, _NONE)
+    out: dict[str, VirtualService] = {}
+    for ns in was.keys() | now.keys() if was is not now else ():
+        a, b = old.within(VirtualService, ns), new.within(VirtualService, ns)
+        if a is b:
+            continue
+        if a.keys() != b.keys():
+            return None
+        for name, vs in b.items():
+            if vs is not a[name]:
+                if weightless(a[name]) != weightless(vs):
+                    return None
+                out[vs.ref] = vs
+    return out
 
 
 def _locality(node: Node) -> str:

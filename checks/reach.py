@@ -31,7 +31,7 @@ from checks.resources import (
 from checks.viewpoints import callers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from checks.istiod import Istiod
     from checks.mesh import Change, Mesh
@@ -60,6 +60,25 @@ def reach(before: Mesh, after: Mesh, changes: Iterable[Change], everything: Call
     for _ in range(2):  # a rule, and one that leads to its gateway
         near.update(h for i in planes for n in tuple(near) for h in i.leading(n))
     return near & known
+
+
+def weighed(mesh: Mesh, changed: Iterable[str], everything: Collection[str]) -> set[str]:
+    """The hosts that have rules of VirtualServices (by ref) whose weights are others, or are led to them, by a rule or through gateways; in lower case."""
+    refs = set(changed)
+    planes = mesh.every_plane()
+    near: set[str] = set()
+    for r in (r for i in planes for r in i.rulesets if r.ref in refs or any(rule.leaf in refs for rule in r.http)):
+        near.update(h.lower() for h in (*r.hosts, *r.leads))
+        if r.gateways != ("mesh",):
+            near.update(p.service for gate in gates(mesh) for p in gate.ports)
+    fresh = set(near)
+    while fresh:  # who leads there, and who is meant by a wildcard of theirs
+        wild = [h for h in fresh if names.is_wildcard(h)]
+        fresh = {h.lower() for i in planes for n in fresh for h in i.leading(n)}
+        fresh.update(h for h in everything if any(names.matches(w, h) for w in wild))
+        fresh -= near
+        near |= fresh
+    return near
 
 
 def about(change: Change, before: Mesh, after: Mesh) -> set[str] | None:

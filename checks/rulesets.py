@@ -195,12 +195,30 @@ def _export(vs: VirtualService, default: Iterable[str]) -> frozenset[str]:
     return names.export_set(vs.spec.export_to or default, vs.namespace)
 
 
-def merge(services: Iterable[VirtualService], default_export_to: Iterable[str]) -> Iterator[RuleSet]:
-    """Every root VirtualService with its delegates merged in; a VirtualService without hosts is a delegate and no root."""
+def weightless(vs: VirtualService) -> object:
+    """All that a VirtualService says but its weights: two that differ in nothing else make the same rules, and are found by the same look-ups.
+
+    A weight below 0 stays: it makes a VirtualService that is not valid.
+    """
+    spec = vs.spec
+    parts = {
+        part: tuple(
+            replace(r, route=tuple(replace(w, weight=min(w.weight, 0)) for w in r.route)) if r.route else r
+            for r in getattr(spec, part) or ()
+        )
+        for part in ("http", "tls", "tcp")
+    }
+    return vs.metadata.ruling, replace(spec, **parts)
+
+
+def merge(
+    services: Iterable[VirtualService], default_export_to: Iterable[str], such: Callable[[VirtualService], bool] = lambda _: True
+) -> Iterator[RuleSet]:
+    """Every root VirtualService such as is asked for, with its delegates merged in; a VirtualService without hosts is a delegate and no root."""
     everything = list(services)
     by_name = {(v.namespace, v.name): v for v in everything}
     default = tuple(default_export_to)
-    for vs in everything:
+    for vs in filter(such, everything):
         if not vs.spec.hosts:
             continue
         ns = vs.namespace

@@ -89,10 +89,13 @@ def callers(mesh: Mesh) -> list[Caller]:
     """Every population of proxies of the mesh; where no pod has one, or gateways alone do, the namespaces outside of the ambient mesh that could have one as well."""
 
     def find() -> list[Caller]:
-        found = [c for cluster in mesh.clusters for some in _callers(mesh, cluster) for c in some]
-        return _peopled(mesh, found)
+        found = mesh.once(
+            ("callers",), _made_of(mesh), lambda: [c for cluster in mesh.clusters for some in _callers(mesh, cluster) for c in some]
+        )
+        around = (c.objects.get(Pod) for c in mesh.clusters)
+        return mesh.once(("peopled",), (found, mesh.runs_istiod, *mesh.control_planes, *around), lambda: _peopled(mesh, found))
 
-    return mesh.now(("callers",), lambda: mesh.once(("callers",), _made_of(mesh), find))
+    return mesh.now(("callers",), find)
 
 
 def _made_of(mesh: Mesh) -> tuple[object, ...]:
@@ -125,7 +128,7 @@ def callers_of(mesh: Mesh, host: str) -> list[Caller]:
                 found += _of_namespace(mesh, cluster, namespace, own, serving)
         return _peopled(mesh, found)
 
-    return mesh.once(("callers of", host), (*_made_of(mesh), serving), find)
+    return mesh.once(("callers of", host), (*_made_of(mesh), serving, mesh.runs_istiod, *mesh.control_planes), find)
 
 
 def by_node(mesh: Mesh, host: str) -> bool:
@@ -138,7 +141,7 @@ _Serving = dict[tuple[str, str], frozenset[tuple[str, str]]]
 
 def _beside(mesh: Mesh, host: str) -> _Serving | None:
     """Of each node (cluster ID, name), who serves there of the host's services that only the caller's own node serves; None where it has none."""
-    some = mesh.now(("node local",), lambda: [(i, known) for i in mesh.control_planes if (known := _node_local(i))])
+    some = _local(mesh)
     if not some:
         return None
     local: list[tuple[str, tuple[IstioEndpoint, ...]]] = []
@@ -157,30 +160,42 @@ def _beside(mesh: Mesh, host: str) -> _Serving | None:
     return mesh.once(("beside", host), tuple(endpoints for _, endpoints in local), serving) if local else None
 
 
+def node_local(mesh: Mesh, host: str) -> set[tuple[str, str]]:
+    """The services, (host, namespace), that only the caller's own node serves and that rules of a host may lead to, whether any caller is led there."""
+    names_of = ((istiod, name) for istiod, known in _local(mesh) for name in known & istiod.reached(host))
+    return {(name, s.namespace) for istiod, name in names_of for s in istiod.by_host[name] if s.node_local}
+
+
+def _local(mesh: Mesh) -> list[tuple[Istiod, frozenset[str]]]:
+    return mesh.now(("node local",), lambda: [(i, known) for i in mesh.control_planes if (known := _node_local(i))])
+
+
 def _node_local(istiod: Istiod) -> frozenset[str]:
     return istiod.once("node local", lambda: frozenset(s.hostname for s in istiod.services if s.node_local))
 
 
 def _selecting(mesh: Mesh, cluster: Cluster) -> dict[str, list[tuple[str, Mapping[str, str]]]]:
     istiod = mesh.istiod(cluster.name)
-    return istiod.once("selectors", lambda: _selectors(istiod))
+    return mesh.once(("selectors", cluster.name), (istiod,), lambda: istiod.once("selectors", lambda: _selectors(istiod)))
 
 
 def _callers(mesh: Mesh, cluster: Cluster) -> Iterable[list[Caller]]:
-    selectors = _selecting(mesh, cluster)
+    selectors, placing = _selecting(mesh, cluster), _placing(mesh, cluster)
 
     def of(namespace: str) -> list[Caller]:
         own = [*selectors.get("", ()), *selectors.get(namespace, ())]
         key = "callers", cluster.name, namespace
-        made_of = cluster.within(Pod, namespace), *_placing(mesh, cluster)
+        made_of = cluster.within(Pod, namespace), *placing
         return mesh.once(key, made_of, lambda: _of_namespace(mesh, cluster, namespace, own))  # the same list while it says the same
 
-    return mesh.each(("callers of", cluster.name), cluster, (Pod,), _placing(mesh, cluster), of).values()
+    return mesh.each(("callers of", cluster.name), cluster, (Pod,), placing, of).values()
 
 
 def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
-    """What of a cluster, besides its pods, decides who its callers are: control plane, namespaces, localities, revisions."""
-    return mesh.istiod(cluster.name), cluster.objects.get(Namespace), mesh.localities(cluster), mesh.planes(cluster), mesh.tags(cluster)
+    """What of a cluster, besides its pods, decides who its callers are: what tells them apart, and where and in which network they are."""
+    config = cluster.objects.get(Namespace), mesh.config_map(cluster), mesh.cluster_id(cluster)
+    known = _selecting(mesh, cluster), mesh.istiod(cluster.name).zoned
+    return *known, *config, mesh.localities(cluster), mesh.planes(cluster), mesh.tags(cluster)
 
 
 def _of_namespace(

@@ -18,10 +18,11 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from checks import diagnosis
 from checks.mesh import RUNTIME, Change, Cluster, Mesh
-from checks.resources import KIND_OF, KINDS, EndpointSlice, Kind, Resource, ServiceEntry, decode, kind_of, objects, parse
+from checks.resources import KIND_OF, KINDS, EndpointSlice, Kind, Resource, ServiceEntry, VirtualService, decode, kind_of, objects, parse
 from tests import mutations
 from tests.test_oracle import recorded
 from tests.test_scenarios import NAMES, clusters
@@ -350,6 +351,21 @@ def slots() -> Iterator[Slot]:
 SLOTS = tuple(slots())
 
 
+def reweighed(vs: VirtualService, rng: random.Random) -> VirtualService:
+    """A VirtualService of which only weights are others, which may be none."""
+    parts = {
+        part: tuple(
+            structs.replace(r, route=tuple(structs.replace(w, weight=rng.choice([0, w.weight, 20, 100])) for w in r.route))
+            if r.route
+            else r
+            for r in getattr(vs.spec, part) or ()
+        )
+        for part in ("http", "tcp", "tls")
+        if getattr(vs.spec, part)
+    }
+    return structs.replace(vs, spec=structs.replace(vs.spec, **parts))
+
+
 class History:
     """A mesh that is changed event by event, and what it holds now, to build it afresh."""
 
@@ -372,6 +388,11 @@ class History:
             new = decode(kind, msgspec.json.encode({**made, "apiVersion": slot.api, "kind": slot.kind, "metadata": meta}))
         return Change(slot.cluster, kind.struct, slot.namespace, slot.name, new)
 
+    def _reweigh(self) -> list[Change]:
+        """Some VirtualServices say other weights, and nothing else."""
+        found = [(key, o) for key, o in self.held.items() if isinstance(o, VirtualService)]
+        return [Change(*key, reweighed(o, self.rng)) for key, o in self.rng.sample(found, min(len(found), self.rng.choice([1, 1, 2])))]
+
     def _put(self, change: Change) -> None:
         key = change.cluster, change.kind, change.namespace, change.name
         if change.new is None:
@@ -383,6 +404,8 @@ class History:
         """One to four events at once, as the bot gathers them."""
         count = self.rng.choice([1, 1, 1, 2, 4])
         changes = [self._make(s) for s in self.rng.choices(SLOTS, [s.often for s in SLOTS], k=count)]
+        if self.rng.random() < 0.2:  # a canary's controller, while nothing or something else happens
+            changes = [*self._reweigh(), *(changes if self.rng.random() < 0.3 else ())]
         for change in changes:
             self._put(change)
         self.mesh = self.mesh.apply(changes, read_at=self.mesh.read_at + 1)
