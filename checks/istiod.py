@@ -798,10 +798,21 @@ class Listener:
                 add(r, self._hosts.get("*"))
         return out
 
+    def _exact(self, istiod: Istiod, namespace: str) -> list[HostService]:
+        """The services of hosts that are all written out: one for each host and namespace, the oldest first (servicesForExactHosts)."""
+        spaces = istiod.by_host_and_namespace
+        named = (spaces.get(h, {}).get(ns) for ns, part in self._hosts.items() for h in part.exact)
+        return oldest_first(s for s in named if s is not None and istiod.visible(s, namespace))
+
     def _select_services(self, istiod: Istiod, namespace: str) -> list[HostService]:
         imported: list[HostService] = []
         everywhere = self._hosts.get("*")
-        visible = istiod.exported_to(namespace) if everywhere is not None else istiod.exported_from(self._hosts, namespace)
+        if istiod.plane.looks_up_exact_hosts and not any(
+            ns == "*" or len(part.exact) < len(part.all) for ns, part in self._hosts.items() if part.all
+        ):
+            visible = self._exact(istiod, namespace)
+        else:
+            visible = istiod.exported_to(namespace) if everywhere is not None else istiod.exported_from(self._hosts, namespace)
         if self._everything and not self.match_port:
             imported, visible = visible, []
         for s in visible:

@@ -102,6 +102,11 @@ class Plane(NamedTuple):
         return self._does("PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE", Version(1, 30))
 
     @property
+    def looks_up_exact_hosts(self) -> bool:
+        """Whether a Sidecar whose hosts are all written out gets one service for each host and namespace (model.servicesForExactHosts)."""
+        return self.version is None or self.version >= Version(1, 31)
+
+    @property
     def writes_status(self) -> bool:
         """Whether this is an istiod that was seen running and that writes the status of the Gateway API objects that it reads."""
         return self is not NEWEST and self._does("PILOT_ENABLE_GATEWAY_API_STATUS", Version(1, 0))

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from checks import diagnosis, planes, resources
+from checks.istiod import Proxy
 from checks.mesh import Change, Cluster, Mesh
 from checks.planes import Plane, Version
 from checks.resources import Deployment, Pod
@@ -128,6 +129,36 @@ def test_before_1_30_a_host_of_several_namespaces_is_taken_from_the_first_by_nam
     entries[0]["metadata"]["creationTimestamp"] = "2026-02-01T00:00:00Z"
     entries[1]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
     assert mesh([istiod(image), *entries]).istiod("east").best_namespace("api.example.com", "shop") == namespace
+
+
+@pytest.mark.parametrize(
+    ("image", "hosts", "ports", "namespace"),
+    [
+        ("istio/pilot:1.31.0", ["shop/api.example.com"], [80], "shop"),
+        ("istio/pilot:1.30.0", ["shop/api.example.com"], [80, 81], "shop"),
+        ("istio/pilot:1.31.0", ["shop/api.example.com", "shop/*.example.org"], [80, 81], "shop"),
+        ("istio/pilot:1.31.0", ["shop/*"], [80, 81], "shop"),
+        ("istio/pilot:1.31.0", ["shop/api.example.com", "other/api.example.com"], [82], "other"),
+        ("istio/pilot:1.30.0", ["shop/api.example.com", "other/api.example.com"], [80, 81], "shop"),
+        ("istio/pilot:1.31.0", ["shop/api.example.com", "*/b.example.com"], [80, 81], "shop"),
+        ("istio/pilot:1.31.0", ["shop/api.example.com", "~*/b.example.com"], [80], "shop"),
+    ],
+)
+def test_from_1_31_on_a_sidecar_whose_hosts_are_all_written_out_gets_one_service_of_each(
+    image: str, hosts: list[str], ports: list[int], namespace: str
+) -> None:
+    """pilot/pkg/model/sidecar.go, servicesForExactHosts: found by host and namespace, the oldest first whomever they are exported to."""
+    entries = [
+        item("networking.istio.io/v1", "ServiceEntry", ns, f"e{port}", spec={"hosts": ["api.example.com"], "exportTo": to, "ports": [p]})
+        for ns, port, to in (("other", 82, ["*"]), ("shop", 80, ["client"]), ("shop", 81, ["client"]))
+        for p in [{"number": port, "name": f"http-{port}", "protocol": "HTTP"}]
+    ]
+    for i, e in enumerate(entries):
+        e["metadata"]["creationTimestamp"] = f"2026-01-0{i + 1}T00:00:00Z"
+    sidecar = item("networking.istio.io/v1", "Sidecar", "client", "default", spec={"egress": [{"hosts": hosts}]})
+    scope = mesh([istiod(image), *entries, sidecar]).istiod("east").scope(Proxy("sidecar", "east", "client", "", {}))
+    found = scope.services["api.example.com"]
+    assert ([p.number for p in found.ports], found.namespace) == (ports, namespace)
 
 
 def test_a_new_image_of_istiod_changes_what_is_known() -> None:
