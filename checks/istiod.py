@@ -82,6 +82,19 @@ class MergedRule:
                 return s
         return None
 
+    def tls_mode(self, port: int, subset: str) -> str | None:
+        """The TLS mode by which istiod marks the endpoints of a port and subset; where the subset says none the whole rule's (mtls_checker.go).
+
+        A port's settings count where they name a mode; in a cluster's own settings (policy_for) they replace everything.
+        """
+        own = self.subset(subset) if subset else None
+        for policy in (own.traffic_policy if own is not None else None, self.policy):
+            ported = (p.tls for p in (policy.port_level_settings if policy else None) or () if p.port is not None and p.port.number == port)
+            said = next(filter(None, ported), policy.tls if policy else None)
+            if said is not None:
+                return said.mode
+        return None
+
     def policy_for(self, port: int, subset: str) -> TrafficPolicy | None:
         """The traffic policy of a port and subset: port level replaces, subset overrides block by block (util.MergeSubsetTrafficPolicy)."""
         base, _ = _port_level(self.policy, port)

@@ -26,6 +26,7 @@ from checks.resources import (
     ServiceEntry,
     ServicePort,
     WorkloadEntry,
+    ZoneAwareLbSetting,
 )
 
 if TYPE_CHECKING:
@@ -302,6 +303,7 @@ class MeshConfig(Struct, rename="camel"):
     service_settings: tuple[_ServiceSetting, ...] = ()
     outbound_traffic_policy: _Outbound = msgspec.field(default_factory=_Outbound)
     locality_lb_setting: LocalityLbSetting = msgspec.field(default_factory=LocalityLbSetting)
+    zone_aware_lb_setting: ZoneAwareLbSetting | None = None
     default_traffic_policy: _DefaultTrafficPolicy | None = None
     discovery_selectors: tuple[dict[str, object], ...] | None = None
     service_scope_configs: tuple[_ServiceScope, ...] = (_GLOBAL,)

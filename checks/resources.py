@@ -681,11 +681,16 @@ class LocalityLbSetting(_Object, frozen=True):
     failover_priority: tuple[str, ...] | None = None
 
 
+class ZoneAwareLbSetting(_Object, frozen=True):
+    """ZoneAwareLoadBalancerSetting: that it is there puts localityLbSetting out of force."""
+
+
 class LoadBalancer(_Object, frozen=True):
     """LoadBalancerSettings."""
 
     simple: str | None = None
     locality_lb_setting: LocalityLbSetting | None = None
+    zone_aware_lb_setting: ZoneAwareLbSetting | None = None
 
 
 class OutlierDetection(_Object, frozen=True):

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from checks import names
 from checks.answers import Destination, Endpoint
 from checks.istiod import MergedRule
+from checks.peers import accepted
 from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, TOPOLOGY, HostService, IstioEndpoint, locality_match
 from checks.resources import (
     APIGRPCRoute,
@@ -319,16 +320,14 @@ class Upstreams:
         if not self.istiod.sends_unhealthy:
             return False
         outlier = policy.outlier_detection if policy else None
-        if outlier is None and self.istiod.config.default_traffic_policy:
-            outlier = self.istiod.config.default_traffic_policy.outlier_detection
-        return not (outlier and outlier.min_health_percent)
+        return not (outlier and outlier.min_health_percent)  # the mesh's defaultTrafficPolicy is not asked (supportsUnhealthyEndpoints)
 
     def _drops(self, e: IstioEndpoint, service: HostService, *, local: bool, unhealthy: bool) -> bool:
         if service.node_local and (e.node != self.proxy.node or e.cluster != self.proxy.cluster):
             return True
         if local and e.cluster != self.proxy.cluster:
             return True
-        if not e.address or e.health == "terminating" or (e.health == "unhealthy" and not unhealthy):
+        if (not e.address and not self.through(e)) or e.health == "terminating" or (e.health == "unhealthy" and not unhealthy):
             return True
         return (e.health == "draining" or bool(e.own.get(DRAINING))) and not service.labels.get(PERSISTENT_SESSION)
 
@@ -338,17 +337,17 @@ class Upstreams:
 
     def _mtls(self, e: IstioEndpoint, rule: MergedRule | None, port: int, subset: str) -> bool:
         """Whether istiod would have the caller speak mTLS to an endpoint (mtls_checker.go)."""
-        policy = rule.policy_for(port, subset) if rule else None
-        if policy is not None and policy.tls is not None:
-            return policy.tls.mode == "ISTIO_MUTUAL"
-        return e.tls
+        mode = rule.tls_mode(port, subset) if rule else None
+        if mode is not None:
+            return mode == "ISTIO_MUTUAL"
+        return e.tls and accepted(self.istiod, e.namespace, e.labels, e.port).mode != "DISABLE"
 
     def _by_network(self, endpoints: list[IstioEndpoint], rule: MergedRule | None, port: int, subset: str) -> list[IstioEndpoint]:
         """Endpoints of other networks give way to the gateways there (ep_filters.go EndpointsByNetworkFilter)."""
         if not self.mesh.network_gateways():
             return endpoints
         out: list[IstioEndpoint] = []
-        through: dict[tuple[str, int], IstioEndpoint] = {}
+        through: dict[tuple[str, int, str], IstioEndpoint] = {}
         for e in endpoints:
             near = self.through(e)
             if not near:
@@ -366,7 +365,8 @@ class Upstreams:
                         cluster=g.cluster,
                         node="",
                     )
-                    through.setdefault((g.address, g.port), entry)
+                    # it stands for endpoints of each locality, which localityLbSetting.distribute tells apart
+                    through.setdefault((g.address, g.port, e.locality if self.istiod.zoned else ""), entry)
         return out + list(through.values())
 
     def through(self, e: IstioEndpoint) -> list[NetworkGateway]:
@@ -401,10 +401,13 @@ class Upstreams:
 
     def _by_locality(self, endpoints: list[IstioEndpoint], service: HostService, policy: TrafficPolicy | None) -> list[IstioEndpoint]:
         """localityLbSetting.distribute takes all endpoints from localities that it does not name (loadbalancer.go applyLocalityWeights)."""
-        own = policy.load_balancer.locality_lb_setting if policy and policy.load_balancer else None
+        config, balancer = self.istiod.config, policy.load_balancer if policy else None
+        own = balancer.locality_lb_setting if balancer else None
         setting: LocalityLbSetting | None = own
+        if balancer is not None and balancer.zone_aware_lb_setting is not None:
+            return endpoints  # it gives priorities, and comes before all others (GetEffectiveLbSetting)
         if own is None:
-            setting = None if service.traffic_distribution else self.istiod.config.locality_lb_setting
+            setting = None if service.traffic_distribution or config.zone_aware_lb_setting is not None else config.locality_lb_setting
         if setting is None or setting.enabled is False or not setting.distribute:
             return endpoints
         chosen = next((d for d in setting.distribute if locality_match(self.proxy.locality, d.from_)), None)

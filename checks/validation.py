@@ -158,6 +158,8 @@ def _of_service_entry(entry: ServiceEntry) -> Iterator[Fault]:
     ports = spec.ports or ()
     known = {p.name for p in ports}
     for i, e in enumerate(endpoints):
+        if not e.address and (spec.resolution.startswith("DNS") or (spec.resolution == "STATIC" and not e.network)):
+            yield Fault(f"spec.endpoints[{i}].address", "an endpoint needs an address", "nothing is sent to it")
         strange = sorted(set(e.ports or ()) - known)
         if strange:
             yield Fault(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.case import endpoints_command, short
 from checks.entries import together
 from checks.finding import Finding, check, explained, explains
+from checks.peers import accepted
 from checks.subsets import percent
 
 if TYPE_CHECKING:
@@ -31,31 +32,36 @@ def cross_network_no_mtls(case: Case) -> Iterator[Finding]:
     """The endpoints of a host are in another network, and calls to them are not mTLS.
 
     The gateway of a network finds its way by the SNI of Istio's mTLS. istiod drops endpoints of another network that have no sidecar, and all
-    of them where a DestinationRule says another TLS mode than ISTIO_MUTUAL: 503 "no healthy upstream" (flag UH), although the pods are ready.
+    of them where a DestinationRule says another TLS mode than ISTIO_MUTUAL or a PeerAuthentication DISABLE: 503 "no healthy upstream" (flag UH),
+    although the pods are ready.
 
     How to see it: `istioctl proxy-config endpoints <pod> --cluster NAME` prints no line; `istioctl experimental internal-debug endpointShardz` does.
 
-    How to fix it: inject the sidecar there, or say ISTIO_MUTUAL (or nothing) in the DestinationRule.
+    How to fix it: inject the sidecar there, or say ISTIO_MUTUAL (or nothing) in the DestinationRule, or PERMISSIVE in the PeerAuthentication.
     """
     for branches in together(case, "cross-network-no-mtls"):
         first = branches[0]
         u = first.upstream
         found = _plain(first)
-        policy = u.rule.policy_for(u.port, u.subset) if u.rule else None
-        ruled = u.rule if u.rule is not None and policy is not None and policy.tls is not None else None
-        mode = policy.tls.mode if policy is not None and policy.tls is not None else ""
+        mode = u.rule.tls_mode(u.port, u.subset) if u.rule else None
+        ruled = u.rule if mode is not None else None
+        said = (
+            accepted(first.view.ups.istiod, found[0].namespace, found[0].labels, found[0].port) if ruled is None and found[0].tls else None
+        )
+        told = said.policy if said is not None else None
         there = case.mesh.cluster(found[0].cluster)
         source = next((r for c, r in u.service.sources if case.mesh.cluster(c) is there), u.service.sources[0][1]) if u.service else ""
         share = case.share(branches)
         kind, _, name = found[0].workload.partition(" ")
         owner = f"{kind} {found[0].namespace}/{name}"
-        where = case.mesh.cluster(first.view.ups.istiod.cluster) if ruled else there
-        why = f"{ruled.ref} says TLS mode {mode}" if ruled else f"{found[0].workload or found[0].at} in {there.name} has no sidecar"
+        where = case.mesh.cluster(first.view.ups.istiod.cluster) if ruled or told else there
+        says = f"{ruled.ref} says TLS mode {mode}" if ruled else f"{told.ref} says mode DISABLE" if told else ""
+        why = says or f"{found[0].workload or found[0].at} in {there.name} has no sidecar"
         yield case.finding(
             "cross-network-no-mtls",
             cluster=where.name,
-            resource=ruled.ref if ruled else owner if owner in there.origins else source,
-            path="spec.trafficPolicy.tls" if ruled else "",
+            resource=ruled.ref if ruled else told.ref if told else owner if owner in there.origins else source,
+            path="spec.trafficPolicy.tls" if ruled else said.path if said and told else "",
             message=(
                 f"{percent(share)} of the requests from {' and '.join(dict.fromkeys(v.cluster for v in case.viewpoints(branches)))} to "
                 f"{short(u.host)} have nobody to go to: its endpoints are in network {found[0].network}, whose gateway takes mTLS alone, and {why}."
@@ -66,6 +72,10 @@ def cross_network_no_mtls(case: Case) -> Iterator[Finding]:
                 *(f"{e.at} ({e.workload}) in {e.cluster}, network {e.network}: {'mTLS' if e.tls else 'no mTLS'}" for e in found[:5]),
                 f"the callers are in network {first.view.ups.proxy.network or '(unknown)'}",
             ),
-            fix=f"Say ISTIO_MUTUAL, or no TLS mode, in {ruled.ref}." if ruled else f"Inject the sidecar into {owner} in {there.name}.",
+            fix=f"Say ISTIO_MUTUAL, or no TLS mode, in {ruled.ref}."
+            if ruled
+            else f"Say PERMISSIVE, or STRICT, in {told.ref}."
+            if told
+            else f"Inject the sidecar into {owner} in {there.name}.",
             commands=(endpoints_command(u), "istioctl experimental internal-debug endpointShardz"),
         )

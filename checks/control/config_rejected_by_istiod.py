@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.binding import fits, kept, rulesets, ruling, virtual_service
-from checks.entries import behind, known_subset
+from checks.entries import behind, known_subset, served
 from checks.finding import Finding, HostCue, check, explained, explains
 from checks.resources import DestinationRule, Gateway, ServiceEntry, VirtualService
 from checks.subsets import carriers, percent, wanted_labels, written_for
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     ),
 )
 def _explains(case: Case, branch: Branch) -> bool:
-    return _homeless(branch) or bool(_named(case, branch)) or bool(_fixed(case, branch))
+    return _homeless(branch) or bool(_named(case, branch) or _fixed(case, branch) or _bare(case, branch))
 
 
 def _homeless(branch: Branch) -> bool:
@@ -48,10 +48,19 @@ def _named(case: Case, branch: Branch) -> list[ServiceEntry]:
     if u.service is None or u.service.kubernetes or u.service.resolution != "static" or not known_subset(branch):
         return []
     addresses = [a.rpartition(":")[0] for a in carriers(case, branch, wanted_labels(u))]
-    if not addresses or any(names.is_ip(a.strip("[]")) or a.startswith("unix:") for a in addresses):
+    if not any(addresses) or any(names.is_ip(a.strip("[]")) or a.startswith("unix:") for a in addresses):
         return []
     found = [e for e in behind(case, branch) if e.spec.resolution == "STATIC"]
     return [e for e in found if any(not names.is_ip(x.address) for x in e.spec.endpoints or ())]
+
+
+def _bare(case: Case, branch: Branch) -> list[tuple[ServiceEntry, int]]:
+    """The endpoints behind a destination that have no address although they need one, where no other has any; with the place of the first."""
+    u = branch.upstream
+    if u.service is None or u.service.kubernetes or not known_subset(branch) or served(case, branch):
+        return []
+    found = [e for e in behind(case, branch) if e.spec.endpoints]
+    return [(e, i) for e in found for i, x in enumerate(e.spec.endpoints or ()) if not x.address and (u.service.dns or not x.network)]
 
 
 @HostCue
@@ -126,6 +135,9 @@ def _failing(case: Case, branches: list[Branch]) -> Finding:
         ref, path = fixed[0].ref, "spec.resolution"
         wrong = f"resolution DYNAMIC_DNS takes wildcards, and {first.upstream.host} is none"
         fix = f"Say resolution DNS in {ref}."
+    elif bare := _bare(case, first):
+        ref, path = bare[0][0].ref, f"spec.endpoints[{bare[0][1]}].address"
+        wrong, fix = "an endpoint needs an address", f"Write an address into {path} of {bare[0][0].ref}."
     else:
         entry = _named(case, first)[0]
         ref, path = entry.ref, "spec.endpoints"

@@ -145,7 +145,7 @@ def behind(case: Case, branch: Branch) -> list[ServiceEntry]:
 
 
 def served(case: Case, branch: Branch) -> bool:
-    """Whether istiod has any endpoint of a destination's port, of whatever subset."""
+    """Whether istiod has any endpoint of a destination's port, of whatever subset, with an address."""
     return _served(case, branch, {})
 
 
@@ -159,7 +159,7 @@ def _served(case: Case, branch: Branch, labels: Mapping[str, str]) -> bool:
     port = u.service.port(u.port) if u.service else None
     if u.service is None or port is None:
         return False
-    found = [e for e in case.endpoints(branch.view.ups.istiod, u.service) if e.port_name == port.name]
+    found = [e for e in case.endpoints(branch.view.ups.istiod, u.service) if e.address and e.port_name == port.name]
     return any(all(e.labels.get(k) == v for k, v in labels.items()) for e in found)
 
 

@@ -18,6 +18,7 @@ from checks.case import said_at
 from checks.finding import MeshCue
 from checks.gatewayapi import GROUP as GATEWAY_API
 from checks.names import fqdn as host_of
+from checks.peers import Mode, accepted, by_namespace
 from checks.registry import GATEWAY_NAME, proxy_kind
 from checks.resources import AuthorizationPolicy, DestinationRule, PeerAuthentication, Pod, Sidecar
 from checks.seen import says
@@ -41,14 +42,6 @@ Speech = Literal["plain", "mutual", "tls"]
 
 
 _INCLUDED, _EXCLUDED = "traffic.sidecar.istio.io/includeInboundPorts", "traffic.sidecar.istio.io/excludeInboundPorts"
-
-
-class Mode(NamedTuple):
-    """What a server accepts on a port (STRICT, PERMISSIVE, DISABLE), who says so, and where in it; nobody for the default."""
-
-    mode: str
-    policy: PeerAuthentication | None
-    path: str = "spec.mtls.mode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,26 +128,14 @@ def accepts(mesh: Mesh, server: Server) -> Mode:
 def peer(mesh: Mesh, istiod: Istiod, namespace: str, labels: Mapping[str, str], port: int) -> Mode:
     """The effective PeerAuthentication of a workload's port (authn.ComposePeerAuthentication): the oldest of each scope, UNSET inherits."""
     mesh.require(mesh.cluster(istiod.cluster), PeerAuthentication)
-    policies = istiod.once("peer authentications", lambda: _peers(istiod))
-    root = istiod.config.root_namespace
-    found = Mode("PERMISSIVE", None)
-    wide = [next((p for p in policies.get(ns, ()) if not _selects(p)), None) for ns in dict.fromkeys((root, namespace))]
-    own = [p for p in policies.get(namespace, ()) if namespace != root and _selects(p) and p.spec.selector is not None]
-    narrow = next((p for p in own if p.spec.selector is not None and p.spec.selector.matches(labels)), None)
-    for policy in (*wide, narrow):
-        if policy is not None and policy.spec.mtls is not None and policy.spec.mtls.mode != "UNSET":
-            found = Mode(policy.spec.mtls.mode, policy)
-    at = ((narrow.spec.port_level_mtls if narrow is not None else None) or {}).get(str(port))
-    if at is not None and at.mode != "UNSET":
-        found = Mode(at.mode, narrow, f"spec.portLevelMtls.{port}.mode")
-    return found
+    return accepted(istiod, namespace, labels, port)
 
 
 def somewhere(mesh: Mesh, mode: str) -> bool:
     """Whether a PeerAuthentication says this mode for any server."""
 
     def says(istiod: Istiod) -> bool:
-        found = [p for space in istiod.once("peer authentications", lambda: _peers(istiod)).values() for p in space]
+        found = [p for space in by_namespace(istiod).values() for p in space]
         return any(m is not None and m.mode == mode for p in found for m in (p.spec.mtls, *(p.spec.port_level_mtls or {}).values()))
 
     return any(i.once(f"peers {mode}", partial(says, i)) for i in _istiods(mesh, PeerAuthentication))
@@ -177,18 +158,6 @@ def _istiods(mesh: Mesh, kind: type[Resource]) -> list[Istiod]:
     for i in found:
         mesh.require(mesh.cluster(i.cluster), kind)
     return found
-
-
-def _selects(policy: PeerAuthentication) -> bool:
-    return policy.spec.selector is not None and bool(policy.spec.selector.wanted)
-
-
-def _peers(istiod: Istiod) -> dict[str, list[PeerAuthentication]]:
-    out: dict[str, list[PeerAuthentication]] = {}
-    found = [p for p in istiod.all(PeerAuthentication) if isinstance(p, PeerAuthentication)]
-    for p in sorted(found, key=lambda p: (p.created, p.name, p.namespace)):
-        out.setdefault(p.namespace, []).append(p)
-    return out
 
 
 # --- the caller's side -----------------------------------------------------------------------------------------------------------

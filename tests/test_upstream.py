@@ -1,0 +1,146 @@
+"""Envoy's clusters: what becomes of endpoints, for the rules of which the oracle's meshes have no case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from checks import resources, routes
+from checks.mesh import Cluster, Mesh
+from checks.upstream import Upstreams
+
+Json = dict[str, Any]
+HOST = "cart.shop.svc.cluster.local"
+
+
+def thing(api: str, kind: str, name: str, namespace: str = "shop", labels: Json | None = None, **fields: Any) -> Json:
+    meta = {"name": name, "namespace": namespace, "labels": labels or {}, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return {"apiVersion": api, "kind": kind, "metadata": meta, **fields}
+
+
+def pod(name: str, ip: str, zone: str, network: str, **labels: str) -> Json:
+    own = {"istio-locality": f"r1.{zone}", "topology.istio.io/network": network, "security.istio.io/tlsMode": "istio", **labels}
+    spec = {"containers": [{"name": "istio-proxy", "args": ["proxy", "sidecar"]}]}
+    return thing("v1", "Pod", name, labels=own, spec=spec, status={"podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]})
+
+
+def cluster(name: str, pods: list[Json], *more: Json) -> Cluster:
+    """A cluster with Service cart and these pods, those called cart behind it."""
+    behind = [p for p in pods if p["metadata"]["name"].startswith("cart")]
+    ends = [
+        {"addresses": [p["status"]["podIP"]], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": p["metadata"]["name"]}}
+        for p in behind
+    ]
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    items = [
+        *pods,
+        thing("v1", "Service", "cart", spec={"clusterIP": "10.9.0.1", "selector": {"app": "cart"}, "ports": ports}),
+        thing(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            "cart-1",
+            labels={"kubernetes.io/service-name": "cart"},
+            ports=[{"name": "http", "port": 8080}],
+            endpoints=ends,
+        ),
+        *more,
+    ]
+    return Cluster(name, objects=Cluster.index(r for i in items for r in resources.objects(resources.parse(i))))
+
+
+def mesh_config(text: str) -> Json:
+    return thing("v1", "ConfigMap", "istio", "istio-system", data={"mesh": text})
+
+
+def rule(**policy: Any) -> Json:
+    return thing("networking.istio.io/v1", "DestinationRule", "cart", spec={"host": "cart", **policy})
+
+
+def healthy(*clusters: Cluster) -> list[str]:
+    (route,) = routes.for_pod(Mesh("", clusters, 0), clusters[0].name, "shop/web", [HOST])
+    return sorted({e.address for e in route.destinations[0].endpoints if e.state == "healthy"})
+
+
+WEB = pod("web", "10.1.0.9", "z1", "net1")
+GATEWAY = thing(
+    "v1",
+    "Service",
+    "gateway",
+    "istio-system",
+    {"topology.istio.io/network": "net2"},
+    spec={"type": "LoadBalancer", "clusterIP": "10.9.0.2", "ports": [{"name": "tls", "port": 15443}]},
+    status={"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+)
+
+
+def distribute(to: str) -> Json:
+    return {"distribute": [{"from": "r1/*", "to": {to: 100}}]}
+
+
+@pytest.mark.parametrize(
+    ("policy", "mesh", "found"),
+    [
+        ({"localityLbSetting": distribute("r1/z2")}, "{}", ["10.1.0.2:8080"]),
+        ({"localityLbSetting": distribute("r1/z2"), "zoneAwareLbSetting": {}}, "{}", ["10.1.0.1:8080", "10.1.0.2:8080"]),
+        (None, "localityLbSetting: {distribute: [{from: r1/*, to: {r1/z2: 100}}]}", ["10.1.0.2:8080"]),
+        (
+            None,
+            "{localityLbSetting: {distribute: [{from: r1/*, to: {r1/z2: 100}}]}, zoneAwareLbSetting: {}}",
+            ["10.1.0.1:8080", "10.1.0.2:8080"],
+        ),
+    ],
+)
+def test_zone_aware_balancing_puts_a_distribution_by_locality_out_of_force(policy: Json | None, mesh: str, found: list[str]) -> None:
+    """pilot/pkg/networking/core/loadbalancer/loadbalancer.go, GetEffectiveLbSetting."""
+    pods = [WEB, pod("cart-1", "10.1.0.1", "z1", "net1"), pod("cart-2", "10.1.0.2", "z2", "net1")]
+    rules = [rule(trafficPolicy={"loadBalancer": policy})] if policy else []
+    assert healthy(cluster("east", pods, mesh_config(mesh), *rules)) == found
+
+
+@pytest.mark.parametrize(("to", "found"), [("r1/z1", ["192.0.2.1:15443"]), ("r1/z2", ["192.0.2.1:15443"]), ("r1/z3", [])])
+def test_a_networks_gateway_stands_in_every_locality_that_it_stands_for(to: str, found: list[str]) -> None:
+    """pilot/pkg/xds/endpoints/ep_filters.go, EndpointsByNetworkFilter: locality by locality."""
+    pods = [WEB, pod("cart-1", "10.1.0.1", "z1", "net2"), pod("cart-2", "10.1.0.2", "z2", "net2")]
+    policy = {"loadBalancer": {"localityLbSetting": distribute(to)}}
+    assert healthy(cluster("east", pods, GATEWAY, rule(trafficPolicy=policy))) == found
+
+
+@pytest.mark.parametrize(
+    ("policy", "through"),
+    [
+        ({"tls": {"mode": "ISTIO_MUTUAL"}, "portLevelSettings": [{"port": {"number": 80}, "loadBalancer": {"simple": "RANDOM"}}]}, True),
+        ({"tls": {"mode": "DISABLE"}, "portLevelSettings": [{"port": {"number": 80}, "loadBalancer": {"simple": "RANDOM"}}]}, False),
+        ({"tls": {"mode": "ISTIO_MUTUAL"}, "portLevelSettings": [{"port": {"number": 80}, "tls": {"mode": "DISABLE"}}]}, False),
+        ({"portLevelSettings": [{"port": {"number": 81}, "tls": {"mode": "DISABLE"}}]}, True),
+    ],
+)
+def test_a_ports_settings_without_tls_leave_the_rules_mode(policy: Json, *, through: bool) -> None:
+    """pilot/pkg/xds/endpoints/mtls_checker.go, trafficPolicyTLSModeForPort; a subset without a mode falls back to it as well."""
+    pods = [WEB, pod("cart-1", "10.1.0.1", "z1", "net2")]
+    for rules in ({"trafficPolicy": policy}, {"trafficPolicy": policy, "subsets": [{"name": "v1", "trafficPolicy": {}}]}):
+        one = Mesh("", [cluster("east", pods, GATEWAY, rule(**rules))], 0)
+        where = one.cluster("east")
+        web = one.proxy(where, next(p for p in where.all(resources.Pod) if p.name == "web"), "sidecar")
+        istiod = one.istiod("east")
+        found = Upstreams(one, istiod, web, istiod.scope(web)).of(HOST, 80, "v1" if "subsets" in rules else "")
+        assert bool(found.endpoints) == through
+
+
+@pytest.mark.parametrize(
+    ("mode", "ports", "found"),
+    [
+        ("STRICT", None, ["192.0.2.1:15443"]),
+        ("DISABLE", None, []),
+        ("STRICT", {"8080": {"mode": "DISABLE"}}, []),
+        ("DISABLE", {"8080": {"mode": "PERMISSIVE"}}, ["192.0.2.1:15443"]),
+    ],
+)
+def test_what_a_server_takes_in_plain_text_only_is_not_reached_through_its_networks_gateway(
+    mode: str, ports: Json | None, found: list[str]
+) -> None:
+    """pilot/pkg/xds/endpoints/mtls_checker.go, checkMtlsEnabled."""
+    spec = {"selector": {"matchLabels": {"app": "cart"}}, "mtls": {"mode": mode}, "portLevelMtls": ports}
+    said = thing("security.istio.io/v1", "PeerAuthentication", "cart", spec=spec)
+    pods = [WEB, pod("cart-1", "10.1.0.1", "z1", "net2", app="cart")]
+    assert healthy(cluster("east", pods, GATEWAY, said)) == found
