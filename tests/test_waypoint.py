@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from checks import resources, routes
+from checks import diagnosis, resources, routes
 from checks.mesh import Cluster, Mesh
 
 if TYPE_CHECKING:
@@ -264,6 +264,25 @@ def test_a_served_host_that_is_hidden_from_the_waypoints_namespace_has_a_cluster
     ours = waypoint("edge", listener={"allowedRoutes": {"namespaces": {"from": "All"}}})
     found = seen(shop, ours, service("cart", annotations={"networking.istio.io/exportTo": "."}), by="edge/waypoint")
     assert [(d.defined, d.usable) for d in found[0].destinations] == [(True, False)]
+
+
+@pytest.mark.parametrize(
+    ("older", "cause"),
+    [
+        ({"resolution": "STATIC"}, "se-dup-cross-ns"),
+        ({"resolution": "DNS"}, "se-dup-cross-ns"),
+        ({"resolution": "STATIC", "endpoints": [{"address": "192.0.2.1"}], "ports": [{"number": 81, "name": "http"}]}, "se-dup-cross-ns"),
+        ({"resolution": "STATIC", "endpoints": [{"address": "192.0.2.1"}]}, ""),
+        ({"resolution": "STATIC", "exportTo": ["."]}, ""),
+    ],
+)
+def test_a_served_host_gets_the_endpoints_of_the_entry_that_the_waypoints_namespace_sees(older: Json, cause: str) -> None:
+    """pilot/pkg/xds/endpoints/endpoint_builder.go, NewEndpointBuilder: the oldest entry's, whichever namespace the waypoint serves."""
+    ports = [{"number": 80, "name": "http", "protocol": "HTTP"}]
+    mine = {"hosts": ["api.example.com"], "resolution": "STATIC", "ports": ports, "endpoints": [{"address": "192.0.2.2"}]}
+    first = thing("ServiceEntry", "api", {**mine, "endpoints": None, **older}, "edge", creationTimestamp="2025-01-01T00:00:00Z")
+    found = diagnosis.diagnose("api.example.com", mesh(NAMESPACE, waypoint(), first, thing("ServiceEntry", "api", mine)))
+    assert [(f.cause, f.failing_share) for f in found.findings if f.failing_share] == ([(cause, 1)] if cause else [])
 
 
 def test_a_subset_called_http_shapes_the_whole_host() -> None:

@@ -34,6 +34,10 @@ def _explains(case: Case, branch: Branch) -> bool:
     istiod, namespace = branch.view.ups.istiod, branch.view.callers.proxy.namespace
     if u.service is None or u.service.kubernetes:
         return False
+    seen = branch.view.ups.scope.services.get(u.host)
+    if seen is not None and seen.namespace != u.service.namespace:
+        # a waypoint takes the endpoints of a host that it serves from the entry that its namespace sees (NewEndpointBuilder)
+        return any(e.health == "healthy" for e in case.endpoints(istiod, u.service))
     known = istiod.by_host.get(u.host, ())
     others = [s for s in known if s.namespace != u.service.namespace and s.port(u.port) and istiod.visible(s, namespace)]
     if u.service.port(u.port) is None:
@@ -47,7 +51,7 @@ def se_dup_cross_ns(case: Case) -> Iterator[Finding]:
     """ServiceEntries of different namespaces, or one and a Kubernetes Service, define the same host for the same callers.
 
     For each caller istiod chooses one namespace (the caller's own, else a Kubernetes Service's, else the one whose entry it meets first, the
-    oldest) and what all others say disappears for this caller, with ports and endpoints. Callers in different namespaces may get different
+    oldest) and what all others say disappears for this caller, with ports and endpoints; a waypoint chooses as well. Callers in different namespaces may get different
     ones: a ServiceEntry with the host of a Kubernetes Service hides the Service in the entry's own namespace, and is ignored elsewhere.
 
     How to see it: `kubectl get serviceentries -A` shows the host twice; `istioctl proxy-config endpoints` differs from namespace to namespace.
