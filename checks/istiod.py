@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -124,19 +124,20 @@ def _port_level(policy: TrafficPolicy | None, port: int) -> tuple[TrafficPolicy 
 
 @dataclass(slots=True)
 class _RuleIndex:
+    by_export: bool
     exact: dict[str, list[MergedRule]] = field(default_factory=dict)
     wild: dict[str, list[MergedRule]] = field(default_factory=dict)
 
     def add(self, rule: DestinationRule, host: str, export_to: frozenset[str]) -> None:
-        """Merge a rule in, or append it (destination_rule.go mergeDestinationRule)."""
+        """Merge a rule in, or append it (destination_rule.go mergeDestinationRule); without `by_export` whatever it is exported to."""
         index = self.wild if names.is_wildcard(host) else self.exact
         known = index.setdefault(host, [])
         selector = rule.spec.workload_selector.wanted if rule.spec.workload_selector else None
         separately = True
         for merged in known:
-            if export_to == merged.export_to:
+            if self.by_export and export_to == merged.export_to:
                 separately = False
-            else:
+            elif self.by_export:
                 separately = True
                 if not (merged.export_to and export_to >= merged.export_to):
                     continue
@@ -505,7 +506,22 @@ class Istiod:
         return self.config.cluster_local
 
     def exported(self, service: HostService) -> frozenset[str]:
-        """A service's exportTo, or the mesh's default."""
+        """A service's exportTo, or the mesh's default; of a ServiceEntry's no more than serviceEntryVisibility lets be seen (push_context.serviceExportTo)."""
+        to = self._said(service)
+        if service.kubernetes or self.config.service_entry_visibility is None or not self.plane.shapes_by_mesh or to == {"~"}:
+            return to
+        around = self.namespaces.get(service.namespace)
+        at_most = self.config.entry_visibility(around.labels if around is not None else {})
+        if at_most == "PUBLIC":
+            return to
+        return frozenset({"."} if at_most == "NAMESPACE" and to & {"*", ".", service.namespace} else {"~"})
+
+    def capped(self, service: HostService) -> bool:
+        """Whether serviceEntryVisibility keeps a service from callers that its exportTo is for."""
+        own = names.export_set(self._said(service), service.namespace)
+        return names.export_set(self.exported(service), service.namespace) != own
+
+    def _said(self, service: HostService) -> frozenset[str]:
         return service.export_to or frozenset(self.config.default_service_export_to or ("*",))
 
     def visible(self, service: HostService, namespace: str) -> bool:
@@ -616,7 +632,8 @@ class Istiod:
     def _destination_rules(self) -> tuple[dict[str, _RuleIndex], dict[str, _RuleIndex], _RuleIndex]:
         local: dict[str, _RuleIndex] = {}
         exported: dict[str, _RuleIndex] = {}
-        root = _RuleIndex()
+        made = partial(_RuleIndex, self.plane.merges_by_export)
+        root = made()
         rules = [r for r in self.all(DestinationRule) if isinstance(r, DestinationRule)]
         rules.sort(key=lambda r: (r.spec.workload_selector is None, r.created, r.name, r.namespace))
         default = frozenset(self.config.default_destination_rule_export_to or ("*",))
@@ -624,10 +641,10 @@ class Istiod:
             host, ns = names.fqdn(rule.spec.host, rule.namespace), rule.namespace
             to = frozenset({"."}) if rule.spec.workload_selector else frozenset(rule.spec.export_to or ())
             if not to or to & {"*", ".", ns}:
-                local.setdefault(ns, _RuleIndex()).add(rule, host, to)
+                local.setdefault(ns, made()).add(rule, host, to)
             private_only = (not to and "." in default) or (len(to) == 1 and bool(to & {".", ns}))
             if not private_only:
-                exported.setdefault(ns, _RuleIndex()).add(rule, host, to)
+                exported.setdefault(ns, made()).add(rule, host, to)
             elif ns == self.config.root_namespace:
                 root.add(rule, host, to)
         for ns, index in local.items():
@@ -843,7 +860,8 @@ class Listener:
             return imported
         for s in imported:
             known = chosen.get(s.hostname)
-            if known is None or s.namespace == namespace or (not known[1] and s.kubernetes and known[0] != namespace):
+            better = istiod.plane.prefers_kubernetes and s.kubernetes
+            if known is None or s.namespace == namespace or (not known[1] and better and known[0] != namespace):
                 chosen[s.hostname] = s.namespace, s.kubernetes
         return [s for s in imported if chosen[s.hostname][0] == s.namespace]
 

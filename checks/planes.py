@@ -34,6 +34,9 @@ _SWITCHES = frozenset(
         "ENABLE_MCS_HOST",
         "ENABLE_MCS_CLUSTER_LOCAL",
         "PILOT_FILTER_GATEWAY_CLUSTER_CONFIG",
+        "ENABLE_ENHANCED_DESTINATIONRULE_MERGE",
+        "PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES",
+        "PILOT_UNIFIED_SIDECAR_SCOPE",
         "PILOT_SCOPE_GATEWAY_TO_NAMESPACE",
         "PILOT_ENABLE_STRICT_GATEWAY_MERGING",
         "ENABLE_GATEWAY_API_INFERENCE_EXTENSION",
@@ -100,6 +103,26 @@ class Plane(NamedTuple):
     def best_namespace(self) -> bool:
         """Whether a host that stands in several namespaces is taken from Kubernetes' own Service or the oldest entry, not from the first name."""
         return self._does("PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE", Version(1, 30))
+
+    @property
+    def merges_by_export(self) -> bool:
+        """Whether DestinationRules of a host are kept apart where their exportTo differs (features.EnableEnhancedDestinationRuleMerge)."""
+        return self._does("ENABLE_ENHANCED_DESTINATIONRULE_MERGE", Version(1, 23))
+
+    @property
+    def prefers_kubernetes(self) -> bool:
+        """Whether a Kubernetes Service comes before ServiceEntries of its host from other namespaces in a Sidecar's listener (features.UnifiedSidecarScoping)."""
+        return self._does("PILOT_UNIFIED_SIDECAR_SCOPE", Version(1, 0))
+
+    @property
+    def balances_headless(self) -> bool:
+        """Whether sidecars are sent the endpoints of headless Services (features.EnableEDSForHeadless)."""
+        return self._told("PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES")
+
+    @property
+    def shapes_by_mesh(self) -> bool:
+        """Whether MeshConfig's defaultTrafficPolicy and serviceEntryVisibility mean anything to it."""
+        return self.version is None or self.version >= Version(1, 31)
 
     @property
     def looks_up_exact_hosts(self) -> bool:

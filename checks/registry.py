@@ -291,6 +291,25 @@ class _ServiceScope(Struct, rename="camel"):
 _GLOBAL = _ServiceScope(LabelSelector({"istio.io/global": "true"}), None, "GLOBAL")
 
 
+class _VisibilityRule(Struct, rename="camel"):
+    namespace_selector: LabelSelector | None = None
+
+
+class _VisibilityPolicy(Struct, rename="camel"):
+    visibility: str = ""
+    matching_rules: tuple[_VisibilityRule, ...] = ()
+
+    def means(self, namespace: Mapping[str, str]) -> bool:
+        """Whether all of its rules fit a namespace's labels; a rule of another kind fits none."""
+        return all(r.namespace_selector is not None and r.namespace_selector.matches(namespace) for r in self.matching_rules)
+
+
+class _EntryVisibility(Struct, rename="camel"):
+    default_visibility: str = ""
+    policies: tuple[_VisibilityPolicy, ...] = ()
+    apply_to_sidecars: bool = False
+
+
 class MeshConfig(Struct, rename="camel"):
     """The part of MeshConfig (ConfigMap `istio`, key `mesh`) that routes depend on, with istiod's defaults."""
 
@@ -304,9 +323,18 @@ class MeshConfig(Struct, rename="camel"):
     outbound_traffic_policy: _Outbound = msgspec.field(default_factory=_Outbound)
     locality_lb_setting: LocalityLbSetting = msgspec.field(default_factory=LocalityLbSetting)
     zone_aware_lb_setting: ZoneAwareLbSetting | None = None
+    service_entry_visibility: _EntryVisibility | None = None
     default_traffic_policy: _DefaultTrafficPolicy | None = None
     discovery_selectors: tuple[dict[str, object], ...] | None = None
     service_scope_configs: tuple[_ServiceScope, ...] = (_GLOBAL,)
+
+    def entry_visibility(self, namespace: Mapping[str, str]) -> str:
+        """PUBLIC, NAMESPACE or NONE: how far sidecars may see the ServiceEntries of a namespace at most, by its labels (model.VisibilityFor)."""
+        said = self.service_entry_visibility
+        if said is None or not said.apply_to_sidecars:
+            return "PUBLIC"
+        found = next((p.visibility for p in said.policies if p.means(namespace)), said.default_visibility)
+        return found if found in {"NAMESPACE", "NONE"} else "PUBLIC"
 
     def is_global(self, namespace: Mapping[str, str], service: Mapping[str, str]) -> bool:
         """Whether a Service is for all clusters of an ambient mesh, by its namespace's and its own labels (ambient/services.go matchServiceScope)."""

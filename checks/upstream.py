@@ -265,7 +265,11 @@ class Upstreams:
             return "original_dst"
         if service.dns:
             return "dns"
-        if service.resolution == "none" and self.proxy.kind != "gateway":
+        if (
+            service.resolution == "none"
+            and self.proxy.kind != "gateway"
+            and not (service.kubernetes and self.istiod.plane.balances_headless)
+        ):
             return "original_dst"
         return "eds"
 

@@ -15,7 +15,7 @@ from checks import diagnosis
 from checks.case import Case
 from checks.finding import Severity
 from checks.mesh import Mesh
-from checks.resources import AuthorizationPolicy, DestinationRule, PeerAuthentication, ServiceEntry, Sidecar, VirtualService
+from checks.resources import AuthorizationPolicy, DestinationRule, PeerAuthentication, Sidecar, VirtualService
 from tests import mutations
 from tests.test_oracle import Recorded, likely, recorded
 from tests.test_scenarios import NAMES, clusters

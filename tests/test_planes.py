@@ -161,6 +161,75 @@ def test_from_1_31_on_a_sidecar_whose_hosts_are_all_written_out_gets_one_service
     assert ([p.number for p in found.ports], found.namespace) == (ports, namespace)
 
 
+@pytest.mark.parametrize(
+    ("image", "said", "export_to", "seen"),
+    [
+        ("istio/pilot:1.31.0", {"defaultVisibility": "NAMESPACE", "applyToSidecars": True}, None, ["shop"]),
+        ("istio/pilot:1.30.0", {"defaultVisibility": "NAMESPACE", "applyToSidecars": True}, None, ["client", "shop"]),
+        ("istio/pilot:1.31.0", {"defaultVisibility": "NAMESPACE"}, None, ["client", "shop"]),
+        ("istio/pilot:1.31.0", {"defaultVisibility": "NONE", "applyToSidecars": True}, None, []),
+        ("istio/pilot:1.31.0", {"defaultVisibility": "NAMESPACE", "applyToSidecars": True}, ["client"], []),
+        ("istio/pilot:1.31.0", {"defaultVisibility": "PUBLIC", "applyToSidecars": True}, ["."], ["shop"]),
+        ("istio/pilot:1.31.0", {"applyToSidecars": True, "policies": [("NONE", {"team": "a"})]}, None, []),
+        ("istio/pilot:1.31.0", {"applyToSidecars": True, "policies": [("NONE", {"team": "b"}), ("NAMESPACE", {})]}, None, ["shop"]),
+    ],
+)
+def test_from_1_31_on_the_mesh_may_narrow_whom_service_entries_are_for(
+    image: str, said: Json, export_to: list[str] | None, seen: list[str]
+) -> None:
+    """pilot/pkg/model/{push_context,serviceentry_visibility}.go: serviceExportTo, VisibilityFor."""
+    policies = [
+        {"visibility": v, "matchingRules": [{"namespaceSelector": {"matchLabels": labels}}] if labels else []}
+        for v, labels in said.get("policies", [])
+    ]
+    text = msgspec.json.encode({"serviceEntryVisibility": {**said, "policies": policies}}).decode()
+    spec = {"hosts": ["api.example.com"], "ports": [{"number": 80, "name": "http"}], "exportTo": export_to}
+    items = [
+        istiod(image),
+        item("v1", "ConfigMap", "istio-system", "istio", data={"mesh": text}),
+        item("v1", "Namespace", "", "shop", {"team": "a"}),
+        item("networking.istio.io/v1", "ServiceEntry", "shop", "api", spec=spec),
+    ]
+    one = mesh(items).istiod("east")
+    scopes = {ns: one.scope(Proxy("sidecar", "east", ns, "", {})) for ns in ("client", "shop")}
+    assert [ns for ns, s in scopes.items() if "api.example.com" in s.services] == seen
+    assert one.capped(one.services[0]) is (seen != ["client", "shop"] and export_to != ["."])
+
+
+@pytest.mark.parametrize(("env", "subsets"), [({}, [["v1"], ["v2"]]), ({"ENABLE_ENHANCED_DESTINATIONRULE_MERGE": "false"}, [["v1", "v2"]])])
+def test_rules_of_other_callers_are_merged_only_where_istiod_is_told_to(env: Json, subsets: list[list[str]]) -> None:
+    """pilot/pkg/model/destination_rule.go, mergeDestinationRule."""
+    rules = [
+        item("networking.istio.io/v1", "DestinationRule", "shop", f"r{v}", spec={"host": "cart", "subsets": [{"name": v}], "exportTo": to})
+        for v, to in (("v1", ["*"]), ("v2", ["client"]))
+    ]
+    one = mesh([istiod("istio/pilot:1.31.0", env=env), *cart(), *rules]).istiod("east")
+    found = one.destination_rules("client", one.by_host["cart.shop.svc.cluster.local"][0])
+    assert [[s.name for s in m.subsets] for m in found] == subsets
+
+
+@pytest.mark.parametrize(("env", "namespace"), [({}, "shop"), ({"PILOT_UNIFIED_SIDECAR_SCOPE": "false"}, "other")])
+def test_a_sidecars_listener_prefers_the_kubernetes_service_unless_istiod_is_told_not_to(env: Json, namespace: str) -> None:
+    """pilot/pkg/model/sidecar.go, selectServices."""
+    spec = {"hosts": ["cart.shop.svc.cluster.local"], "ports": [{"number": 80, "name": "http"}]}
+    entry = item("networking.istio.io/v1", "ServiceEntry", "other", "cart", spec=spec)
+    items = [*cart(), entry]
+    items[1]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    known = mesh([istiod("istio/pilot:1.31.0", env=env), *items]).istiod("east")
+    (listener,) = known.scope(Proxy("sidecar", "east", "client", "", {})).listeners
+    assert [s.namespace for s in listener.services if s.name.startswith("cart")] == [namespace]
+
+
+@pytest.mark.parametrize(("env", "sent"), [({}, []), ({"PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES": "true"}, ["10.0.0.1:8080"])])
+def test_endpoints_of_headless_services_are_sent_only_where_istiod_is_told_to(env: Json, sent: list[str]) -> None:
+    """pilot/pkg/networking/core/cluster_builder.go, convertResolution."""
+    headless = cart()
+    headless[1]["spec"]["clusterIP"] = "None"
+    found = diagnosis.diagnose("cart.shop.svc.cluster.local", mesh([istiod("istio/pilot:1.31.0", env=env), *headless])).routes
+    assert [e.address for e in found[0].destinations[0].endpoints] == sent
+    assert found[0].destinations[0].usable
+
+
 def test_a_new_image_of_istiod_changes_what_is_known() -> None:
     before = mesh([istiod("istio/pilot:1.30.0"), *cart(ready=False)])
     assert not before.istiod("east").plane.sends_unhealthy

@@ -79,7 +79,11 @@ def policy_at(case: Case, branch: Branch, block: str) -> tuple[str, str, str]:
     home = case.mesh.cluster(istiod.cluster)
     if found is not None:
         return home.name, found[0].ref, found[1]
-    if istiod.config.default_traffic_policy is not None and (config := case.mesh.config_map(home)) is not None:
+    if (
+        istiod.plane.shapes_by_mesh
+        and istiod.config.default_traffic_policy is not None
+        and (config := case.mesh.config_map(home)) is not None
+    ):
         return home.name, config.ref, "data.mesh"
     return home.name, branch.resource, ""
 

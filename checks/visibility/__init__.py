@@ -106,7 +106,7 @@ def _why(case: Case, istiod: Istiod, scope: Scope, callers: Class) -> tuple[str,
         return "", None
     if not any(istiod.visible(s, namespace) for s in known):
         private = all(s.export_to == {"~"} for s in known)  # hidden from everybody on purpose
-        return "" if private else by_export(known), None
+        return "" if private else by_export(istiod, known), None
     kept = scope.sidecar
     if kept is None:
         return "", None
@@ -128,9 +128,9 @@ def _named(sidecar: Sidecar, known: Iterable[HostService]) -> bool:
     return any(h.partition("/")[0] in spaces for e in sidecar.spec.egress or () for h in e.hosts or ())
 
 
-def by_export(known: Iterable[HostService]) -> str:
-    """Whether a host's own exportTo hides it, or the mesh's default."""
-    return "svc-exportto-hidden" if all(s.export_to for s in known) else "mesh-default-exportto"
+def by_export(istiod: Istiod, known: Iterable[HostService]) -> str:
+    """Whether a host's own exportTo hides it, or what the mesh says: its default, or how far ServiceEntries may be seen."""
+    return "svc-exportto-hidden" if all(s.export_to and not istiod.capped(s) for s in known) else "mesh-default-exportto"
 
 
 def unexported(branch: Branch) -> list[HostService]:

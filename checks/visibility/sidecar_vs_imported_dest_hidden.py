@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _explains(_: Case, branch: Branch) -> bool:
     known = unexported(branch)
     imported = branch.view.callers.proxy.kind != "gateway" and foreign(branch)
-    return imported and bool(known) and by_export(known) == "svc-exportto-hidden"
+    return imported and bool(known) and by_export(branch.view.ups.istiod, known) == "svc-exportto-hidden"
 
 
 @check("sidecar-vs-imported-dest-hidden", when=explained)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _explains(_: Case, branch: Branch) -> bool:
     known = unexported(branch)
     own = branch.view.callers.proxy.kind != "gateway" and not foreign(branch)
-    return own and bool(known) and by_export(known) == "svc-exportto-hidden"
+    return own and bool(known) and by_export(branch.view.ups.istiod, known) == "svc-exportto-hidden"
 
 
 @check("svc-exportto-hidden", when=(explained, missed))
