@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from checks import gateway, names, sidecar
 from checks.answers import Viewpoint
 from checks.istiod import MESH
-from checks.resources import Deployment, Gateway, Pod, Resource, Service, StatefulSet, VirtualService
+from checks.resources import Deployment, Gateway, Pod, Resource, Rollout, Service, StatefulSet, VirtualService
 from checks.routes import upstreams
 from checks.rulesets import Lost, Rule, RuleSet, is_catch_all, l4_match, rules_for
 from checks.viewpoints import callers
@@ -151,7 +151,7 @@ class Binding:
             (c, w)
             for c in mesh.clusters
             if mesh.istiod(c.name) is self.istiod
-            for kind in (Deployment, StatefulSet)
+            for kind in (Deployment, StatefulSet, Rollout)
             for w in c.sorted(kind)
             if selector and all((w.spec.template.metadata.labels or {}).get(k) == v for k, v in selector.items())
         ]

@@ -26,14 +26,12 @@ from checks.case import Case, short
 from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
 from checks.finding import CUES, LIVE, REGISTRY, CauseCue, Check, Cue, Finding, HostCue, MeshCue, Severity, Skipped, cued
-from checks.mesh import Change, Cluster, Mesh, Unreadable
+from checks.mesh import WORKLOADS, Change, Cluster, Mesh, Unreadable
 from checks.reach import outward, reach, weighed
 from checks.resources import (
     APIGRPCRoute,
     APIHTTPRoute,
     APITLSRoute,
-    DaemonSet,
-    Deployment,
     DestinationRule,
     EndpointSlice,
     MutatingWebhookConfiguration,
@@ -44,7 +42,6 @@ from checks.resources import (
     Resource,
     Service,
     Sidecar,
-    StatefulSet,
     VirtualService,
     Workload,
     WorkloadEntry,
@@ -875,7 +872,7 @@ def _spared(looked: _Looked, stale: _Touched, away: Mapping[str, _Touched | None
     return stale.spares(looked)
 
 
-_OF_NAMESPACE: tuple[type[Resource], ...] = (Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, WorkloadEntry)
+_OF_NAMESPACE: tuple[type[Resource], ...] = (*WORKLOADS, Pod, ReplicaSet, WorkloadEntry)
 
 
 class _Touched(NamedTuple):

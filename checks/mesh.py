@@ -55,6 +55,7 @@ from checks.resources import (
     Pod,
     ReplicaSet,
     Resource,
+    Rollout,
     Service,
     ServiceEntry,
     ServiceExport,
@@ -74,12 +75,12 @@ _T = TypeVar("_T")
 
 _NONE: Mapping[Any, Any] = {}
 """The objects of a namespace that has none: always the same, so that what was made of them is known again."""
+WORKLOADS: tuple[type[Workload], ...] = (Deployment, StatefulSet, DaemonSet, Rollout)
+"""What pods are made by, and wanted by."""
 RUNTIME: frozenset[type[Resource]] = frozenset(
-    {Pod, EndpointSlice, Deployment, ReplicaSet, StatefulSet, DaemonSet, Node, WorkloadEntry, MutatingWebhookConfiguration, OpenShiftRoute}
+    {*WORKLOADS, Pod, EndpointSlice, ReplicaSet, Node, WorkloadEntry, MutatingWebhookConfiguration, OpenShiftRoute}
 )
 """Kinds that no control plane's view of the configuration depends on."""
-WORKLOADS: tuple[type[Workload], ...] = (Deployment, StatefulSet, DaemonSet)
-"""What pods are made by, and wanted by."""
 
 
 class Unreadable(Exception):
@@ -734,11 +735,10 @@ class Mesh:
         return _workload(cluster, pod)
 
     def workloads(self, namespace: str) -> Iterator[tuple[Cluster, Workload]]:
-        """Every Deployment, StatefulSet and DaemonSet of a namespace, in every cluster, by kind and name."""
+        """What makes the pods of a namespace (WORKLOADS), in every cluster, by kind and name."""
         for c in self.clusters:
-            for kind in WORKLOADS:
-                for w in c.ordered(kind, namespace):
-                    yield c, w
+            for w in _made(c, namespace):
+                yield c, w
 
     def labelled(self, namespace: str, key: str, value: str) -> Sequence[tuple[Cluster, Pod]]:
         """The pods of a namespace that carry a label, of every cluster, by name."""
@@ -761,10 +761,9 @@ class Mesh:
 
         def index(c: Cluster) -> dict[str, list[Workload]]:
             out: dict[str, list[Workload]] = {}
-            for kind in WORKLOADS:
-                for w in c.ordered(kind, namespace):
-                    if (found := (w.spec.template.metadata.labels or {}).get(key)) is not None:
-                        out.setdefault(found, []).append(w)
+            for w in _made(c, namespace):
+                if (found := (w.spec.template.metadata.labels or {}).get(key)) is not None:
+                    out.setdefault(found, []).append(w)
             return out
 
         def made_of(c: Cluster) -> tuple[object, ...]:
@@ -1083,6 +1082,15 @@ class _Around:
             found = self.templates[key] = _Template(zone, _workload(self.cluster, pod), takes_mtls(pod), tunnel, network, placed)
         self.last = labels, owners, containers, notes, more, meta.namespace, found
         return found
+
+
+def _made(cluster: Cluster, namespace: str) -> Iterator[Workload]:
+    """The workloads of a namespace, but for a Deployment at 0 replicas that lends a Rollout its template (Argo Rollouts, spec.workloadRef)."""
+    lent = {r.spec.workload_ref.name for r in cluster.within(Rollout, namespace).values() if r.spec.workload_ref is not None}
+    for kind in WORKLOADS:
+        for w in cluster.ordered(kind, namespace):
+            if kind is not Deployment or w.wanted or w.name not in lent:
+                yield w
 
 
 def _workload(cluster: Cluster, pod: Pod) -> str:

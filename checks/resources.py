@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -404,6 +404,7 @@ class _WorkloadSpec(_Object, frozen=True):
     replicas: int | None = None
     selector: LabelSelector = LabelSelector()
     template: PodTemplate = PodTemplate()
+    workload_ref: ObjectReference | None = None
 
 
 class _WorkloadStatus(_Object, frozen=True):
@@ -453,6 +454,20 @@ class DaemonSet(Workload, frozen=True):
     def ready(self) -> int:
         """status.numberReady."""
         return self.status.number_ready
+
+
+class Rollout(Workload, frozen=True):
+    """argoproj.io Rollout, which keeps ReplicaSets as a Deployment does.
+
+    One that borrows a Deployment's template (`spec.workloadRef`) is read with the labels that its selector asks for: its pods have them.
+    """
+
+    def __post_init__(self) -> None:
+        """Write the selector's labels into a template that is elsewhere."""
+        wanted = self.spec.selector.match_labels
+        if self.spec.workload_ref is not None and wanted and not self.spec.template.metadata.labels:
+            template = PodTemplate(metadata=Metadata(labels=wanted), spec=self.spec.template.spec)
+            force_setattr(self, "spec", replace(self.spec, template=template))
 
 
 class ReplicaSet(Resource, frozen=True):
@@ -1522,6 +1537,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(StatefulSet, "StatefulSet", "apps", ("v1",), "statefulsets"),
     Kind(DaemonSet, "DaemonSet", "apps", ("v1",), "daemonsets"),
     Kind(ReplicaSet, "ReplicaSet", "apps", ("v1",), "replicasets", metadata_only=True),
+    Kind(Rollout, "Rollout", "argoproj.io", ("v1alpha1",), "rollouts"),
     Kind(VirtualService, "VirtualService", _ISTIO, _ISTIO_VERSIONS, "virtualservices"),
     Kind(DestinationRule, "DestinationRule", _ISTIO, _ISTIO_VERSIONS, "destinationrules"),
     Kind(ServiceEntry, "ServiceEntry", _ISTIO, _ISTIO_VERSIONS, "serviceentries"),
@@ -1573,7 +1589,14 @@ OPTIONAL: tuple[Kind, ...] = (
 """Kinds that are understood where somebody shows them, and never asked for by default: what cannot be seen of them makes nothing unknown."""
 KIND_OF: Mapping[type[Resource], Kind] = {k.struct: k for k in (*KINDS, *OPTIONAL)}
 ADDING: frozenset[str] = frozenset(
-    k.key for k in (*OPTIONAL, KIND_OF[MutatingWebhookConfiguration], KIND_OF[OpenShiftRoute], KIND_OF[RequestAuthentication])
+    k.key
+    for k in (
+        *OPTIONAL,
+        KIND_OF[MutatingWebhookConfiguration],
+        KIND_OF[OpenShiftRoute],
+        KIND_OF[RequestAuthentication],
+        KIND_OF[Rollout],
+    )
 )
 """The keys of kinds that add to what is known and without which nothing is unknown."""
 _BY_API: Mapping[tuple[str, str], Kind] = {(k.group, k.kind): k for k in KIND_OF.values()}

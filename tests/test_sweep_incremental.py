@@ -634,9 +634,11 @@ def test_a_sweep_of_what_changed_is_the_sweep_of_everything_whatever_changes(par
     # no shrinking: a history is a few dozen changes long, and taking it apart sweeps for minutes; who mends a difference adds Phase.shrink
     @seed(part)
     @settings(max_examples=80, phases=[Phase.generate], database=None, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from([*NAMES, *_oracle()]), st.permutations([k.key for k in KINDS]), BATCHES)
-    def property_(name: str, kinds: list[str], batches: list[tuple[bool, list[tuple[str, int]]]]) -> None:
+    @given(st.sampled_from([*NAMES, *_oracle()]), st.integers(0, 2**32), BATCHES)
+    def property_(name: str, order: int, batches: list[tuple[bool, list[tuple[str, int]]]]) -> None:
         nonlocal sweeps, ill
+        kinds = [k.key for k in KINDS]
+        random.Random(order).shuffle(kinds)  # noqa: S311 - a test's dice; permutations of hypothesis' own leave the last kinds last
         deeds = Deeds(world(name))
         dealt = cycle(kinds), cycle(k for k in kinds if KIND_BY_KEY[k] in EVENTS_OF)
         for events, together in batches:

@@ -10,7 +10,8 @@ from checks import names
 from checks.answers import Viewpoint
 from checks.case import Case, short
 from checks.finding import Finding, HostCue, check
-from checks.resources import DaemonSet, Deployment, Service, Sidecar, StatefulSet
+from checks.mesh import WORKLOADS
+from checks.resources import Service, Sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -131,13 +132,12 @@ def _egress(cluster: Cluster) -> dict[str, list[_Dials]]:
 
 def _dialled(mesh: Mesh) -> dict[str, list[_Dials]]:
     """What workloads' environments say of hosts and ports, by host."""
-    kinds = (Deployment, StatefulSet, DaemonSet)
-    made_of = tuple(c.objects.get(kind) for c in mesh.clusters for kind in kinds)
+    made_of = tuple(c.objects.get(kind) for c in mesh.clusters for kind in WORKLOADS)
 
     def index() -> dict[str, list[_Dials]]:
         out: dict[str, list[_Dials]] = {}
         for c in mesh.clusters:
-            for kind in kinds:
+            for kind in WORKLOADS:
                 for namespace, space in c.objects.get(kind, {}).items():
                     found = mesh.once(("dials", c.name, kind, namespace), (space,), lambda c=c, k=kind, n=namespace: _of_space(c, k, n))  # type: ignore[misc]
                     for host, dials in found:
