@@ -40,6 +40,7 @@ from checks.resources import (
     EndpointSlice,
     Malformed,
     ObjectReference,
+    Pod,
     Resource,
     Secret,
     SliceEndpoint,
@@ -300,6 +301,7 @@ class _Gathered:
                 if ref.kind == "ConfigMap" and (known := self._configs.pop((policy.namespace, ref.name), None)) is not None:
                     self.objects.append(known[0])
                     self.origins[known[0].ref] = known[1:]
+        self._miss_pods()
         if not (self.objects or self.malformed or self.unreadable or self._understood):
             raise BadSource(f"{_shown(path)} {self._nothing()}.")
         return Cluster(
@@ -313,6 +315,16 @@ class _Gathered:
             synced="*" not in self.unreadable,
             passed=dict(self._passed),
         )
+
+    def _miss_pods(self) -> None:
+        """Where endpoints are pods and there is no Pod at all, Pods were left out: no cluster is without any."""
+        if not any(isinstance(o, Pod) for o in self.objects) and any(
+            e.target_ref is not None and e.target_ref.kind == "Pod"
+            for o in self.objects
+            if isinstance(o, EndpointSlice)
+            for e in o.endpoints or ()
+        ):
+            self.unreadable.setdefault(KIND_OF[Pod].key, "there is no Pod in these manifests, and endpoints name some")
 
     def _nothing(self) -> str:
         if self._passed:

@@ -810,6 +810,7 @@ class Mesh:
             *slices,
             *(cluster.objects.get(Pod, {}).get(ns) for ns in self._strays.get((cluster.name, namespace, name), ())),
             pods,
+            bool(self.unread(cluster, Pod)),
             service,
             entries,
             self.localities(cluster),
@@ -829,6 +830,7 @@ class Mesh:
                 continue
             namespace = s.namespace
             space = cluster.within(Pod, namespace)
+            unseen = bool(self.unread(cluster, Pod))  # istiod sees those that we do not
             for e in s.endpoints or ():
                 ready = e.conditions.ready
                 health: Health = "healthy" if ready or ready is None else _ill(e, draining=draining, known=service is not None)
@@ -842,7 +844,7 @@ class Mesh:
                         else:
                             self._strays.setdefault((cluster.name, s.namespace, s.service), {})[ref.namespace] = None
                             pod = cluster.within(Pod, ref.namespace).get(ref.name)
-                        if pod is None:
+                        if pod is None and not unseen:
                             continue
                     reason = "" if health == "healthy" else _why(health, pod)
                     shape: IstioEndpoint | None = None

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from bot import manifests
 from bot.manifests import BadSource
-from checks.mesh import Cluster
+from checks import diagnosis
+from checks.mesh import Cluster, Mesh
 from checks.resources import (
     ConfigMap,
     EndpointSlice,
@@ -274,6 +275,19 @@ ENDPOINTS = """\
     - {ip: 10.1.0.8, targetRef: {kind: Pod, name: cart-2, namespace: shop}}
     ports: [{name: http, port: 8080, protocol: TCP}]
 """
+
+
+def test_pods_that_were_left_out_are_unread_and_their_endpoints_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "east.yaml"
+    path.write_text(f"kind: List\napiVersion: v1\nitems:\n{ENDPOINTS}- {'  '.join(SERVICE.splitlines(True))}")
+    cluster = read(path)
+    assert cluster.unreadable == {"pods": "there is no Pod in these manifests, and endpoints name some"}
+    found = diagnosis.why("cart.shop", Mesh.of([cluster], 0.0))
+    assert [(e.address, e.state) for e in found.routes[0].destinations[0].endpoints] == [
+        ("10.1.0.7:8080", "healthy"),
+        ("10.1.0.8:8080", "unhealthy"),
+    ]
+    assert (found.findings, str(found.verdict)) == ((), "unknown")
 
 
 def test_a_bug_report_is_read_although_its_files_have_no_suffix_and_it_has_no_slices(tmp_path: Path) -> None:
