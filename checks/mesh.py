@@ -188,12 +188,18 @@ NETWORK_GATEWAY_PORT = "networking.istio.io/gatewayPort"
 
 
 class NetworkGateway(NamedTuple):
-    """Where another network is entered: its LoadBalancer's or external address."""
+    """Where another network is entered: its LoadBalancer's or external address. `cluster` is empty where meshNetworks says the address."""
 
     network: str
     cluster: str
     address: str
     port: int
+
+
+def told_port(service: Service) -> int:
+    """The port of a network's gateway that callers are told of: 15443, or what the Service's label says."""
+    said = service.labels.get(NETWORK_GATEWAY_PORT, "")
+    return int(said) if said.isdigit() else 15443
 
 
 class Running(NamedTuple):
@@ -654,24 +660,37 @@ class Mesh:
         return system.labels.get(NETWORK, "") if system is not None else ""
 
     def network_gateways(self) -> list[NetworkGateway]:
-        """The gateways to each network, from labelled Services of every cluster (kube/controller/network.go)."""
+        """The gateways to each network: labelled Services of every cluster and what meshNetworks says (kube/controller/network.go, model/network.go)."""
         return self.now(("network gateways",), self._network_gateways)
 
     def _network_gateways(self) -> list[NetworkGateway]:
-        made_of = tuple(part for c in self.clusters for part in (c.objects.get(Service), self.cluster_id(c)))
+        said = [self.networks(c) for c in self.clusters]
+        checked = self.plane(self.primaries[0]).checks_network_gateways
+        made_of = (*(part for c in self.clusters for part in (c.objects.get(Service), self.cluster_id(c))), *said, checked)
 
         def find() -> list[NetworkGateway]:
-            out: list[NetworkGateway] = []
+            networks = [n for one in said for n in one.networks.items()]
+            out = [NetworkGateway(name, "", g.address, g.port) for name, n in networks for g in n.gateways if g.address]
             for c in self.clusters:
+                cid = self.cluster_id(c)
+                named = {
+                    g.registry_service_name: (name, g.port)
+                    for name, n in networks
+                    for g in n.gateways
+                    if any(e.from_registry == cid for e in n.endpoints)
+                }
                 for s in c.all(Service):
-                    network = s.labels.get(NETWORK)
-                    if not network:
+                    network, number = s.labels.get(NETWORK), told_port(s)
+                    if network:
+                        if checked and all(p.port != number for p in s.spec.ports):
+                            continue
+                    elif (host := names.service_host(s.name, s.namespace)) in named:
+                        network, number = named[host]
+                    else:
                         continue
-                    port = s.labels.get(NETWORK_GATEWAY_PORT, "15443")
                     addresses = [i.ip or i.hostname for i in s.status.load_balancer.ingress] if s.spec.type == "LoadBalancer" else []
-                    number = int(port) if port.isdigit() else 15443
                     entered = (*(a for a in addresses if a), *s.spec.external_ips)
-                    out += [NetworkGateway(network, self.cluster_id(c), a, number) for a in entered]
+                    out += [NetworkGateway(network, cid, a, number) for a in entered]
             return sorted(set(out))
 
         return self.once(("network_gateways",), made_of, find)

@@ -125,6 +125,11 @@ class Plane(NamedTuple):
         return self.version is None or self.version >= Version(1, 31)
 
     @property
+    def checks_network_gateways(self) -> bool:
+        """Whether a Service that is labelled as a network's gateway is one only with the port that callers are told of (controller.getGatewayDetails)."""
+        return self.version is None or self.version >= Version(1, 29)
+
+    @property
     def looks_up_exact_hosts(self) -> bool:
         """Whether a Sidecar whose hosts are all written out gets one service for each host and namespace (model.servicesForExactHosts)."""
         return self.version is None or self.version >= Version(1, 31)

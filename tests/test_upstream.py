@@ -49,8 +49,8 @@ def cluster(name: str, pods: list[Json], *more: Json) -> Cluster:
     return Cluster(name, objects=Cluster.index(r for i in items for r in resources.objects(resources.parse(i))))
 
 
-def mesh_config(text: str) -> Json:
-    return thing("v1", "ConfigMap", "istio", "istio-system", data={"mesh": text})
+def mesh_config(text: str, networks: str = "networks: {}") -> Json:
+    return thing("v1", "ConfigMap", "istio", "istio-system", data={"mesh": text, "meshNetworks": networks})
 
 
 def rule(**policy: Any) -> Json:
@@ -144,3 +144,27 @@ def test_what_a_server_takes_in_plain_text_only_is_not_reached_through_its_netwo
     said = thing("security.istio.io/v1", "PeerAuthentication", "cart", spec=spec)
     pods = [WEB, pod("cart-1", "10.1.0.1", "z1", "net2", app="cart")]
     assert healthy(cluster("east", pods, GATEWAY, said)) == found
+
+
+@pytest.mark.parametrize(
+    ("service", "networks", "found"),
+    [
+        ({}, "{}", ["192.0.2.1:15443"]),
+        ({"ports": [{"name": "tls", "port": 443}]}, "{}", ["10.1.0.1:8080"]),
+        ({"ports": [{"name": "tls", "port": 443}], "port": "443"}, "{}", ["192.0.2.1:443"]),
+        ({"labels": {}}, "{}", ["10.1.0.1:8080"]),
+        ({"labels": {}}, "{gateways: [{address: 192.0.2.7, port: 443}]}", ["192.0.2.7:443"]),
+        ({"labels": {}}, "{endpoints: [{fromRegistry: east}], gateways: [{registryServiceName: GATEWAY, port: 443}]}", ["192.0.2.1:443"]),
+        ({"labels": {}}, "{endpoints: [{fromRegistry: west}], gateways: [{registryServiceName: GATEWAY, port: 443}]}", ["10.1.0.1:8080"]),
+    ],
+)
+def test_a_networks_gateways_are_labelled_services_with_their_port_and_what_mesh_networks_says(
+    service: Json, networks: str, found: list[str]
+) -> None:
+    """pilot/pkg/serviceregistry/kube/controller/network.go, getGatewayDetails; pilot/pkg/model/network.go, reload."""
+    labels = service.get("labels", {"topology.istio.io/network": "net2", "networking.istio.io/gatewayPort": service.get("port", "15443")})
+    spec = {**GATEWAY["spec"], "ports": service.get("ports", GATEWAY["spec"]["ports"])}
+    gateway = {**GATEWAY, "metadata": {**GATEWAY["metadata"], "labels": labels}, "spec": spec}
+    said = mesh_config("{}", f"networks: {{net2: {networks.replace('GATEWAY', 'gateway.istio-system.svc.cluster.local')}}}")
+    pods = [WEB, pod("cart-1", "10.1.0.1", "z1", "net2")]
+    assert healthy(cluster("east", pods, gateway, said)) == found

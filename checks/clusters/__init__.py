@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks import gateway, names
+from checks.mesh import NetworkGateway, told_port
 from checks.registry import NETWORK, proxy_kind
 from checks.resources import Namespace, Pod, Service
 from checks.routes import upstreams
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from checks.answers import Viewpoint
     from checks.case import Branch, Case
     from checks.gateway import Bound
-    from checks.mesh import Cluster, Mesh, NetworkGateway
+    from checks.mesh import Cluster, Mesh
     from checks.registry import IstioEndpoint
     from checks.upstream import Reach, Upstreams
 
@@ -64,7 +65,8 @@ def lost(case: Case, which: Callable[[Branch, Way], object]) -> dict[object, lis
         return out  # nobody calls a network's gateway by the name of its Service
     gateways = case.mesh.network_gateways()
     for g in gateways:
-        entries = tunnels(case.mesh, case.mesh.cluster(g.cluster), g.network)
+        where = case.mesh.known(g.cluster)
+        entries = tunnels(case.mesh, where, g.network) if where is not None else []
         case.also.update((names.service_host(s.name, s.namespace), s.namespace) for s in entries)
     for b in case.branches:
         if b.share <= 0 or not b.upstream.usable or b.upstream.unseen:
@@ -119,6 +121,21 @@ def raw(branch: Branch, way: Way) -> bool:
     return way.reach == "direct" and not proxy.in_network(way.endpoint.network) and way.endpoint.cluster != proxy.cluster
 
 
+def unopened(branch: Branch, way: Way) -> NetworkGateway | None:
+    """The Service of an endpoint's network that would be its gateway, had it the port that callers are told of: istiod passes it over from 1.29 on."""
+    mesh, network = branch.view.ups.mesh, way.endpoint.network
+    cluster = mesh.known(way.endpoint.cluster)
+    if cluster is None or not raw(branch, way):
+        return None
+    for s in tunnels(mesh, cluster, network):
+        if s.labels.get(NETWORK) == network and all(p.port != told_port(s) for p in s.spec.ports):
+            for address in (*(i.ip or i.hostname for i in s.status.load_balancer.ingress), *s.spec.external_ips):
+                found = NetworkGateway(network, mesh.cluster_id(cluster), address, told_port(s))
+                if behind(mesh, found) is not None:
+                    return found
+    return None
+
+
 def tunnels(mesh: Mesh, cluster: Cluster, network: str) -> list[Service]:
     """The Services of a cluster that are to be gateways of its network: labelled, else with the port of such gateways."""
 
@@ -131,7 +148,9 @@ def tunnels(mesh: Mesh, cluster: Cluster, network: str) -> list[Service]:
 
 def behind(mesh: Mesh, g: NetworkGateway) -> tuple[Cluster, Service, Upstreams] | None:
     """The Service of a network's gateway and what one of its pods holds; None where no pod is there, or Gateway API manages them."""
-    cluster = mesh.cluster(g.cluster)
+    cluster = mesh.known(g.cluster)
+    if cluster is None:
+        return None
     for s in tunnels(mesh, cluster, g.network):
         own = {i.ip or i.hostname for i in s.status.load_balancer.ingress} | set(s.spec.external_ips)
         selector = s.spec.selector

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import short
-from checks.clusters import addresses, callers, lost, raw, share, system, tunnels, viewpoints
+from checks.clusters import addresses, callers, lost, raw, share, system, tunnels, unopened, viewpoints
 from checks.finding import Finding, check
 from checks.registry import NETWORK
 from checks.subsets import percent
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def _unentered(branch: Branch, way: Way) -> tuple[str, str] | None:
     """The cluster and network of an endpoint whose network has no known gateway."""
     mesh = branch.view.ups.mesh
-    if not raw(branch, way):
+    if not raw(branch, way) or unopened(branch, way) is not None:
         return None
     known = mesh.networks(mesh.cluster(branch.view.ups.istiod.cluster)).networks.get(way.endpoint.network)
     return None if known is not None and known.gateways else (way.endpoint.cluster, way.endpoint.network)

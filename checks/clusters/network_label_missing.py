@@ -56,7 +56,10 @@ def network_label_missing(case: Case) -> Iterator[Finding]:
             evidence=(
                 f"{ref} in {cluster.name} has no label {NETWORK}, nor have the pods",
                 f"the callers are in network {found[0].branch.view.ups.proxy.network}",
-                *(f"network {g.network} is entered at {g.address}:{g.port} ({g.cluster})" for g in case.mesh.network_gateways()),
+                *(
+                    f"network {g.network} is entered at {g.address}:{g.port} ({g.cluster or 'meshNetworks'})"
+                    for g in case.mesh.network_gateways()
+                ),
             ),
             fix=f"Label {ref} in {cluster.name} with {NETWORK}, and restart its workloads.",
             commands=(
