@@ -81,6 +81,32 @@ def _gates(mesh: Mesh) -> Iterator[Gate]:
         yield Gate(c.viewpoint, ups, *mesh.once(("gate", c.viewpoint), made_of, look))
 
 
+def idle(mesh: Mesh) -> dict[Viewpoint, tuple[HostService, ...]]:
+    """The gateways that nobody reaches: of all Services in front of their pods no endpoint is healthy, and some pod is there."""
+
+    def find() -> dict[Viewpoint, tuple[HostService, ...]]:
+        out: dict[Viewpoint, tuple[HostService, ...]] = {}
+        for gate in gates(mesh):
+            istiod = gate.ups.istiod
+            ahead = {(p.service, p.namespace) for p in gate.ports}
+            behind = [
+                (s, mesh.endpoints(istiod, s.hostname, s.namespace))
+                for n, ns in sorted(ahead)
+                for s in istiod.by_host.get(n, ())
+                if s.namespace == ns
+            ]
+            own = [(s, [e for e in found if e.cluster == gate.ups.proxy.cluster]) for s, found in behind]
+            if (
+                own
+                and not any(e.health == "healthy" for _, found in own for e in found)
+                and any(e.health == "unhealthy" for _, found in own for e in found)
+            ):
+                out[gate.viewpoint] = tuple(s for s, _ in own)
+        return out
+
+    return mesh.now(("idle gateways",), find)
+
+
 # --- rulesets of a host ----------------------------------------------------------------------------------------------------------
 
 

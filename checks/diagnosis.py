@@ -21,7 +21,7 @@ from checks import foresight, legs, names, standing, when, ztunnel
 from checks import routes as resolver
 from checks.agreement import Agreement, Real, agreement, real
 from checks.answers import Route, Viewpoint
-from checks.binding import every_binding
+from checks.binding import every_binding, idle
 from checks.case import Case, short
 from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
@@ -794,7 +794,7 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
 
     Where more than `most` hosts are to be looked at again, the others are `owed` by the next sweep: of a storm, something is known soon.
     """
-    around: list[_Calling] = [*callers(mesh), *outsiders(mesh), *evaders(mesh), *ztunnel.callers(mesh)]
+    around: list[_Calling] = [*callers(mesh), *outsiders(mesh), *evaders(mesh), *idle(mesh), *ztunnel.callers(mesh)]
     doors = {m.name: (legs.doors(m), [c for c in callers(m) if c.viewpoint.kind == "gateway"]) for m in mesh.neighbours}
     ground: _Ground | None = before.__dict__.get("ground") if before is not None else None
     moved = ground is not None and ground.callers != around

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.answers import Viewpoint
-from checks.binding import Gate, gates, rulesets
+from checks.binding import Gate, gates, idle, rulesets
 from checks.finding import Finding, check
 from checks.gateways import api_gateway
 from checks.resources import APIGateway, Pod, Service
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @check("gwapi-not-programmed", when=holds(APIGateway))
 def gwapi_not_programmed(case: Case) -> Iterator[Finding]:
-    """A Gateway of the Gateway API is not in service: no pods, no Service, no such port, no address, or istiod says Programmed False.
+    """A Gateway of the Gateway API is not in service: no ready pod, no Service, no such port, no address, or istiod says Programmed False.
 
     istiod makes a Deployment and a Service for a Gateway, or uses the Service that `spec.addresses` names. Where that is missing, or has not
     the listener's port, or got no address, nobody can reach the hosts of its routes.
@@ -88,6 +88,9 @@ def _why(case: Case, istiod: Istiod, found: APIGateway, listeners: list[BoundGat
     if lost and len(lost) == len(listeners):
         ports = ", ".join(sorted({str(s.port.number) for b in lost for s in b.servers}))
         return "spec.listeners", f"{_services(listeners)} has no port {ports}"
+    unreached = idle(case.mesh)
+    if all(g.viewpoint in unreached for g in at):
+        return "spec", f"no pod of {_services(listeners)} is ready"
     for said in found.status.conditions or ():
         if said.type == "Programmed" and said.status == "False":
             return "status.conditions", f"Programmed is False, {said.reason}{f': {said.message}' if said.message else ''}".rstrip(".")

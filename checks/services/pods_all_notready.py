@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks.binding import idle
 from checks.case import Branch, Case, endpoints_command, short, waits
-from checks.finding import Finding, check, explained, explains
+from checks.finding import Finding, MeshCue, check, explained, explains
 from checks.gateways import backend
 from checks.services import known
 from checks.subsets import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from checks.mesh import Mesh
 
 
 @explains("pods-all-notready", before=("subset-all-notready", "subset-empty-weighted", "subset-empty-all"))
@@ -32,13 +35,19 @@ def _explains(case: Case, branch: Branch) -> bool:
     return not health and backend(branch) is None and not case.pods(service) and any(w.wanted for _, w in case.owners(service))
 
 
-@check("pods-all-notready", when=explained)
+@MeshCue
+def _unreached(mesh: Mesh) -> bool:
+    """Some gateway has no ready pod."""
+    return bool(idle(mesh))
+
+
+@check("pods-all-notready", when=(explained, _unreached))
 def pods_all_notready(case: Case) -> Iterator[Finding]:
     """Every pod of a service fails its readiness probe, or cannot even be made.
 
     A bad release, a dependency that the probe asks, a missing configuration: the pods run and none is ready; or a quota, an admission webhook or
     a missing service account keeps the workload from making one. Envoy knows their endpoints as unhealthy, or none, and answers every request
-    with 503 "no healthy upstream" (flag UH).
+    with 503 "no healthy upstream" (flag UH). Where it is a gateway, nobody reaches the hosts that are bound to it.
 
     How to see it: `kubectl get pods` shows 0/1 or 1/2 ready; `kubectl describe pod` has the probe's answer.
 
@@ -84,4 +93,36 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
                 f"kubectl -n {service.namespace} get pods -l '{','.join(f'{k}={v}' for k, v in (service.selector or {}).items())}'",
                 endpoints_command(first.upstream),
             ),
+        )
+    yield from _gateways(case)
+
+
+def _gateways(case: Case) -> Iterator[Finding]:
+    """The gateways of the host whose pods are not ready; those of the Gateway API are told of by gwapi-not-programmed."""
+    unreached = idle(case.mesh)
+    views = [v for v in case.views if v.callers.proxy.kind == "gateway" and v.steps]
+    served = any(v.callers.viewpoints[0] not in unreached for v in views)
+    for v in views:
+        sources = [s.source for s in v.steps if (s.source or "").startswith("VirtualService ") and case.asked(s.port)]
+        services = unreached.get(v.callers.viewpoints[0], ())
+        if not services or not sources:
+            continue
+        service = services[0]
+        waiting = [
+            f"{c.name}: {p.ref}: {waits(p)}"
+            for c, p in case.unready(service)
+            if c.name == v.callers.proxy.cluster or len(case.mesh.clusters) == 1
+        ]
+        selector = ",".join(f"{k}={v}" for k, v in (service.selector or {}).items())
+        yield case.finding(
+            "pods-all-notready",
+            cluster=case.mesh.cluster(v.callers.proxy.cluster).name,
+            resource=service.sources[0][1],
+            path="",
+            message=f"Nobody reaches {short(case.host)} at the gateway in {service.namespace}: no pod of {short(service.hostname)} is ready.",
+            share=0.0 if served else 1.0,
+            viewpoints=v.callers.viewpoints,
+            evidence=(f"{sources[0]} is bound to it", *waiting[:5], *case.slices_evidence(service)),
+            fix="Make the gateway's pods ready: look at what they say, and at whether they have a control plane to listen to.",
+            commands=(f"kubectl -n {service.namespace} get pods -l '{selector}'",),
         )
