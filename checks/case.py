@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -145,6 +145,14 @@ class Branch(Struct, frozen=True, eq=False):
         return service.sources[0][1] if service else ""
 
 
+class _Known(NamedTuple):
+    """What the callers of a host share: whose endpoints were read, the Envoy clusters by all that decides them, and endpoints by port."""
+
+    read: set[tuple[str, str]]
+    upstreams: dict[object, Upstream]
+    ports: dict[object, tuple[list[IstioEndpoint], bool]]
+
+
 @dataclass(eq=False)
 class Case:
     """One host of a mesh."""
@@ -178,30 +186,28 @@ class Case:
     @staticmethod
     def of(host: str, mesh: Mesh, port: int | None = None) -> Case:
         """The host as every class of callers has it. A host that is only led to is seen through the rules that lead there."""
-        case = Case._among(*classes(mesh, host), host, mesh)
+        known = _Known(set(), {}, {})
+        case = Case._among(*classes(mesh, host), host, mesh, known)
         if any(u.fails for u in case.upstreams):  # why may differ where what is got does not
-            case = Case._among(*classes(mesh, host, apart=True), host, mesh)
+            case = Case._among(*classes(mesh, host, apart=True), host, mesh, known)
         case.port = port
         return case
 
     @staticmethod
-    def _among(seeing: list[Class], unseeing: list[Class], host: str, mesh: Mesh) -> Case:
+    def _among(seeing: list[Class], unseeing: list[Class], host: str, mesh: Mesh, known: _Known) -> Case:
         views: list[View] = []
         blind = list(unseeing)
-        read: set[tuple[str, str]] = set()
-        shared: dict[object, Upstream] = {}
-        ports: dict[object, tuple[list[IstioEndpoint], bool]] = {}
         for c in seeing:
             if c.proxy.kind == "gateway" and not gateway.holds(mesh, c, host) and (host in c.istiod.by_host or not c.istiod.leading(host)):
                 blind.append(c)
                 continue
-            ups = Upstreams(mesh, c.istiod, c.proxy, c.scope, read, shared, ports)
+            ups = Upstreams(mesh, c.istiod, c.proxy, c.scope, known.read, known.upstreams, known.ports)
             found = _steps(ups, host)
             if found:
                 views.append(View(c, ups, found))
             else:
                 blind.append(c)
-        case = Case(host, mesh, views, blind, frozenset(read))
+        case = Case(host, mesh, views, blind, frozenset(known.read))
         for v in [v for v in views if case.private(v)]:
             views.remove(v)
             blind.append(v.callers)

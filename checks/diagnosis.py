@@ -782,8 +782,10 @@ def _worse(old: _Looked, new: _Looked) -> bool:
 
 def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The worst first: severity, then share, then by name."""
-    rank = list(Severity)
-    return tuple(sorted(findings, key=lambda f: (rank.index(f.severity), -f.failing_share, f.host, f.code, f.resource, f.path)))
+    return tuple(sorted(findings, key=lambda f: (_RANK[f.severity], -f.failing_share, f.host, f.code, f.resource, f.path)))
+
+
+_RANK = {severity: place for place, severity in enumerate(Severity)}
 
 
 # --- all hosts -------------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from checks.case import Case, View
     from checks.istiod import Istiod
+    from checks.mesh import Mesh
     from checks.resources import HTTPRoute
     from checks.sidecar import Step
 
@@ -47,7 +48,10 @@ def _answers(case: Case) -> bool:
     return any(s.abort is not None or s.action.startswith("direct_response ") for s in case.steps)
 
 
-_delays = MeshCue(lambda mesh: any(rule.delay for i in mesh.every_plane() for r in i.rulesets for rule in r.http))
+@MeshCue
+def _delays(mesh: Mesh) -> bool:
+    """Some rule makes calls wait."""
+    return any(i.once("delays", lambda i=i: any(rule.delay for r in i.rulesets for rule in r.http)) for i in mesh.every_plane())  # type: ignore[misc]
 
 
 @check("fault-injected-FI", when=(_answers, _delays))
