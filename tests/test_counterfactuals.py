@@ -23,6 +23,7 @@ from checks.resources import (
     ConfigMap,
     DestinationRule,
     EndpointSlice,
+    PeerAuthentication,
     Pod,
     Resource,
     Service,
@@ -206,7 +207,12 @@ def made_port(number: int) -> Any:
 @edits("config-rejected-by-istiod")
 def valid(x: Faulty) -> list[Change]:
     if x.finding.resource.startswith("ServiceEntry "):
-        return [now(x.cluster, spec(x.named(), resolution="DNS"))]
+        entry = x.named()
+        if x.finding.path.endswith(".address"):
+            return [
+                now(x.cluster, spec(entry, endpoints=tuple(replace(e, address=e.address or "10.251.0.6") for e in entry.spec.endpoints)))
+            ]
+        return [now(x.cluster, spec(entry, resolution="DNS"))]
     return destination(x, host=x.case.host)
 
 
@@ -653,6 +659,8 @@ def by_mtls(x: Faulty) -> list[Change]:
         return [
             now(x.cluster, spec(held, traffic_policy=None, subsets=tuple(replace(s, traffic_policy=None) for s in held.spec.subsets or ())))
         ]
+    if isinstance(held, PeerAuthentication):
+        return [now(x.cluster, spec(held, mtls=replace(held.spec.mtls, mode="PERMISSIVE"), port_level_mtls=None))]
     selector = x.service.selector or {}
     pods = [p for p in x.cluster.within(Pod, x.service.namespace).values() if all(p.labels.get(k) == v for k, v in selector.items())]
     return [

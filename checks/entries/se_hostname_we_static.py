@@ -60,7 +60,7 @@ def se_hostname_we_static(case: Case) -> Iterator[Finding]:
 
 
 def _finding(case: Case, istiod: Istiod, entry: ServiceEntry, branches: list[Branch]) -> Finding:
-    skipped = _skipped(case, istiod, entry)
+    skipped = [w for w in _skipped(case, istiod, entry) if not branches or any(carried(w, asked_of(b)) for b in branches)]
     share = case.share(branches)
     which = " and ".join(w.ref for w in skipped)
     many = len(skipped) != 1

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.case import endpoints_command, waits
-from checks.entries import behind, describe, holder, known_subset, selected_pods, served, together, words
+from checks.entries import behind, describe, holder, known_subset, selected_pods, served, together, words, workload_entries
 from checks.finding import Finding, check, explained, explains
 from checks.resources import Pod, WorkloadEntry
 from checks.subsets import percent
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def _explains(case: Case, branch: Branch) -> bool:
     if branch.upstream.service is None or served(case, branch) or not known_subset(branch):
         return False
-    return any(e.spec.workload_selector for e in behind(case, branch))
+    istiod = branch.view.ups.istiod
+    found = ((e.namespace, e.spec.workload_selector.wanted) for e in behind(case, branch) if e.spec.workload_selector)
+    return any(not workload_entries(case, istiod, namespace, wanted) for namespace, wanted in found)  # those of no use are told of elsewhere
 
 
 @check("se-workloadselector-empty", when=explained)
