@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Branch, Case, View
+    from checks.mesh import Mesh
     from checks.rulesets import Target
     from checks.sidecar import Step
     from checks.upstream import Upstream
@@ -26,7 +27,10 @@ def _explains(case: Case, branch: Branch) -> bool:
     return nobody(case, branch) and case.whole(branch)
 
 
-_mirrors = MeshCue(lambda mesh: any(rule.mirrors for i in mesh.every_plane() for r in i.rulesets for rule in r.http))
+@MeshCue
+def _mirrors(mesh: Mesh) -> bool:
+    """Some rule mirrors requests."""
+    return any(i.once("mirrors", lambda i=i: any(rule.mirrors for r in i.rulesets for rule in r.http)) for i in mesh.every_plane())  # type: ignore[misc]
 
 
 @check("subset-empty-all", when=(explained, _mirrors))
