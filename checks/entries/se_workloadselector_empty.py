@@ -25,7 +25,9 @@ def _explains(case: Case, branch: Branch) -> bool:
         return False
     istiod = branch.view.ups.istiod
     found = ((e.namespace, e.spec.workload_selector.wanted) for e in behind(case, branch) if e.spec.workload_selector)
-    return any(not workload_entries(case, istiod, namespace, wanted) for namespace, wanted in found)  # those of no use are told of elsewhere
+    return any(
+        not workload_entries(case, istiod, namespace, wanted) for namespace, wanted in found
+    )  # those of no use are told of elsewhere
 
 
 @check("se-workloadselector-empty", when=explained)
