@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from checks.mesh import Cluster, Mesh
 
 
-def _others(mesh: Mesh, host: str, namespace: str, besides: str) -> Iterator[Service]:
-    """The Service objects of a host in other clusters than the one whose spec counts."""
+def _others(mesh: Mesh, host: str, namespace: str, besides: str) -> Iterator[tuple[str, Service]]:
+    """The Service objects of a host in other clusters than the one whose spec counts, with their cluster IDs."""
     name = host.partition(".")[0]
     for c in mesh.clusters:
         found = c.get(Service, namespace, name) if mesh.cluster_id(c) != besides else None
         if found is not None and host == names.service_host(name, namespace):
-            yield found
+            yield mesh.cluster_id(c), found
 
 
 @explains("svc-inconsistent-ports", before=("vs-dest-port-unknown", "slice-portname-mismatch", "svc-selector-no-pods"))
@@ -37,10 +37,13 @@ def _explains(case: Case, branch: Branch) -> bool:
     others = list(_others(case.mesh, u.host, u.service.namespace, u.service.sources[0][0]))
     port = u.service.port(u.port)
     if port is None:
-        return any(p.port == u.port for s in others for p in s.spec.ports)
+        return any(p.port == u.port for _, s in others for p in s.spec.ports)
     if u.endpoints or u.dropped:
         return False
-    return any(p.port == u.port and p.name != port.name for s in others for p in s.spec.ports)
+    if any(p.port == u.port and p.name != port.name for _, s in others for p in s.spec.ports):
+        return True
+    lacking = {cluster for cluster, s in others if all(p.name != port.name for p in s.spec.ports)}
+    return any(e.health == "healthy" and e.cluster in lacking for e in case.endpoints(branch.view.ups.istiod, u.service))
 
 
 @check("svc-inconsistent-ports", when=several_clusters)
