@@ -807,7 +807,7 @@ class Mesh:
             parts += [self._kubernetes_shard(c, namespace, name) for c in self._by_cluster_id]
         if hostname in self._entries_by_host(istiod):
             parts.append(self._entry_shard(istiod, hostname, namespace))
-        found = self._shards[key] = tuple(e for p in parts for e in p)
+        found = self._shards[key] = parts[0] if len(parts) == 1 else tuple(e for p in parts for e in p)
         return found
 
     def straying(self, cluster: Cluster, spaces: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -816,29 +816,31 @@ class Mesh:
             if where == cluster.name and not named.keys().isdisjoint(spaces):
                 yield name, namespace
 
-    @property
+    @cached_property
     def _by_cluster_id(self) -> list[Cluster]:
         return sorted(self.clusters, key=self.cluster_id)
 
     def _kubernetes_shard(self, cluster: Cluster, namespace: str, name: str) -> tuple[IstioEndpoint, ...]:
         slices = self.slices(cluster, namespace, name)
-        pods = cluster.objects.get(Pod, {}).get(namespace)
+        pods = cluster.objects.get(Pod, _NONE).get(namespace)
         service = cluster.get(Service, namespace, name)
-        entries = cluster.objects.get(WorkloadEntry, {}).get(namespace)
+        entries = cluster.objects.get(WorkloadEntry, _NONE).get(namespace)
         made_of = (
             *slices,
             *(cluster.objects.get(Pod, {}).get(ns) for ns in self._strays.get((cluster.name, namespace, name), ())),
             pods,
-            bool(self.unread(cluster, Pod)),
             service,
             entries,
-            self.localities(cluster),
-            self.cluster_id(cluster),
-            cluster.objects.get(ReplicaSet, {}).get(namespace),
-            cluster.objects.get(Namespace),
-            self.config_map(cluster),
+            cluster.objects.get(ReplicaSet, _NONE).get(namespace),
+            self.now(("placing", cluster.name), partial(self._placing, cluster)),
         )
         return self.once(("shard", cluster.name, namespace, name), made_of, lambda: tuple(self._read_slices(cluster, slices, service)))
+
+    def _placing(self, cluster: Cluster) -> tuple[object, ...]:
+        """What of a cluster decides where every endpoint of it stands: the same object for as long as that is the same."""
+        config, blind = self.config_map(cluster), bool(self.unread(cluster, Pod))
+        parts = self.localities(cluster), self.cluster_id(cluster), cluster.objects.get(Namespace), config, blind
+        return self.once(("placing", cluster.name), parts, lambda: parts)
 
     def _read_slices(self, cluster: Cluster, slices: Iterable[EndpointSlice], service: Service | None) -> Iterator[IstioEndpoint]:
         seen: set[tuple[str, str]] = set()
@@ -936,7 +938,8 @@ class Mesh:
                     out.setdefault(h, []).append(e)
             return out
 
-        return self.once(("entries by host", istiod.cluster), (holder.objects.get(ServiceEntry),), index)
+        key = "entries by host", istiod.cluster
+        return self.now(key, lambda: self.once(key, (holder.objects.get(ServiceEntry),), index))
 
     def _entry_shard(self, istiod: Istiod, hostname: str, namespace: str) -> tuple[IstioEndpoint, ...]:
         holder = self.cluster(istiod.cluster)

@@ -90,7 +90,10 @@ def answer(viewpoint: Viewpoint, step: Step) -> Route:
 def failing(step: Step) -> float:
     """The part of a rule's requests that fails, as far as clusters and endpoints decide (DESIGN §2): 0 to 1, to six decimals."""
     if step.action == "route":
-        if not any(u.fails for u, _, _ in step.targets):
+        for u, _, _ in step.targets:
+            if u.fails:
+                break
+        else:
             return 0.0
         parts = shares([w for _, w, _ in step.targets])
         return round(sum(s for (u, _, _), s in zip(step.targets, parts, strict=True) if u.fails), 6)

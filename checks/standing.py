@@ -152,7 +152,7 @@ def _counted(u: Upstream) -> tuple[int, int]:
         return _UNDEFINED, 0
     if u.unseen:
         return _UNSEEN, 0
-    return sum(e.health == "healthy" for e in u.endpoints), len(u.endpoints)
+    return u.healthy, len(u.endpoints)
 
 
 def _route(host: str, rule: _Rule, level: tuple[int, ...]) -> Route:

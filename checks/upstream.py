@@ -203,7 +203,7 @@ class Upstreams:
         candidates, well = self._candidates(service, found.name, port, labels, dns=kind == "dns")
         reached = self._filter(candidates, service, rule, policy, port, subset, well=well, sni=sni)
         out.defined = kind != "dns" or bool(reached)  # istiod does not generate a DNS cluster without endpoints
-        self._settle(out, candidates, reached, service, policy)
+        self._settle(out, candidates, reached, service, policy, well=well)
         return out
 
     def _settle(
@@ -213,9 +213,11 @@ class Upstreams:
         reached: list[IstioEndpoint],
         service: HostService,
         policy: TrafficPolicy | None,
+        *,
+        well: bool,
     ) -> None:
         out.endpoints = tuple(self._by_locality(reached, service, policy))
-        out.healthy = sum(e.health == "healthy" for e in out.endpoints)
+        out.healthy = len(out.endpoints) if well else sum(e.health == "healthy" for e in out.endpoints)
         if len(out.endpoints) == len(candidates) == len(reached) and (reached is candidates or reached == candidates):
             return  # nothing is dropped, as is usual
         kept = {id(e) for e in out.endpoints}
@@ -244,7 +246,7 @@ class Upstreams:
             candidates, well = self._candidates(service, found.name, port, {}, dns=True)
             reached = self._filter(candidates, service, None, None, port, "", well=well, sni=False)
             out.defined = bool(reached)
-            self._settle(out, candidates, reached, service, policy)
+            self._settle(out, candidates, reached, service, policy, well=well)
         else:
             out.defined = True
             visible = seen.port(port) if seen else None
@@ -255,7 +257,7 @@ class Upstreams:
                 policy = rule.policy_for(port, subset or protocol) if rule else None
                 candidates, well = self._candidates(seen, visible.name, port, (inner.labels if inner else None) or {}, dns=False)
                 reached = self._filter(candidates, seen, rule, policy, port, subset or protocol, well=well, sni=False)
-                self._settle(out, candidates, reached, seen, policy)
+                self._settle(out, candidates, reached, seen, policy, well=well)
         return out
 
     def _kind(self, service: HostService, policy: TrafficPolicy | None, *, subset: str) -> str:
