@@ -516,6 +516,6 @@ async def test_in_slack_a_direct_message_is_edited_as_the_channels_is(slack: Loc
         await East(tmp_path / "east").deploy_v1()
         for message in (root, copy):
             await slack.until(lambda m=message: m.words.startswith("Resolved after"), 20)
-            lines = [m.words for m in slack.thread(message.channel, message.ts)]
-            assert any("*acknowledged* by <@U0BEN>" in line for line in lines)
+            thread = message.channel, message.ts  # a line of it waits for its turn behind the message
+            await slack.until(lambda t=thread: any("*acknowledged* by <@U0BEN>" in m.words for m in slack.thread(*t)), 10)
         assert slack.messages("#mesh") == []
