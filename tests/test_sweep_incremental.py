@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 CLUSTERS = ("east", "west")
-EVENTS = 1600
+EVENTS = 1200
 
 
 class Slot(NamedTuple):
