@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 MESH = frozenset({"mesh"})
 _WITHOUT_RULES = frozenset(
     {
-        *("unheard", "exports", "imports", "kubernetes", "undiscovered", "zoned", "_rulers", "_external_names", "_special", "crowded"),
+        *("exports", "imports", "kubernetes", "undiscovered", "zoned", "_rulers", "_external_names", "_special", "crowded"),
         *("namespaces", "services", "by_host", "by_host_and_namespace", "sends_unhealthy", "_cluster_local", "_named", "_public"),
         *("_public_by_namespace", "api", "attachments", "_destination_rules", "split", "_sidecars", "crowding", "gateways"),
         *("services by namespace", "cluster local", "node local", "entries by host", "destination rules", "written for", "literal hosts"),
@@ -48,7 +48,7 @@ _WITHOUT_RULES = frozenset(
         *("named by", "let in", "asks by policy", "askers by policy", "peer authentications", "cued", "nearest"),
     }
 )
-"""What an Istiod knows, as attributes and by name (`once`), in which no VirtualService, RuleSet or weight stands."""
+"""What an Istiod knows, as attributes and by name (`once`), in which no VirtualService stands, and no RuleSet that was made of one."""
 _T = TypeVar("_T")
 
 
@@ -245,6 +245,7 @@ class Istiod:
         for name, known in vars(self).items():
             if name in _WITHOUT_RULES:
                 setattr(made, name, known)
+        made.unheard = [changed.get(o.ref, o) for o in self.unheard]
         made.rulesets = [swap.get(r, r) for r in self.rulesets]
         made._memo = {k: known for k, known in self._memo.items() if (k[0] if isinstance(k, tuple) else k) in _WITHOUT_RULES}
         made._scopes = {key: scope.reweighed(made, swap) for key, scope in self._scopes.items()}

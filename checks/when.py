@@ -1,8 +1,10 @@
 """When a check has something to look at: what a host must have before it is worth asking.
 
-`@check("subset-empty-all", when=failing)` is not run for a host without a failing destination. A cue is asked of every host, so it costs
-next to nothing, and where it says no the check would have found nothing: a test runs every check over every host of every mesh and holds
-the answers against each other. Where anything could not be read every check runs, since what it looks for may be what was not read.
+`@check("subset-empty-all", when=explained)` is not run for a host none of whose failing destinations that cause explains. What follows from the
+configuration alone is a HostCue, worked out once for all hosts, what is the same for all of them a MeshCue (checks.finding). The others are asked
+of every host, so that they cost next to nothing. Where all of a check's cues say no it would have found nothing: a test runs every check over
+every host of every mesh and holds the answers against each other. Where anything could not be read every check runs, since what it looks for
+may be what was not read.
 """
 
 from __future__ import annotations
