@@ -899,7 +899,7 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
     if [c.name for c in old.clusters] != [c.name for c in new.clusters]:
         return None
     if any(old.istiod(c.name) is not new.istiod(c.name) for c in new.clusters):
-        rules = old.reweighed(new)
+        rules = old.new_weights(new)
         if rules is None or old.guesses() != new.guesses():
             return None
         out.hosts.update(weighed(new, (ref for found in rules.values() for ref in found), swept(new)))

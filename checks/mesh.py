@@ -286,7 +286,7 @@ class Mesh:
         else:
             new._memo, new._under = self._memo, self._under
         new.neighbours, new._strays = self.neighbours, self._strays
-        weighed = self.reweighed(new)
+        weighed = self.new_weights(new)
         if weighed is not None and self.guesses() == new.guesses():
             new._istiods = self._istiods
             if any(weighed.values()):
@@ -294,13 +294,13 @@ class Mesh:
                 new._istiods = {key: made[i] for key, i in self._istiods.items()}
         return new
 
-    def reweighed(self, new: Mesh) -> dict[str, dict[str, VirtualService]] | None:
+    def new_weights(self, new: Mesh) -> dict[str, dict[str, VirtualService]] | None:
         """Of each cluster the VirtualServices (by ref) that say other weights in a newer mesh; None where more of the configuration differs."""
         if [c.name for c in self.clusters] != [c.name for c in new.clusters]:
             return None
         out: dict[str, dict[str, VirtualService]] = {}
         for a, b in zip(self.clusters, new.clusters, strict=True):
-            found = _weighed(a, b) if _same_plane(a, b) else None
+            found = _new_weights(a, b) if _same_plane(a, b) else None
             if found is None:
                 return None
             out[a.name] = found
@@ -1181,7 +1181,7 @@ def _same_plane(old: Cluster, new: Cluster) -> bool:
     return True
 
 
-def _weighed(old: Cluster, new: Cluster) -> dict[str, VirtualService] | None:
+def _new_weights(old: Cluster, new: Cluster) -> dict[str, VirtualService] | None:
     """The VirtualServices (by ref) that say other weights, and nothing else; None where any says something else, appeared or went."""
     was, now = old.objects.get(VirtualService, _NONE), new.objects.get(VirtualService, _NONE)
     out: dict[str, VirtualService] = {}
