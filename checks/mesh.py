@@ -21,6 +21,7 @@ from checks.istiod import Istiod, Proxy
 from checks.planes import NEWEST, REVISION, TAG, Plane, Version, planes, proxy_versions, revision_of, told
 from checks.registry import (
     NETWORK,
+    NETWORK_GATEWAY_PORT,
     REGION,
     SUBZONE,
     ZONE,
@@ -41,6 +42,7 @@ from checks.registry import (
 from checks.resources import (
     ADDING,
     KIND_OF,
+    APIGateway,
     ConfigMap,
     DaemonSet,
     Deployment,
@@ -182,9 +184,6 @@ class Cluster:
     def get(self, kind: type[_R], namespace: str, name: str) -> _R | None:
         """One object, or None."""
         return self.within(kind, namespace if KIND_OF[kind].namespaced else "").get(name)
-
-
-NETWORK_GATEWAY_PORT = "networking.istio.io/gatewayPort"
 
 
 class NetworkGateway(NamedTuple):
@@ -1136,8 +1135,11 @@ _CONFIGURED = ("istio.io", "gateway.networking.k8s.io")
 
 
 def _heard(o: Resource, revision: str) -> bool:
-    """Whether a control plane reads an object: one that names a revision is read by this revision alone, not by its tags (LabelsInRevision)."""
-    return not revision or o.labels.get(REVISION, revision) == revision
+    """Whether a control plane reads an object: one that names a revision is read by this revision alone, not by its tags (LabelsInRevision).
+
+    Of Gateways of the Gateway API the label says who deploys them; all read them (gateway/controller.go buildClient, gateway_collection.go).
+    """
+    return not revision or isinstance(o, APIGateway) or o.labels.get(REVISION, revision) == revision
 
 
 NAME = "kubernetes.io/metadata.name"

@@ -40,6 +40,7 @@ _SWITCHES = frozenset(
         "PILOT_SCOPE_GATEWAY_TO_NAMESPACE",
         "PILOT_ENABLE_STRICT_GATEWAY_MERGING",
         "ENABLE_GATEWAY_API_INFERENCE_EXTENSION",
+        "AMBIENT_ENABLE_MULTI_NETWORK",
     }
 )
 
@@ -173,6 +174,16 @@ class Plane(NamedTuple):
     def inference(self) -> bool:
         """Whether it serves InferencePools (features.EnableGatewayAPIInferenceExtension)."""
         return self._told("ENABLE_GATEWAY_API_INFERENCE_EXTENSION")
+
+    @property
+    def multi_network(self) -> bool:
+        """Whether its ambient mesh reaches into other networks and clusters (features.EnableAmbientMultiNetwork)."""
+        return self._told("AMBIENT_ENABLE_MULTI_NETWORK")
+
+    @property
+    def gateway_api_15(self) -> bool:
+        """Whether it is built with Gateway API 1.5: HTTPRoutes and GRPCRoutes of a host are one list, a listener that an earlier one of its Gateway excludes is left out, one that terminates TLS takes TLSRoutes (gateway/controller.go, gatewaycommon)."""
+        return self.version is None or self.version >= Version(1, 30)
 
     @property
     def strict_merging(self) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Resolution = Literal["static", "dns", "dns_round_robin", "none", "dynamic_dns", "alias"]
 Health = Literal["healthy", "unhealthy", "draining", "terminating"]
 
+NETWORK_GATEWAY_PORT = "networking.istio.io/gatewayPort"
 NETWORK, CLUSTER = "topology.istio.io/network", "topology.istio.io/cluster"
 REGION, ZONE, SUBZONE, NODE = (
     "topology.kubernetes.io/region",

@@ -1195,6 +1195,10 @@ class ParentReference(_Object, frozen=True):
     port: int | None = None
 
 
+class _BackendFilter(_Object, frozen=True):
+    type: str = ""
+
+
 class BackendRef(_Object, frozen=True):
     """Where a route sends requests; weight 1 when it is left out."""
 
@@ -1204,6 +1208,7 @@ class BackendRef(_Object, frozen=True):
     kind: str = "Service"
     port: int | None = None
     weight: int | None = None
+    filters: tuple[_BackendFilter, ...] | None = None
 
 
 class PathMatch(_Object, frozen=True):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from checks.case import short
 from checks.clusters import addresses, behind, callers, lost, passing, share, unopened, viewpoints
 from checks.finding import Finding, check
-from checks.mesh import NETWORK_GATEWAY_PORT, NetworkGateway
+from checks.mesh import NetworkGateway
+from checks.registry import NETWORK_GATEWAY_PORT
 from checks.resources import Gateway
 from checks.subsets import percent
 from checks.when import several_clusters
