@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod, MergedRule, Proxy
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostPort, HostService, IstioEndpoint
-    from checks.resources import PolicyOperation, PolicyRule, PolicySource, Resource, TargetReference, TrafficPolicy
+    from checks.resources import PolicyCondition, PolicyOperation, PolicyRule, PolicySource, Resource, TargetReference, TrafficPolicy
     from checks.seen import Calls
     from checks.viewpoints import Outsider
 
@@ -79,11 +79,11 @@ def _listed(text: str) -> set[str]:
 # --- the server's side -----------------------------------------------------------------------------------------------------------
 
 
-def servers(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> list[Server]:
-    """The healthy endpoints that are pods which speak for themselves: no gateway, no waypoint, no pod of the ambient mesh, no VM."""
+def servers(mesh: Mesh, endpoints: Iterable[IstioEndpoint], *, ambient: bool = False) -> list[Server]:
+    """The healthy endpoints that are pods which speak for themselves, or (`ambient`) for which ztunnel does: no gateway, no waypoint, no VM."""
     out: list[Server] = []
     for e in endpoints:
-        if e.health != "healthy" or e.tunnel or not e.workload:
+        if e.health != "healthy" or e.tunnel != ambient or not e.workload:
             continue
         cluster = mesh.cluster(e.cluster)
         space = cluster.within(Pod, e.namespace)
@@ -279,11 +279,7 @@ def _let_in(istiod: Istiod) -> dict[str, set[str]]:
     for p in istiod.all(AuthorizationPolicy):
         for rule in (p.spec.rules or ()) if isinstance(p, AuthorizationPolicy) else ():
             for f in rule.from_ or ():
-                named = {
-                    *(f.source.namespaces or ()),
-                    *(i.split("/ns/")[1].partition("/")[0] for i in f.source.principals or () if "/ns/" in i),
-                }
-                out.setdefault(p.namespace, set()).update(named)
+                out.setdefault(p.namespace, set()).update((*(f.source.namespaces or ()), *_spaces(f.source.principals)))
     return out
 
 
@@ -304,10 +300,13 @@ def around(case: Case) -> Iterator[tuple[HostService, HostPort, list[Server]]]:
 
 
 class Peer(NamedTuple):
-    """Who asks, as an AuthorizationPolicy sees it: the caller's namespace; without a certificate nothing is known of it."""
+    """Who asks, as an AuthorizationPolicy sees it: the caller's namespace, and its service account where that is known; without a certificate
+    nothing is known of it.
+    """  # noqa: D205 - one sentence
 
     namespace: str
     known: bool
+    account: str = ""
 
 
 Answer = int
@@ -408,7 +407,7 @@ def matched(rule: PolicyRule, who: Peer, port: int, *, tcp: bool, strictly: bool
         )
         for t in rule.to or ()
     ]
-    conditions = [_condition(c.key, bool(c.values), who, silent=silent) for c in rule.when or ()]
+    conditions = [_condition(c, who, silent=silent) for c in rule.when or ()]
     return _both(max(sources, default=2), max(operations, default=2), *conditions)
 
 
@@ -477,7 +476,7 @@ def _source(s: PolicySource, who: Peer, *, silent: bool) -> Answer:
         parts.append(1)
     if s.namespaces:
         parts.append(2 if who.known and any(_fits(n, who.namespace) for n in s.namespaces) else 0)
-    parts += [_named(names, who) for names in (s.principals, s.service_accounts, s.trust_domains) if names]
+    parts += [_named(names, who) for names in (s.principals, _accounts(s), s.trust_domains) if names]
     if s.not_namespaces:
         parts.append(0 if who.known and any(_fits(n, who.namespace) for n in s.not_namespaces) else 2)
     if s.not_principals or s.not_service_accounts or s.not_trust_domains:
@@ -485,13 +484,20 @@ def _source(s: PolicySource, who: Peer, *, silent: bool) -> Answer:
     return _both(*parts)
 
 
+def _accounts(s: PolicySource) -> tuple[str, ...]:
+    """A source's serviceAccounts as principals, where they name a namespace; else as they are (authz/model/generator.go)."""
+    return tuple(f"/ns/{a.replace('/', '/sa/', 1)}" if "/" in a else a for a in s.service_accounts or ())
+
+
 def _named(patterns: tuple[str, ...], who: Peer) -> Answer:
-    """Identities: a peer's namespace is known here, its service account is not."""
+    """Identities: a peer's namespace is known here, its service account seldom, its trust domain never."""
     if not who.known:
         return 0
     if "*" in patterns:
         return 2
-    return 1 if any("*" in p or "/ns/" not in p or f"/ns/{who.namespace}/" in p for p in patterns) else 0
+    mine = f"/ns/{who.namespace}/"
+    own = f"{mine}sa/{who.account}" if who.account else mine
+    return 1 if any("*" in p or "/ns/" not in p or (p.endswith(own) if who.account else mine in p) for p in patterns) else 0
 
 
 def _fits(pattern: str, text: str) -> bool:
@@ -504,12 +510,32 @@ def _ports(ports: tuple[str, ...] | None, not_ports: tuple[str, ...] | None, por
     return 2 if (not ports or str(port) in ports) and str(port) not in (not_ports or ()) else 0
 
 
-def _condition(key: str, wanted: bool, who: Peer, *, silent: bool) -> Answer:  # noqa: FBT001 - the condition has values
-    if key.startswith("request.") and silent:
+def _condition(c: PolicyCondition, who: Peer, *, silent: bool) -> Answer:
+    if c.key.startswith("request.") and silent:
         return 2
-    if key.startswith("source.") and key != "source.ip" and not who.known:
-        return 0 if wanted else 2
-    return 1
+    if not c.key.startswith("source.") or c.key == "source.ip":
+        return 1
+    if not who.known:
+        return 0 if c.values else 2
+    if not c.values or c.not_values:
+        return 1
+    if c.key == "source.namespace":
+        return 2 if any(_fits(n, who.namespace) for n in c.values) else 0
+    return _named(c.values, who) if c.key == "source.principal" else 1
+
+
+def named(found: Iterable[AuthorizationPolicy]) -> Iterator[str]:
+    """The namespaces of which policies say something: by name, or by an identity that has it."""
+    for rule in (r for p in found for r in p.spec.rules or ()):
+        for s in (f.source for f in rule.from_ or ()):
+            yield from (*(s.namespaces or ()), *(s.not_namespaces or ()))
+            yield from _spaces((*(s.principals or ()), *_accounts(s)))
+        for c in rule.when or ():
+            yield from (c.values or ()) if c.key == "source.namespace" else _spaces(c.values) if c.key == "source.principal" else ()
+
+
+def _spaces(principals: Iterable[str] | None) -> Iterator[str]:
+    return (p.split("/ns/")[1].partition("/")[0] for p in principals or () if "/ns/" in p)
 
 
 # --- what findings say -----------------------------------------------------------------------------------------------------------
