@@ -6,7 +6,7 @@ count (ambient's multi-network mode is off by default).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from checks import names
@@ -21,12 +21,14 @@ USE = "istio.io/use-waypoint"
 CANARY = "istio.io/use-waypoint-canary"
 CANARY_WEIGHT = "istio.io/use-waypoint-canary-weight"
 WAYPOINT_FOR = "istio.io/waypoint-for"
+INGRESS = "istio.io/ingress-use-waypoint"
 BINDING = "ambient.istio.io/waypoint-inbound-binding"
 MANAGED = "gateway.istio.io/managed"
 _UNATTACHABLE = frozenset({"istio.io-mesh-controller", "istio.io-eastwest-controller"})
-_HBONE_PORT, _HUNDRED = 15008, 100
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+HBONE_PORT, _HUNDRED = 15008, 100
 
-Refusal = Literal["not ready", "namespace not allowed", "traffic type"]
+Refusal = Literal["not ready", "namespace not allowed", "traffic type", "private"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,15 @@ class Attachment:
     labelled: Resource | None = None
     waypoints: tuple[APIGateway, ...] = ()
     refused: Refusal | None = None
+    canary: int = 0
+    """The percentage of connections that is for the second waypoint."""
+    ingress: bool = False
+    """Whether gateways go through the waypoint as well."""
+
+    @property
+    def chosen(self) -> tuple[APIGateway, ...]:
+        """The waypoints that get connections (EndpointBuilder.weightedWaypointEndpoints)."""
+        return tuple(w for w, share in zip(self.waypoints, (_HUNDRED - self.canary, self.canary), strict=False) if share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ def attach(istiod: Istiod) -> Attachments:
     of: dict[tuple[str, str], Attachment] = {}
     behind: dict[str, list[tuple[str, str]]] = {}
     for key, o in winners.items():
-        found = _Asking(o, istiod.namespaces, waypoints, classes).attachment()
+        found = _Asking(o, istiod, waypoints, classes).attachment()
         if not found.wanted:
             continue
         of[key] = found
@@ -80,7 +91,7 @@ def attach_pod(istiod: Istiod, pod: Pod) -> Attachment:
 
     if USE not in pod.labels:
         return Attachment()
-    return _Asking(pod, istiod.namespaces, *istiod.once("waypoints", index), traffic=frozenset({"workload", "all"})).attachment()
+    return _Asking(pod, istiod, *istiod.once("waypoints", index), traffic=frozenset({"workload", "all"})).attachment()
 
 
 def _hosts(istiod: Istiod) -> Iterator[tuple[str, Resource]]:
@@ -88,9 +99,15 @@ def _hosts(istiod: Istiod) -> Iterator[tuple[str, Resource]]:
         if isinstance(s, Service) and s.spec.type != "ExternalName":  # ambient does not know such
             yield names.service_host(s.name, s.namespace), s
     for e in istiod.all(ServiceEntry):
-        if isinstance(e, ServiceEntry):
+        if isinstance(e, ServiceEntry) and _shown(istiod, e) != "NONE":
             for host in e.spec.hosts or ():
                 yield host, e
+
+
+def _shown(istiod: Istiod, entry: ServiceEntry) -> str:
+    """How far the ambient mesh may see a ServiceEntry at most (ambient/services.go serviceEntriesInfo)."""
+    around = istiod.namespaces.get(entry.namespace)
+    return istiod.config.ambient_visibility(around.labels if around else {}) if istiod.plane.shapes_by_mesh else "PUBLIC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +115,7 @@ class _Asking:
     """One object that asks for a waypoint, with what may grant it."""
 
     object: Resource
-    namespaces: Mapping[str, Namespace]
+    istiod: Istiod
     waypoints: Mapping[tuple[str, str], APIGateway]
     classes: Mapping[str, GatewayClass]
     traffic: frozenset[str] = frozenset({"service", "all"})
@@ -108,7 +125,7 @@ class _Asking:
         o = self.object
         if o.labels.get(MANAGED) in _UNATTACHABLE or o.labels.get(USE) == "none":
             return Attachment()
-        namespace = self.namespaces.get(o.namespace)
+        namespace = self.istiod.namespaces.get(o.namespace)
         labelled = o if USE in o.labels else namespace
         wanted = self._named(labelled, USE) if labelled is not None else None
         if wanted is None:
@@ -117,11 +134,12 @@ class _Asking:
         refused = self._refused(wanted)
         if refused is not None:
             return Attachment(name, labelled, refused=refused)
-        served = [self.waypoints[wanted]]
-        canary = self._canary(None if USE in o.labels else namespace)
-        if canary is not None and canary != wanted and self._refused(canary) is None:
-            served.append(self.waypoints[canary])
-        return Attachment(name, labelled, tuple(served))
+        ingress = o.labels.get(INGRESS) or (namespace.labels.get(INGRESS, "") if namespace is not None and INGRESS not in o.labels else "")
+        served = Attachment(name, labelled, (self.waypoints[wanted],), ingress=ingress in _TRUE)
+        canary, weight = self._canary(None if USE in o.labels else namespace)
+        if canary is None or canary == wanted or self._refused(canary) is not None:
+            return served
+        return replace(served, waypoints=(*served.waypoints, self.waypoints[canary]), canary=weight)
 
     def _named(self, labelled: Resource, label: str) -> tuple[str, str] | None:
         name = labelled.labels.get(label, "none")
@@ -129,14 +147,20 @@ class _Asking:
             return None
         return labelled.labels.get(f"{label}-namespace", self.object.namespace), name
 
-    def _canary(self, namespace: Namespace | None) -> tuple[str, str] | None:
-        """The canary that takes a part of its connections, even when that part is 0 (ResolveUseWaypointCanary)."""
+    def _canary(self, namespace: Namespace | None) -> tuple[tuple[str, str] | None, int]:
+        """The canary that takes a percentage of its connections, even when that is 0 (ResolveUseWaypointCanary)."""
         levels = [r for r in (self.object, namespace) if r is not None]
         labelled = next((r for r in levels if CANARY in r.labels), None)
         weight = next((r.annotations[CANARY_WEIGHT] for r in levels if CANARY_WEIGHT in r.annotations), "0")
-        if labelled is None or not labelled.labels[CANARY] or not weight.isdigit() or int(weight) > _HUNDRED:
-            return None
-        return self._named(labelled, CANARY)
+        if (
+            not self.istiod.plane.canary_waypoints
+            or labelled is None
+            or not labelled.labels[CANARY]
+            or not weight.isdigit()
+            or int(weight) > _HUNDRED
+        ):
+            return None, 0
+        return self._named(labelled, CANARY), int(weight)
 
     def _refused(self, wanted: tuple[str, str]) -> Refusal | None:
         """Why a waypoint does not take it: no such Gateway with an address, allowedRoutes, or istio.io/waypoint-for."""
@@ -147,7 +171,11 @@ class _Asking:
             return "namespace not allowed"
         its_class = self.classes.get(waypoint.spec.gateway_class_name)
         traffic = its_class.labels.get(WAYPOINT_FOR, "service") if its_class else "service"
-        return None if waypoint.labels.get(WAYPOINT_FOR, traffic) in self.traffic else "traffic type"
+        if waypoint.labels.get(WAYPOINT_FOR, traffic) not in self.traffic:
+            return "traffic type"
+        own = self.object
+        private = isinstance(own, ServiceEntry) and own.namespace != waypoint.namespace and _shown(self.istiod, own) == "NAMESPACE"
+        return "private" if private else None
 
     def _allows(self, waypoint: APIGateway) -> bool:
         listener = self._listener(waypoint)
@@ -156,7 +184,7 @@ class _Asking:
         if allowed is not None and allowed.from_ == "All":
             return True
         if allowed is not None and allowed.from_ == "Selector":
-            found = self.namespaces.get(own)
+            found = self.istiod.namespaces.get(own)
             labels = {"kubernetes.io/metadata.name": own, **found.labels} if found else {}
             return allowed.selector is not None and allowed.selector.matches(labels)
         return waypoint.namespace == own
@@ -171,7 +199,25 @@ class _Asking:
             for li in waypoint.spec.listeners:
                 if (li.port == number) if number else (protocol == "PROXY" and li.protocol == "istio.io/PROXY"):
                     return li
-        return next((li for li in waypoint.spec.listeners if li.protocol == "HBONE" and li.port == _HBONE_PORT), None)
+        return next((li for li in waypoint.spec.listeners if li.protocol == "HBONE" and li.port == HBONE_PORT), None)
+
+
+def entered(istiod: Istiod) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """The hosts of the waypoints through which gateways call a service, by its (host, namespace) (ServicesWithWaypoint, EndpointBuilder.findServiceWaypoint)."""
+    out: dict[tuple[str, str], tuple[str, ...]] = {}
+    for key, a in istiod.attachments.of.items() if istiod.plane.enters_waypoints else ():
+        if a.ingress and _host(istiod, a.waypoints[0]):
+            out[key] = tuple(filter(None, (_host(istiod, w) for w in a.chosen)))
+    return out
+
+
+def _host(istiod: Istiod, waypoint: APIGateway) -> str:
+    """The host behind a waypoint's address (resolveWaypointHostname)."""
+    at = _address(waypoint)
+    if "/" in at:
+        return at.partition("/")[2]
+    services = (s for s in istiod.all(Service) if isinstance(s, Service) and at in {s.spec.cluster_ip, *s.spec.cluster_ips})
+    return next((names.service_host(s.name, s.namespace) for s in services), "") if at else ""
 
 
 def _address(waypoint: APIGateway) -> str:

@@ -448,6 +448,8 @@ class Case:
 
     def why(self, branch: Branch) -> str:
         """The id of the cause, the one nearest to what a person must mend; empty when no implemented cause fits (DESIGN §2)."""
+        if branch.upstream.entered:
+            return "waypoint-not-ready"  # what is behind the waypoint fails at the waypoint, not here
         key = id(branch.step), branch.index
         if key not in self._why:
             self._why[key] = next((cause for cause, explains in by_nearness() if explains(self, branch)), "")

@@ -42,7 +42,7 @@ _WITHOUT_RULES = frozenset(
     {
         *("exports", "imports", "kubernetes", "undiscovered", "zoned", "_rulers", "_external_names", "_special", "crowded"),
         *("namespaces", "services", "by_host", "by_host_and_namespace", "sends_unhealthy", "_cluster_local", "_named", "_public"),
-        *("_public_by_namespace", "api", "attachments", "_destination_rules", "split", "_sidecars", "crowding", "gateways"),
+        *("_public_by_namespace", "api", "attachments", "entered", "_destination_rules", "split", "_sidecars", "crowding", "gateways"),
         *("services by namespace", "cluster local", "node local", "entries by host", "destination rules", "written for", "literal hosts"),
         *("wildcard destination rules", "meant destination rules", "hosts", "leading", "selectors", "asks", "asks by rule", "askers"),
         *("named by", "let in", "asks by policy", "askers by policy", "peer authentications", "cued", "nearest"),
@@ -590,6 +590,11 @@ class Istiod:
     def attachments(self) -> attachment.Attachments:
         """Which waypoint serves what."""
         return attachment.attach(self)
+
+    @cached_property
+    def entered(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        """The services, by host and namespace, that gateways call through waypoints, with the hosts of these."""
+        return attachment.entered(self)
 
     @cached_property
     def rulesets(self) -> list[RuleSet]:

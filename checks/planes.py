@@ -41,6 +41,7 @@ _SWITCHES = frozenset(
         "PILOT_ENABLE_STRICT_GATEWAY_MERGING",
         "ENABLE_GATEWAY_API_INFERENCE_EXTENSION",
         "AMBIENT_ENABLE_MULTI_NETWORK",
+        "ENABLE_INGRESS_WAYPOINT_ROUTING",
     }
 )
 
@@ -179,6 +180,16 @@ class Plane(NamedTuple):
     def multi_network(self) -> bool:
         """Whether its ambient mesh reaches into other networks and clusters (features.EnableAmbientMultiNetwork)."""
         return self._told("AMBIENT_ENABLE_MULTI_NETWORK")
+
+    @property
+    def enters_waypoints(self) -> bool:
+        """Whether gateways go through the waypoints of services that ask for it (features.EnableIngressWaypointRouting)."""
+        return self._does("ENABLE_INGRESS_WAYPOINT_ROUTING", Version(1, 24))
+
+    @property
+    def canary_waypoints(self) -> bool:
+        """Whether a second waypoint may take a part of a service's connections (ambient/waypoints.go)."""
+        return self.version is None or self.version >= Version(1, 31)
 
     @property
     def gateway_api_15(self) -> bool:

@@ -57,6 +57,7 @@ def reach(before: Mesh, after: Mesh, changes: Iterable[Change], everything: Call
     wild = [h for h in near if names.is_wildcard(h)]
     known = {*everything(before), *everything(after)}
     near.update(h for h in known if any(names.matches(w, h) for w in wild))
+    near.update(h for i in planes for (h, _), through in i.entered.items() if not near.isdisjoint(through))
     for _ in range(2):  # a rule, and one that leads to its gateway
         near.update(h for i in planes for n in tuple(near) for h in i.leading(n))
     return near & known

@@ -332,7 +332,12 @@ class MeshConfig(Struct, rename="camel"):
     def entry_visibility(self, namespace: Mapping[str, str]) -> str:
         """PUBLIC, NAMESPACE or NONE: how far sidecars may see the ServiceEntries of a namespace at most, by its labels (model.VisibilityFor)."""
         said = self.service_entry_visibility
-        if said is None or not said.apply_to_sidecars:
+        return self.ambient_visibility(namespace) if said is not None and said.apply_to_sidecars else "PUBLIC"
+
+    def ambient_visibility(self, namespace: Mapping[str, str]) -> str:
+        """The same for the ambient mesh, which always heeds it."""
+        said = self.service_entry_visibility
+        if said is None:
             return "PUBLIC"
         found = next((p.visibility for p in said.policies if p.means(namespace)), said.default_visibility)
         return found if found in {"NAMESPACE", "NONE"} else "PUBLIC"

@@ -13,9 +13,10 @@ from msgspec.structs import replace
 
 from checks import names
 from checks.answers import Destination, Endpoint
+from checks.attachment import HBONE_PORT
 from checks.istiod import MergedRule
 from checks.peers import accepted
-from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, TOPOLOGY, HostService, IstioEndpoint, locality_match
+from checks.registry import AUTO, DRAINING, PERSISTENT_SESSION, TOPOLOGY, UNSPECIFIED, HostService, IstioEndpoint, locality_match
 from checks.resources import (
     APIGRPCRoute,
     APIHTTPRoute,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from checks.istiod import Istiod, Proxy, Scope
     from checks.mesh import Cluster, Mesh, NetworkGateway
+    from checks.registry import HostPort
     from checks.resources import LocalityLbSetting, TrafficPolicy
 
 UNKNOWN_SERVICE = "UnknownService"
@@ -60,6 +62,8 @@ class Upstream(Struct, eq=False, gc=False):
     """Of the dropped ones, those that only localityLbSetting.distribute takes away."""
     healthy: int = 0
     """How many of its endpoints are."""
+    entered: bool = False
+    """Whether its endpoints are those of the service's waypoint in place of its own."""
 
     @property
     def usable(self) -> bool:
@@ -139,7 +143,8 @@ class Upstreams:
                 p.locality if self.istiod.zoned else "",
                 p.node if service is not None and service.node_local else "",
             )
-            made_of = key, id(service), id(rule), id(self.istiod), where
+            entered = self._entered(service) if service is not None else None
+            made_of = key, id(service), id(rule), id(self.istiod), where, *(id(w) for w, _ in entered or ())
             if made_of not in self.shared:
                 self.shared[made_of] = self._judge(self._make(host, port, subset, service, rule, sni=sni))
             self._known[key] = self.shared[made_of]
@@ -200,11 +205,26 @@ class Upstreams:
         if kind == "original_dst":
             out.defined = out.unseen = True
             return out
+        entered = self._entered(service) if kind == "eds" else None
+        if entered is not None:
+            behind = [e for w, number in entered for e in self.endpoints(w) if e.port_name == number.name]
+            kept = self._filter(behind, service, rule, policy, port, subset, well=False, sni=sni)
+            out.defined, out.entered, out.endpoints = True, True, tuple(kept)
+            out.healthy = sum(e.health == "healthy" for e in kept)
+            return out
         candidates, well = self._candidates(service, found.name, port, labels, dns=kind == "dns")
         reached = self._filter(candidates, service, rule, policy, port, subset, well=well, sni=sni)
         out.defined = kind != "dns" or bool(reached)  # istiod does not generate a DNS cluster without endpoints
         self._settle(out, candidates, reached, service, policy, well=well)
         return out
+
+    def _entered(self, service: HostService) -> list[tuple[HostService, HostPort]] | None:
+        """The waypoints, with their HBONE ports, through which a gateway calls a service that asks for it; None where it calls the service itself (EndpointBuilder.findServiceWaypoint)."""
+        hosts = self.istiod.entered.get((service.hostname, service.namespace)) if self.proxy.kind == "gateway" else None
+        if hosts is None or service.address_for(self.proxy.cluster) == UNSPECIFIED:
+            return None
+        found = (self.scope.services.get(h) for h in hosts)
+        return [(w, port) for w in found if w is not None and (port := w.port(HBONE_PORT)) is not None]
 
     def _settle(
         self,

@@ -192,6 +192,60 @@ def test_a_service_without_cluster_ip_keeps_its_rules_and_its_endpoints_are_only
     assert (found[0].destinations[0].usable, found[0].destinations[0].endpoints) == (True, ())
 
 
+def ready(name: str, namespace: str = "shop", address: str = "10.1.9.9") -> Json:
+    """The endpoint of a waypoint's HBONE port."""
+    made = thing("EndpointSlice", name, namespace=namespace, labels={"kubernetes.io/service-name": name})
+    at = {"addresses": [address], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": name, "namespace": namespace}}
+    return {**made, "addressType": "IPv4", "ports": [{"name": "mesh", "port": 15008}], "endpoints": [at]}
+
+
+INGRESS = "istio.io/ingress-use-waypoint"
+DIRECT, THROUGH, NEXT = ["10.1.0.0:8080", "10.1.0.1:8080"], ["10.1.9.9:15008"], ["10.1.9.8:15008"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "around", "ip", "weight", "sent"),
+    [
+        ({}, {}, "10.9.0.1", None, DIRECT),
+        ({INGRESS: "true"}, {}, "10.9.0.1", None, THROUGH),
+        ({INGRESS: "yes"}, {}, "10.9.0.1", None, DIRECT),
+        ({}, {INGRESS: "T"}, "10.9.0.1", None, THROUGH),
+        ({INGRESS: "false"}, {INGRESS: "true"}, "10.9.0.1", None, DIRECT),
+        ({INGRESS: "true", "istio.io/use-waypoint": "gone"}, {}, "10.9.0.1", None, DIRECT),
+        ({INGRESS: "true"}, {}, "None", None, DIRECT),
+        ({INGRESS: "true"}, {}, "10.9.0.1", "0", THROUGH),
+        ({INGRESS: "true"}, {}, "10.9.0.1", "20", THROUGH + NEXT),
+        ({INGRESS: "true"}, {}, "10.9.0.1", "100", NEXT),
+    ],
+)
+def test_a_gateway_calls_a_service_through_its_waypoint_where_labels_ask_for_it(
+    labels: Json, around: Json, ip: str, weight: str | None, sent: list[str]
+) -> None:
+    """xds/endpoints/endpoint_builder.go, findServiceWaypoint."""
+    canary = {"istio.io/use-waypoint-canary": "next"} if weight else {}
+    shop = thing("Namespace", "shop", labels={**USE, **around, **canary}, annotations={"istio.io/use-waypoint-canary-weight": weight or ""})
+    both = [*waypoint(), ready("waypoint"), *waypoint(name="next", ip="10.9.9.8"), ready("next", address="10.1.9.8")]
+    pod = thing("Pod", "edge", {"containers": [{"name": "istio-proxy", "args": ["proxy", "router"]}]}, labels={"istio": "edge"})
+    server = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+    gateway = {**thing("Gateway", "edge", {"selector": {"istio": "edge"}, "servers": [server]}), "apiVersion": "networking.istio.io/v1"}
+    rule = thing("VirtualService", "cart", {"hosts": ["*"], "gateways": ["edge"], "http": [http({"host": "cart"})]})
+    found = seen(shop, both, service("cart", ip=ip, labels=labels), gateway, rule, {**pod, "status": {"podIP": "10.1.8.8"}}, by="shop/edge")
+    assert [e.address for r in found for d in r.destinations for e in d.endpoints] == sent
+
+
+@pytest.mark.parametrize(("visibility", "served"), [("PUBLIC", ["api"]), ("NAMESPACE", []), ("NONE", [])])
+def test_an_entry_that_the_mesh_keeps_to_its_namespace_has_no_waypoint_in_another(visibility: str, served: list[str]) -> None:
+    """ambient/waypoints.go fetchWaypointForService, ambient/services.go serviceEntriesInfo."""
+    shop = thing("Namespace", "shop", labels={**USE, "istio.io/use-waypoint-namespace": "edge"})
+    ours = waypoint("edge", listener={"allowedRoutes": {"namespaces": {"from": "All"}}})
+    said = {
+        **thing("Service", "istio", namespace="istio-system"),
+        "kind": "ConfigMap",
+        "data": {"mesh": f"serviceEntryVisibility: {{defaultVisibility: {visibility}}}"},
+    }
+    assert hosts(seen(shop, ours, entry(resolution="STATIC", endpoints=[{"address": "192.0.2.1"}]), said, by="edge/waypoint")) == served
+
+
 def entry(**spec: Any) -> Json:
     ports = [{"number": 80, "name": "http", "protocol": "HTTP"}]
     return thing("ServiceEntry", "api", {"hosts": ["api.example.com"], "ports": ports, "location": "MESH_EXTERNAL", **spec})

@@ -5,32 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import ambient
+from checks.attachment import INGRESS
 from checks.case import Case, short, waits
-from checks.finding import Finding, check
+from checks.finding import Finding, check, explained
 from checks.names import service_host
 from checks.resources import APIGateway, Pod
 from checks.when import through_ztunnel
+
+_INGRESS = f"label {INGRESS}: gateways go through the waypoint too"
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.answers import Viewpoint
     from checks.attachment import Attachment
+    from checks.case import Branch
     from checks.mesh import Cluster
     from checks.registry import HostService
 
 
-@check("waypoint-not-ready", when=through_ztunnel)
+@check("waypoint-not-ready", when=(through_ztunnel, explained))
 def waypoint_not_ready(case: Case) -> Iterator[Finding]:
     """The waypoint that a service uses has no ready pod, or no address yet.
 
-    With an address and no ready pod, ztunnel sends every call there, and it fails: ztunnel's log says "no healthy upstream" of the waypoint. A
-    waypoint whose Gateway has no address yet is passed by: nothing fails, and its routes and policies do not apply.
+    With an address and no ready pod, ztunnel sends every call there, and it fails: ztunnel's log says "no healthy upstream" of the waypoint. So
+    does a gateway where the service is labelled istio.io/ingress-use-waypoint: it answers 503 (flag UH). A waypoint whose Gateway has no address
+    yet is passed by: nothing fails, and its routes and policies do not apply.
 
     How to see it: `istioctl waypoint status`; the Service's status has condition istio.io/WaypointBound.
 
     How to fix it: bring the waypoint's pods up, or take label istio.io/use-waypoint away.
     """
+    entering = _entering(case)
     for cluster, istiod, service in ambient.services(case):
         found = ambient.attachment(istiod, service)
         callers = ambient.served(case, service, istiod)
@@ -43,7 +49,26 @@ def waypoint_not_ready(case: Case) -> Iterator[Finding]:
         if found.refused == "not ready":
             yield _passed_by(case, cluster, service, found, gateway, callers)
         elif found.refused is None:
+            beside = entering.pop((istiod.cluster, service.hostname), [])
+            callers = (*callers, *(v for b in beside for v in b.view.callers.viewpoints if v not in callers))
             yield from _down(case, cluster, service, found, gateway, callers)
+    for branches in entering.values():
+        istiod, entered = branches[0].view.ups.istiod, branches[0].upstream.service
+        found = ambient.attachment(istiod, entered) if entered is not None else None
+        if entered is None or found is None:
+            continue
+        at = tuple(dict.fromkeys(v for b in branches for v in b.view.callers.viewpoints))
+        cluster = case.mesh.cluster(istiod.cluster)
+        yield from _down(case, cluster, entered, found, found.waypoints[0], at, max(b.share for b in branches))
+
+
+def _entering(case: Case) -> dict[tuple[str, str], list[Branch]]:
+    """What gateways lead through a waypoint that has nobody, by control plane and host."""
+    out: dict[tuple[str, str], list[Branch]] = {}
+    for branches in case.caused("waypoint-not-ready"):
+        for b in branches:
+            out.setdefault((b.view.ups.istiod.cluster, b.upstream.host), []).append(b)
+    return out
 
 
 def _passed_by(
@@ -68,7 +93,13 @@ def _passed_by(
 
 
 def _down(
-    case: Case, cluster: Cluster, service: HostService, found: Attachment, gateway: APIGateway, callers: tuple[Viewpoint, ...]
+    case: Case,
+    cluster: Cluster,
+    service: HostService,
+    found: Attachment,
+    gateway: APIGateway,
+    callers: tuple[Viewpoint, ...],
+    share: float = 1.0,
 ) -> Iterator[Finding]:
     behind = ambient.waypoint_service(cluster, gateway)
     if behind is None or not behind.spec.selector:
@@ -88,11 +119,12 @@ def _down(
         cluster=cluster.name,
         resource=owners[0].ref if owners else gateway.ref,
         path="status.readyReplicas" if owners else "",
-        message=f"Every call of {short(service.hostname)} from the ambient mesh fails: it goes through waypoint {found.wanted}, which has no ready pod.",
-        share=1.0,
+        message=f"Every call of {short(service.hostname)} {_whence(callers)} fails: it goes through waypoint {found.wanted}, which has no ready pod.",
+        share=share,
         viewpoints=callers,
         evidence=(
             _labelled(found),
+            *((_INGRESS,) if any(v.kind == "gateway" for v in callers) else ()),
             *(f"{w.ref} wants {w.wanted}, {w.ready} ready" for w in owners),
             *(f"{p.ref}: {'terminating' if p.metadata.deletion_timestamp else waits(p)}" for p in pods[:5]),
             *(() if pods else (f"no pod is behind {behind.ref}",)),
@@ -103,6 +135,11 @@ def _down(
             f"kubectl -n {behind.namespace} get pods -l gateway.networking.k8s.io/gateway-name={gateway.name}",
         ),
     )
+
+
+def _whence(callers: tuple[Viewpoint, ...]) -> str:
+    gateways = [v.kind == "gateway" for v in callers]
+    return "from gateways" if all(gateways) else "from the ambient mesh and from gateways" if any(gateways) else "from the ambient mesh"
 
 
 def _labelled(found: Attachment) -> str:

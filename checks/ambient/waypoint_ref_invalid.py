@@ -93,6 +93,8 @@ def _why(cluster: Cluster, found: Attachment) -> str:
         return f"there is no Gateway {found.wanted}"
     if found.refused == "namespace not allowed":
         return f"Gateway {found.wanted} does not let their namespace in (allowedRoutes)"
+    if found.refused == "private":
+        return f"the mesh's serviceEntryVisibility keeps it in its own namespace, and Gateway {found.wanted} is in another"
     # a namespace's label may well mean its workloads alone
     if found.refused == "traffic type" and not isinstance(found.labelled, Namespace):
         meant = "workloads" if isinstance(found.labelled, Pod) else "services"
