@@ -586,6 +586,7 @@ class Abort(_Object, frozen=True):
 
     http_status: int | None = None
     grpc_status: str | None = None
+    http2_error: str | None = None
     percentage: Percent | None = None
 
 

@@ -6,7 +6,7 @@ Rules: semantics.md 3.2; pilot/pkg/model/virtualservice.go and virtualservice_co
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
@@ -30,10 +30,31 @@ class Target(Struct, frozen=True, gc=False):
     path: str
 
 
+GRPC = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED"),
+    *("RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+    "UNAUTHENTICATED",
+)
+"""The statuses of gRPC by their numbers (pkg/util/grpc/codes.go)."""
+
+
+class Abort(NamedTuple):
+    """What a proxy answers by itself, and to which share of the requests: an HTTP status, or 200 with a status of gRPC by its number."""
+
+    status: int
+    share: float
+    grpc: int = 0
+
+    @property
+    def fails(self) -> bool:
+        """Whether it is an error."""
+        return self.status >= 400 or self.grpc > 0
+
+
 class Rule(Struct, frozen=True, gc=False):
     """One entry of http[]: `action` is `route`, `redirect` or `direct_response CODE`. `path` is where it stands in `leaf` (a delegate, or the root).
 
-    `abort` is (status, share of the requests), `delay` (time as written, share of the requests).
+    `delay` is (time as written, share of the requests).
     """
 
     name: str
@@ -43,7 +64,7 @@ class Rule(Struct, frozen=True, gc=False):
     targets: tuple[Target, ...]
     action: str
     mirrors: tuple[Target, ...] = ()
-    abort: tuple[int, float] | None = None
+    abort: Abort | None = None
     delay: tuple[str, float] | None = None
     raw: HTTPRoute | None = None
 
@@ -140,12 +161,15 @@ def _action(http: HTTPRoute) -> str:
     return f"direct_response {http.direct_response.status}" if http.direct_response is not None else "route"
 
 
-def _abort(http: HTTPRoute) -> tuple[int, float] | None:
+def _abort(http: HTTPRoute) -> Abort | None:
+    """As TranslateFault has it: an http2Error, which the webhook refuses, aborts nothing, and a gRPC status that is none is OK."""
     abort = http.fault.abort if http.fault else None
-    if abort is None:
+    if abort is None or (abort.http_status is None and abort.grpc_status is None):
         return None
     share = 0.0 if abort.percentage is None else abort.percentage.value / 100
-    return abort.http_status or 503, share
+    if abort.http_status is not None:
+        return Abort(abort.http_status, share)
+    return Abort(200, share, GRPC.index(abort.grpc_status) if abort.grpc_status in GRPC else 0)
 
 
 def _delay(http: HTTPRoute) -> tuple[str, float] | None:

@@ -14,7 +14,7 @@ from checks import names
 from checks.istiod import MESH, Listener
 from checks.registry import AUTO, UNSPECIFIED, HostPort, HostService, IstioEndpoint
 from checks.registry import protocol as canonical
-from checks.rulesets import L4Rule, RuleSet, Target, describe, l4_match, rules_for
+from checks.rulesets import Abort, L4Rule, RuleSet, Target, describe, l4_match, rules_for
 from checks.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Step(Struct, frozen=True, gc=False):
     match: str
     targets: tuple[tuple[Upstream, int, str], ...]
     leaf: str | None = None
-    abort: tuple[int, float] | None = None
+    abort: Abort | None = None
     name: str = ""
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from checks import names
 from checks.registry import AUTO, protocol
 from checks.resources import DestinationRule, Gateway, ServiceEntry, VirtualService
+from checks.rulesets import GRPC
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,6 +63,12 @@ def _of_http(path: str, rule: HTTPRoute) -> Iterator[Fault]:
     if rule.delegate is None and len(ways) > 1:
         yield Fault(f"{path}.{ways[1]}", f"the rule has {' and '.join(ways)} at once", f"only its {ways[0]} is used")
     yield from _of_weights(path, rule.route or ())
+    abort = rule.fault.abort if rule.fault is not None else None
+    if abort is not None and abort.http2_error is not None:
+        yield Fault(f"{path}.fault.abort.http2Error", "errors of HTTP/2 are not supported", "nothing is aborted")
+    elif abort is not None and abort.http_status is None and abort.grpc_status is not None and abort.grpc_status not in GRPC:
+        effect = "calls are answered with grpc-status 0 (OK) and without a message"
+        yield Fault(f"{path}.fault.abort.grpcStatus", f"{abort.grpc_status} is no status of gRPC", effect)
     for i, m in enumerate(rule.match or ()):
         for where, said in _strings(m):
             wrong = _not_re2(said.regex) if said.regex is not None else ""

@@ -11,6 +11,7 @@ from checks.patches import AWAY
 from checks.resources import VirtualService
 from checks.routes import failing
 from checks.routing import virtual_service
+from checks.rulesets import GRPC
 from checks.subsets import percent
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class _Injected(NamedTuple):
-    """A rule that answers with an error by itself, or lets requests wait: which part of them, and with which status, or for how long."""
+    """A rule that answers with an error by itself, or lets requests wait: which part of them, and with which answer, or for how long."""
 
     view: View
     step: Step
     part: float
-    status: int
+    answer: str
     delay: str = ""
 
     @property
@@ -58,7 +59,8 @@ def _delays(mesh: Mesh) -> bool:
 def fault_injected_FI(case: Case) -> Iterator[Finding]:  # noqa: N802 - named like its cause
     """A rule of a VirtualService makes calls fail or wait on purpose: a fault.abort or fault.delay, or a directResponse with an error, was left on.
 
-    The caller's own proxy answers the given part of the requests, and no server ever sees them. What routing loses comes on top: of an abort of
+    The caller's own proxy answers the given part of the requests, and no server ever sees them. With a grpcStatus the HTTP status is 200: callers
+    that speak gRPC get that status, all others 200 with the body "fault filter abort". What routing loses comes on top: of an abort of
     half the requests beside a subset that lacks a fifth of them, 60 % fail. A fault.delay lets none fail: it keeps them waiting in the caller's proxy.
 
     How to see it: the caller's access log says FI fault_filter_abort, DI, or direct_response; `istioctl x describe pod` prints "Fault injection".
@@ -78,11 +80,13 @@ def _injected(view: View, step: Step) -> _Injected | None:
     if not (step.leaf or step.source or "").startswith("VirtualService "):
         return None
     if step.action.startswith("direct_response ") and int(step.action.split()[1]) >= 500:
-        return _Injected(view, step, 1.0, int(step.action.split()[1]))
-    if step.action == "route" and step.abort is not None and step.abort[1] > 0 and step.abort[0] >= 400:
-        return _Injected(view, step, min(1.0, step.abort[1]), step.abort[0])
+        return _Injected(view, step, 1.0, step.action.split()[1])
+    abort = step.abort if step.action == "route" else None
+    if abort is not None and abort.share > 0 and abort.fails:
+        grpc = f"grpc-status {abort.grpc} ({GRPC[abort.grpc]}) with HTTP "
+        return _Injected(view, step, min(1.0, abort.share), f"{grpc if abort.grpc else ''}{abort.status}")
     rule = rule_of(view.ups.istiod, step) if step.action == "route" else None
-    return _Injected(view, step, rule.delay[1], 0, rule.delay[0]) if rule is not None and rule.delay is not None else None
+    return _Injected(view, step, rule.delay[1], "", rule.delay[0]) if rule is not None and rule.delay is not None else None
 
 
 def _place(injected: _Injected) -> tuple[str, str]:
@@ -118,7 +122,7 @@ def _finding(case: Case, cluster: str, resource: str, path: str, group: list[_In
     share = round(worst.share, 6)
     namespace, _, name = resource.partition(" ")[2].partition("/")
     lost = worst.lost
-    does = f"wait {worst.delay} in" if worst.delay else f"get {worst.status} from"
+    does = f"wait {worst.delay} in" if worst.delay else f"get {worst.answer} from"
     fault = ".fault." in path
     rest = f"; with what routing loses of the rest {percent(share)} fail" if lost else ""
     vs = case.mesh.cluster(cluster).get(VirtualService, namespace, name)
@@ -136,7 +140,7 @@ def _finding(case: Case, cluster: str, resource: str, path: str, group: list[_In
         share=share,
         viewpoints=dict.fromkeys(v for i in group for v in i.view.callers.viewpoints),
         evidence=(
-            f"{resource} {path}: {worst.delay or f'status {worst.status}'}" + (f", {percent(worst.part)}" if fault else ""),
+            f"{resource} {path}: {worst.delay or f'answered with {worst.answer}'}" + (f", {percent(worst.part)}" if fault else ""),
             *((f"destinations of the same rule without an endpoint take {percent(lost)}",) if lost else ()),
         ),
         fix=f"Remove {path} from {resource} when the experiment or the maintenance is over.",
