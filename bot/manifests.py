@@ -32,6 +32,7 @@ from checks.mesh import Cluster
 from checks.resources import (
     AUTHORITY_KEYS,
     KIND_OF,
+    MADE_OF,
     BackendTLSPolicy,
     ConfigMap,
     Container,
@@ -166,7 +167,7 @@ class _Endpoints(Struct, rename="camel"):
                     if (":" in a.ip) == (family == "IPv6")
                 )
                 if endpoints:
-                    labels = {**(self.metadata.labels or {}), "kubernetes.io/service-name": self.metadata.name}
+                    labels = {**(self.metadata.labels or {}), "kubernetes.io/service-name": self.metadata.name, MADE_OF: f"subsets[{i}]."}
                     metadata = msgspec.structs.replace(self.metadata, name=f"{self.metadata.name}-{family.lower()}-{i}", labels=labels)
                     yield EndpointSlice(metadata=metadata, address_type=family, endpoints=endpoints, ports=subset.ports)
 

@@ -603,7 +603,7 @@ class Case:
             for s in self.mesh.slices(c, service.namespace, service.name):
                 found = s.endpoints or ()
                 ready = sum(e.conditions.ready is not False for e in found)
-                yield f"EndpointSlice {s.namespace}/{s.name} in {c.name}: {len(found)} endpoint{'s'[: len(found) != 1]}, {ready} ready"
+                yield f"{s.ref} in {c.name}: {len(found)} endpoint{'s'[: len(found) != 1]}, {ready} ready"
             if c.get(Service, service.namespace, service.name) is not None and not self.mesh.slices(c, service.namespace, service.name):
                 yield f"Service {service.namespace}/{service.name} in {c.name} has no EndpointSlice"
         if service.kubernetes and service.resolution == "none":
@@ -755,7 +755,11 @@ def _paths(policy: TrafficPolicy | None, port: int, at: str, block: str) -> Iter
 
 
 def endpoints_command(u: Upstream) -> str:
-    """The istioctl command that shows the endpoints of an Envoy cluster."""
+    """The istioctl command that shows the endpoints of an Envoy cluster; of one whose endpoints only Envoy knows the cluster, since without
+    calls it has none to show (istioctl/pkg/proxyconfig, `/clusters`).
+    """  # noqa: D205 - two cases of one sentence
+    if u.unseen:
+        return f"istioctl proxy-config cluster <pod> --fqdn {u.host} --port {u.port}"
     return f"istioctl proxy-config endpoints <pod> --cluster '{u.name}'"
 
 

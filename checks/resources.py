@@ -217,6 +217,10 @@ class SlicePort(_Object, frozen=True):
     protocol: str | None = None
 
 
+MADE_OF = "meshwhy.io/within"
+"""The label of EndpointSlices that no cluster showed: they are made of Endpoints, as Kubernetes makes them."""
+
+
 class EndpointSlice(Resource, frozen=True):
     """discovery.k8s.io/v1 EndpointSlice."""
 
@@ -229,6 +233,16 @@ class EndpointSlice(Resource, frozen=True):
     def service(self) -> str:
         """The Service that this slice belongs to, by its label."""
         return self.labels.get("kubernetes.io/service-name", "")
+
+    @property
+    def ref(self) -> str:
+        """As a person finds it: one that was made of Endpoints is looked for as these."""
+        return f"Endpoints {self.namespace}/{self.service}" if self.within else super().ref
+
+    @property
+    def within(self) -> str:
+        """Where it stands in the Endpoints that it was made of (`subsets[0].`); empty for a slice that was read."""
+        return self.labels.get(MADE_OF, "")
 
 
 class ContainerPort(_Object, frozen=True):

@@ -321,3 +321,19 @@ def test_a_patch_that_is_offered_brings_the_failing_share_to_0_and_breaks_nothin
 
 def test_the_verdicts_of_the_scenarios_are_all_but_unknown() -> None:
     assert {expected(n)["verdict"] for n in NAMES} == set(map(str, Verdict)) - {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pods-all-notready-as-endpoints", "Endpoints shop/cart in east: 2 endpoints, 0 ready"),
+        ("pods-all-notready-headless", "istioctl proxy-config cluster <pod> --fqdn cart.shop.svc.cluster.local --port 80"),
+        (
+            "subset-empty-weighted-of-machines",
+            "Give legacy.vm endpoints with version=v3, or give the weight to subset v1 (2 usable endpoints).",
+        ),
+    ],
+)
+def test_what_a_finding_points_at_is_there_to_be_looked_at(name: str, said: str) -> None:
+    (found,) = diagnosed(name).findings
+    assert said in (found.fix, *found.evidence, *found.commands)

@@ -54,7 +54,7 @@ def remote_unhealthy_hidden(case: Case) -> Iterator[Finding]:
             path="",
             message=(
                 f"{percent(part)} of the requests from {callers(case, found)} to {short(host)} fail in {cluster.name}: "
-                f"none of its {len(sick)} endpoint{'s'[: len(sick) != 1]} there is ready, and callers see only the gateway, as healthy."
+                f"no endpoint of it there is ready (0 of {len(sick)}), and callers see only the gateway, as healthy."
             ),
             share=part,
             viewpoints=viewpoints(case, found),

@@ -71,7 +71,7 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
         owners = [(c, w) for c, w in case.owners(service) if w.wanted]
         share, count = case.share(branches), len(lines)
         wanting = [f"{w.ref} in {c.name} wants {w.wanted} pod{'s'[: w.wanted != 1]}, and there is none" for c, w in owners]
-        said = f"none of the {count} pod{'s'[: count != 1]} of {short(service.hostname)} is ready"
+        said = f"no pod of {short(service.hostname)} is ready (0 of {count})"
         if not lines and owners:
             said = f"{owners[0][1].ref} wants {owners[0][1].wanted} pod{'s'[: owners[0][1].wanted != 1]} and has none"
         yield case.finding(

@@ -73,8 +73,8 @@ def slice_portname_mismatch(case: Case) -> Iterator[Finding]:
             "slice-portname-mismatch",
             cluster=cluster.name,
             resource=first_slice.ref,
-            path="ports[0].name" if first_slice.ports else "ports",
-            message=f"{percent(share)} of the requests to port {ports} fail: {service.sources[0][1]} has port {first.upstream.port} {wanted}, and its EndpointSlice has no such port.",
+            path=f"{first_slice.within}{'ports[0].name' if first_slice.ports else 'ports'}",
+            message=f"{percent(share)} of the requests to port {ports} fail: {service.sources[0][1]} has port {first.upstream.port} {wanted}, and {first_slice.ref} has no such port.",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
@@ -95,7 +95,7 @@ def _patch(case: Case, found: list[tuple[Cluster, EndpointSlice]], service: Host
     """Renames the ports of a slice that nobody but people writes, where port by port it is clear which is meant."""
     cluster, s = found[0]
     ports = s.ports or ()
-    if len(found) != 1 or s.labels.get(MANAGED_BY, "").endswith("k8s.io") or len(ports) != len(service.ports):
+    if len(found) != 1 or s.within or s.labels.get(MANAGED_BY, "").endswith("k8s.io") or len(ports) != len(service.ports):
         return None
     pairs = enumerate(zip(ports, service.ports, strict=True))
     return case.patch(cluster.name, s, *((("ports", i, "name"), own.name) for i, (p, own) in pairs if own.name != (p.name or "")))

@@ -48,7 +48,7 @@ def slice_targetref_pod_missing(case: Case) -> Iterator[Finding]:
             "slice-targetref-pod-missing",
             cluster=cluster.name,
             resource=first.ref,
-            path=f"endpoints[{index}].targetRef",
+            path=f"{first.within}addresses" if first.within else f"endpoints[{index}].targetRef",
             message=f"{percent(share)} of the requests fail: the endpoints of {service.sources[0][1]} point at pods that do not exist, so istiod skips them.",
             share=share,
             viewpoints=case.viewpoints(branches),

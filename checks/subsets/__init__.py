@@ -102,7 +102,10 @@ def empty(case: Case, cause: str, branches: Sequence[Branch]) -> Finding:
     host = short(u.host)
     share = case.share(branches)
     others = siblings(first)
-    fix = f"Deploy pods of {host} with {labels(u)}"
+    known = of_port(case, first)
+    machines = u.service is not None and (any(" " not in e.workload for e in known) if known else not u.service.kubernetes)
+    whose = f"endpoint of {u.service.sources[0][1]}" if machines and u.service is not None else "pod of the service"
+    fix = f"Give {host} endpoints with {labels(u)}" if machines else f"Deploy pods of {host} with {labels(u)}"
     if others:
         target, _ = max(others, key=lambda o: sum(e.health == "healthy" for e in o[0].endpoints))
         ready = sum(e.health == "healthy" for e in target.endpoints)
@@ -116,13 +119,13 @@ def empty(case: Case, cause: str, branches: Sequence[Branch]) -> Finding:
         cluster=case.cluster_of(first),
         resource=first.resource,
         path=first.path,
-        message=f"Subset {u.subset} of {host} {weight} and has no endpoint: no pod of the service carries {labels(u)}.",
+        message=f"Subset {u.subset} of {host} {weight} and has no endpoint: no {whose} carries {labels(u)}.",
         share=share,
         viewpoints=case.viewpoints(branches),
         evidence=proof(case, first),
         fix=f"{fix}.",
         patch=reweigh(case, branches) or _instead(case, branches),
-        commands=(endpoints_command(u), *_pods_command(u)),
+        commands=(endpoints_command(u), *_carriers_command(u, "pods,workloadentries" if machines else "pods")),
     )
 
 
@@ -139,10 +142,10 @@ def _instead(case: Case, branches: Sequence[Branch]) -> str | None:
     return case.patch(first.view.ups.istiod.cluster, vs, *(((*at(p), "destination", "subset"), alive[0]) for p in paths))
 
 
-def _pods_command(u: Upstream) -> Iterator[str]:
+def _carriers_command(u: Upstream, kinds: str) -> Iterator[str]:
     if u.service is not None and u.service.selector:
         wanted = ",".join(f"{k}={v}" for k, v in u.service.selector.items())
-        yield f"kubectl -n {u.service.namespace} get pods -l '{wanted},{labels(u)}'"
+        yield f"kubectl -n {u.service.namespace} get {kinds} -l '{wanted},{labels(u)}'"
 
 
 def reweigh(case: Case, branches: Sequence[Branch]) -> str | None:

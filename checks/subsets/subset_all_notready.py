@@ -45,7 +45,7 @@ def subset_all_notready(case: Case) -> Iterator[Finding]:
             cluster=case.cluster_of(first),
             resource=first.resource,
             path=first.path,
-            message=f"Subset {u.subset} of {host} gets {percent(share)} of the requests of a rule and none of its {count} pod{'s'[: count != 1]} is ready.",
+            message=f"Subset {u.subset} of {host} gets {percent(share)} of the requests of a rule, and no pod of it is ready (0 of {count}).",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(*lines[:5], *proof(case, first)),

@@ -44,8 +44,8 @@ def subset_on_serviceentry(case: Case) -> Iterator[Finding]:
             resource=entry,
             path="spec.workloadSelector" if u.service.selector else "spec.endpoints",
             message=(
-                f"{percent(share)} of the requests of a rule go to {named_subsets(branches)} of {u.host}, which has no endpoint: "
-                f"none of the {len(found)} endpoint{'s'[: len(found) != 1]} of {entry} carries such labels."
+                f"{percent(share)} of the requests of a rule go to {named_subsets(branches)} of {u.host}, where there is no endpoint: "
+                f"no endpoint of {entry} carries such labels (0 of {len(found)})."
             ),
             share=share,
             viewpoints=case.viewpoints(branches),
