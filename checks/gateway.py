@@ -12,17 +12,18 @@ from msgspec.structs import replace
 
 from checks import names
 from checks.gatewayapi import BoundGateway
-from checks.registry import GATEWAY_NAME, protocol
+from checks.registry import GATEWAY_NAME, port_protocol, protocol
 from checks.resources import L4Match, Pod, Server, Service
 from checks.rulesets import L4Rule, Rule, RuleSet, describe, is_catch_all, rules_for
 from checks.sidecar import Step, l4_targets
 from checks.upstream import Upstreams
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from checks.istiod import Proxy
     from checks.mesh import Mesh
+    from checks.resources import HTTPMatch, ServicePort
     from checks.upstream import Upstream
     from checks.viewpoints import Class
 
@@ -30,12 +31,16 @@ _HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
 
 
 class Port(NamedTuple):
-    """One port of a Service that selects the gateway's pod: what callers use, and where the pod listens."""
+    """One port of a Service that selects the gateway's pod: what callers use, and where the pod listens.
+
+    `known`: istiod looks for a Gateway's port here, which it does once for each target. `translated`: for that of an Istio Gateway, too.
+    """
 
     service: str
     namespace: str
     number: int
     target: int
+    known: bool
     translated: bool
 
 
@@ -59,6 +64,21 @@ class Bound:
         """Whether TLS goes through unread."""
         return self.tls in {"PASSTHROUGH", "AUTO_PASSTHROUGH"}
 
+    @property
+    def kind(self) -> str:
+        """The server's protocol as istiod reads it."""
+        return protocol(self.server.port.protocol)
+
+    @property
+    def http(self) -> bool:
+        """Whether it has HTTP routes (gateway.IsHTTPServer)."""
+        return self.kind in _HTTP or (self.kind == "HTTPS" and not self.passthrough)
+
+    @property
+    def secure(self) -> bool:
+        """Whether it has TLS settings and is not HTTP, where they say no more than where to redirect (gateway.IsTLSServer)."""
+        return self.server.tls is not None and self.kind not in _HTTP
+
 
 @dataclass(slots=True)
 class Merged:
@@ -67,6 +87,13 @@ class Merged:
     by_route: dict[str, list[Bound]] = field(default_factory=dict)
     l4: list[Bound] = field(default_factory=list)
     rejected: list[tuple[Bound, str]] = field(default_factory=list)
+    closed: list[Bound] = field(default_factory=list)
+    """Those on ports that its pods may not open."""
+
+    def of(self, gateway: str, server: Server) -> list[Bound]:
+        """A server of a Gateway (`namespace/name`) on each port of the pods that it is for."""
+        every = (*(b for group in self.by_route.values() for b in group), *self.l4, *self.closed)
+        return [b for b in every if b.gateway.name == gateway and b.server is server]
 
 
 def bound(mesh: Mesh, ups: Upstreams) -> list[BoundGateway]:
@@ -101,18 +128,28 @@ def ports(mesh: Mesh, proxy: Proxy) -> list[Port]:
     """The Service ports behind which a proxy's pod stands (controller.GetProxyServiceTargets)."""
     cluster = mesh.cluster(proxy.cluster)
     pod = cluster.get(Pod, proxy.namespace, proxy.pod)
-    named = {p.name: p.container_port for c in (pod.spec.containers if pod else ()) for p in c.ports or () if p.name}
     out: list[Port] = []
     for s in cluster.ordered(Service, proxy.namespace):
         selector = s.spec.selector
         if not selector or pod is None or any(pod.labels.get(k) != v for k, v in selector.items()):
             continue
         plain = "experimental.istio.io/disable-gateway-port-translation" not in s.labels
+        seen: set[tuple[int, str]] = set()
         for p in s.spec.ports:
-            target = named.get(p.target_port, 0) if isinstance(p.target_port, str) else p.target_port or p.port
-            if target:
-                out.append(Port(names.service_host(s.name, s.namespace), s.namespace, p.port, target, plain))
+            if target := _target(pod, p):
+                first = (target, port_protocol(p)) not in seen
+                seen.add((target, port_protocol(p)))
+                out.append(Port(names.service_host(s.name, s.namespace), s.namespace, p.port, target, first, first and plain))
     return out
+
+
+def _target(pod: Pod, port: ServicePort) -> int:
+    """The pod's port that a Service's leads to, 0 where no container names it (controller.FindPort)."""
+    if isinstance(port.target_port, int):
+        return port.target_port or port.port
+    staying = (c for c in pod.spec.init_containers or () if c.restart_policy == "Always")
+    declared = (p for c in (*pod.spec.containers, *staying) for p in c.ports or ())
+    return next((p.container_port for p in declared if p.name == port.target_port and p.protocol == port.protocol), 0)
 
 
 def _resolve(gateway: BoundGateway, number: int, known: list[Port]) -> list[int]:
@@ -120,7 +157,8 @@ def _resolve(gateway: BoundGateway, number: int, known: list[Port]) -> list[int]
     if gateway.services is None or not known:
         first = next((p.target for p in known if p.number == number and p.translated), None)
         return [number if first is None else first]
-    return sorted({p.target for p in known if p.number == number and p.service in gateway.services and p.namespace == gateway.namespace})
+    mine = (p for p in known if p.known and p.service in gateway.services and p.namespace == gateway.namespace)
+    return sorted({p.target for p in mine if p.number == number})
 
 
 def merge(mesh: Mesh, ups: Upstreams) -> Merged:
@@ -157,60 +195,99 @@ def _known(mesh: Mesh, ups: Upstreams) -> Merged:
 
 
 def _merge(mesh: Mesh, ups: Upstreams) -> Merged:
-    out = Merged()
+    merging = _Merging()
     known = ports(mesh, ups.proxy)
-    seen: set[int] = set()
-    plain: dict[int, tuple[str, str]] = {}
-    tls_hosts: dict[tuple[int, str], set[str]] = {}
     for gateway in bound(mesh, ups):
         for server in gateway.servers:
             if not server.port.number:
                 continue
             hosts = _hosts(server, gateway.namespace)
             for number in _resolve(gateway, server.port.number, known):
-                one = Bound(gateway, server, hosts, number, _route_name(gateway, server, number))
-                reason = _place(out, one, seen, plain, tls_hosts)
-                if reason:
-                    out.rejected.append((one, reason))
-    return out
+                merging.add(Bound(gateway, server, hosts, number, _route_name(gateway, server, number)))
+    pod = mesh.cluster(ups.proxy.cluster).get(Pod, ups.proxy.namespace, ups.proxy.pod)
+    unprivileged = pod is not None and _unprivileged(pod)
+    return merging.merged(lambda b: unprivileged and b.port < _PRIVILEGED)
 
 
-def _place(out: Merged, one: Bound, seen: set[int], plain: dict[int, tuple[str, str]], tls_hosts: dict[tuple[int, str], set[str]]) -> str:
-    """Put a server in its place; a sentence when it loses a conflict."""
-    server, number = one.server, one.port
-    kind = protocol(server.port.protocol)
-    http = kind in _HTTP or (kind == "HTTPS" and not one.passthrough)
-    if server.tls is not None:
-        taken = tls_hosts.setdefault((number, server.bind), set())
-        doubles = [h for h in one.hosts if h in taken]
-        if doubles:
-            return f"host {doubles[0]} is already served on port {number}"
-        taken.update(one.hosts)
-    # TLS means here what gateway.IsTLSServer says: a server that has TLS settings and is not HTTP
-    secure = server.tls is not None and kind not in _HTTP
-    if number in seen and number in plain:
-        current, bind = plain[number]
-        if bind == server.bind:
-            if not (kind in _HTTP and (current in _HTTP or current == kind)):
-                return f"port {number} already speaks {current}"
-            out.by_route.setdefault(one.route, []).append(one)
-            return ""
-    elif number in seen and secure:
-        if http:
-            if one.route in out.by_route:
+_PRIVILEGED = 1024
+"""Ports below are root's."""
+
+
+def _unprivileged(pod: Pod) -> bool:
+    """Whether a gateway's pod told istiod that it may not open such ports, as those of istio-ingress and istio-egress charts do (Proxy.IsUnprivileged)."""
+    own = (e for c in pod.spec.containers if c.name == "istio-proxy" for e in c.env or ())
+    return any(e.name == "ISTIO_META_UNPRIVILEGED_POD" and e.value in {"1", "t", "T", "true", "TRUE", "True"} for e in own)
+
+
+@dataclass(slots=True)
+class _Merging:
+    """The servers of a workload one after the other, as istiod puts them together (model.mergeGateways).
+
+    `listeners` has those of each pod port, protocol as it is written, and address. Of each port, `taken` has the address at which a TLS host was
+    seen last, and `plain` protocol and place of the last server without TLS.
+    """
+
+    by_route: dict[str, list[Bound]] = field(default_factory=dict)
+    listeners: dict[tuple[int, str, str], list[Bound]] = field(default_factory=dict)
+    rejected: list[tuple[Bound, str]] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+    taken: dict[int, dict[str, str]] = field(default_factory=dict)
+    plain: dict[int, tuple[str, tuple[int, str, str]]] = field(default_factory=dict)
+
+    def add(self, one: Bound) -> None:
+        """Put a server in its place, or among those that lost a conflict."""
+        reason = self._place(one)
+        if reason:
+            self.rejected.append((one, reason))
+
+    def _place(self, one: Bound) -> str:
+        server, number = one.server, one.port
+        place = number, server.port.protocol, server.bind
+        if server.tls is not None and (double := _doubles(one.hosts, server.bind, self.taken.setdefault(number, {}))):
+            return f"host {double} is already served on port {number}"
+        if number in self.plain:
+            current, where = self.plain[number]
+            if where[2] == server.bind:
+                if not (one.kind in _HTTP and current in _HTTP):
+                    return f"port {number} already speaks {current}"
+                self.listeners[where].append(one)
+                self.by_route.setdefault(one.route, []).append(one)
+                return ""
+            if place in self.listeners:
+                self.listeners[place].append(one)
+                if one.http:
+                    self.by_route.setdefault(one.route, []).append(one)
+                return ""
+        elif number in self.seen and one.secure:
+            if one.http and one.route in self.by_route:
                 return f"port name {server.port.name} is not unique"
-            out.by_route[one.route] = [one]
-        else:
-            out.l4.append(one)
+            self.listeners.setdefault(place, []).append(one)
+            if one.http:
+                self.by_route[one.route] = [one]
+            return ""
+        self.seen.add(number)
+        if not one.secure:
+            self.plain[number] = one.kind, place
+        self.listeners[place] = [one]
+        if one.http:
+            self.by_route[one.route] = [one]
         return ""
-    seen.add(number)
-    if not secure:
-        plain[number] = kind, server.bind
-    if http:
-        out.by_route[one.route] = [one]
-    else:
-        out.l4.append(one)
-    return ""
+
+    def merged(self, closed: Callable[[Bound], bool]) -> Merged:
+        """What came of it, without what is on closed ports."""
+        l4 = [b for servers in self.listeners.values() for b in servers if not b.http]
+        by_route = {route: servers for route, servers in self.by_route.items() if not closed(servers[0])}
+        lost = [b for route, servers in self.by_route.items() if route not in by_route for b in servers]
+        return Merged(by_route, [b for b in l4 if not closed(b)], self.rejected, [*lost, *filter(closed, l4)])
+
+
+def _doubles(hosts: Iterable[str], bind: str, taken: dict[str, str]) -> str:
+    """A host that was seen last at the same address, else none and all of them are taken from now on (model.CheckDuplicates)."""
+    known = list(hosts)
+    double = next((h for h in known if taken.get(h) == bind), "")
+    if not double:
+        taken.update(dict.fromkeys(known, bind))
+    return double
 
 
 def _hosts(server: Server, namespace: str) -> tuple[str, ...]:
@@ -270,8 +347,9 @@ def routes(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
             for step in vhosts[host].steps():
                 yield step if title == host else replace(step, match=f"{step.match} ({title})")
     seen: set[object] = set()
+    taken: dict[int, dict[str, str]] = {}
     for one in merged.l4:
-        for step in _passthrough(ups, one, seen) if one.passthrough else _tcp(ups, one):
+        for step in _passthrough(ups, one, taken) if one.passthrough else _tcp(ups, one):
             same = step.host, step.port, step.protocol, step.source, step.path, tuple(id(u) for u, _, _ in step.targets)
             if (wanted is None or step.host in wanted) and same not in seen:
                 seen.add(same)
@@ -282,6 +360,7 @@ def routes(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
 class _VirtualHost:
     """One host of a route configuration: its rules in order of coming, what they are made of, and whether plain HTTP is sent away."""
 
+    port: int
     rules: list[tuple[Step, bool]] = field(default_factory=list)
     made_of: list[tuple[str, str, int]] = field(default_factory=list)
     redirect: bool = False
@@ -294,16 +373,18 @@ class _VirtualHost:
 
 def _folded(vhosts: dict[str, _VirtualHost]) -> dict[str, str]:
     """The virtual hosts that Envoy gets: those with the very same rules are one that answers to several names (collapseDuplicateRoutes)."""
-    first: dict[object, str] = {}
+    last: dict[object, str] = {}
     also: dict[str, list[str]] = {}
     for host in sorted(vhosts, key=names.specificity):
         v = vhosts[host]
         if not v.rules:
             continue
-        known = first.setdefault((tuple(v.made_of), v.redirect), host)
-        also.setdefault(known, [])
-        if known != host:
-            also[known].append(host)
+        rules = tuple(v.made_of)
+        if rules in last and vhosts[last[rules]].redirect == v.redirect:
+            also[last[rules]].append(host)
+        else:
+            last[rules] = host
+            also[host] = []
     return {host: f"also for {', '.join(others)}" if others else host for host, others in also.items()}
 
 
@@ -314,8 +395,8 @@ def _fitting(ups: Upstreams, one: Bound) -> dict[str, list[RuleSet]]:
         out: dict[str, list[RuleSet]] = {}
         for ruleset in ups.istiod.rulesets_for(ups.proxy.namespace, one.gateway.name):
             fitting = names.intersection(_names(one.hosts, ruleset.namespace), ruleset.hosts)
-            for host in dict.fromkeys(h.lower() for h in fitting):
-                out.setdefault(host, []).append(ruleset)
+            for host in fitting:
+                out.setdefault(host.lower(), []).append(ruleset)
         return out
 
     return ups.istiod.once(f"fitting {ups.proxy.namespace} {one.gateway.name} {' '.join(one.hosts)}", find)
@@ -323,21 +404,23 @@ def _fitting(ups: Upstreams, one: Bound) -> dict[str, list[RuleSet]]:
 
 def _http(ups: Upstreams, servers: list[Bound], wanted: Collection[str] | None) -> dict[str, _VirtualHost]:
     vhosts: dict[str, _VirtualHost] = {}
+    numbers = _numbers(ups, servers)
     for one in servers:
-        number = one.server.port.number
+        redirect = bool(one.server.tls and one.server.tls.https_redirect)
         known = _fitting(ups, one)
         for host in known if wanted is None else [h for h in wanted if h in known]:
             for ruleset in known[host]:
-                pairs = rules_for(ruleset, number, ups.proxy.labels, frozenset({one.gateway.name}), ups.proxy.namespace)
+                own = f"{ruleset.namespace}/{ruleset.name}"
+                number = numbers.get((one.gateway.name, own), one.server.port.number)
+                pairs = _pairs(ups, one, ruleset, number)
                 if not pairs:
                     continue
-                mine = vhosts.setdefault(host, _VirtualHost())
-                mine.redirect = mine.redirect or bool(one.server.tls and one.server.tls.https_redirect)
-                port = mine.rules[0][0].port if mine.rules else number
+                mine = vhosts.setdefault(host, _VirtualHost(one.server.port.number))
+                mine.redirect = mine.redirect or redirect
                 for i, (rule, match) in enumerate(pairs):
                     step = Step(
                         host,
-                        port,
+                        mine.port,
                         "http",
                         rule.action,
                         ruleset.source(rule),
@@ -349,8 +432,29 @@ def _http(ups: Upstreams, servers: list[Bound], wanted: Collection[str] | None) 
                         rule.name,
                     )
                     mine.rules.append((step, is_catch_all(match)))
-                    mine.made_of.append((one.gateway.name, f"{ruleset.namespace}/{ruleset.name}", i))
+                    mine.made_of.append((one.gateway.name, own, i))
+        for host in [h.lower() for h in one.hosts] if redirect else ():  # whoever else serves one of these is sent away as well
+            if wanted is None or host in wanted:
+                vhosts.setdefault(host, _VirtualHost(one.server.port.number)).redirect = True
     return vhosts
+
+
+def _pairs(ups: Upstreams, one: Bound, ruleset: RuleSet, number: int) -> list[tuple[Rule, HTTPMatch | None]]:
+    return rules_for(ruleset, number, ups.proxy.labels, frozenset({one.gateway.name}), ups.proxy.namespace)
+
+
+def _numbers(ups: Upstreams, servers: list[Bound]) -> dict[tuple[str, str], int]:
+    """Where servers of one Gateway meet on a port of the pods under several numbers: for which of these a ruleset's routes were made, once for all."""
+    out: dict[tuple[str, str], int] = {}
+    if len({(b.gateway.name, b.server.port.number) for b in servers}) == len({b.gateway.name for b in servers}):
+        return out
+    for one in servers:
+        number = one.server.port.number
+        for ruleset in {r: None for found in _fitting(ups, one).values() for r in found}:
+            key = one.gateway.name, f"{ruleset.namespace}/{ruleset.name}"
+            if key not in out and _pairs(ups, one, ruleset, number):
+                out[key] = number
+    return out
 
 
 def _targets(ups: Upstreams, ruleset: RuleSet, rule: Rule, number: int) -> tuple[tuple[Upstream, int, str], ...]:
@@ -383,22 +487,18 @@ def _meant(one: Bound, ruleset: RuleSet) -> bool:
 
 
 def _tcp(ups: Upstreams, one: Bound) -> Iterator[Step]:
-    number = one.server.port.number
     for ruleset in ups.istiod.rulesets_for(ups.proxy.namespace, one.gateway.name):
         if not _meant(one, ruleset):
             continue
-        for rule in ruleset.tcp:
-            if rule.targets and (not rule.matches or any(_l4_fits(m, one) for m in rule.matches)):
-                yield _l4_step(ups, ruleset, rule, "*", number, "tcp", "every connection")
-                return
-        if ruleset.kind == "TLSRoute" and not one.passthrough:
-            for rule in ruleset.tls:
-                if any(_l4_fits(m, one) for m in rule.matches):
-                    yield _l4_step(ups, ruleset, rule, "*", number, "tcp", "every connection")
-                    return
+        rule = next((r for r in ruleset.tcp if r.targets and (not r.matches or any(_l4_fits(m, one) for m in r.matches))), None)
+        if rule is None and ruleset.kind == "TLSRoute":
+            rule = next((r for r in ruleset.tls if any(_l4_fits(m, one) for m in r.matches)), None)
+        if rule is not None:
+            yield from _l4_steps(ups, one, ruleset, rule, sorted({h.rpartition("/")[2] for h in one.hosts}) if one.secure else ["*"])
+            return
 
 
-def _passthrough(ups: Upstreams, one: Bound, seen: set[object]) -> Iterator[Step]:
+def _passthrough(ups: Upstreams, one: Bound, seen: dict[int, dict[str, str]]) -> Iterator[Step]:
     if one.tls == "AUTO_PASSTHROUGH":
         return  # one chain for each cluster of the mesh, named by SNI: no rule of any host
     for ruleset in ups.istiod.rulesets_for(ups.proxy.namespace, one.gateway.name):
@@ -406,15 +506,15 @@ def _passthrough(ups: Upstreams, one: Bound, seen: set[object]) -> Iterator[Step
             continue
         for rule in ruleset.tls:
             for match in rule.matches if rule.targets else ():
-                if not _l4_fits(match, one):
-                    continue
                 sni = match.sni_hosts or ()
-                if any((one.port, one.server.bind, h) in seen for h in sni):
-                    continue
-                seen.update((one.port, one.server.bind, h) for h in sni)
-                for h in sni:
-                    yield _l4_step(ups, ruleset, rule, h, one.server.port.number, "tls", f"SNI {h}")
+                if _l4_fits(match, one) and not _doubles(sni, one.server.bind, seen.setdefault(one.port, {})):
+                    yield from _l4_steps(ups, one, ruleset, rule, sni)
 
 
-def _l4_step(ups: Upstreams, ruleset: RuleSet, rule: L4Rule, host: str, number: int, kind: str, match: str) -> Step:
-    return Step(host, number, kind, "route", ruleset.ref, rule.path, match, tuple(l4_targets(ups, rule, number)))
+def _l4_steps(ups: Upstreams, one: Bound, ruleset: RuleSet, rule: L4Rule, sni: Collection[str]) -> Iterator[Step]:
+    """A rule under each server name by which connections come to it; one of them `*`, and all do (filterChainOpts.toFilterChainMatch)."""
+    number = one.server.port.number
+    targets = tuple(l4_targets(ups, rule, number))
+    named = [("*", "tcp", "every connection")] if "*" in sni else [(h, "tls", f"SNI {h}") for h in sni]
+    for host, kind, match in named:
+        yield Step(host, number, kind, "route", ruleset.ref, rule.path, match, targets)

@@ -395,11 +395,7 @@ def is_catch_all(match: HTTPMatch | None) -> bool:
     if match.headers or match.without_headers or match.query_params or match.method or match.authority or match.scheme:
         return False
     uri = match.uri
-    if uri is None:
-        return True
-    if uri.prefix is not None:
-        return uri.prefix == "/"
-    return uri.regex == ".*"
+    return uri is None or (uri.exact is None and uri.prefix in {None, "/"} and uri.regex in {None, ".*"})
 
 
 def describe(match: HTTPMatch | None) -> str:
