@@ -56,6 +56,18 @@ class Gate:
         """Whether a Gateway's namespace lets it mean its pods."""
         return not self.ups.istiod.plane.scopes_gateways or gateway.namespace == self.namespace
 
+    def reached(self, server: Bound) -> bool:
+        """Whether anybody gets to the port of its pods where a server is: through a Service, or at the node's own address."""
+        if server in self.merged.closed:
+            return False
+        pod = self.ups.mesh.cluster(self.ups.proxy.cluster).get(Pod, self.namespace, self.ups.proxy.pod)
+        declared = [p for c in (pod.spec.containers if pod else ()) for p in c.ports or ()]
+        return (
+            any(p.target == server.port for p in self.ports)
+            or any(p.container_port == server.port and p.host_port for p in declared)
+            or (pod is not None and pod.spec.host_network)
+        )
+
     def servers(self, number: int) -> list[Bound]:
         """Its servers behind a port of its pods."""
         every = [b for group in self.merged.by_route.values() for b in group] + self.merged.l4
@@ -263,8 +275,14 @@ def _binding(
     elif ruleset.http and not any(_speaks_http(s) for s in fitting):
         if not ruleset.tls and not ruleset.tcp:
             yield Binding(istiod, ruleset, name, found, "vs-http-on-tcp-port", shown, fitting[0], share=elsewhere)
-    elif ruleset.http:
+    elif ruleset.http and not any(_meets(ruleset, name, g, s) for g in shown for s in fitting):
         yield Binding(istiod, ruleset, name, found, "vs-match-scope", shown, fitting[0], share=elsewhere)
+
+
+def _meets(ruleset: RuleSet, name: str, gate: Gate, server: Server) -> bool:
+    """Whether some rule of a VirtualService is for a server of a gateway."""
+    proxy = gate.ups.proxy
+    return _speaks_http(server) and bool(rules_for(ruleset, server.port.number, proxy.labels, frozenset({name}), proxy.namespace))
 
 
 def _steps(case: Case, ruleset: RuleSet, gate: Gate, steps: dict[Viewpoint, list[Step]]) -> Iterable[Step]:
@@ -298,7 +316,8 @@ def _server_faults(
             share = 0.0 if served else 1.0
             yield Binding(istiod, ruleset, name, found, "gw-conflict", tuple(g for g, _ in lost), server, lost[0][1], share)
             continue
-        closed = tuple(g for g in serving if g.ports and not any(number in (p.number, p.target) for p in g.ports))
+        opened = {g: g.merged.of(name, server) for g in serving if g.ports}
+        closed = tuple(g for g, mine in opened.items() if mine and not any(map(g.reached, mine)))
         if closed and len(closed) == len(serving):
             yield Binding(istiod, ruleset, name, found, "gw-port-not-on-service", closed, server)
 

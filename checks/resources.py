@@ -251,6 +251,7 @@ class ContainerPort(_Object, frozen=True):
     container_port: int = 0
     name: str = ""
     protocol: str = "TCP"
+    host_port: int = 0
 
 
 class EnvVar(_Object, frozen=True):

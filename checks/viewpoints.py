@@ -77,12 +77,32 @@ def _selectors(istiod: Istiod) -> dict[str, list[tuple[str, Mapping[str, str]]]]
     return out
 
 
+_NAMING = (GATEWAY_NAME, "istio", "app")
+
+
 def _workload(pod: Pod) -> str:
     """A stable name of the workload that a gateway's pod belongs to."""
-    for key in (GATEWAY_NAME, "istio", "app"):
+    for key in _NAMING:
         if pod.labels.get(key):
             return f"{key}={pod.labels[key]}"
     return pod.name
+
+
+def _served(mesh: Mesh, cluster: Cluster, pod: Pod, telling: Iterable[str]) -> str:
+    """A gateway's pod by all that tells it from others: those of one name may be several workloads, each with Gateways of its own."""
+    told = {**{k: pod.labels.get(k) for k in telling}, REVISION: mesh.revision(cluster, pod)}
+    return ",".join(f"{k}={v}" for k, v in told.items() if v) or pod.name
+
+
+def _telling(mesh: Mesh, cluster: Cluster) -> tuple[str, ...]:
+    """The labels by which Gateways and rules tell a gateway's pods from another's, and those that charts name them by."""
+    istiod, selectors = mesh.istiod(cluster.name), _selecting(mesh, cluster)
+
+    def find() -> tuple[str, ...]:
+        asked = {k for g in istiod.gateways for k in g.spec.selector or ()}
+        return tuple(sorted({*_NAMING, *asked, *(k for some in selectors.values() for _, labels in some for k in labels)}))
+
+    return mesh.once(("telling", cluster.name), (istiod, selectors), find)
 
 
 def callers(mesh: Mesh) -> list[Caller]:
@@ -195,7 +215,7 @@ def _placing(mesh: Mesh, cluster: Cluster) -> tuple[object, ...]:
     """What of a cluster, besides its pods, decides who its callers are: what tells them apart, and where and in which network they are."""
     config = cluster.objects.get(Namespace), mesh.config_map(cluster), mesh.cluster_id(cluster)
     known = _selecting(mesh, cluster), mesh.istiod(cluster.name).zoned
-    return *known, *config, mesh.localities(cluster), mesh.planes(cluster), mesh.tags(cluster)
+    return *known, *config, mesh.localities(cluster), mesh.planes(cluster), mesh.tags(cluster), _telling(mesh, cluster)
 
 
 def _of_namespace(
@@ -204,6 +224,7 @@ def _of_namespace(
     groups: dict[tuple[ViewpointKind, object, frozenset[tuple[str, str]]], list[Pod]] = {}
     here = mesh.cluster_id(cluster)
     zoned = mesh.istiod(cluster.name).zoned
+    telling = _telling(mesh, cluster)
     alike = not selectors and not zoned and len(mesh.planes(cluster)) < 2
     for same in mesh.alike(cluster, namespace):
         kind = proxy_kind(same[0])
@@ -218,11 +239,14 @@ def _of_namespace(
             groups.setdefault((kind, (shared, ""), frozenset()), []).extend(staying)
             continue
         for pod in staying:
-            key: object = (shared, mesh.locality(cluster, pod) if zoned else "") if kind == "sidecar" else _workload(pod)
+            key: object = (
+                (shared, mesh.locality(cluster, pod) if zoned else "") if kind == "sidecar" else _served(mesh, cluster, pod, telling)
+            )
             beside = serving.get((here, pod.spec.node_name), frozenset()) if serving else frozenset()
             groups.setdefault((kind, key, beside), []).append(pod)
     sidecars = sum(kind == "sidecar" for kind, _, _ in groups)
     spread = Counter((kind, key) for kind, key, _ in groups)
+    namesakes = Counter({(kind, key): (kind, _workload(some[0])) for (kind, key, _), some in groups.items()}.values())
     out: list[Caller] = []
     for (kind, key, beside), members in sorted(groups.items(), key=lambda g: (g[0][0], min(p.name for p in g[1]))):
         members.sort(key=lambda p: p.name)
@@ -231,7 +255,7 @@ def _of_namespace(
         selector = (
             None
             if kind == "sidecar" and sidecars == 1
-            else f"{key}{nodes}"
+            else f"{_workload(first) if namesakes[kind, _workload(first)] == 1 else key}{nodes}"
             if kind != "sidecar"
             else _told_apart(members, mesh.revision(cluster, first), mesh.locality(cluster, first) if zoned else "") + nodes
         )

@@ -1,0 +1,75 @@
+"""Who is told why nobody gets to a gateway's port, and to whom a Gateway belongs where several workloads carry one label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from checks import diagnosis, resources, routes
+from checks.mesh import Cluster, Mesh
+from checks.viewpoints import callers
+
+Json = dict[str, Any]
+HOST = "shop.example.com"
+
+
+def thing(kind: str, name: str, labels: Json | None = None, api: str = "v1", **fields: Any) -> Json:
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": "edge", "labels": labels or {}}, **fields}
+
+
+def served(number: int, **selector: str) -> tuple[Json, Json]:
+    """A Gateway with an HTTP server on a port, and a VirtualService that answers there by itself."""
+    server = {"port": {"number": number, "name": "http", "protocol": "HTTP"}, "hosts": [HOST]}
+    gateway = {"selector": selector or {"istio": "ingress"}, "servers": [server]}
+    rules = {"hosts": [HOST], "gateways": ["one"], "http": [{"directResponse": {"status": 200}}]}
+    api = "networking.istio.io/v1"
+    return thing("Gateway", "one", api=api, spec=gateway), thing("VirtualService", "one", api=api, spec=rules)
+
+
+def pod(name: str = "in", env: str = "", **spec: Any) -> Json:
+    one: Json = {"name": "istio-proxy", "args": ["proxy", "router"], "env": [{"name": "ISTIO_META_UNPRIVILEGED_POD", "value": env}]}
+    one["ports"] = spec.pop("ports", [])
+    return thing("Pod", name, {"istio": "ingress", "app": name}, spec={"containers": [one], **spec}, status={"podIP": "10.1.0.1"})
+
+
+def service(*ports: tuple[int, int | str], name: str = "in") -> Json:
+    return thing(
+        "Service", name, spec={"selector": {"app": name}, "ports": [{"name": f"http-{n}", "port": n, "targetPort": t} for n, t in ports]}
+    )
+
+
+def mesh(*items: Json) -> Mesh:
+    return Mesh("", [Cluster("east", objects=Cluster.index(r for i in items for r in resources.objects(resources.parse(i))))], 0)
+
+
+@pytest.mark.parametrize(
+    ("behind", "number", "pods", "why", "mended"),
+    [
+        (service((80, 80)), 80, pod(env="true"), "port 80 of the gateway's pods, which may not open one below 1024", "8080"),
+        (service((80, 80)), 80, pod(env="false"), "", ""),
+        (service((80, 8080)), 80, pod(env="true"), "", ""),
+        (service((80, 8080), (81, 8080)), 81, pod(), "the pods listen on 81, and the Service leads to 8080", "81"),
+        (service((80, 8080), (81, 8081)), 81, pod(), "", ""),
+        (service((80, "web")), 80, pod(ports=[{"name": "web", "containerPort": 8080}]), "", ""),
+        (service((80, 8080)), 8080, pod(), "", ""),
+        (service((80, 8080)), 31400, pod(), "no Service of the gateway's pods has it", "31400"),
+        (service((80, 8080)), 31400, pod(ports=[{"containerPort": 31400, "hostPort": 31400}]), "", ""),
+        (service((80, 8080)), 31400, pod(hostNetwork=True), "", ""),
+    ],
+)
+def test_a_port_by_which_nobody_gets_to_the_pods_is_told(behind: Json, number: int, pods: Json, why: str, mended: str) -> None:
+    found = [f for f in diagnosis.why(HOST, [mesh(*served(number), behind, pods)]).findings if f.failing_share]
+    assert [f.cause for f in found] == ["gw-port-not-on-service"] * bool(why)
+    for f in found:
+        assert why in f.message
+        assert f.patch is not None
+        assert mended in f.patch
+
+
+def test_workloads_that_carry_one_label_are_told_apart_by_what_gateways_select() -> None:
+    both = mesh(*served(81, app="internal"), pod("in"), pod("internal"), service((80, 8080)), service((81, 8081), name="internal"))
+    assert [c.viewpoint.selector for c in callers(both) if c.proxy.pod] == ["app=in,istio=ingress", "app=internal,istio=ingress"]
+    assert [r.host for r in routes.for_pod(both, "east", "edge/internal")] == [HOST]
+    assert not diagnosis.why(HOST, [both]).findings
+    assert [c.viewpoint.selector for c in callers(mesh(*served(80), pod("in"))) if c.proxy.pod] == ["istio=ingress"]
