@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from checks import attachment, gatewayapi, names, rulesets
 from checks.planes import NEWEST
-from checks.registry import HostService, MeshConfig, from_entry, from_service, oldest_first
+from checks.registry import UNSPECIFIED, HostPort, HostService, MeshConfig, from_entry, from_service, oldest_first, protocol
 from checks.resources import (
     DestinationRule,
     EgressListener,
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from checks.rulesets import RuleSet
 
 MESH = frozenset({"mesh"})
+LOCALHOST = "127.0.0.1"
+SERVER_FIRST = frozenset({"MONGO", "MYSQL"})
+"""Protocols that share a listener with no other one (listener.go isConflictWithWellKnownPort)."""
+RESERVED = frozenset({15001, 15006, 15021, 15090})
+"""Ports on which every sidecar listens for something else (context.go conflictWithReservedListener)."""
 _WITHOUT_RULES = frozenset(
     {
         *("exports", "imports", "kubernetes", "undiscovered", "zoned", "_rulers", "_external_names", "_special", "crowded"),
@@ -381,6 +386,8 @@ class Istiod:
         for host in self.crowded:
             found.update(self.by_host_and_namespace[host])
         found.update(self._named)
+        # a VirtualService's destination is looked up in the caller's own namespace first, whatever it is exported to (collectImportedServices)
+        found.update(s.namespace for s in self.services if "*" not in self.exported(s))
         for r in self.rulesets:
             if r.gateway_api:
                 found.add(r.namespace)
@@ -768,10 +775,11 @@ class Listener:
     """One egress listener of a scope: its services and VirtualServices (IstioEgressListenerWrapper)."""
 
     def __init__(self, istiod: Istiod, namespace: str, egress: EgressListener) -> None:
-        self.egress = egress
-        self.port = egress.port.number if egress.port else 0
-        self.http_proxy = bool(egress.port) and egress.port is not None and egress.port.protocol.upper() == "HTTP_PROXY"
-        self.match_port = bool(self.port) and not self.http_proxy
+        self.declared = HostPort(egress.port.number, "", protocol(egress.port.protocol)) if egress.port else None
+        """The port that a Sidecar asks for by number: 0 on a Unix domain socket. Without one it is for every port of its services."""
+        self.bind = egress.bind or (LOCALHOST if egress.capture_mode == "NONE" else "")
+        """Where it listens, whatever the addresses of its services: what is not captured listens on the pod's own loopback."""
+        self.match_port = self.declared is not None and self.declared.number != 0 and self.declared.protocol != "HTTP_PROXY"
         hosts: dict[str, _Hosts] = {}
         for text in egress.hosts or ():
             if text.count("/") != 1:
@@ -874,7 +882,8 @@ class Listener:
     def _narrow(self, service: HostService) -> HostService | None:
         if not self.match_port:
             return service
-        port = service.port(self.port)
+        number = self.declared.number if self.declared is not None else 0
+        port = next((p for p in service.ports if p.number == number), None)
         if port is None:
             return None
         return service if len(service.ports) == 1 else service.with_ports((port,))
@@ -905,8 +914,52 @@ class Listener:
         out: dict[int, dict[str, HostService]] = {}
         for s in self.services:
             for p in s.ports:
-                out.setdefault(p.number, {})[s.hostname.lower()] = s
+                if p.protocol != "UDP":
+                    out.setdefault(p.number, {})[s.hostname.lower()] = s
         return out
+
+    def around(self, number: int) -> Mapping[str, HostService]:
+        """The services whose virtual hosts stand beside each other, by host: those of a port; all on a listener of every port (0)."""
+        return self.by_port.get(number, {}) if number else self._everyone
+
+    @cached_property
+    def _everyone(self) -> dict[str, HostService]:
+        return {s.hostname: s for s in self.services}
+
+    @cached_property
+    def http_ports(self) -> frozenset[int]:
+        """The ports on which it surely has a listener of HTTP for all addresses, where no other listener of its Sidecar has taken them."""
+        spoken: dict[int, set[str]] = {}
+        for s in self.services if not self.bind and self.declared is None else ():
+            for p in s.ports if s.resolution != "alias" else ():
+                spoken.setdefault(p.number, set()).add("HTTP" if p.http else p.protocol)
+        return frozenset(n for n, found in spoken.items() if "HTTP" in found and found.isdisjoint(SERVER_FIRST) and n not in RESERVED)
+
+    @cached_property
+    def _by_address(self) -> tuple[dict[tuple[str, int], list[int]], dict[int, list[int]]]:
+        """Positions of services by the addresses that they have in any cluster and port; and by port of those that may listen on their endpoints'."""
+        at: dict[tuple[str, int], list[int]] = {}
+        loose: dict[int, list[int]] = {}
+        for i, s in enumerate(self.services):
+            known = {UNSPECIFIED if "/" in a else a for a in (s.address, *(found[0] for found in s.vips.values() if found))}
+            for p in s.ports:
+                addresses = {UNSPECIFIED} if p.http else known
+                for a in addresses:
+                    at.setdefault((a, p.number), []).append(i)
+                if s.resolution == "none" and UNSPECIFIED in known and not p.http:
+                    loose.setdefault(p.number, []).append(i)
+        return at, loose
+
+    def listening(self, bind: str, number: int) -> Iterable[HostService]:
+        """The services that may listen on an address and port, in order."""
+        if self.declared is not None and self.declared.number != number:
+            return ()
+        if self.bind:
+            return () if bind != self.bind else self.on_port(number) if self.match_port or self.declared is None else self.services
+        if self.declared is not None:
+            return self.services
+        at, loose = self._by_address
+        return [self.services[i] for i in sorted({*at.get((bind, number), ()), *loose.get(number, ())})]
 
     @cached_property
     def wildcard_owner(self) -> dict[str, RuleSet]:
@@ -1030,7 +1083,7 @@ class Scope:
 
     def listener_for(self, port: int) -> Listener | None:
         """The egress listener that a port's routes come from: the first without a port, or with this one."""
-        return next((li for li in self.listeners if not li.port or li.port == port), None)
+        return next((li for li in self.listeners if li.declared is None or li.declared.number == port), None)
 
     @property
     def allow_any(self) -> bool:

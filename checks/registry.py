@@ -175,11 +175,14 @@ class HostService(Struct, eq=False, gc=False):
     subject_alt_names: tuple[str, ...] = ()
 
     def port(self, number: int) -> HostPort | None:
-        """Its port of this number."""
+        """Its port of this number; one that is not UDP, where it has both (PortList.GetByPort)."""
+        udp = None
         for p in self.ports:
             if p.number == number:
-                return p
-        return None
+                if p.protocol != "UDP":
+                    return p
+                udp = p
+        return udp
 
     def address_for(self, cluster: str) -> str:
         """The address that a sidecar of `cluster` listens on for it; 0.0.0.0 when it has none."""
@@ -619,9 +622,8 @@ def entry_instance(
 
 
 def pod_instance(pod: Pod, endpoint: IstioEndpoint) -> WorkloadInstance:
-    """A ready pod as a WorkloadInstance; its ports are those that its containers name."""
-    ports = {p.name: p.container_port for c in pod.spec.containers for p in c.ports or () if p.name}
-    return WorkloadInstance(endpoint, ports, pod.namespace, pod.name, "pod")
+    """A ready pod as a WorkloadInstance."""
+    return WorkloadInstance(endpoint, pod.declared, pod.namespace, pod.name, "pod")
 
 
 def oldest_first(services: Iterable[HostService]) -> list[HostService]:

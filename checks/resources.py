@@ -358,9 +358,12 @@ class Pod(Resource, frozen=True):
 
     @property
     def declared(self) -> dict[str, int]:
-        """The named ports of its containers, with those of init containers that keep running."""
+        """The named TCP ports of its containers, with those of init containers that keep running; of one name the first (kube/controller/pod.go getPortMap)."""
         running = [*self.spec.containers, *(c for c in self.spec.init_containers or () if c.restart_policy == "Always")]
-        return {p.name: p.container_port for c in running for p in c.ports or () if p.name}
+        found: dict[str, int] = {}
+        for p in (p for c in running for p in c.ports or () if p.name and p.protocol in {"", "TCP"}):
+            found.setdefault(p.name, p.container_port)
+        return found
 
 
 class LabelSelector(_Object, frozen=True):

@@ -5,15 +5,16 @@ Rules: semantics.md 3.2, 3.4; pilot/pkg/networking/core/{httproute,listener,tls}
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from checks import names
-from checks.istiod import MESH, Listener
-from checks.registry import AUTO, UNSPECIFIED, HostPort, HostService, IstioEndpoint
-from checks.registry import protocol as canonical
+from checks.istiod import MESH, RESERVED, SERVER_FIRST, Listener
+from checks.registry import AUTO, UNSPECIFIED, HostPort, HostService
 from checks.rulesets import Abort, L4Rule, RuleSet, Target, describe, l4_match, rules_for
 from checks.upstream import Upstream
 
@@ -53,9 +54,11 @@ def routes(ups: Upstreams, host: str) -> Iterator[Step]:
     if not ups.scope.holds(host):
         return
     ports = sorted({p.number for li in ups.scope.listeners for s in _named(li, host) for p in s.ports})
-    for port in ports:
-        yield from _http(ups, host, port)
-    yield from _unregistered(ups, host, ports)
+    heard: set[int] = set()
+    for step in _http(ups, host, ports):
+        heard.add(step.port)
+        yield step
+    yield from (s for s in _proxied(ups, host) if s.port not in heard)
     yield from _l4(ups, host)
 
 
@@ -66,28 +69,68 @@ def _named(listener: Listener, host: str) -> list[HostService]:
 # --- HTTP ----------------------------------------------------------------------------------------------------------------------
 
 
-def _http(ups: Upstreams, host: str, number: int) -> Iterator[Step]:
-    listener = ups.scope.listener_for(number)
-    if listener is None:
-        return
-    service = listener.by_port.get(number, {}).get(host.lower())
+def _http(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]:
+    """The rules of a host on listeners of one port; of a port only if some listener asks for its routes."""
+    for number in ports:
+        listener = ups.scope.listener_for(number)
+        if listener is not None and _asked(ups, host, number):
+            yield from _virtual_host(ups, listener, host, number, number)
+    yield from _unregistered(ups, host)
+
+
+def _proxied(ups: Upstreams, host: str) -> Iterator[Step]:
+    """The rules of a host on a Sidecar's listeners that are for every port: a generic HTTP proxy, and one on a Unix domain socket."""
+    for listener in ups.scope.listeners:
+        if listener.declared is None or listener.match_port or not listener.declared.http_or_auto:
+            continue
+        for number in sorted({p.number for s in _named(listener, host) for p in s.ports}):
+            yield from _virtual_host(ups, listener, host, number, 0)
+        others = sorted({p.number for s in listener.services for p in s.ports if p.http_or_auto})
+        for number in others if host.lower() not in listener.named else ():
+            yield from _claimed(ups, listener, host, number, 0)
+
+
+def _virtual_host(ups: Upstreams, listener: Listener, host: str, number: int, listen: int) -> Iterator[Step]:
+    """The rules of a service's port on a listener of the same port, or of every port (0)."""
+    service = listener.around(listen).get(host.lower())
     port = service.port(number) if service else None
     if service is None or port is None or not port.http_or_auto:
         return
-    if port.protocol == AUTO and not _opened(ups, service, port):
-        return
-    claim = _claim(ups, listener, service, number)
+    claim = _claim(ups, listener, service, listen)
     if claim is not None:
-        if service.resolution == "alias" and _taken(ups, listener, service.hostname, number, claim):
+        if service.resolution == "alias" and _taken(ups, listener, service.hostname, listen, claim):
             return
-        yield from _ruled(ups, listener, claim, service.hostname, number)
+        yield from _ruled(ups, listener, claim, service.hostname, number, listen)
     elif service.resolution != "alias":
         yield Step(service.hostname, number, "http", "route", None, "", "every request", ((ups.default(service.hostname, number), 0, ""),))
 
 
-def _ruled(ups: Upstreams, listener: Listener, ruleset: RuleSet, host: str, number: int) -> Iterator[Step]:
-    for rule, match in rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace):
-        targets = tuple(_targets(ups, listener, rule.targets, number))
+def _asked(ups: Upstreams, host: str, number: int) -> bool:
+    """Whether a listener asks for the routes of a host's port: for those of the whole port, or, where its protocol is detected at its own address, for its own."""
+    if _asked_by_all(ups, number):
+        return True
+    for li in ups.scope.listeners:
+        for service in _named(li, host):
+            port = li.declared or service.port(number)
+            if port is None or port.number != number or port.protocol != AUTO:
+                continue
+            if any(c.asks == service.hostname for bind in _binds(ups, li, service, port) for c in _listener_chains(ups, bind, number)):
+                return True
+    return False
+
+
+def _asked_by_all(ups: Upstreams, number: int) -> bool:
+    """Whether a listener asks for the routes of all hosts of a port."""
+    listeners = ups.scope.listeners
+    if number in listeners[-1].http_ports and not any(li.declared and li.declared.number == number for li in listeners[:-1]):
+        return True
+    binds = dict.fromkeys((UNSPECIFIED, *(li.bind for li in listeners if li.bind)))
+    return any(c.asks == EVERY for bind in binds for c in _listener_chains(ups, bind, number))
+
+
+def _ruled(ups: Upstreams, listener: Listener, ruleset: RuleSet, host: str, number: int, listen: int) -> Iterator[Step]:
+    for rule, match in rules_for(ruleset, listen, ups.proxy.labels, MESH, ups.proxy.namespace):
+        targets = tuple(_targets(ups, listener, rule.targets, listen))
         yield Step(
             host, number, "http", rule.action, ruleset.source(rule), rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name
         )
@@ -103,7 +146,7 @@ def _claim(ups: Upstreams, listener: Listener, service: HostService, number: int
 
 def _taken(ups: Upstreams, listener: Listener, domain: str, number: int, ruleset: RuleSet) -> bool:
     """Whether a service's virtual host, made before this ruleset's, already answers to a domain as its short name or alias (dedupeDomains)."""
-    around = listener.by_port.get(number, {})
+    around = listener.around(number)
     rivals = [s for s in listener.aliased.get(domain, ()) if around.get(s.hostname.lower()) is s]
     rivals += [s for h in _long_names(domain, ups.proxy.namespace) if (s := around.get(h.lower())) is not None and s.hostname == h]
     for service in rivals:
@@ -124,17 +167,10 @@ def _long_names(domain: str, namespace: str) -> Iterator[str]:
         yield names.service_host(domain, namespace)
 
 
-def _opened(ups: Upstreams, service: HostService, port: HostPort) -> bool:
-    """Whether a port whose protocol is detected has a listener: a headless service opens one for each endpoint's address."""
-    if service.resolution != "none" or service.address_for(ups.proxy.cluster) != UNSPECIFIED:
-        return True
-    return _instances_open(ups, service, port)
-
-
 def claims(ups: Upstreams, listener: Listener, ruleset: RuleSet, service: HostService) -> bool:
     """Whether a ruleset gives its routes to a service of this listener (separateVSHostsAndServices)."""
     host = service.hostname.lower()
-    exact = host in (h.lower() for h in ruleset.hosts)
+    exact = not names.is_wildcard(host) and host in (h.lower() for h in ruleset.hosts)
     if ruleset.gateway_api:
         return exact and ruleset.namespace in (service.namespace, ups.proxy.namespace)
     if exact:
@@ -148,44 +184,49 @@ def _targets(ups: Upstreams, listener: Listener, targets: tuple[Target, ...], nu
         if not t.host:
             yield ups.unknown(), t.weight, t.path
             continue
-        # only services of this listener's port are looked up, so a port left out is always the listener's
-        known = listener.by_port.get(number, {}).get(t.host)
+        # only services of this listener's port are looked up, so a port left out is always the listener's, if it has one
+        known = listener.around(number).get(t.host)
         target = known.external_name if known is not None and known.external_name else t.host
-        yield ups.of(target, t.port if t.port is not None else number, t.subset), t.weight, t.path
+        port = number or (known.ports[0].number if known is not None and len(known.ports) == 1 else 0)
+        yield ups.of(target, t.port if t.port is not None else port, t.subset), t.weight, t.path
 
 
-def _unregistered(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]:
+def _unregistered(ups: Upstreams, host: str) -> Iterator[Step]:
     """A host that only VirtualServices name: on port 80, and on ports of registry services that the same VirtualService claims.
 
     istiod makes such a virtual host for a port that a registry host does not have as well; nobody calls it, so it is no rule of that host.
     """
     registry = ups.istiod.by_host.get(host, [])
     known = {80, *(p for li in ups.scope.listeners for p in li.by_port)} if not registry else {p.number for s in registry for p in s.ports}
-    for number in sorted(known.difference(ports)):
+    for number in sorted(known):
         if registry and number != 80 and not any(number in li.by_port for li in ups.scope.listeners):
             continue
         listener = ups.scope.listener_for(number)
-        if listener is None or not any((port := s.port(number)) and port.http_or_auto for s in listener.by_port.get(number, {}).values()):
+        if listener is not None and host.lower() not in listener.around(number) and _asked_by_all(ups, number):
+            yield from _claimed(ups, listener, host, number, number)
+
+
+def _claimed(ups: Upstreams, listener: Listener, host: str, number: int, listen: int) -> Iterator[Step]:
+    """The rules of the first ruleset that names a host which is no service's, on a listener of a port, or of every port (0)."""
+    for ruleset in listener.candidates(host):
+        if host not in (h.lower() for h in ruleset.hosts) or ruleset.gateway_api:
             continue
-        for ruleset in listener.candidates(host):
-            if host not in (h.lower() for h in ruleset.hosts) or ruleset.gateway_api:
-                continue
-            if names.is_wildcard(host) and any(names.matches(s, host) for s in listener.by_port.get(number, {})):
-                continue
-            if number != 80 and not any(
-                claims(ups, listener, ruleset, s) for s in _meant(listener, ruleset, number) if (p := s.port(number)) and p.http_or_auto
-            ):
-                continue
-            steps = list(_ruled(ups, listener, ruleset, host, number))
-            if steps:
-                if not _taken(ups, listener, host, number, ruleset):
-                    yield from steps
-                break
+        if names.is_wildcard(host) and any(names.matches(s, host) for s in listener.around(listen)):
+            continue
+        if listen != 80 and not any(
+            claims(ups, listener, ruleset, s) for s in _meant(listener, ruleset, listen) if (p := s.port(number)) and p.http_or_auto
+        ):
+            continue
+        steps = list(_ruled(ups, listener, ruleset, host, number, listen))
+        if steps:
+            if not _taken(ups, listener, host, listen, ruleset):
+                yield from steps
+            return
 
 
 def _meant(listener: Listener, ruleset: RuleSet, number: int) -> Iterable[HostService]:
     """The services of a listener's port that a ruleset's hosts may mean."""
-    around = listener.by_port.get(number, {})
+    around = listener.around(number)
     if any(names.is_wildcard(h) for h in ruleset.hosts):
         return around.values()
     return [around[h.lower()] for h in ruleset.hosts if h.lower() in around]
@@ -194,139 +235,129 @@ def _meant(listener: Listener, ruleset: RuleSet, number: int) -> Iterable[HostSe
 # --- TCP and TLS ---------------------------------------------------------------------------------------------------------------
 
 
+EVERY = "*"
+
+
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """A filter chain's match, and the rule behind it; `http` chains only take a place."""
+    """A filter chain's match, and the rule behind it. One of HTTP asks for the routes of all hosts of its port, or of one; it may tell HTTP apart from the rest."""
 
     owner: str
     sni: frozenset[str]
     cidrs: frozenset[str]
-    http: bool = False
+    asks: str = ""
+    detects: bool = False
     step: Step | None = None
 
     @property
     def key(self) -> tuple[bool, frozenset[str], frozenset[str]]:
-        return self.http, self.sni, self.cidrs
+        return self.detects, self.sni, self.cidrs
 
 
 def _l4(ups: Upstreams, host: str) -> Iterator[Step]:
     seen: set[object] = set()
+    for li, service, port in _tcp_ports(ups, host):
+        for bind in _binds(ups, li, service, port):
+            for chain in _listener_chains(ups, bind, port.number):
+                step = chain.step
+                if step is None or chain.owner != service.hostname or step.port != port.number:
+                    continue
+                same = (step.port, step.protocol, step.source, step.path, step.match, tuple(id(u) for u, _, _ in step.targets))
+                if same not in seen:
+                    seen.add(same)
+                    yield step
+
+
+def _tcp_ports(ups: Upstreams, host: str) -> Iterator[tuple[Listener, HostService, HostPort]]:
+    """The ports of a host that surely carry TCP, as the listeners that it is on call them."""
     for li in ups.scope.listeners:
         for service in _named(li, host):
-            for port in service.ports:
-                if not port.tcp:
-                    continue
-                for bind in _binds(ups, li, service, port):
-                    for chain in _listener_chains(ups, bind, port.number):
-                        step = chain.step
-                        if step is None or chain.owner != service.hostname or step.port != port.number:
-                            continue
-                        same = (step.port, step.protocol, step.source, step.path, step.match, tuple(id(u) for u, _, _ in step.targets))
-                        if same not in seen:
-                            seen.add(same)
-                            yield step
+            for port in (li.declared,) if li.declared is not None else service.ports:
+                if port.tcp and port.number:
+                    yield li, service, port
 
 
 def displaced(ups: Upstreams, host: str) -> Iterator[tuple[HostService, HostPort, HostService, str]]:
     """TCP ports of a host for which another service has taken an address: (service, port, who has it, the address)."""
-    for li in ups.scope.listeners:
-        for service in _named(li, host):
-            for port in service.ports:
-                for bind in _binds(ups, li, service, port) if port.tcp and not port.tls else ():
-                    chains = _listener_chains(ups, bind, port.number)
-                    if any(c.owner == service.hostname for c in chains):
-                        continue
-                    mine = {c.key for c in _chains(ups, li, service, port, bind)}
-                    first = next((c.owner for c in chains if c.key in mine), None)
-                    found = ups.scope.services.get(first) if first is not None else None
-                    if found is not None:
-                        yield service, port, found, bind
+    for li, service, port in _tcp_ports(ups, host):
+        for bind in _binds(ups, li, service, port) if not port.tls else ():
+            chains = _listener_chains(ups, bind, port.number)
+            if any(c.owner == service.hostname for c in chains):
+                continue
+            mine = {c.key for c in _chains(ups, li, service, port, bind)}
+            first = next((c.owner for c in chains if c.key in mine), None)
+            found = ups.scope.services.get(first) if first is not None else None
+            if found is not None:
+                yield service, port, found, bind
 
 
 def _binds(ups: Upstreams, listener: Listener, service: HostService, port: HostPort) -> list[str]:
-    """The addresses that a service's TCP port listens on."""
-    if listener.egress.bind:
-        return [listener.egress.bind]
+    """The addresses that a service's port listens on, if it does not surely carry HTTP."""
+    if listener.bind:
+        return [listener.bind]
     address = service.address_for(ups.proxy.cluster)
-    if listener.port or not (service.resolution == "none" and address == UNSPECIFIED and not port.http):
+    if listener.declared is not None or service.resolution != "none" or address != UNSPECIFIED:
         return [UNSPECIFIED if "/" in address else address]
-    instances = _instances(ups, service, port)
+    instances = [e for e in ups.endpoints(service) if (e.legacy_port == port.number if e.legacy_port else e.port_name == port.name)]
     if not service.kubernetes and not instances and service.selector is None:
         return [UNSPECIFIED]
     return list(dict.fromkeys(e.address for e in instances if names.is_ip(e.address) and e.address != ups.proxy.ip))
 
 
-def _instances(ups: Upstreams, service: HostService, port: HostPort) -> list[IstioEndpoint]:
-    return [e for e in ups.endpoints(service) if (e.legacy_port == port.number if e.legacy_port else e.port_name == port.name)]
-
-
-def _instances_open(ups: Upstreams, service: HostService, port: HostPort) -> bool:
-    instances = _instances(ups, service, port)
-    if not service.kubernetes and not instances and service.selector is None:
-        return True
-    return any(names.is_ip(e.address) and e.address != ups.proxy.ip for e in instances)
-
-
 def _listener_chains(ups: Upstreams, bind: str, number: int) -> list[_Chain]:
-    """The filter chains of one listener after all services that bind it have been merged, in istiod's order."""
+    """The filter chains of one listener after all services that bind it have been merged, in istiod's order (buildSidecarOutboundListener)."""
     chains: list[_Chain] | None = None
-    current = ""
-    locked = False
+    current = ""  # the listener's protocol: once HTTP is told apart from others it is AUTO
     for li in ups.scope.listeners:
-        if not li.port:
-            locked = chains is not None  # listeners that a Sidecar asks for by port are closed to the rest
-        if locked:
-            break
-        for service in li.on_port(number):
-            port = service.port(number)
-            if port is None or service.resolution == "alias" or port.protocol == "UDP":
-                continue
-            kind = _protocol(li, port)
-            if kind == "http":
-                if bind != UNSPECIFIED or (chains is not None and current != "tcp"):
+        if li.declared is None and chains is not None:
+            break  # listeners that a Sidecar asks for by port are closed to the rest
+        for service in li.listening(bind, number):
+            for port in (li.declared,) if li.declared is not None else service.ports:
+                if service.resolution == "alias" or port.protocol == "UDP" or port.number != number:
                     continue
-                incoming = [_Chain(service.hostname, frozenset(), frozenset(), http=True)]
-            else:
-                if bind not in _binds(ups, li, service, port):
+                own = (li.bind or UNSPECIFIED,) if port.http else _binds(ups, li, service, port)
+                if bind not in own or (number in RESERVED and bind == UNSPECIFIED and (port.http or li.bind)):
                     continue
-                incoming = _chains(ups, li, service, port, bind)
-                if kind == "auto" and current != "auto":
-                    incoming.append(_Chain(service.hostname, frozenset(), frozenset(), http=True))
-            if chains is None:
-                chains, current = incoming, "auto" if kind == "http" else kind
-                continue
-            if _well_known(current, port) and kind != current:
-                continue
-            for c in incoming:
-                if c.key not in {have.key for have in chains}:
-                    chains.append(c)
-            if kind in {"http", "auto"}:
-                current = "auto"
+                listed = HostPort(number, "", current)
+                if chains is not None and (port.http and not listed.tcp):
+                    continue
+                if chains is not None and port.protocol != current and not SERVER_FIRST.isdisjoint({port.protocol, current}):
+                    continue
+                incoming = [] if port.http else _chains(ups, li, service, port, bind)
+                if port.http or (port.protocol == AUTO and current != AUTO):
+                    asks = service.hostname if port.protocol == AUTO and bind != UNSPECIFIED else EVERY
+                    detects = port.protocol == AUTO or bind == UNSPECIFIED
+                    incoming.append(_Chain(service.hostname, frozenset(), frozenset(), asks=asks, detects=detects))
+                if chains is None or (port.protocol == AUTO and listed.http):
+                    chains, current = incoming, AUTO if port.http and bind == UNSPECIFIED else port.protocol
+                    continue
+                for c in incoming:
+                    if c.key not in {have.key for have in chains}:
+                        chains.append(c)
+                if not (port.tcp and listed.tcp):
+                    current = AUTO
     return chains or []
-
-
-def _protocol(listener: Listener, port: HostPort) -> str:
-    declared = HostPort(port.number, port.name, _declared(listener) or port.protocol)
-    return "http" if declared.http else "tcp" if declared.tcp else "auto"
-
-
-def _declared(listener: Listener) -> str:
-    return canonical(listener.egress.port.protocol) if listener.port and listener.egress.port else ""
-
-
-def _well_known(current: str, port: HostPort) -> bool:
-    """Mongo and MySQL share a port with nothing else (isConflictWithWellKnownPort)."""
-    return current != "" and port.protocol in {"MONGO", "MYSQL"}
 
 
 def _chains(ups: Upstreams, listener: Listener, service: HostService, port: HostPort, bind: str) -> list[_Chain]:
     """The chains that one service brings to a listener (buildSidecarOutboundTCPListenerOpts)."""
     address = service.address_for(ups.proxy.cluster)
-    cidrs = frozenset({address}) if "/" in address else frozenset()
+    cidrs = _networks([address]) if "/" in address and not listener.bind else frozenset()
     rulesets = listener.naming(service.hostname)
     if port.tls:
         return _tls_chains(ups, rulesets, service, port, bind, cidrs)
     return _tcp_chains(ups, rulesets, service, port, cidrs)
+
+
+def _networks(subnets: Iterable[str]) -> frozenset[str]:
+    """Subnets as filter chains tell them apart: without what a mask leaves out (filterChainOpts.conflictsWith)."""
+    out: set[str] = set()
+    for text in subnets:
+        with suppress(ValueError):
+            network = ip_network(text, strict=False)
+            if str(network.network_address) != UNSPECIFIED:
+                out.add(str(network))
+    return frozenset(out)
 
 
 def _default(ups: Upstreams, service: HostService, port: HostPort, protocol: str, match: str) -> Step:
@@ -344,7 +375,8 @@ def _tls_chains(
             for m in rule.matches if rule.targets else ():
                 if not l4_match(m, ups.proxy.labels, MESH, port.number, ups.proxy.namespace):
                     continue
-                subnets = frozenset(m.destination_subnets) if m.destination_subnets else cidrs
+                if m.destination_subnets and port.number:
+                    cidrs = _networks(m.destination_subnets)  # those of later matches too, until one names others
                 runtime = m.sni_hosts or (), m.destination_subnets or ()
                 if runtime in handled:
                     continue
@@ -361,7 +393,7 @@ def _tls_chains(
                     match,
                     _l4_targets(ups, rule, port.number),
                 )
-                out.append(_Chain(service.hostname, frozenset(m.sni_hosts or ()) - {"*"}, subnets, step=step))
+                out.append(_Chain(service.hostname, frozenset(m.sni_hosts or ()) - {"*"}, cidrs, step=step))
     if out:
         return out
     own = service.address_for(ups.proxy.cluster)
@@ -372,13 +404,14 @@ def _tls_chains(
         or (listen == UNSPECIFIED and bind == UNSPECIFIED)
         or (names.is_wildcard(service.hostname) and service.resolution == "dynamic_dns")
     )
-    sni = frozenset({service.hostname}) - {"*"} if named else frozenset()
+    sni = frozenset({service.hostname, *service.aliases}) - {"*"} if named else frozenset()
     match = f"SNI {service.hostname}" if named else "every connection"
     return [_Chain(service.hostname, sni, cidrs, step=_default(ups, service, port, "tls" if named else "tcp", match))]
 
 
 def _tcp_chains(ups: Upstreams, rulesets: list[RuleSet], service: HostService, port: HostPort, cidrs: frozenset[str]) -> list[_Chain]:
     out: list[_Chain] = []
+    same = False
     for ruleset in rulesets:
         for rule in ruleset.tcp:
             if not rule.targets:
@@ -392,13 +425,15 @@ def _tcp_chains(ups: Upstreams, rulesets: list[RuleSet], service: HostService, p
                 if not m.destination_subnets:
                     break
                 before += m.destination_subnets
-            subnets = cidrs if whole else frozenset(before)
+            subnets = cidrs if whole else _networks(before)
             match = "every connection" if whole else f"to {', '.join(sorted(subnets))}"
             step = Step(service.hostname, port.number, "tcp", "route", ruleset.ref, rule.path, match, _l4_targets(ups, rule, port.number))
             out.append(_Chain(service.hostname, frozenset(), subnets, step=step))
-            if whole or subnets == cidrs:
+            if whole:
                 return out
-    out.append(_Chain(service.hostname, frozenset(), cidrs, step=_default(ups, service, port, "tcp", "every connection")))
+            same = same or subnets == cidrs
+    if not same:
+        out.append(_Chain(service.hostname, frozenset(), cidrs, step=_default(ups, service, port, "tcp", "every connection")))
     return out
 
 

@@ -97,6 +97,11 @@ class Upstream(Struct, eq=False, gc=False):
         )
 
 
+def _passes(policy: TrafficPolicy | None) -> bool:
+    """Whether a policy leaves it to the caller which address is called: of a whole cluster, or of a subset by itself (applyLoadBalancer, buildSubsetCluster)."""
+    return policy is not None and policy.load_balancer is not None and policy.load_balancer.simple == "PASSTHROUGH"
+
+
 def subset_key(port: int, subset: str, host: str) -> str:
     """A cluster's name (model.BuildSubsetKey)."""
     return f"outbound|{port}|{subset}|{host}"
@@ -200,9 +205,12 @@ class Upstreams:
         if subset and inner is None:
             return out
         policy = rule.policy_for(port, subset) if rule else None
-        kind = self._kind(service, policy, subset=subset)
+        kind = self._kind(service)
         labels = (inner.labels if inner is not None else None) or {}
-        if kind == "original_dst":
+        # a subset begins as what the whole host's cluster became, and its own policy comes too late to change that
+        whole = (rule.policy_for(port, ""), inner.traffic_policy) if rule is not None and inner is not None else ()
+        passes = _passes(policy) or any(map(_passes, whole))
+        if kind == "original_dst" or (passes and kind == "eds"):
             out.defined = out.unseen = True
             return out
         entered = self._entered(service) if kind == "eds" else None
@@ -212,9 +220,14 @@ class Upstreams:
             out.defined, out.entered, out.endpoints = True, True, tuple(kept)
             out.healthy = sum(e.health == "healthy" for e in kept)
             return out
+        if any(map(_passes, whole)):
+            labels = {}  # it has the whole host's endpoints until they are taken away
         candidates, well = self._candidates(service, found.name, port, labels, dns=kind == "dns")
         reached = self._filter(candidates, service, rule, policy, port, subset, well=well, sni=sni)
         out.defined = kind != "dns" or bool(reached)  # istiod does not generate a DNS cluster without endpoints
+        if passes and out.defined:
+            out.unseen = True
+            return out
         self._settle(out, candidates, reached, service, policy, well=well)
         return out
 
@@ -259,7 +272,7 @@ class Upstreams:
         policy = shape.policy_for(port, subset) if shape else None
         if service.resolution == "dynamic_dns":
             out.defined = out.unseen = found.protocol == "HTTP"
-        elif service.resolution == "none" or (policy and policy.load_balancer and policy.load_balancer.simple == "PASSTHROUGH"):
+        elif service.resolution == "none" or _passes(policy):
             out.defined = out.unseen = True
         elif service.dns:
             # such clusters are built without a DestinationRule, so a subset of a DNS host is all of it
@@ -280,11 +293,8 @@ class Upstreams:
                 self._settle(out, candidates, reached, seen, policy, well=well)
         return out
 
-    def _kind(self, service: HostService, policy: TrafficPolicy | None, *, subset: str) -> str:
+    def _kind(self, service: HostService) -> str:
         """`eds`, `dns` or `original_dst` (cluster.go convertResolution)."""
-        simple = policy.load_balancer.simple if policy and policy.load_balancer else None
-        if subset and simple == "PASSTHROUGH":
-            return "original_dst"
         if service.dns:
             return "dns"
         if (
@@ -362,11 +372,11 @@ class Upstreams:
         return e.cluster == self.proxy.cluster or self.istiod.discoverable(service, e.cluster)
 
     def _mtls(self, e: IstioEndpoint, rule: MergedRule | None, port: int, subset: str) -> bool:
-        """Whether istiod would have the caller speak mTLS to an endpoint (mtls_checker.go)."""
+        """Whether istiod would have the caller speak mTLS to an endpoint: whatever is said, one that takes none is not marked (mtls_checker.go)."""
         mode = rule.tls_mode(port, subset) if rule else None
-        if mode is not None:
-            return mode == "ISTIO_MUTUAL"
-        return e.tls and accepted(self.istiod, e.namespace, e.labels, e.port).mode != "DISABLE"
+        if mode is not None or not e.tls:
+            return e.tls and mode == "ISTIO_MUTUAL"
+        return accepted(self.istiod, e.namespace, e.labels, e.port).mode != "DISABLE"
 
     def _by_network(self, endpoints: list[IstioEndpoint], rule: MergedRule | None, port: int, subset: str) -> list[IstioEndpoint]:
         """Endpoints of other networks give way to the gateways there (ep_filters.go EndpointsByNetworkFilter)."""

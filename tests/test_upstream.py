@@ -98,6 +98,43 @@ def test_zone_aware_balancing_puts_a_distribution_by_locality_out_of_force(polic
     assert healthy(cluster("east", pods, mesh_config(mesh), *rules)) == found
 
 
+PASSING = {"loadBalancer": {"simple": "PASSTHROUGH"}}
+RANDOM = {"loadBalancer": {"simple": "RANDOM"}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "own", "passes"),
+    [
+        (PASSING, None, True),
+        (PASSING, RANDOM, True),  # a subset begins as what the whole host's cluster became
+        ({**RANDOM, "portLevelSettings": [{"port": {"number": 80}, **PASSING}]}, RANDOM, True),
+        ({**PASSING, "portLevelSettings": [{"port": {"number": 80}, **RANDOM}]}, RANDOM, False),
+        (RANDOM, PASSING, True),
+        (RANDOM, None, False),
+    ],
+)
+def test_what_passes_through_needs_no_endpoint(policy: Json, own: Json | None, *, passes: bool) -> None:
+    """pilot/pkg/networking/core/cluster_traffic_policy.go applyLoadBalancer, cluster_builder.go buildSubsetCluster."""
+    subset = {"name": "v1", "labels": {"version": "v1"}, **({"trafficPolicy": own} if own else {})}
+    found = cluster("east", [WEB], rule(trafficPolicy=policy, subsets=[subset]))
+    mesh, web = Mesh("", [found], 0), found.get(resources.Pod, "shop", "web")
+    assert web is not None
+    ups = routes.upstreams(mesh, mesh.proxy(found, web, "sidecar"))
+    assert ups.of(HOST, 80, "v1").usable is passes
+
+
+def test_a_pods_named_port_is_the_first_of_tcp() -> None:
+    """pilot/pkg/serviceregistry/kube/controller/pod.go getPortMap."""
+    ports = [
+        {"name": "http", "containerPort": 1, "protocol": "UDP"},
+        {"name": "http", "containerPort": 2},
+        {"name": "http", "containerPort": 3},
+    ]
+    (found,) = resources.objects(resources.parse(thing("v1", "Pod", "cart-1", spec={"containers": [{"name": "app", "ports": ports}]})))
+    assert isinstance(found, resources.Pod)
+    assert found.declared == {"http": 2}
+
+
 @pytest.mark.parametrize(("to", "found"), [("r1/z1", ["192.0.2.1:15443"]), ("r1/z2", ["192.0.2.1:15443"]), ("r1/z3", [])])
 def test_a_networks_gateway_stands_in_every_locality_that_it_stands_for(to: str, found: list[str]) -> None:
     """pilot/pkg/xds/endpoints/ep_filters.go, EndpointsByNetworkFilter: locality by locality."""
@@ -144,6 +181,12 @@ def test_what_a_server_takes_in_plain_text_only_is_not_reached_through_its_netwo
     said = thing("security.istio.io/v1", "PeerAuthentication", "cart", spec=spec)
     pods = [WEB, pod("cart-1", "10.1.0.1", "z1", "net2", app="cart")]
     assert healthy(cluster("east", pods, GATEWAY, said)) == found
+
+
+def test_a_server_that_takes_no_mtls_is_not_reached_through_its_networks_gateway_whatever_a_rule_says() -> None:
+    """pilot/pkg/xds/endpoints/endpoint_builder.go buildEnvoyLbEndpoint: an endpoint keeps the mode that it has itself, if a rule says ISTIO_MUTUAL."""
+    plain = pod("cart-1", "10.1.0.1", "z1", "net2", **{"security.istio.io/tlsMode": "disabled"})
+    assert healthy(cluster("east", [WEB, plain], GATEWAY, rule(trafficPolicy={"tls": {"mode": "ISTIO_MUTUAL"}}))) == []
 
 
 @pytest.mark.parametrize(
