@@ -910,7 +910,9 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
             return None
         for kind in {*a.objects, *b.objects}:
             was, now = a.objects.get(kind, {}), b.objects.get(kind, {})
-            if was is now or kind is OpenShiftRoute or (kind is Node and old.localities(a) == new.localities(b)):
+            if was is now or kind is OpenShiftRoute:
+                continue
+            if kind is Node and old.localities(a) == new.localities(b) and old.network_gateways() == new.network_gateways():
                 continue
             if kind is MutatingWebhookConfiguration and old.tags(a) == new.tags(b):
                 continue

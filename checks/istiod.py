@@ -48,7 +48,17 @@ _WITHOUT_RULES = frozenset(
         *("exports", "imports", "kubernetes", "undiscovered", "zoned", "_rulers", "_external_names", "_special", "crowded"),
         *("namespaces", "services", "by_host", "by_host_and_namespace", "sends_unhealthy", "_cluster_local", "_named", "_public"),
         *("_public_by_namespace", "api", "attachments", "entered", "_destination_rules", "split", "_sidecars", "crowding", "gateways"),
-        *("services by namespace", "cluster local", "node local", "entries by host", "destination rules", "written for", "literal hosts"),
+        *(
+            "services by namespace",
+            "cluster local",
+            "scope local",
+            "own services",
+            "node local",
+            "entries by host",
+            "destination rules",
+            "written for",
+            "literal hosts",
+        ),
         *("wildcard destination rules", "meant destination rules", "hosts", "leading", "selectors", "asks", "asks by rule", "askers"),
         *("named by", "let in", "asks by policy", "askers by policy", "peer authentications", "cued", "nearest"),
     }
@@ -503,6 +513,20 @@ class Istiod:
         if host not in known:
             known[host] = bool(names.most_specific(host, *self._cluster_local))
         return known[host]
+
+    def scope_local(self, service: HostService) -> bool:
+        """Whether an ambient mesh of several networks keeps a service's endpoints in their clusters, for callers of every kind: unless it is global (ambient/services.go matchServiceScope, EndpointBuilder.filterIstioEndpoint)."""
+        if not self.plane.multi_network or service.resolution == "alias":
+            return False
+        known: dict[tuple[str, str], bool] = self._memo.setdefault("scope local", {})
+        key = service.hostname, service.namespace
+        if key not in known:
+            around = self.namespaces.get(service.namespace)
+            labels = around.labels if around is not None else {}
+            own = self.once("own services", lambda: {(s.namespace, s.name): s for c, s in self.kubernetes if c == self.cluster})
+            here = own.get((service.namespace, service.name))
+            known[key] = not service.kubernetes or (here is not None and not self.config.is_global(labels, here.labels))
+        return known[key]
 
     @cached_property
     def sends_unhealthy(self) -> bool:

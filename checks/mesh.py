@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import msgspec
 
 from checks import names, tenancy
+from checks.gatewayapi import auto_passthrough
 from checks.istiod import Istiod, Proxy
 from checks.planes import NEWEST, REVISION, TAG, Plane, Version, planes, proxy_versions, revision_of, told
 from checks.registry import (
@@ -187,18 +188,51 @@ class Cluster:
 
 
 class NetworkGateway(NamedTuple):
-    """Where another network is entered: its LoadBalancer's or external address. `cluster` is empty where meshNetworks says the address."""
+    """Where another network is entered: an address outside of its cluster. `cluster` is empty where meshNetworks says the address.
+
+    `only` is the one control plane's cluster that knows it, where not all do.
+    """
 
     network: str
     cluster: str
     address: str
     port: int
+    only: str = ""
+
+
+_NODE_SELECTOR = "traffic.istio.io/nodeSelector"
 
 
 def told_port(service: Service) -> int:
     """The port of a network's gateway that callers are told of: 15443, or what the Service's label says."""
     said = service.labels.get(NETWORK_GATEWAY_PORT, "")
     return int(said) if said.isdigit() else 15443
+
+
+def _node_addresses(cluster: Cluster, service: Service) -> Iterator[str]:
+    """The outer addresses of the nodes that a NodePort Service's annotation selects (controller.updateServiceNodePortAddresses)."""
+    try:
+        wanted = msgspec.json.decode(service.annotations[_NODE_SELECTOR], type=dict[str, str])
+    except msgspec.DecodeError:
+        wanted = {}
+    for n in cluster.all(Node):
+        outer = next((a.address for a in n.status.addresses if a.type == "ExternalIP" and a.address), "")
+        if outer and all(n.labels.get(k) == v for k, v in wanted.items()):
+            yield outer
+
+
+def _entries(gateway: APIGateway, cluster: str, *, config: bool) -> Iterator[NetworkGateway]:
+    """Where a labelled Gateway of the Gateway API lets a network be entered: at its addresses, by listeners of auto-passthrough and HBONE (handleGatewayResource).
+
+    One of class istio-remote stands for a gateway elsewhere: only the control plane of its own cluster heeds it.
+    """
+    remote = gateway.spec.gateway_class_name == "istio-remote"
+    if remote and not config:
+        return
+    for address in gateway.spec.addresses or ():
+        for li in gateway.spec.listeners if address.type in {"IPAddress", "Hostname"} else ():
+            if li.protocol == "HBONE" or auto_passthrough(li, gateway.labels):
+                yield NetworkGateway(gateway.labels[NETWORK], cluster, address.value, li.port, cluster if remote else "")
 
 
 class Running(NamedTuple):
@@ -659,19 +693,22 @@ class Mesh:
         return system.labels.get(NETWORK, "") if system is not None else ""
 
     def network_gateways(self) -> list[NetworkGateway]:
-        """The gateways to each network: labelled Services of every cluster and what meshNetworks says (kube/controller/network.go, model/network.go)."""
+        """The gateways to each network: labelled Services and Gateways of every cluster and what meshNetworks says (kube/controller/network.go, model/network.go)."""
         return self.now(("network gateways",), self._network_gateways)
 
     def _network_gateways(self) -> list[NetworkGateway]:
         said = [self.networks(c) for c in self.clusters]
         checked = self.plane(self.primaries[0]).checks_network_gateways
-        made_of = (*(part for c in self.clusters for part in (c.objects.get(Service), self.cluster_id(c))), *said, checked)
+        parts = (part for c in self.clusters for part in (c.objects.get(Service), c.objects.get(APIGateway), self.cluster_id(c)))
+        made_of = (*parts, *said, checked)
 
-        def find() -> list[NetworkGateway]:
+        def find() -> tuple[list[NetworkGateway], list[tuple[Cluster, Service, NetworkGateway]]]:
             networks = [n for one in said for n in one.networks.items()]
             out = [NetworkGateway(name, "", g.address, g.port) for name, n in networks for g in n.gateways if g.address]
+            on_nodes: list[tuple[Cluster, Service, NetworkGateway]] = []
             for c in self.clusters:
                 cid = self.cluster_id(c)
+                out += [one for g in c.all(APIGateway) if NETWORK in g.labels for one in _entries(g, cid, config=c in self.primaries)]
                 named = {
                     g.registry_service_name: (name, g.port)
                     for name, n in networks
@@ -689,10 +726,19 @@ class Mesh:
                         continue
                     addresses = [i.ip or i.hostname for i in s.status.load_balancer.ingress] if s.spec.type == "LoadBalancer" else []
                     entered = (*(a for a in addresses if a), *s.spec.external_ips)
+                    if _NODE_SELECTOR in s.annotations and s.spec.type == "NodePort":
+                        number = next((p.node_port for p in s.spec.ports if p.port == number and p.node_port), number)
+                        if not entered:
+                            on_nodes.append((c, s, NetworkGateway(network, cid, "", number)))
                     out += [NetworkGateway(network, cid, a, number) for a in entered]
-            return sorted(set(out))
+            return sorted(set(out)), on_nodes
 
-        return self.once(("network_gateways",), made_of, find)
+        found, on_nodes = self.once(("network_gateways",), made_of, find)
+        if not on_nodes:
+            return found
+        nodes = tuple(c.objects.get(Node) for c, _, _ in on_nodes)
+        behind = lambda: [g._replace(address=a) for c, s, g in on_nodes for a in _node_addresses(c, s)]  # noqa: E731 - one line, used once
+        return sorted({*found, *self.once(("network gateways on nodes",), (found, *nodes), behind)})
 
     def localities(self, cluster: Cluster) -> Mapping[str, str]:
         """region/zone/subzone of each node that has one: all that is read of nodes, which report every few seconds."""

@@ -116,7 +116,13 @@ class Namespace(Resource, frozen=True):
     """v1 Namespace: its labels decide injection, network, ambient and discovery."""
 
 
+class _NodeAddress(_Object, frozen=True):
+    type: str = ""
+    address: str = ""
+
+
 class _NodeStatus(_Object, frozen=True):
+    addresses: tuple[_NodeAddress, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
 
@@ -130,7 +136,7 @@ class Condition(_Object, frozen=True):
 
 
 class Node(Resource, frozen=True):
-    """v1 Node: region and zone of what runs on it."""
+    """v1 Node: region and zone of what runs on it, and its address outside of the cluster."""
 
     metadata: Controlled = Controlled()
     status: _NodeStatus = _NodeStatus()

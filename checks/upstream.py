@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from checks.resources import LocalityLbSetting, TrafficPolicy
 
 UNKNOWN_SERVICE = "UnknownService"
-Reach = Literal["direct", "gateway", "plain", "cluster-local", "not-exported", "dropped"]
+Reach = Literal["direct", "gateway", "plain", "cluster-local", "scope-local", "not-exported", "dropped"]
 
 
 class Upstream(Struct, eq=False, gc=False):
@@ -340,7 +340,7 @@ class Upstreams:
         well: bool,
         sni: bool,
     ) -> list[IstioEndpoint]:
-        local = self.istiod.cluster_local(service.hostname)
+        local = self.istiod.cluster_local(service.hostname) or self.istiod.scope_local(service)
         kept = candidates
         if not well or local or service.node_local:
             unhealthy = self._sends_unhealthy(service, policy)
@@ -407,7 +407,7 @@ class Upstreams:
 
     def through(self, e: IstioEndpoint) -> list[NetworkGateway]:
         """The gateways that stand for an endpoint of another network; none when it is reached itself."""
-        gateways = self.mesh.network_gateways()
+        gateways = [g for g in self.mesh.network_gateways() if g.only in ("", self.istiod.cluster)]
         near = [g for g in gateways if (g.network, g.cluster) == (e.network, e.cluster)] or [g for g in gateways if g.network == e.network]
         forced = not self.proxy.network and bool(e.network)
         return near if forced or not self.proxy.in_network(e.network) else []
@@ -417,7 +417,7 @@ class Upstreams:
         if u.service is None:
             return
         policy = u.rule.policy_for(u.port, u.subset) if u.rule else None
-        local = self.istiod.cluster_local(u.service.hostname)
+        local, scoped = self.istiod.cluster_local(u.service.hostname), self.istiod.scope_local(u.service)
         unhealthy = self._sends_unhealthy(u.service, policy)
         known = {id(e) for e in self.mesh.endpoints(self.istiod, u.service.hostname, u.service.namespace)}
         sent = {id(e) for e in u.endpoints}
@@ -426,6 +426,8 @@ class Upstreams:
                 continue
             if local and e.cluster != self.proxy.cluster:
                 yield e, "cluster-local"
+            elif scoped and e.cluster != self.proxy.cluster:
+                yield e, "scope-local"
             elif self._drops(e, u.service, local=False, unhealthy=unhealthy):
                 yield e, "dropped"
             elif not self._exported(e, u.service):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as struct_replace
 
 from checks import resources, routes
 from checks.mesh import Cluster, Mesh
@@ -211,3 +212,86 @@ def test_a_networks_gateways_are_labelled_services_with_their_port_and_what_mesh
     said = mesh_config("{}", f"networks: {{net2: {networks.replace('GATEWAY', 'gateway.istio-system.svc.cluster.local')}}}")
     pods = [WEB, pod("cart-1", "10.1.0.1", "z1", "net2")]
     assert healthy(cluster("east", pods, gateway, said)) == found
+
+
+def api_gateway(of_class: str, protocol: str, port: int, address: Json | None, **labels: str) -> Json:
+    listener = {"name": "a", "port": port, "protocol": protocol, "tls": {"mode": "Passthrough"}}
+    spec = {"gatewayClassName": of_class, "listeners": [listener], "addresses": [address] if address else []}
+    return thing(
+        "gateway.networking.k8s.io/v1", "Gateway", "entry", "istio-system", {"topology.istio.io/network": "net2", **labels}, spec=spec
+    )
+
+
+IP, NAME = {"type": "IPAddress", "value": "192.0.2.5"}, {"type": "Hostname", "value": "entry.example.com"}
+
+
+@pytest.mark.parametrize(
+    ("gateway", "where", "found"),
+    [
+        (api_gateway("istio-remote", "TLS", 15443, IP), "east", ["192.0.2.5:15443"]),
+        (api_gateway("istio-remote", "TLS", 15443, NAME), "east", ["entry.example.com:15443"]),
+        (api_gateway("istio-remote", "TLS", 15443, IP), "west", ["10.1.0.1:8080"]),
+        (api_gateway("istio", "TLS", 15443, IP), "west", ["192.0.2.5:15443"]),
+        (api_gateway("istio", "TLS", 15443, None), "east", ["10.1.0.1:8080"]),
+        (api_gateway("istio", "TLS", 443, IP), "east", ["10.1.0.1:8080"]),
+        (api_gateway("istio", "TLS", 443, IP, **{"networking.istio.io/gatewayPort": "443"}), "east", ["192.0.2.5:443"]),
+        (api_gateway("istio-east-west", "HBONE", 15008, IP), "east", ["192.0.2.5:15008"]),
+        (api_gateway("istio", "TLS", 15443, {"type": "NamedAddress", "value": "a"}), "east", ["10.1.0.1:8080"]),
+    ],
+)
+def test_a_labelled_gateway_of_the_gateway_api_is_its_networks_and_one_elsewhere_for_its_own_control_plane(
+    gateway: Json, where: str, found: list[str]
+) -> None:
+    """pilot/pkg/serviceregistry/kube/controller/network.go, handleGatewayResource."""
+    own = thing("apps/v1", "Deployment", "istiod", "istio-system", {"app": "istiod"}, spec={"template": {"spec": {"containers": []}}})
+    east = cluster("east", [WEB, pod("cart-1", "10.1.0.1", "z1", "net2")], own, *([gateway] if where == "east" else []))
+    assert healthy(east, cluster("west", [], own, *([gateway] if where == "west" else []))) == found
+
+
+@pytest.mark.parametrize(
+    ("selector", "external", "found"),
+    [
+        ("{}", [], ["192.0.2.11:31443", "192.0.2.12:31443"]),
+        ('{"edge":"yes"}', [], ["192.0.2.12:31443"]),
+        (None, [], ["10.1.0.1:8080"]),
+        ("{}", ["192.0.2.9"], ["192.0.2.9:31443"]),
+        (None, ["192.0.2.9"], ["192.0.2.9:15443"]),
+    ],
+)
+def test_a_networks_gateway_on_node_ports_is_entered_at_the_nodes_that_its_annotation_selects(
+    selector: str | None, external: list[str], found: list[str]
+) -> None:
+    """pilot/pkg/serviceregistry/kube/controller/network.go, extractGatewaysInner and updateServiceNodePortAddresses."""
+    ports = [{"name": "tls", "port": 15443, "nodePort": 31443}]
+    gateway = {**GATEWAY, "spec": {"type": "NodePort", "clusterIP": "10.9.0.2", "ports": ports, "externalIPs": external}, "status": {}}
+    gateway["metadata"] = {**GATEWAY["metadata"], "annotations": {"traffic.istio.io/nodeSelector": selector} if selector else {}}
+    outer = [("a", {}, "192.0.2.11"), ("b", {"edge": "yes"}, "192.0.2.12"), ("c", {}, "")]
+    nodes = [
+        {
+            **thing("v1", "Node", name, "", labels),
+            "status": {"addresses": [{"type": "InternalIP", "address": "10.2.0.1"}, {"type": "ExternalIP", "address": at}]},
+        }
+        for name, labels, at in outer
+    ]
+    assert healthy(cluster("east", [WEB, pod("cart-1", "10.1.0.1", "z1", "net2")], gateway, *nodes)) == found
+
+
+@pytest.mark.parametrize(
+    ("switch", "labels", "found"),
+    [
+        ("false", {}, ["10.1.0.1:8080"]),
+        ("true", {}, []),
+        ("true", {"istio.io/global": "true"}, ["10.1.0.1:8080"]),
+    ],
+)
+def test_an_ambient_mesh_of_several_networks_keeps_a_services_endpoints_in_their_cluster_unless_it_is_global(
+    switch: str, labels: Json, found: list[str]
+) -> None:
+    """pilot/pkg/xds/endpoints/endpoint_builder.go, filterIstioEndpoint."""
+    env = [{"name": "AMBIENT_ENABLE_MULTI_NETWORK", "value": switch}]
+    istiod = thing("v1", "Pod", "istiod", "istio-system", {"app": "istiod"}, spec={"containers": [{"name": "discovery", "env": env}]})
+    east, west = cluster("east", [WEB], istiod), cluster("west", [pod("cart-1", "10.1.0.1", "z1", "net1")])
+    here = next(iter(east.all(resources.Service)))
+    own = struct_replace(here, metadata=struct_replace(here.metadata, labels=labels))
+    both = [Cluster("east", objects=Cluster.index([*(o for k in east.objects for o in east.all(k) if o is not here), own])), west]
+    assert healthy(*both) == found

@@ -34,8 +34,9 @@ def ew_gateway_no_address(case: Case) -> Iterator[Finding]:
     """The gateway of another network has no address.
 
     Endpoints of another network are replaced by its gateways: Services with the label `topology.istio.io/network` and an address of a
-    load balancer, or external IPs. While the address is pending, with NodePort, or without the label, istiod knows no gateway and pushes the
-    pods' raw addresses: calls time out (flag UF).
+    load balancer, external IPs, or those of the nodes that annotation `traffic.istio.io/nodeSelector` selects for a NodePort; and Gateways of the
+    Gateway API with the label and addresses. While the address is pending, or without the label, istiod knows no gateway and pushes the pods'
+    raw addresses: calls time out (flag UF).
 
     How to see it: `kubectl get service -A -l topology.istio.io/network` shows no external address.
 
