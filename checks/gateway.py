@@ -145,7 +145,7 @@ def ports(mesh: Mesh, proxy: Proxy) -> list[Port]:
 
 def _target(pod: Pod, port: ServicePort) -> int:
     """The pod's port that a Service's leads to, 0 where no container names it (controller.FindPort)."""
-    if isinstance(port.target_port, int):
+    if not isinstance(port.target_port, str):  # written by hand it may be missing: the port itself
         return port.target_port or port.port
     staying = (c for c in pod.spec.init_containers or () if c.restart_policy == "Always")
     declared = (p for c in (*pod.spec.containers, *staying) for p in c.ports or ())
