@@ -234,9 +234,12 @@ class Case:
         return local or not any(istiod.discoverable(s, c) for s in known for c, _ in s.sources)
 
     def _of_other_network(self, view: View) -> bool:
-        """Whether the host is the Service of gateways in another network, which take no mTLS by its name: they are called at their addresses."""
+        """Whether the host is the Service of gateways in another network, which take no mTLS by its name: they are called at their addresses.
+
+        A caller whose own network nobody names is sent to the gateways of every network, its own cluster's included (ep_filters.go).
+        """
         proxy = view.callers.proxy
-        if proxy.kind != "sidecar" or not proxy.network or not self.mesh.network_gateways():
+        if proxy.kind != "sidecar" or not self.mesh.network_gateways():
             return False
         known = [s for s in view.ups.istiod.by_host.get(self.host, ()) if s.kubernetes and s.selector]
         pods = [p for s in known for _, p in self.pods(s)]
