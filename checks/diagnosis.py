@@ -121,6 +121,8 @@ class Diagnosis(Struct, frozen=True):
     """Why the host is in no mesh at all, as a sentence without its full stop; empty where it is in one."""
     traffic: tuple[Real, ...] = ()
     """What was counted of its calls, on all of its ports, from each cluster of which that was read."""
+    elsewhere: tuple[Finding, ...] = ()
+    """What fails of other hosts' rules that lead here, for what they make of this host: told of under those hosts, which their callers ask for."""
 
 
 class Stands(Protocol):
@@ -391,6 +393,7 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
         alike=tuple(a for d in parts for a in d.alike),
         outside=next((d.outside for d in parts), "") if all(d.outside for d in parts) else "",
         traffic=tuple(dict.fromkeys(m for d in parts for m in d.traffic)),
+        elsewhere=once(f for d in parts for f in d.elsewhere),
     )
 
 
@@ -424,7 +427,25 @@ def diagnose(host: str, mesh: Mesh, port: int | None = None, evidence: Evidence 
         alike=alike,
         outside="" if case.views else _outside(host, mesh),
         traffic=tuple(real(host, t, routes, decided, alike) for t in counted),
+        elsewhere=once(_elsewhere(case, looked.findings)),
     )
+
+
+_NEAR = 20
+"""Hosts that lead to another one of which is looked whether they lose requests there."""
+
+
+def _elsewhere(case: Case, found: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings of hosts whose rules lead to a service, about destinations there that fail, as far as the service's own do not tell of them."""
+    planes = [i for i in case.mesh.control_planes if i.by_host.get(case.host)]
+    leading = dict.fromkeys(h.lower() for i in planes for h in i.leading(case.host) if h not in ("*", case.host))
+    told = {(f.cause, f.cluster, f.resource) for f in found}
+    for host in [*leading][:_NEAR]:
+        other = Case.of(host, case.mesh)
+        causes = {other.why(b) for b in other.failing() if b.upstream.host == case.host and case.asked(b.upstream.port)}
+        if causes:
+            felt = (f for f in _look_at(other).findings if f.cause in causes and f.failing_share)
+            yield from (structs_replace(f, patch=None) for f in felt if (f.cause, f.cluster, f.resource) not in told)
 
 
 def _beside(host: str, mesh: Mesh, evidence: Evidence) -> Iterator[Agreement]:

@@ -124,7 +124,7 @@ def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = (),
             said = words.impact(host, share_of_host, finding, found, diagnosis["findings"])
             # A finding that tells the whole is the headline already.
             top.words("Verdict" if said == f"{title}." else said, tail=verdict)
-    top.bullets([f"{mark} {sentence}" for mark, sentence in words.seen(diagnosis)])
+    top.bullets([*(f"✗ {sentence}" for sentence in words.felt(diagnosis)), *(f"{mark} {said}" for mark, said in words.seen(diagnosis))])
     if finding is not None:
         top.words(words.because(finding, said), label="Why", tail=words.cause_name(finding))
         top.words(finding["fix"], label="Fix").preformatted(finding["patch"] or "", limit=1500)

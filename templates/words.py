@@ -711,6 +711,15 @@ def seen(diagnosis: Json, most: int = 4) -> list[tuple[str, str]]:
     return told
 
 
+def felt(diagnosis: Json, most: int = 3) -> list[str]:
+    """What fails here of other hosts' rules that lead to the host, which itself is not called there."""
+    told = [
+        f"{percent(f['failing_share'])} of the requests for {short(f['host'])} fail, whose rules lead here: {first_sentence(f['message'])}."
+        for f in diagnosis.get("elsewhere") or ()
+    ]
+    return [*told[: most - 1], f"{len(told) - most + 1} more of other hosts' rules that lead here fail."] if len(told) > most else told
+
+
 def did_you_mean(word: str, candidates: Sequence[str], *, ambiguous: bool) -> str:
     """The answer to a host that nobody knows, or that several hosts fit."""
     word = cut(clean(word), 80)

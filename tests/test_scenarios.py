@@ -18,6 +18,7 @@ import yaml
 
 from bot import manifests
 from checks import diagnosis, resources
+from checks.case import Case
 from checks.diagnosis import Verdict
 from checks.finding import Severity
 from checks.foresight import foreseen
@@ -27,7 +28,7 @@ from checks.resources import DestinationRule, Service, parse
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from checks.case import Case
+    from checks.answers import Route
     from checks.finding import Check, Finding
     from checks.mesh import Cluster
 
@@ -112,13 +113,21 @@ def test_every_twin_belongs_to_a_scenario() -> None:
     assert len(NAMES) >= 40
 
 
+def failing(name: str) -> Iterator[Route]:
+    """The rules that lose requests of whoever means to call: nobody calls a gateway of another network by its Service (`Case.private`)."""
+    for mesh in meshes(name):
+        for r in diagnosis.routes([mesh], None):
+            if r.failing_share and not any(r.viewpoint in c.viewpoints for c in Case.of(r.host, mesh).blind):
+                yield r
+
+
 @pytest.mark.parametrize("name", TWINS)
 def test_a_sweep_of_a_healthy_twin_is_empty(name: str) -> None:
     swept = sweep(name)
     assert swept.hosts > 1
     assert [(f.host, f.cause) for f in swept.findings if f.severity is not Severity.INFO] == []
     assert swept.skipped == ()
-    assert [r for r in diagnosis.routes(meshes(name), None) if r.failing_share] == []
+    assert list(failing(name)) == []
 
 
 def noting(checks: Mapping[str, Check]) -> tuple[dict[str, Check], list[tuple[str, Finding]]]:
@@ -178,9 +187,10 @@ def test_one_cause_in_one_object_about_one_host_is_one_finding(name: str) -> Non
     [
         ("cluster-local-and-asked-for", Change("east", DestinationRule, "client", "cart", None)),
         ("mcs-not-exported", Change("east", Service, "shop", "cart", None)),
+        ("mtls-plain-to-strict-past-the-sidecar", Change("east", DestinationRule, "client", "cart", None)),
     ],
 )
-def test_what_a_cluster_keeps_for_itself_is_private_where_nobody_asks_for_it(name: str, asking: Change) -> None:
+def test_what_a_caller_cannot_reach_is_private_where_nobody_asks_for_it(name: str, asking: Change) -> None:
     (one,) = meshes(name)
     assert diagnosed(name).verdict is Verdict.BROKEN
     found = diagnosis.diagnose(diagnosed(name).host, one.apply([asking]))
@@ -227,13 +237,12 @@ def said_once(f: Finding) -> bool:
 @pytest.mark.parametrize("name", BROKEN)
 def test_every_failing_route_is_explained_by_a_finding(name: str) -> None:
     findings = sweep(name).findings
-    for route in diagnosis.routes(meshes(name), None):
-        if route.failing_share:
-            # nobody asks about `*`: a gateway's rules for any host are told under the hosts that they are about
-            mine = [f for f in findings if f.host == route.host or (route.host == "*" and f.resource == route.source)]
-            about = [f for f in mine if route.viewpoint in f.viewpoints and f.failing_share]
-            assert about, route
-            assert sum(f.failing_share for f in about) >= route.failing_share - 1e-6, (route, about)
+    for route in failing(name):
+        # nobody asks about `*`: a gateway's rules for any host are told under the hosts that they are about
+        mine = [f for f in findings if f.host == route.host or (route.host == "*" and f.resource == route.source)]
+        about = [f for f in mine if route.viewpoint in f.viewpoints and f.failing_share]
+        assert about, route
+        assert sum(f.failing_share for f in about) >= route.failing_share - 1e-6, (route, about)
 
 
 def patched(name: str, patch: str) -> Change:
@@ -337,3 +346,16 @@ def test_the_verdicts_of_the_scenarios_are_all_but_unknown() -> None:
 def test_what_a_finding_points_at_is_there_to_be_looked_at(name: str, said: str) -> None:
     (found,) = diagnosed(name).findings
     assert said in (found.fix, *found.evidence, *found.commands)
+
+
+def test_what_fails_under_another_host_is_told_of_beside_the_service_that_it_leads_to() -> None:
+    for name, wanted in (
+        ("subset-empty-at-the-gateway", diagnosed("subset-empty-at-the-gateway").findings),
+        ("subset-empty-at-the-gateway__healthy", ()),
+    ):
+        (one,) = meshes(name)
+        found = diagnosis.why("cart.shop", [one])
+        assert (found.verdict, found.findings) == (Verdict.HEALTHY, ())
+        assert [(f.host, f.cause, f.resource, f.message) for f in found.elsewhere] == [
+            (f.host, f.cause, f.resource, f.message) for f in wanted
+        ]

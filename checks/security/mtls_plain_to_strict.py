@@ -144,13 +144,13 @@ def _of_outsider(case: Case, outsider: Outsider, why: str) -> Iterator[Finding]:
 
 
 def _of_evader(case: Case, evader: Evader) -> Iterator[Finding]:
-    """A caller whose calls go past its sidecar; 443 is kept from it for what is outside, unless something says that it means this host."""
+    """A caller whose calls go past its sidecar, where something says that it means this host: what it keeps from its proxy is mostly for what is outside."""
     asked = case.wants(evader.viewpoint)
-    for service, port, servers in around(case):
+    for service, port, servers in around(case) if asked else ():
         where = case.mesh.cluster(evader.viewpoint.cluster)
         past = evader.past(port.number, (service.address_for(case.mesh.cluster_id(where)),))
         shut = [s for s in servers if s.meshed and accepts(case.mesh, s).mode == "STRICT"]
-        if not past or not shut or not case.asked(port.number) or (port.number == _HTTPS and not asked):
+        if not past or not shut or not case.asked(port.number):
             continue
         server, part, host = shut[0], round(len(shut) / len(servers), 6), short(case.host)
         mode = accepts(case.mesh, server)
@@ -169,7 +169,7 @@ def _of_evader(case: Case, evader: Evader) -> Iterator[Finding]:
             evidence=(
                 f"{evader.workload} has annotation {past}: {evader.annotations[past]}",
                 f"{mode.policy.ref if mode.policy else 'istiod'} {mode.path} is STRICT for port {server.endpoint.port}",
-                *((f"{evader.viewpoint.namespace} means to call it: {asked}",) if asked else ()),
+                f"{evader.viewpoint.namespace} means to call it: {asked}",
             ),
             fix=f"Let the sidecar of {evader.workload} have these calls (annotation {past}), or let {host} accept both (PERMISSIVE).",
             commands=(
@@ -178,6 +178,3 @@ def _of_evader(case: Case, evader: Evader) -> Iterator[Finding]:
             ),
         )
         return
-
-
-_HTTPS = 443
