@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.binding import fits, kept, rulesets, ruling, virtual_service
+from checks.binding import fits, gates, kept, rulesets, ruling, virtual_service
 from checks.entries import behind, known_subset, served
 from checks.finding import Finding, HostCue, check, explained, explains
 from checks.resources import DestinationRule, Gateway, ServiceEntry, VirtualService
@@ -113,8 +113,8 @@ def config_rejected_by_istiod(case: Case) -> Iterator[Finding]:
                         cluster=case.mesh.cluster(istiod.cluster).name,
                         resource=o.ref,
                         path=f.path,
-                        message=f"{o.ref} is not valid: {f.wrong}; {f.effect}.",
-                        share=1.0 if isinstance(o, Gateway) and f.effect == PLAIN else 0.0,
+                        message=f"{o.ref} is not valid: {f.wrong}; {f'connections for {case.host} are closed' if _unmet(case, f) else f.effect}.",
+                        share=1.0 if (isinstance(o, Gateway) and f.effect == PLAIN) or _unmet(case, f) else 0.0,
                         viewpoints=viewpoints,
                         evidence=(f"{f.path} of {o.ref}: {f.wrong}", "istiod's validation refuses this (pkg/config/validation)"),
                         fix=f"Correct {f.path} of {o.ref}.",
@@ -183,7 +183,15 @@ def _concerned(case: Case, istiod: Istiod, o: Resource) -> tuple[Viewpoint, ...]
         views = [v for v in views if v.callers.proxy.kind == "gateway"]
     if isinstance(o, VirtualService):
         views = [v for v in views if any(o.ref in (s.source, s.leaf) for s in v.steps)] or views
+    if isinstance(o, VirtualService) and not views:  # a gateway that was to have its rules has none for the host
+        bound = {f"Gateway {name}" for i, r in rulesets(case) if i is istiod and r.ref == o.ref for name in r.gateways}
+        return tuple(g.viewpoint for g in gates(case.mesh) if g.ups.istiod is istiod and any(b.ref in bound for b in g.bound))
     return tuple(dict.fromkeys(x for v in views for x in v.callers.viewpoints))
+
+
+def _unmet(case: Case, fault: Fault) -> bool:
+    """Whether a tls rule takes other names than the host's, which then no filter chain of a gateway takes (core/gateway.go)."""
+    return not case.views and fault.path.startswith("spec.tls[") and fault.path.endswith(".sniHosts")
 
 
 def _means(case: Case, istiod: Istiod, o: Resource, fault: Fault) -> bool:
