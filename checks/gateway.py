@@ -116,12 +116,13 @@ def bound(mesh: Mesh, ups: Upstreams) -> list[BoundGateway]:
 def _serves(mesh: Mesh, proxy: Proxy, gateway: BoundGateway) -> bool:
     known = gateway.services or ()
     if not proxy.pod:  # of manifests without pods: whoever has the Gateway's name serves it
-        return bool(known) and gateway.namespace == proxy.namespace and proxy.labels.get(GATEWAY_NAME) == _own_name(gateway)
-    return any(p.service in known and p.namespace == gateway.namespace for p in ports(mesh, proxy))
+        return bool(known) and gateway.of == f"{proxy.namespace}/{proxy.labels.get(GATEWAY_NAME)}"
+    return any(p.service in known and p.namespace == _home(gateway) for p in ports(mesh, proxy))
 
 
-def _own_name(gateway: BoundGateway) -> str:
-    return gateway.name.partition("/")[2].partition("~")[0]
+def _home(gateway: BoundGateway) -> str:
+    """The namespace of a listener's Gateway, where its workload is."""
+    return gateway.of.partition("/")[0]
 
 
 def ports(mesh: Mesh, proxy: Proxy) -> list[Port]:
@@ -157,7 +158,7 @@ def _resolve(gateway: BoundGateway, number: int, known: list[Port]) -> list[int]
     if gateway.services is None or not known:
         first = next((p.target for p in known if p.number == number and p.translated), None)
         return [number if first is None else first]
-    mine = (p for p in known if p.known and p.service in gateway.services and p.namespace == gateway.namespace)
+    mine = (p for p in known if p.known and p.service in gateway.services and p.namespace == _home(gateway))
     return sorted({p.target for p in mine if p.number == number})
 
 

@@ -31,6 +31,7 @@ from checks.resources import (
     HTTPMatch,
     L4Match,
     Listener,
+    ListenerSet,
     MethodMatch,
     ParentReference,
     ReferenceGrant,
@@ -69,6 +70,7 @@ CONTROLLERS = {
 }
 _BY_NAME = frozenset({"HTTP", "HTTPS", "TLS"})
 _BY_PORT = frozenset({"TCP", "UDP"})
+LISTENING = frozenset({(GROUP, "Gateway"), (GROUP, "ListenerSet")})
 MESH_PARENTS = frozenset({("", "Service"), ("networking.istio.io", "ServiceEntry")})
 _FILTERS: Mapping[str, frozenset[str]] = {
     "HTTPRoute": frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "RequestMirror", "URLRewrite", "CORS"}),
@@ -89,7 +91,10 @@ _RELEASE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class BoundGateway:
-    """A Gateway, Istio's or one listener of the Gateway API's, as proxies are matched with it. `services` are the hosts of its workload."""
+    """A Gateway, Istio's or one listener of the Gateway API's, as proxies are matched with it.
+
+    `services` are the hosts of its workload, `of` is `namespace/name` of the Gateway that a listener belongs to, in a ListenerSet or not.
+    """
 
     name: str
     namespace: str
@@ -98,6 +103,7 @@ class BoundGateway:
     ref: str
     services: tuple[str, ...] | None = None
     managed: bool = False
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +174,8 @@ class _Converter:
         )
         self.entries = {(e.namespace, e.name): e for e in self._all(ServiceEntry)}
         self.grants = self._all(ReferenceGrant)
-        self.parents: dict[tuple[str, str], list[_Parent]] = {}
-        self.conflicted: dict[tuple[str, str], dict[str, str]] = {}
+        self.parents: dict[tuple[str, str, str], list[_Parent]] = {}
+        self.conflicted: dict[tuple[str, str, str], dict[str, str]] = {}
         self.denied: list[Denied] = []
         self.unread: dict[type[APIRoute], str] = {}
 
@@ -201,23 +207,52 @@ class _Converter:
         managed, services = self._gateway_services(gw, control)
         if not services:
             return  # every address is of a kind that istiod cannot use: it gives up on the Gateway
-        lost = self._conflicts(gw.spec.listeners) if control == _INGRESS and self.istiod.plane.gateway_api_15 else {}
-        self.conflicted[gw.namespace, gw.name] = {gw.spec.listeners[i].name: reason for i, reason in lost.items()}
-        for i, li in enumerate(gw.spec.listeners):
-            if i in lost or (control == _EAST_WEST and li.port == HBONE_PORT):
+        found: list[tuple[APIGateway | ListenerSet, Listener]] = [(gw, li) for li in gw.spec.listeners]
+        lost: dict[int, str] = {}
+        if control == _INGRESS and self.istiod.plane.gateway_api_15:
+            found += self._listener_sets(gw)
+            lost = self._conflicts([li for _, li in found])
+        for i, (owner, li) in enumerate(found):
+            key = owner.ref.partition(" ")[0], owner.namespace, owner.name
+            if i in lost:
+                self.conflicted.setdefault(key, {})[li.name] = lost[i]
                 continue
-            if li.protocol in {"HTTPS", "TLS"} and li.tls is None:
+            if (control == _EAST_WEST and li.port == HBONE_PORT) or (li.protocol in {"HTTPS", "TLS"} and li.tls is None):
                 continue
-            if li.protocol not in {"HTTP", "HTTPS", "TLS", "TCP"}:
+            if li.protocol not in {"HTTP", "HTTPS", "TLS", "TCP"} or not li.port:
                 continue
-            hosts = self._listener_hosts(gw.namespace, li)
-            name = f"{gw.name}~{_GENERATED}~{li.name}"
-            server = Server(
-                port=EntryPort(number=li.port, name="default", protocol=li.protocol), hosts=hosts, tls=_server_tls(li, gw.labels)
-            )
-            yield BoundGateway(f"{gw.namespace}/{name}", gw.namespace, gw.created, (server,), gw.ref, services, managed)
-            parent = _Parent(f"{gw.namespace}/{name}", self._allowed_kinds(li), hosts, li.hostname or "", li.name, li.port, li.protocol)
-            self.parents.setdefault((gw.namespace, gw.name), []).append(parent)
+            hosts = self._listener_hosts(owner.namespace, li)
+            name = f"{owner.name}~{_GENERATED}~{li.name}"
+            port = EntryPort(number=li.port, name="default", protocol=li.protocol)
+            server = Server(port=port, hosts=hosts, tls=_server_tls(li, owner.labels))
+            full = f"{owner.namespace}/{name}"
+            yield BoundGateway(full, owner.namespace, owner.created, (server,), owner.ref, services, managed, f"{gw.namespace}/{gw.name}")
+            parent = _Parent(full, self._allowed_kinds(li), hosts, li.hostname or "", li.name, li.port, li.protocol)
+            self.parents.setdefault(key, []).append(parent)
+
+    def _listener_sets(self, gw: APIGateway) -> Iterator[tuple[ListenerSet, Listener]]:
+        """The listeners of the ListenerSets that a Gateway lets in, the oldest set's first (ListenerSetCollection, orderedMergedListeners)."""
+        mine = (
+            s
+            for s in self._all(ListenerSet)
+            if (s.spec.parent_ref.group, s.spec.parent_ref.kind, s.spec.parent_ref.name) == (GROUP, "Gateway", gw.name)
+            and (s.spec.parent_ref.namespace or s.namespace) == gw.namespace
+        )
+        for s in sorted(mine, key=lambda s: (s.created, s.namespace, s.name)):
+            if self._lets_in(gw, s.namespace):
+                for li in s.spec.listeners:
+                    yield s, li if li.port else replace(li, port={"HTTP": 80, "HTTPS": 443}.get(li.protocol, 0))
+
+    def _lets_in(self, gw: APIGateway, namespace: str) -> bool:
+        """Whether ListenerSets of a namespace may add to a Gateway; by default none may (NamespaceAcceptedByAllowListeners)."""
+        allowed = gw.spec.allowed_listeners.namespaces if gw.spec.allowed_listeners else None
+        if allowed is None or allowed.from_ not in {None, "All", "Same", "Selector"}:
+            return False
+        if allowed.from_ in {"All", "Same"}:
+            return allowed.from_ == "All" or namespace == gw.namespace
+        around = self.istiod.namespaces.get(namespace)
+        labels = {"kubernetes.io/metadata.name": namespace, **around.labels} if around is not None else {}
+        return allowed.selector is not None and around is not None and allowed.selector.matches(labels)
 
     def _allowed_kinds(self, li: Listener) -> tuple[str, ...]:
         """The kinds of routes that a listener takes: those that its protocol is for, and of these the ones that it names (GenerateGatewaySupportedKinds)."""
@@ -235,7 +270,7 @@ class _Converter:
         return tuple(k for k in able if not named or any((n.group or GROUP, n.kind) == (GROUP, k) for n in named))
 
     @staticmethod
-    def _conflicts(listeners: tuple[Listener, ...]) -> dict[int, str]:
+    def _conflicts(listeners: Iterable[Listener]) -> dict[int, str]:
         """The listeners that an earlier one of the same Gateway excludes, each with the reason (ComputeGatewayListenerConflicts)."""
         kept: list[Listener] = []
         lost: dict[int, str] = {}
@@ -307,8 +342,8 @@ class _Converter:
     def _known(self, route: APIRoute, ref: ParentReference) -> bool:
         """Whether istiod knows the parent that a route names: a Gateway of its own, a Service, a ServiceEntry."""
         key = ref.namespace or route.namespace, ref.name
-        if (ref.group, ref.kind) == (GROUP, "Gateway"):
-            return key in self.parents
+        if (ref.group, ref.kind) in LISTENING:
+            return (ref.kind, *key) in self.parents
         return (ref.group, ref.kind) in MESH_PARENTS and key in (self.entries if ref.kind == "ServiceEntry" else self.services)
 
     def _attached(self, route: APIRoute, kind: str) -> list[tuple[_Parent, ParentReference, list[_Parent]]]:
@@ -320,17 +355,19 @@ class _Converter:
         out: list[tuple[_Parent, ParentReference, list[_Parent]]] = []
         for ref in route.spec.parent_refs or ():
             ns = ref.namespace or route.namespace
-            if (ref.group, ref.kind) == (GROUP, "Gateway"):
-                around = self.parents.get((ns, ref.name), [])
+            if (ref.group, ref.kind) in LISTENING:
+                around = self.parents.get((ref.kind, ns, ref.name), [])
+                if not around and ref.kind == "ListenerSet":
+                    self.denied.append(Denied(route.ref, f"ListenerSet {ns}/{ref.name}", self._unheld(ns, ref.name)))
                 for parent in around:
                     reason = self._refused(route, kind, ref, parent)
                     if reason:
-                        self.denied.append(Denied(route.ref, f"Gateway {ns}/{ref.name}", reason))
+                        self.denied.append(Denied(route.ref, f"{ref.kind} {ns}/{ref.name}", reason))
                     else:
                         out.append((parent, ref, around))
-                for section, reason in self.conflicted.get((ns, ref.name), {}).items():
+                for section, reason in self.conflicted.get((ref.kind, ns, ref.name), {}).items():
                     if ref.section_name in (None, section):
-                        self.denied.append(Denied(route.ref, f"Gateway {ns}/{ref.name}", reason))
+                        self.denied.append(Denied(route.ref, f"{ref.kind} {ns}/{ref.name}", reason))
             elif (ref.group, ref.kind) in MESH_PARENTS:
                 known: Mapping[tuple[str, str], Resource] = self.services if ref.kind == "Service" else self.entries
                 one = known.get((ns, ref.name))
@@ -342,6 +379,14 @@ class _Converter:
                 else:
                     self.denied.append(Denied(route.ref, f"{ref.kind} {ns}/{ref.name}", f"{ref.kind} {ns}/{ref.name} does not exist"))
         return sorted(out, key=lambda p: p[0].name)
+
+    def _unheld(self, namespace: str, name: str) -> str:
+        """Why a ListenerSet has no listener, for people."""
+        known = next((s for s in self._all(ListenerSet) if (s.namespace, s.name) == (namespace, name)), None)
+        if known is None:
+            return f"ListenerSet {namespace}/{name} does not exist"
+        parent = known.spec.parent_ref
+        return f"Gateway {parent.namespace or namespace}/{parent.name} does not let listeners of namespace {namespace} in (spec.allowedListeners), or has none like these"
 
     def _others_waypoint(self, parent: Resource) -> bool:
         """Whether a Service or ServiceEntry has a waypoint whose class is another controller's: its routes are not for istiod (waypointManagedByAnotherController)."""

@@ -1186,6 +1186,15 @@ class Listener(_Object, frozen=True):
     tls: _ListenerTLS | None = None
 
 
+class _AllowedListeners(_Object, frozen=True):
+    namespaces: _ListenerNamespaces | None = None
+
+
+class _ListenerNamespaces(_Object, frozen=True):
+    from_: str | None = field(default=None, name="from")
+    selector: LabelSelector | None = None
+
+
 class _GatewayAddress(_Object, frozen=True):
     type: str = "IPAddress"
     value: str = ""
@@ -1195,6 +1204,7 @@ class _APIGatewaySpec(_Object, frozen=True):
     gateway_class_name: str = ""
     listeners: tuple[Listener, ...] = ()
     addresses: tuple[_GatewayAddress, ...] | None = None
+    allowed_listeners: _AllowedListeners | None = None
 
 
 class _APIGatewayStatus(_Object, frozen=True):
@@ -1222,6 +1232,17 @@ class ParentReference(_Object, frozen=True):
 
 class _BackendFilter(_Object, frozen=True):
     type: str = ""
+
+
+class _ListenerSetSpec(_Object, frozen=True):
+    parent_ref: ParentReference = ParentReference()
+    listeners: tuple[Listener, ...] = ()
+
+
+class ListenerSet(Resource, frozen=True):
+    """gateway.networking.k8s.io ListenerSet: more listeners of a Gateway, in whose namespace they need not be."""
+
+    spec: _ListenerSetSpec = _ListenerSetSpec()
 
 
 class BackendRef(_Object, frozen=True):
@@ -1580,6 +1601,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(RequestAuthentication, "RequestAuthentication", _SECURITY, ("v1", "v1beta1"), "requestauthentications"),
     Kind(GatewayClass, "GatewayClass", _API, ("v1", "v1beta1"), "gatewayclasses", namespaced=False),
     Kind(APIGateway, "Gateway", _API, ("v1", "v1beta1"), "gateways"),
+    Kind(ListenerSet, "ListenerSet", _API, ("v1",), "listenersets"),
     Kind(APIHTTPRoute, "HTTPRoute", _API, ("v1", "v1beta1"), "httproutes"),
     Kind(APIGRPCRoute, "GRPCRoute", _API, ("v1", "v1alpha2"), "grpcroutes"),
     Kind(APITLSRoute, "TLSRoute", _API, ("v1", "v1alpha3", "v1alpha2"), "tlsroutes"),
@@ -1622,6 +1644,7 @@ ADDING: frozenset[str] = frozenset(
     k.key
     for k in (
         *OPTIONAL,
+        KIND_OF[ListenerSet],
         KIND_OF[MutatingWebhookConfiguration],
         KIND_OF[OpenShiftRoute],
         KIND_OF[RequestAuthentication],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from checks.gatewayapi import GROUP, MESH_PARENTS, granted
+from checks.gatewayapi import LISTENING, MESH_PARENTS, granted
 from checks.patches import AWAY
 from checks.resources import APIGateway, APIGRPCRoute, APIHTTPRoute, APIRoute, APITCPRoute, APITLSRoute, BackendRef, ReferenceGrant
 
@@ -66,7 +66,7 @@ def parents(route: APIRoute) -> list[tuple[int, str, str]]:
     """The parents that a route names, once each: the place of the first parentRef, the kind, and `namespace/name`."""
     out: dict[tuple[str, str], int] = {}
     for i, p in enumerate(route.spec.parent_refs or ()):
-        if (p.group, p.kind) in {(GROUP, "Gateway"), *MESH_PARENTS}:
+        if (p.group, p.kind) in LISTENING | MESH_PARENTS:
             out.setdefault((p.kind, f"{p.namespace or route.namespace}/{p.name}"), i)
     return [(i, kind, name) for (kind, name), i in out.items()]
 

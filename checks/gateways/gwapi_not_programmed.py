@@ -36,7 +36,7 @@ def gwapi_not_programmed(case: Case) -> Iterator[Finding]:
         if r.gateway_api:
             for b in istiod.api.gateways:
                 if b.name in r.gateways:
-                    felt.setdefault(b.name.partition("~")[0], (istiod, []))[1].append(b)
+                    felt.setdefault(b.of, (istiod, []))[1].append(b)
     for name, (istiod, listeners) in felt.items():
         found = api_gateway(istiod, name)
         at = [g for g in gates(case.mesh) if g.ups.istiod is istiod and any(b in g.bound for b in listeners)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def gwapi_route_not_accepted(case: Case) -> Iterator[Finding]:
     """A route names a parent that does not take it.
 
-    The Gateway does not exist, or each of its listeners refuses: another port or sectionName, a hostname that does not meet the route's,
+    The Gateway or ListenerSet does not exist, or each of its listeners refuses: another port or sectionName, a hostname that does not meet the route's,
     `allowedRoutes` without the route's namespace or kind. The gateway has no such route and answers 404 (flag NR). Or istiod reads no route
     of this kind, since its CRD is of a release of the Gateway API that is too old: then it has no effect on a Service's calls either.
 
@@ -57,7 +57,7 @@ def gwapi_route_not_accepted(case: Case) -> Iterator[Finding]:
                 if unread
                 else f"Let spec.parentRefs[{i}] of {route.ref} name {_named(istiod, kind, name)}, or create {kind} {name}."
                 if why[0].endswith("does not exist")
-                else f"Make spec.parentRefs[{i}] and the hostnames of {route.ref} agree with a listener of Gateway {name}, or let the listener take it.",
+                else f"Make spec.parentRefs[{i}] and the hostnames of {route.ref} agree with a listener of {kind} {name}, or let the listener take it.",
                 commands=(
                     f"kubectl -n {route.namespace} get {route.ref.partition(' ')[0].lower()} {route.name} -o yaml",
                     *((f"kubectl get crd {KIND_OF[type(route)].key} -o yaml | grep bundle-version",) if unread else ()),
@@ -80,7 +80,7 @@ def _about(istiod: Istiod, host: str) -> list[tuple[APIRoute, int, str, str]]:
                 found = [names.service_host(b.name, b.namespace or r.namespace) for b in refs if b.kind == "Service"]
             for i, kind, name in parents(r):
                 namespace, _, own = name.partition("/")
-                hosts = found if kind == "Gateway" else [names.service_host(own, namespace)] if kind == "Service" else []
+                hosts = [names.service_host(own, namespace)] if kind == "Service" else [] if kind == "ServiceEntry" else found
                 for h in dict.fromkeys(hosts):
                     out.setdefault(h, []).append((r, i, kind, name))
         return out
@@ -90,7 +90,7 @@ def _about(istiod: Istiod, host: str) -> list[tuple[APIRoute, int, str, str]]:
 
 def _refused(case: Case, istiod: Istiod, route: APIRoute, kind: str, name: str) -> list[str]:
     """Why a parent does not take a route, in words; empty when one of its listeners does, or when the Gateway is not Istio's."""
-    if not route.spec.rules or (name if kind == "Gateway" else "mesh") in attached(istiod).get(route.ref, ()):
+    if not route.spec.rules or ("mesh" if kind in {"Service", "ServiceEntry"} else name) in attached(istiod).get(route.ref, ()):
         return []
     if kind == "Gateway" and api_gateway(istiod, name) is None:
         case.mesh.require(case.mesh.cluster(istiod.cluster), APIGateway)
@@ -109,11 +109,11 @@ def _named(istiod: Istiod, kind: str, name: str) -> str:
 
 def _felt(case: Case, istiod: Istiod, kind: str, name: str) -> tuple[tuple[Viewpoint, ...], bool]:
     """Who would use the route at this parent, and whether they are served all the same."""
-    if kind != "Gateway":
+    if kind in {"Service", "ServiceEntry"}:
         return tuple(p for v in case.views if v.callers.proxy.kind == "sidecar" for p in v.callers.viewpoints) or (
             Viewpoint(istiod.cluster, "sidecar", name.partition("/")[0]),
         ), True
-    at = tuple(g.viewpoint for g in gates(case.mesh) if any(b.ref == f"Gateway {name}" for b in g.bound))
+    at = tuple(g.viewpoint for g in gates(case.mesh) if any(b.ref == f"{kind} {name}" for b in g.bound))
     served = any(v.steps for v in case.views if v.callers.proxy.kind == "gateway")
     return at or (Viewpoint(istiod.cluster, "gateway", name.partition("/")[0]),), served
 
