@@ -9,7 +9,7 @@ from msgspec import Struct
 ViewpointKind = Literal["sidecar", "gateway", "waypoint", "none", "ztunnel"]
 
 
-class Viewpoint(Struct, frozen=True, gc=False):
+class Viewpoint(Struct, frozen=True, gc=False, cache_hash=True):
     """Who calls: a sidecar of a namespace, a gateway or waypoint workload, or a pod without proxy.
 
     `pod` is set when exactly one pod was asked about (`--as NS/POD`); `selector` tells populations of a namespace apart that see

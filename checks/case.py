@@ -347,14 +347,16 @@ class Case:
         """Destinations that get requests and cannot serve them."""
 
         def find() -> list[Branch]:
-            found = [b for b in self.branches if b.share > 0 and (b.upstream.fails or self.nameless(b))]
+            found: list[Branch] = []
+            if any(u.unseen or u.fails for u in self.upstreams):
+                found = [b for b in self.branches if b.share > 0 and (b.upstream.fails or self.nameless(b))]
             return found + [b for b in self._unheld() if self.nameless(b)]
 
         return self.once("failing", find)
 
     def _unheld(self) -> Iterator[Branch]:
         """What callers hold nothing for: the ports of a headless Service for which a sidecar listens at its endpoints' addresses alone (core/listener.go)."""
-        if not any(s.kubernetes and s.resolution == "none" for i in self.planes for s in i.by_host.get(self.host, ())):
+        if not any(self.host in i.headless for i in self.planes):
             return
         for c in self.blind:
             service = c.scope.services.get(self.host)
@@ -438,14 +440,11 @@ class Case:
 
     def askers(self, istiod: Istiod) -> frozenset[str]:
         """The namespaces about which `asks` may have something to say, as far as a control plane's objects go."""
-
-        def find() -> frozenset[str]:
-            named = istiod.once("askers", lambda: _askers(istiod)).get(self.host, frozenset())
-            letting = istiod.once("askers by policy", lambda: _askers_by_policy(istiod))
-            owners = {s.namespace for s in istiod.by_host.get(self.host, ())} if letting else set()
-            return named.union(*(letting[ns] for ns in owners if ns in letting)) if owners else named
-
-        return self.once(f"askers {istiod.cluster} {istiod.plane.revision}", find)
+        named, letting = istiod.once("askers", lambda: (_askers(istiod), _askers_by_policy(istiod)))
+        found = named.get(self.host, frozenset())
+        if letting:
+            found = found.union(*(letting[s.namespace] for s in istiod.by_host.get(self.host, ()) if s.namespace in letting))
+        return found
 
     # --- why there is nobody ------------------------------------------------------------------------------------------------
 

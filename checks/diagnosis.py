@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -246,8 +247,8 @@ def _hosts(istiod: Istiod) -> dict[str, bool]:
         found.update({h.lower(): True for h in r.hosts if h != "*"})
     for r in istiod.rulesets:
         for to in r.leads:
-            if to:
-                found.setdefault(to, not set(istiod.leading(to)) - {"*"})
+            if to and to not in found:
+                found[to] = not set(istiod.leading(to)) - {"*"}
     for kind in (APIHTTPRoute, APIGRPCRoute, APITLSRoute):  # those that no gateway accepts as well
         for route in istiod.all(kind):
             found.update({h.lower(): True for h in cast("APIRoute", route).spec.hostnames or ()})
@@ -551,7 +552,7 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
         skipped.append(Skipped("egress-chain-broken", error.cluster, f"{error.kind} cannot be read: {error.reason}"))
     for cause, check in _due(case):
         _run(cause, check, case, findings, skipped)
-    services = {(u.service.hostname, u.service.namespace) for b in case.branches for u in (b.upstream,) if u.service}
+    services = {(u.service.hostname, u.service.namespace) for u in case.upstreams if u.service}
     services.update((s.hostname, s.namespace) for i in mesh.control_planes for s in i.by_host.get(case.host, ()))
     services |= case.read | case.also | node_local(mesh, case.host)
     # what each of them holds depends on the nodes where their pods run
@@ -803,7 +804,11 @@ def _worse(old: _Looked, new: _Looked) -> bool:
 
 def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The worst first: severity, then share, then by name."""
-    return tuple(sorted(findings, key=lambda f: (_RANK[f.severity], -f.failing_share, f.host, f.code, f.resource, f.path)))
+    return tuple(sorted(findings, key=_place))
+
+
+def _place(f: Finding) -> tuple[object, ...]:
+    return _RANK[f.severity], -f.failing_share, f.host, f.code, f.resource, f.path
 
 
 _RANK = {severity: place for place, severity in enumerate(Severity)}
@@ -846,11 +851,15 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
         for what in (*at.services, *at.namespaces, *abroad):
             through.setdefault(what, set()).add(host)
     told = {host: at for host, at in looked.items() if at.findings or at.skipped}
-    if before is not None and ground is not None and not told and telling is ground.telling:
-        findings = before.findings
-    else:
-        telling = telling | told
-        findings = _ordered(f for at in telling.values() for f in at.findings)
+    telling = telling | told
+    new = [f for at in told.values() for f in at.findings]
+    if before is None or stale is None:
+        findings = _ordered(new)
+    else:  # those of the other hosts stand in order already
+        kept = [f for f in before.findings if f.host not in looked]
+        for f in new:
+            insort(kept, f, key=_place)
+        findings = tuple(kept)
     skipped = (*_unread(mesh), *sorted({s for at in telling.values() for s in at.skipped}, key=lambda s: (s.check, s.cluster, s.reason)))
     made = Sweep(len(by_host), findings, skipped, _ages(mesh))
     made.__dict__["ground"] = _Ground(mesh, by_host, telling, around, through, doors, owed)

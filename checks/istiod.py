@@ -48,19 +48,9 @@ _WITHOUT_RULES = frozenset(
         *("exports", "imports", "kubernetes", "undiscovered", "zoned", "_rulers", "_external_names", "_special", "crowded"),
         *("namespaces", "services", "by_host", "by_host_and_namespace", "sends_unhealthy", "_cluster_local", "_named", "_public"),
         *("_public_by_namespace", "api", "attachments", "entered", "_destination_rules", "split", "_sidecars", "crowding", "gateways"),
-        *(
-            "services by namespace",
-            "cluster local",
-            "scope local",
-            "own services",
-            "node local",
-            "entries by host",
-            "destination rules",
-            "written for",
-            "literal hosts",
-        ),
-        *("wildcard destination rules", "meant destination rules", "hosts", "leading", "selectors", "asks", "asks by rule", "askers"),
-        *("named by", "let in", "asks by policy", "askers by policy", "peer authentications", "cued", "nearest"),
+        *("services by namespace", "cluster local", "scope local", "own services", "node local", "entries by host", "destination rules"),
+        *("written for", "literal hosts", "wildcard destination rules", "meant destination rules", "hosts", "_leading", "headless"),
+        *("selectors", "asks", "asks by rule", "askers", "named by", "let in", "asks by policy", "peer authentications", "cued", "nearest"),
     }
 )
 """What an Istiod knows, as attributes and by name (`once`), in which no VirtualService stands, and no RuleSet that was made of one."""
@@ -350,33 +340,38 @@ class Istiod:
         """The hosts of Services that are another name of something."""
         return frozenset(s.hostname for s in self.services if s.external_name)
 
+    @cached_property
+    def headless(self) -> frozenset[str]:
+        """The hosts of headless Services."""
+        return frozenset(s.hostname for s in self.services if s.kubernetes and s.resolution == "none")
+
     def leading(self, host: str) -> list[str]:
         """The hosts whose rules lead to a host."""
+        return self._leading.get(host, [])
 
-        def index() -> dict[str, list[str]]:
-            out: dict[str, list[str]] = {}
-            for r in self.rulesets:
-                for to in r.leads:
-                    out.setdefault(to, []).extend(h for h in r.hosts if h != to)
-            return out
+    @cached_property
+    def _leading(self) -> dict[str, list[str]]:
+        out: dict[str, list[str]] = {}
+        for r in self.rulesets:
+            for to in r.leads:
+                out.setdefault(to, []).extend(h for h in r.hosts if h != to)
+        return out
 
-        return self.once("leading", index).get(host, [])
+    @cached_property
+    def _claims(self) -> tuple[dict[str, list[RuleSet]], list[tuple[str, RuleSet]]]:
+        exact: dict[str, list[RuleSet]] = {}
+        wild: list[tuple[str, RuleSet]] = []
+        for r in self.rulesets:
+            for h in r.hosts:
+                if names.is_wildcard(h):
+                    wild.append((h.lower(), r))
+                else:
+                    exact.setdefault(h.lower(), []).append(r)
+        return exact, wild
 
     def claiming(self, host: str) -> list[RuleSet]:
         """Every ruleset whose hosts could mean this one."""
-
-        def index() -> tuple[dict[str, list[RuleSet]], list[tuple[str, RuleSet]]]:
-            exact: dict[str, list[RuleSet]] = {}
-            wild: list[tuple[str, RuleSet]] = []
-            for r in self.rulesets:
-                for h in r.hosts:
-                    if names.is_wildcard(h):
-                        wild.append((h.lower(), r))
-                    else:
-                        exact.setdefault(h.lower(), []).append(r)
-            return exact, wild
-
-        exact, wild = self.once("claiming", index)
+        exact, wild = self._claims
         if not wild and not host.startswith("*"):
             return exact.get(host.lower(), [])
         if names.is_wildcard(host):

@@ -11,7 +11,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -809,15 +809,18 @@ class Mesh:
 
         def index(c: Cluster) -> dict[str, list[Pod]]:
             out: dict[str, list[Pod]] = {}
-            for p in c.ordered(Pod, namespace):
-                if (found := p.labels.get(key)) is not None:
-                    out.setdefault(found, []).append(p)
+            for same in self.alike(c, namespace):
+                if (found := same[0].labels.get(key)) is not None:
+                    out.setdefault(found, []).extend(same)
             return out
 
+        by_name = attrgetter("metadata.name")
         return [
             (c, p)
             for c in self.clusters
-            for p in self.once(("labelled", c.name, namespace, key), (c.within(Pod, namespace),), partial(index, c)).get(value, ())
+            for p in sorted(
+                self.once(("labelled", c.name, namespace, key), (c.within(Pod, namespace),), partial(index, c)).get(value, ()), key=by_name
+            )
         ]
 
     def templated(self, namespace: str, key: str, value: str) -> Sequence[tuple[Cluster, Workload]]:

@@ -100,7 +100,9 @@ def contested(case: Case) -> bool:
     """Several VirtualServices or routes could give the host its rules, or one that means it by a wildcard."""
     for i in case.mesh.every_plane():
         claiming = i.claiming(case.host)
-        if len(claiming) > 1 or (claiming and case.host.lower() not in (h.lower() for h in claiming[0].hosts)):
+        if len(claiming) > 1:
+            return True
+        if claiming and case.host not in claiming[0].hosts and case.host.lower() not in (h.lower() for h in claiming[0].hosts):
             return True
     return False
 

@@ -37,7 +37,8 @@ def _real(branch: Branch) -> HostService | None:
 
 @explains("mcs-not-exported", before=("vs-dest-host-unknown", "gwapi-backend-notfound"))
 def _explains(_: Case, branch: Branch) -> bool:
-    return bool(branch.upstream.defined and _kept(branch)) or _real(branch) is not None
+    kept = branch.view.ups.istiod.plane.mcs and branch.upstream.defined and _kept(branch)
+    return bool(kept) or _real(branch) is not None
 
 
 @check("mcs-not-exported", when=explained)

@@ -160,7 +160,7 @@ def _served(case: Case, branch: Branch, labels: Mapping[str, str]) -> bool:
     if u.service is None or port is None:
         return False
     found = [e for e in case.endpoints(branch.view.ups.istiod, u.service) if e.address and e.port_name == port.name]
-    return any(all(e.labels.get(k) == v for k, v in labels.items()) for e in found)
+    return any(all(e.carries(k, v) for k, v in labels.items()) for e in found)
 
 
 def asked_of(branch: Branch) -> Mapping[str, str]:

@@ -30,10 +30,11 @@ def _skipped(case: Case, istiod: Istiod, entry: ServiceEntry) -> list[WorkloadEn
     "se-hostname-we-static", before=("se-workloadselector-empty", "subset-on-serviceentry", "subset-empty-weighted", "subset-empty-all")
 )
 def _explains(case: Case, branch: Branch) -> bool:
-    if branch.upstream.service is None or served_as_asked(case, branch) or not known_subset(branch):
+    entries = behind(case, branch)
+    if not entries or served_as_asked(case, branch) or not known_subset(branch):
         return False
     labels = asked_of(branch)
-    return any(carried(w, labels) for e in behind(case, branch) for w in _skipped(case, branch.view.ups.istiod, e))
+    return any(carried(w, labels) for e in entries for w in _skipped(case, branch.view.ups.istiod, e))
 
 
 @check("se-hostname-we-static", when=(explained, entered))

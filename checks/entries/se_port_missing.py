@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 @explains("se-port-missing", before=("vs-dest-port-unknown",))
 def _explains(_: Case, branch: Branch) -> bool:
     service = branch.upstream.service
+    if service is None or service.kubernetes or not no_port(branch):
+        return False
     said = written(branch)
-    return service is not None and not service.kubernetes and said is not None and said.port is not None and no_port(branch)
+    return said is not None and said.port is not None
 
 
 @check("se-port-missing", when=explained)

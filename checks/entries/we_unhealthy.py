@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command
-from checks.entries import asked_of, behind, carried, holder, known_subset, selected_pods, served_as_asked, together, workload_entries
+from checks.entries import asked_of, behind, carried, holder, known_subset, served_as_asked, together, workload_entries
 from checks.finding import Finding, check, explained, explains
 from checks.registry import is_healthy
 from checks.subsets import percent
@@ -23,9 +23,9 @@ def _sick(case: Case, branch: Branch) -> list[WorkloadEntry]:
     if u.service is None:
         return []
     if u.service.kubernetes:
-        if not u.service.selector or any(not p.ready for p in selected_pods(case, u.service.namespace, u.service.selector)):
+        found = workload_entries(case, branch.view.ups.istiod, u.service.namespace, u.service.selector or {})
+        if found and any(not p.ready for _, p in case.pods(u.service)):
             return []
-        found = workload_entries(case, branch.view.ups.istiod, u.service.namespace, u.service.selector)
     else:
         selectors = [e.spec.workload_selector.wanted for e in behind(case, branch) if e.spec.workload_selector]
         found = [w for s in selectors for w in workload_entries(case, branch.view.ups.istiod, u.service.namespace, s)]

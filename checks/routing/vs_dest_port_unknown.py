@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 @explains("vs-dest-port-unknown")
 def _explains(_: Case, branch: Branch) -> bool:
+    if not no_port(branch):
+        return False
     said, service = written(branch), registered(branch)
-    return said is not None and no_port(branch) and (said.port is not None or (service is not None and not service.ports))
+    return said is not None and (said.port is not None or (service is not None and not service.ports))
 
 
 @check("vs-dest-port-unknown", when=explained)

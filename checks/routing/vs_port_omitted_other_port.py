@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 @explains("vs-port-omitted-other-port")
 def _explains(_: Case, branch: Branch) -> bool:
+    if not no_port(branch):
+        return False
     said, service = written(branch), registered(branch)
-    return said is not None and said.port is None and no_port(branch) and service is not None and len(service.ports) == 1
+    return said is not None and said.port is None and service is not None and len(service.ports) == 1
 
 
 @check("vs-port-omitted-other-port", when=explained)

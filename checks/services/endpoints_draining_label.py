@@ -24,7 +24,7 @@ def _explains(case: Case, branch: Branch) -> bool:
 
 
 def _drains(e: IstioEndpoint) -> bool:
-    return e.health == "draining" or bool(e.labels.get(DRAINING))
+    return e.health == "draining" or bool(e.own.get(DRAINING))
 
 
 @check("endpoints-draining-label", when=explained)

@@ -60,7 +60,7 @@ def of_port(case: Case, branch: Branch) -> list[IstioEndpoint]:
 
 def carriers(case: Case, branch: Branch, wanted: Mapping[str, str]) -> list[str]:
     """The addresses of the endpoints of a destination's port that carry some labels."""
-    return [e.at for e in of_port(case, branch) if all(e.labels.get(k) == v for k, v in wanted.items())]
+    return [e.at for e in of_port(case, branch) if all(e.carries(k, v) for k, v in wanted.items())]
 
 
 def nobody(case: Case, branch: Branch) -> bool:

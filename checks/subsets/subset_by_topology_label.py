@@ -84,7 +84,7 @@ def _wrong(case: Case, branch: Branch) -> dict[str, str]:
 
 def _exists(case: Case, branch: Branch, key: str, value: str) -> bool:
     """Whether a cluster, network, node or locality of this name exists, so that endpoints could carry it."""
-    if any(e.labels.get(key) == value for e in _endpoints(case, branch)):
+    if any(e.carries(key, value) for e in _endpoints(case, branch)):
         return True
     mesh = case.mesh
     if any(mesh.unread(c, Node) for c in mesh.clusters):
