@@ -9,10 +9,13 @@ import importlib
 import inspect
 import pkgutil
 from bisect import insort
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from itertools import compress
+from operator import is_, is_not
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from msgspec import Struct
@@ -155,7 +158,7 @@ class Sweep(Struct, frozen=True, dict=True):
     def standing(self) -> Mapping[str, Stands]:
         """How each host stands, by its name: the same object for as long as nobody looked at the host again. Empty for a sweep that was told."""
         ground: _Ground | None = self.__dict__.get("ground")
-        return ground.by_host if ground is not None else {}
+        return {host: at for known in reversed(ground.by_host.maps) for host, at in known.items()} if ground is not None else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +166,12 @@ class _Ground:
     """What a sweep was made of: the mesh, each host as it was looked at, and the callers."""
 
     mesh: Mesh
-    by_host: dict[str, _Looked]
+    by_host: ChainMap[str, _Looked]
+    """Every host, with those that were looked at lately in front: to copy all of them at each event would cost more than the event."""
     telling: dict[str, _Looked]
     """Those of which anything is to be said."""
+    blind: tuple[Skipped, ...]
+    """The checks that could not look at some host."""
     callers: list[_Calling]
     through: dict[object, set[str]]
     """The hosts that were ever looked at through a service, or a namespace: some of them may not be any more. Sweeps that follow share it."""
@@ -828,21 +834,24 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
     moved = ground is not None and ground.callers != around
     same = ground is not None and ground.doors == doors and (not moved or [*map(_seen, ground.callers)] == [*map(_seen, around)])
     stale = _touched(ground.mesh, mesh) if ground is not None and same else None
-    known = swept(mesh) if ground is None or stale is None else ground.by_host
-    thoroughly = len(known) <= _LARGE
     owed: frozenset[str] = frozenset()
-    if ground is None or stale is None:
+    if before is None or ground is None or stale is None:
         through: dict[object, set[str]] = {}
-        looked = _look(known, mesh, lambda _: None, thoroughly=thoroughly)
-        by_host, telling = looked, {}
+        known = swept(mesh)
+        looked = _look(known, mesh, lambda _: None, thoroughly=len(known) <= _LARGE)
+        by_host, telling, said, blind = ChainMap(looked), dict[str, _Looked](), list[Finding](), None
     else:
         through = ground.through
         again = _again(ground, mesh, stale, around)
         again, owed = again[:most], frozenset(again[most:]) if most is not None else owed
         left = owed  # what they looked like before is no measure for a patch
-        looked = _look(again, mesh, lambda host: None if host in left else ground.by_host.get(host), thoroughly=thoroughly)
-        by_host, telling = ground.by_host | looked, ground.telling
-        if not telling.keys().isdisjoint(looked):
+        looked = _look(again, mesh, lambda host: None if host in left else ground.by_host.get(host), thoroughly=before.hosts <= _LARGE)
+        by_host, telling = _over(ground.by_host, looked), ground.telling
+        was = [telling[host] for host in looked if host in telling]
+        gone = {id(f) for at in was for f in at.findings}
+        said = [f for f in before.findings if id(f) not in gone]  # which stand in order already
+        blind = ground.blind if not any(at.skipped for at in (*was, *looked.values())) else None
+        if was:
             telling = {host: at for host, at in telling.items() if host not in looked}
     for host, at in looked.items():
         abroad = (
@@ -852,30 +861,39 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
             through.setdefault(what, set()).add(host)
     told = {host: at for host, at in looked.items() if at.findings or at.skipped}
     telling = telling | told
-    new = [f for at in told.values() for f in at.findings]
-    if before is None or stale is None:
-        findings = _ordered(new)
-    else:  # those of the other hosts stand in order already
-        kept = [f for f in before.findings if f.host not in looked]
+    new = _ordered(f for at in told.values() for f in at.findings)
+    if said:
         for f in new:
-            insort(kept, f, key=_place)
-        findings = tuple(kept)
-    skipped = (*_unread(mesh), *sorted({s for at in telling.values() for s in at.skipped}, key=lambda s: (s.check, s.cluster, s.reason)))
-    made = Sweep(len(by_host), findings, skipped, _ages(mesh))
-    made.__dict__["ground"] = _Ground(mesh, by_host, telling, around, through, doors, owed)
+            insort(said, f, key=_place)
+    if blind is None:
+        blind = tuple(sorted({s for at in telling.values() for s in at.skipped}, key=lambda s: (s.check, s.cluster, s.reason)))
+    made = Sweep(len(by_host.maps[-1]), tuple(said) or new, (*_unread(mesh), *blind), _ages(mesh))
+    made.__dict__["ground"] = _Ground(mesh, by_host, telling, blind, around, through, doors, owed)
     return made
+
+
+_FEW = 256
+"""Hosts that are kept in front of all others before they are put among them."""
+
+
+def _over(known: ChainMap[str, _Looked], looked: dict[str, _Looked]) -> ChainMap[str, _Looked]:
+    """All hosts, some of which were looked at again."""
+    *lately, every = known.maps
+    front = {**(lately[0] if lately else {}), **looked}
+    return ChainMap(front, every) if len(front) <= _FEW else ChainMap({**every, **front})
 
 
 def _again(ground: _Ground, mesh: Mesh, stale: _Touched, around: Sequence[_Calling]) -> list[str]:
     """The hosts that have to be looked at again after some events, in order."""
-    others = {a.viewpoint for a, b in zip(ground.callers, around, strict=True) if a is not b and a != b and isinstance(a, Caller)}
+    both = zip(ground.callers, around, strict=True) if ground.callers != around else ()
+    others = {a.viewpoint for a, b in both if a is not b and a != b and isinstance(a, Caller)}
     away = {new.name: _touched(old, new) for old, new in zip(ground.mesh.neighbours, mesh.neighbours, strict=True)}
     away = {name: None if touched is None or touched.hosts else touched for name, touched in away.items()}  # other rules there
     near = set().union(*(ground.through.get(what, ()) for what in (*stale.services, *stale.namespaces, *_keys(away))))
     again = {host for host in near if host not in ground.owed and not _spared(ground.by_host[host], stale, away)}
     if stale.hosts:
-        again.update(h for h in ground.by_host if h.lower() in stale.hosts)
-        if len(ground.by_host) <= _LARGE:  # where a patch is tried on other hosts, whether it is shown may hang on their weights
+        again.update(h for h in ground.by_host.maps[-1] if h.lower() in stale.hosts)
+        if len(ground.by_host.maps[-1]) <= _LARGE:  # where a patch is tried on other hosts, whether it is shown may hang on their weights
             again.update(h for h, at in ground.telling.items() if at.findings)
     if others:  # what was said of the pod before is not to be said any more
         again.update(h for h, at in ground.telling.items() if any(not others.isdisjoint(f.viewpoints) for f in at.findings))
@@ -946,8 +964,10 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
                 continue
             if kind is MutatingWebhookConfiguration and old.tags(a) == new.tags(b):
                 continue
-            spaces = [ns for ns, space in now.items() if was.get(ns) is not space]
-            if len(was) > len(now) - sum(ns not in was for ns in spaces):
+            if len(was) == len(now) and all(map(is_, was, now)):
+                spaces = [*compress(now, map(is_not, was.values(), now.values()))]
+            else:
+                spaces = [ns for ns, space in now.items() if was.get(ns) is not space]
                 spaces += was.keys() - now.keys()
             if kind is EndpointSlice:
                 of = set(_of_slices(a, b, spaces))

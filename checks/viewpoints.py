@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -340,15 +341,13 @@ def classes(mesh: Mesh, host: str, *, apart: bool = False) -> tuple[list[Class],
 class _Classed:
     """The callers of a mesh by what they get from istiod as far as no host matters."""
 
-    groups: list[list[tuple[int, Caller, Istiod]]]
-    """Callers with their place among all; a group of several gets the same but for what DestinationRules of their own namespaces say."""
+    groups: list[_Group]
     plain: dict[Istiod, frozenset[str]]
     """The namespaces of such groups."""
     holders: tuple[dict[str, frozenset[Scope]], list[tuple[str, Scope]]]
     """The scopes that hold each lower-case host, and each wildcard with a scope that holds it (Scope.held)."""
     _known: dict[tuple[str, tuple[frozenset[str], ...]], list[Class]] = field(default_factory=dict)
     _parted: dict[object, tuple[list[Class], list[Class]]] = field(default_factory=dict)
-    _alone: dict[int, Class] = field(default_factory=dict)
 
     def classes(self, host: str, ruled: tuple[frozenset[str], ...]) -> tuple[list[Class], list[Class]]:
         """The classes that may hold something for a host, and those that cannot. `ruled`: of each control plane the namespaces that are told apart."""
@@ -372,44 +371,66 @@ class _Classed:
 
     def _classes(self, namespace: str, ruled: tuple[frozenset[str], ...]) -> list[Class]:
         if (namespace, ruled) not in self._known:
-            split = {(istiod, ns) for istiod, spaces in zip(self.plain, ruled, strict=True) for ns in spaces}
-            found: list[tuple[int, Class]] = []
-            for group in self.groups:
-                shared = group
-                if split and len(group) > 1:
-                    shared = [m for m in group if (m[2], m[1].viewpoint.namespace) not in split]
-                    found += [(m[0], self._class([m], namespace)) for m in group if (m[2], m[1].viewpoint.namespace) in split]
-                if shared:
-                    found.append((shared[0][0], self._class(shared, namespace)))
+            split = dict(zip(self.plain, ruled, strict=True))
+            found = [c for group in self.groups for c in group.classes(namespace, split.get(group.istiod, frozenset()))]
             self._known[namespace, ruled] = [c for _, c in sorted(found, key=itemgetter(0))]
         return self._known[namespace, ruled]
 
-    def _class(self, members: list[tuple[int, Caller, Istiod]], namespace: str) -> Class:
-        if len(members) > 1:
-            return _class(members, namespace)
-        place = members[0][0]
-        if place not in self._alone:
-            self._alone[place] = _class(members, namespace)
-        return self._alone[place]
 
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Callers that get the same from a control plane but for what DestinationRules of their own namespaces say."""
 
-def _class(members: list[tuple[int, Caller, Istiod]], namespace: str) -> Class:
-    """Callers as a class; one of a namespace, if there is any, stands for them."""
-    around = [c for _, c, _ in members]
-    first = next((c for c in around if c.viewpoint.namespace == namespace), around[0])
-    istiod = members[0][2]
-    viewpoints = (first.viewpoint, *(c.viewpoint for c in around if c is not first))
-    return Class(first.proxy, viewpoints, istiod, istiod.scope(first.proxy), frozenset(v.namespace for v in viewpoints))
+    istiod: Istiod
+    members: list[Caller] = field(default_factory=list)
+    viewpoints: list[Viewpoint] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Where each of them stands among all callers."""
+    spaces: dict[str, list[int]] = field(default_factory=dict)
+    """Which of them are of a namespace."""
+    _alone: dict[int, Class] = field(default_factory=dict)
+
+    def add(self, place: int, caller: Caller) -> None:
+        """Put a caller to them."""
+        self.spaces.setdefault(caller.viewpoint.namespace, []).append(len(self.members))
+        self.members.append(caller)
+        self.viewpoints.append(caller.viewpoint)
+        self.places.append(place)
+
+    def classes(self, namespace: str, apart: frozenset[str]) -> Iterator[tuple[int, Class]]:
+        """They as classes, each with the place of its first: those of some namespaces each for itself. One of a namespace, if there is any, stands for the others."""
+        some = sorted(i for ns in apart for i in self.spaces.get(ns, ()))
+        viewpoints = self.viewpoints.copy()
+        places = self.places.copy()
+        for i in reversed(some):
+            yield places.pop(i), self._by_itself(i)
+            del viewpoints[i]
+        if len(places) == 1:
+            yield places[0], self._by_itself(self.places.index(places[0]))
+        elif places:
+            first = self.spaces[namespace][0] if namespace in self.spaces and namespace not in apart else self.places.index(places[0])
+            del viewpoints[bisect_left(places, self.places[first])]
+            proxy, spaces = self.members[first].proxy, frozenset(self.spaces).difference(apart)
+            yield places[0], Class(proxy, (self.viewpoints[first], *viewpoints), self.istiod, self.istiod.scope(proxy), spaces)
+
+    def _by_itself(self, i: int) -> Class:
+        if i not in self._alone:
+            proxy, viewpoint = self.members[i].proxy, self.viewpoints[i]
+            self._alone[i] = Class(proxy, (viewpoint,), self.istiod, self.istiod.scope(proxy), frozenset({viewpoint.namespace}))
+        return self._alone[i]
 
 
 def _classed(mesh: Mesh, around: Sequence[Caller]) -> _Classed:
-    groups: dict[object, list[tuple[int, Caller, Istiod]]] = {}
+    groups: dict[object, _Group] = {}
     plain: dict[Istiod, set[str]] = {}
     for i, c in enumerate(around):
         istiod, key, shared = _placed_in(mesh, c)
-        groups.setdefault(key, []).append((i, c, istiod))
+        if key not in groups:
+            groups[key] = _Group(istiod)
+        groups[key].add(i, c)
         plain.setdefault(istiod, set()).update({c.viewpoint.namespace} if shared else ())
-    seen = dict.fromkeys(group[0][2].scope(group[0][1].proxy) for group in groups.values() if group[0][1].proxy.kind == "sidecar")
+    firsts = ((group.istiod, group.members[0].proxy) for group in groups.values())
+    seen = dict.fromkeys(istiod.scope(proxy) for istiod, proxy in firsts if proxy.kind == "sidecar")
     holders = mesh.once("holders", tuple(seen), lambda: _holders(seen))
     return _Classed(list(groups.values()), {istiod: frozenset(spaces) for istiod, spaces in plain.items()}, holders)
 
