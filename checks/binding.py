@@ -272,7 +272,7 @@ def _binding(
     shown = tuple(g for g in serving if {"*", g.namespace} & ruleset.export_to)
     if not shown:
         yield Binding(istiod, ruleset, name, found, "vs-not-exported", serving, share=elsewhere)
-    elif ruleset.http and not any(_speaks_http(s) for s in fitting):
+    elif ruleset.http and not any(gateway.speaks_http(s) for s in fitting):
         if not ruleset.tls and not ruleset.tcp:
             yield Binding(istiod, ruleset, name, found, "vs-http-on-tcp-port", shown, fitting[0], share=elsewhere)
     elif ruleset.http and not any(_meets(ruleset, name, g, s) for g in shown for s in fitting):
@@ -282,7 +282,7 @@ def _binding(
 def _meets(ruleset: RuleSet, name: str, gate: Gate, server: Server) -> bool:
     """Whether some rule of a VirtualService is for a server of a gateway."""
     proxy = gate.ups.proxy
-    return _speaks_http(server) and bool(rules_for(ruleset, server.port.number, proxy.labels, frozenset({name}), proxy.namespace))
+    return gateway.speaks_http(server) and bool(rules_for(ruleset, server.port.number, proxy.labels, frozenset({name}), proxy.namespace))
 
 
 def _steps(case: Case, ruleset: RuleSet, gate: Gate, steps: dict[Viewpoint, list[Step]]) -> Iterable[Step]:
@@ -338,12 +338,6 @@ def _meant(istiod: Istiod, ruleset: RuleSet, name: str, host: str) -> bool:
         return True
     found = kept(istiod, name)
     return found is not None and not any(fits(s, found.namespace, ruleset, h) for h in ruleset.hosts for s in found.spec.servers or ())
-
-
-def _speaks_http(server: Server) -> bool:
-    kind = server.port.protocol.upper()
-    terminated = kind == "HTTPS" and (server.tls is None or server.tls.mode not in {"PASSTHROUGH", "AUTO_PASSTHROUGH"})
-    return terminated or kind in {"HTTP", "HTTP2", "GRPC", "GRPC-WEB"}
 
 
 # --- requests that match no rule -------------------------------------------------------------------------------------------------

@@ -56,8 +56,8 @@ class Bound:
 
     @property
     def tls(self) -> str:
-        """The server's TLS mode, empty without TLS."""
-        return self.server.tls.mode if self.server.tls else ""
+        """The server's TLS mode, empty without TLS; settings of an HTTP server say no more than where to redirect."""
+        return self.server.tls.mode if self.server.tls and self.kind not in _HTTP else ""
 
     @property
     def passthrough(self) -> bool:
@@ -71,12 +71,12 @@ class Bound:
 
     @property
     def http(self) -> bool:
-        """Whether it has HTTP routes (gateway.IsHTTPServer)."""
-        return self.kind in _HTTP or (self.kind == "HTTPS" and not self.passthrough)
+        """Whether it has HTTP routes."""
+        return speaks_http(self.server)
 
     @property
     def secure(self) -> bool:
-        """Whether it has TLS settings and is not HTTP, where they say no more than where to redirect (gateway.IsTLSServer)."""
+        """Whether it has TLS settings and is not HTTP (gateway.IsTLSServer)."""
         return self.server.tls is not None and self.kind not in _HTTP
 
 
@@ -314,10 +314,16 @@ def _route_name(gateway: BoundGateway, server: Server, number: int) -> str:
     bind = f".{server.bind}" if server.bind else ""
     if kind in _HTTP:
         return f"http.{number}{bind}"
-    if kind == "HTTPS" and not (server.tls and server.tls.mode in {"PASSTHROUGH", "AUTO_PASSTHROUGH"}):
+    if speaks_http(server):
         ns, _, name = gateway.name.partition("/")
         return f"https.{server.port.number}.{server.port.name}.{name}.{ns}{bind}"
     return ""
+
+
+def speaks_http(server: Server) -> bool:
+    """Whether a server has HTTP routes: HTTP, or HTTPS that is read (gateway.IsHTTPServer)."""
+    kind = protocol(server.port.protocol)
+    return kind in _HTTP or (kind == "HTTPS" and (server.tls is None or server.tls.mode not in {"PASSTHROUGH", "AUTO_PASSTHROUGH"}))
 
 
 def hosts_for(server: Server, gateway_namespace: str, namespace: str) -> list[str]:

@@ -895,9 +895,9 @@ class WorkloadEntry(Resource, frozen=True):
 
 
 class ServerTLS(_Object, frozen=True):
-    """ServerTLSSettings of a Gateway's server."""
+    """ServerTLSSettings of a Gateway's server; without a mode TLS goes through unread, the first of the API's modes."""
 
-    mode: str = "SIMPLE"
+    mode: str = "PASSTHROUGH"
     credential_name: str = ""
     credential_names: tuple[str, ...] | None = None
     https_redirect: bool = False

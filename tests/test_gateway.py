@@ -73,3 +73,41 @@ def test_workloads_that_carry_one_label_are_told_apart_by_what_gateways_select()
     assert [r.host for r in routes.for_pod(both, "east", "edge/internal")] == [HOST]
     assert not diagnosis.why(HOST, [both]).findings
     assert [c.viewpoint.selector for c in callers(mesh(*served(80), pod("in"))) if c.proxy.pod] == ["istio=ingress"]
+
+
+def secured(credential: str, mode: Json, *more: Json, namespace: str = "edge") -> Mesh:
+    """A gateway in edge whose server on port 443 has these TLS settings, and Secrets named cert in edge and in shop."""
+    gateway, rules = served(443)
+    gateway["spec"]["servers"][0] = {**gateway["spec"]["servers"][0], "tls": {"credentialName": credential, **mode}}
+    gateway["spec"]["servers"][0]["port"]["protocol"] = "HTTPS"
+    gateway["metadata"]["namespace"] = rules["metadata"]["namespace"] = namespace
+    secrets = [thing("Secret", "cert") for _ in range(2)]
+    secrets[1]["metadata"]["namespace"] = "shop"
+    return mesh(gateway, rules, pod(), service((443, 8443)), *secrets, *more)
+
+
+@pytest.mark.parametrize(
+    ("credential", "namespace", "causes"),
+    [
+        ("cert", "edge", []),
+        ("kubernetes://cert", "shop", []),
+        ("edge/cert", "shop", []),
+        ("kubernetes://other", "edge", ["gw-tls-secret"]),
+        ("shop/cert", "edge", ["gw-tls-secret"]),  # it is there, and pods of edge do not get it
+        ("kubernetes://shop/cert", "shop", ["gw-tls-secret"]),
+        ("kubernetes-gateway://edge/cert", "edge", []),
+        ("kubernetes-gateway://edge/cert", "shop", ["gw-tls-secret"]),  # the Gateway would have to stand beside the pods
+        ("kubernetes-gateway://shop/cert", "edge", ["gw-tls-secret"]),
+        ("builtin://", "edge", []),
+    ],
+)
+def test_a_gateways_pods_get_secrets_of_their_own_namespace(credential: str, namespace: str, causes: list[str]) -> None:
+    found = diagnosis.why(HOST, [secured(credential, {"mode": "SIMPLE"}, namespace=namespace)]).findings
+    assert [f.cause for f in found] == causes
+
+
+def test_tls_without_a_mode_goes_through_unread() -> None:
+    """PASSTHROUGH is the first of the API's modes: a certificate beside it is not looked at."""
+    (found,) = diagnosis.why(HOST, [secured("cert", {})]).findings
+    assert (found.cause, "SIMPLE" in (found.patch or "")) == ("vs-http-on-tcp-port", True)
+    assert not diagnosis.why(HOST, [secured("cert", {"mode": "SIMPLE"})]).findings

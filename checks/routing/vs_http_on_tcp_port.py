@@ -38,7 +38,11 @@ def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
     How to fix it: name the port `http-...` (or set appProtocol), or write tcp or tls rules.
     """
     for b in bindings(case, "vs-http-on-tcp-port"):
-        said = "; ".join(f"port {s.port.number} {s.port.protocol}" for s in (b.gateway.spec.servers or () if b.gateway else ()))
+        servers = b.gateway.spec.servers or () if b.gateway else ()
+        said = "; ".join(f"port {s.port.number} {s.port.protocol}{f', TLS mode {s.tls.mode}' if s.tls else ''}" for s in servers)
+        unread = next(
+            (i for i, s in enumerate(servers) if s is b.server and s.tls and s.tls.mode == "PASSTHROUGH" and s.tls.credentials), None
+        )
         yield case.finding(
             "vs-http-on-tcp-port",
             cluster=case.mesh.cluster(b.istiod.cluster).name,
@@ -47,8 +51,16 @@ def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
             message=f"Gateway {b.name} does not serve {case.host}: {b.ruleset.ref} has http rules only, and the gateway's servers do not read HTTP.",
             share=b.share,
             viewpoints=b.viewpoints,
-            evidence=(f"Gateway {b.name}: {said}",),
-            fix=f"Write tls or tcp rules in {b.ruleset.ref}, or let Gateway {b.name} terminate and read HTTP.",
+            evidence=(
+                f"Gateway {b.name}: {said}",
+                *(() if unread is None else ("it names a certificate, which mode PASSTHROUGH leaves unused: so does TLS without a mode",)),
+            ),
+            fix=f"Write tls or tcp rules in {b.ruleset.ref}, or let Gateway {b.name} terminate and read HTTP."
+            if unread is None
+            else f"Set tls.mode of the server to SIMPLE in Gateway {b.name}, so that it reads what it has a certificate for.",
+            patch=None
+            if unread is None
+            else case.patch(b.istiod.cluster, b.gateway, (("spec", "servers", unread, "tls", "mode"), "SIMPLE")),
             commands=("istioctl proxy-config listeners <gateway pod> -o json",),
         )
     for istiod, r in rulesets(case):
