@@ -312,19 +312,23 @@ def _literal(istiod: Istiod) -> dict[str, list[DestinationRule]]:
 
 def _reason(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRule | None, rule: DestinationRule) -> Lost | None:
     host = names.fqdn(rule.spec.host, rule.namespace)
-    near = rule.namespace in {proxy.namespace, service.namespace, istiod.config.root_namespace}
-    hidden = winner is not None and winner.namespace == proxy.namespace != rule.namespace
+    order = [proxy.namespace, service.namespace, istiod.config.root_namespace]
+    near = rule.namespace in order
+    first = order.index(winner.namespace) if winner is not None else len(order)
     misnamed = not names.subset_of(service.hostname, host)
     if misnamed and service.hostname not in meant_host(istiod, rule):
         return None
     if misnamed:
-        return Lost("dr-client-ns-hides-subsets" if hidden else "dr-host-shortname", rule, winner)
+        return Lost("dr-client-ns-hides-subsets" if first == 0 and rule.namespace != order[0] else "dr-host-shortname", rule, winner)
     if not near:
         return Lost("dr-in-wrong-namespace", rule, winner)
     selecting = _selecting(istiod, proxy, service, winner)
     shown = exported_to(istiod, rule, proxy.namespace)
     if selecting is not None and shown:
         return Lost("dr-workloadselector-shadow", rule, winner, selecting)
+    hidden = first < order.index(rule.namespace)
+    if hidden and shown and winner is not None and winner.namespace == service.namespace and _narrower(winner.host, host):
+        return Lost("dr-specific-hides-wildcard", rule, winner)
     if hidden:
         return Lost("dr-client-ns-hides-subsets", rule, winner)
     if not shown:
@@ -332,6 +336,10 @@ def _reason(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRu
     if winner is not None and winner.namespace == rule.namespace:
         return Lost("dr-split-exportto" if winner.host == host else "dr-specific-hides-wildcard", rule, winner)
     return None
+
+
+def _narrower(host: str, other: str) -> bool:
+    return host != other and names.subset_of(host, other)
 
 
 def _selecting(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRule | None) -> DestinationRule | None:

@@ -27,7 +27,8 @@ def dr_client_ns_hides_subsets(case: Case) -> Iterator[Finding]:
 
     istiod looks for a DestinationRule in the caller's namespace first, then in the service's, then in the root namespace, and the first that
     matches the host (a wildcard like `*.local` does as well) wins whole: nothing is merged across namespaces. A rule that only sets a timeout or
-    TLS there hides every subset of the service's own rule, for these callers alone: 503 (flag NC). Callers elsewhere are fine.
+    TLS there hides every subset of the service's own rule, for these callers alone: 503 (flag NC). Callers elsewhere are fine. So does the service's
+    own rule hide that of the root namespace, for all callers.
 
     How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` names the DestinationRule that was used; it differs between namespaces.
 
@@ -45,8 +46,14 @@ def dr_client_ns_hides_subsets(case: Case) -> Iterator[Finding]:
             branches,
             resource=winner,
             path="spec.subsets",
-            why=f"and these callers get {winner.ref} of their own namespace in its place",
+            why=f"and these callers get {winner.ref}{_where(case, branches, winner.namespace)} in its place",
             fix=f"Repeat the subset in {winner.ref}, or remove that rule so that {found.rule.ref} applies.",
             patch=add_subsets(case, branches, winner, found.rule),
         )
     shown(case, VirtualService, DestinationRule)
+
+
+def _where(case: Case, branches: list[Branch], namespace: str) -> str:
+    """Where the rule stands that the callers get."""
+    spaces = {v.namespace for v in case.viewpoints(branches)}
+    return " of their own namespace" if spaces == {namespace} else f" of namespace {namespace}"

@@ -24,8 +24,8 @@ def _explains(case: Case, branch: Branch) -> bool:
 def dr_specific_hides_wildcard(case: Case) -> Iterator[Finding]:
     """A DestinationRule for the exact host hides the one for a wildcard that defines the subset.
 
-    Of the DestinationRules of one namespace istiod takes the one whose host is the most specific, whole; it merges nothing across different
-    hosts. What only `*.NAMESPACE.svc.cluster.local` says, its subsets, TLS mode and outlier detection, is lost for that host: 503 (flag NC) for its
+    Of the DestinationRules of one namespace istiod takes the one whose host is the most specific, whole, and that of the service's namespace before
+    that of the root namespace; it merges nothing across different hosts. What only `*.NAMESPACE.svc.cluster.local` says, its subsets, TLS mode and outlier detection, is lost for that host: 503 (flag NC) for its
     subsets.
 
     How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` names the DestinationRule of the exact host and lacks the subset.
