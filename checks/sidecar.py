@@ -58,7 +58,7 @@ def routes(ups: Upstreams, host: str) -> Iterator[Step]:
     for step in _http(ups, host, ports):
         heard.add(step.port)
         yield step
-    yield from (s for s in _proxied(ups, host) if s.port not in heard)
+    yield from _proxied(ups, host, heard)
     yield from _l4(ups, host)
 
 
@@ -78,16 +78,21 @@ def _http(ups: Upstreams, host: str, ports: list[int]) -> Iterator[Step]:
     yield from _unregistered(ups, host)
 
 
-def _proxied(ups: Upstreams, host: str) -> Iterator[Step]:
-    """The rules of a host on a Sidecar's listeners that are for every port: a generic HTTP proxy, and one on a Unix domain socket."""
+def _proxied(ups: Upstreams, host: str, heard: set[int]) -> Iterator[Step]:
+    """The rules of a host on a Sidecar's listeners that are for every port, a generic HTTP proxy's and a Unix domain socket's: of ports that were not heard of."""
     for listener in ups.scope.listeners:
         if listener.declared is None or listener.match_port or not listener.declared.http_or_auto:
             continue
-        for number in sorted({p.number for s in _named(listener, host) for p in s.ports}):
-            yield from _virtual_host(ups, listener, host, number, 0)
-        others = sorted({p.number for s in listener.services for p in s.ports if p.http_or_auto})
-        for number in others if host.lower() not in listener.named else ():
-            yield from _claimed(ups, listener, host, number, 0)
+        for number in sorted({p.number for s in _named(listener, host) for p in s.ports} - heard):
+            steps = list(_virtual_host(ups, listener, host, number, 0))
+            heard.update(s.port for s in steps)
+            yield from steps
+        if (
+            80 not in heard and host.lower() not in listener.named
+        ):  # of other ports a host keeps its name with the port alone (mergeAllVirtualHosts)
+            steps = list(_claimed(ups, listener, host, 80, 0))
+            heard.update(s.port for s in steps)
+            yield from steps
 
 
 def _virtual_host(ups: Upstreams, listener: Listener, host: str, number: int, listen: int) -> Iterator[Step]:
@@ -298,7 +303,7 @@ def _binds(ups: Upstreams, listener: Listener, service: HostService, port: HostP
     address = service.address_for(ups.proxy.cluster)
     if listener.declared is not None or service.resolution != "none" or address != UNSPECIFIED:
         return [UNSPECIFIED if "/" in address else address]
-    instances = [e for e in ups.endpoints(service) if (e.legacy_port == port.number if e.legacy_port else e.port_name == port.name)]
+    instances = ups.numbered(service, port.number)
     if not service.kubernetes and not instances and service.selector is None:
         return [UNSPECIFIED]
     return list(dict.fromkeys(e.address for e in instances if names.is_ip(e.address) and e.address != ups.proxy.ip))

@@ -134,6 +134,17 @@ class Upstreams:
         self.read.add((service.hostname, service.namespace))
         return self.mesh.endpoints(self.istiod, service.hostname, service.namespace)
 
+    def numbered(self, service: HostService, port: int) -> list[IstioEndpoint]:
+        """The endpoints that CDS and LDS find by a port's number, where the registry gave one, else by its name (EndpointShards.CopyEndpoints).
+
+        Of several services of a host in one namespace the youngest that has the port says its name (PushContext.initServiceRegistry).
+        """
+        same = (s for s in self.istiod.by_host.get(service.hostname, ()) if s.namespace == service.namespace)
+        called = {p.name for p in service.ports if p.number == port}
+        for s in same:
+            called = {p.name for p in s.ports if p.number == port} or called
+        return [e for e in self.endpoints(service) if (e.legacy_port == port if e.legacy_port else e.port_name in called)]
+
     def of(self, host: str, port: int, subset: str = "", *, sni: bool = False) -> Upstream:
         """The cluster of a host's port and subset."""
         key = host, port, subset, sni
@@ -321,8 +332,7 @@ class Upstreams:
         known = self.ports.get(key)
         if known is None:
             if dns:
-                # CDS matches on the port's number where the registry gave one, else on its name (EndpointShards.CopyEndpoints)
-                found = [e for e in shard if (e.legacy_port == port if e.legacy_port else e.port_name == port_name)]
+                found = self.numbered(service, port)
             else:
                 found = [e for e in shard if e.port_name == port_name and (not e.port or not e.address or names.is_ip(e.address))]
             known = self.ports[key] = found, all(e.health == "healthy" and e.address and DRAINING not in e.own for e in found)

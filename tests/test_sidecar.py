@@ -177,6 +177,13 @@ ROWS: dict[str, tuple[list[Json], list[str]]] = {
         [CART, MAIL, virtual("shop/v", 1, ["mail"], "cart"), sidecar(port(15080, "HTTP_PROXY", bind="127.0.0.1"))],
         ["cart.shop:80 http 80||cart.shop", "mail.shop:80 http 80||cart.shop"],
     ),
+    "a host that only a VirtualService names is there on port 80 alone, and once": (
+        [
+            *(CART, AUTO, virtual("shop/v", 1, ["cart", "quote", "other.example.com"], "cart")),
+            sidecar(port(15080, "HTTP_PROXY", bind="127.0.0.1"), port(0, "HTTP", bind="unix:///var/run/calls.sock")),
+        ],
+        ["cart.shop:80 http 80||cart.shop", "other.example.com:80 http 80||cart.shop", "quote.shop:7000 http 80||cart.shop"],
+    ),
     "so has a Unix domain socket": (
         [CART, virtual("shop/v", 1, ["cart"], "mail"), MAIL, sidecar(port(0, "HTTP", bind="unix:///var/run/calls.sock"))],
         ["cart.shop:80 http 0||mail.shop", "mail.shop:80 http 80||mail.shop"],

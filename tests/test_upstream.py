@@ -124,6 +124,21 @@ def test_what_passes_through_needs_no_endpoint(policy: Json, own: Json | None, *
     assert ups.of(HOST, 80, "v1").usable is passes
 
 
+def test_the_youngest_service_of_a_host_and_namespace_says_what_its_ports_are_called() -> None:
+    """pilot/pkg/model/push_context.go initServiceRegistry, endpointshards.go CopyEndpoints: a DNS entry gets the endpoints of the Service as well."""
+    ports = [{"name": "any", "number": 80, "protocol": "HTTP"}]
+    spec = {"hosts": [HOST], "ports": ports, "resolution": "DNS", "endpoints": [{"address": "cart.example.net"}], "exportTo": ["client"]}
+    entry = thing("networking.istio.io/v1", "ServiceEntry", "cart", spec=spec)
+    entry["metadata"]["creationTimestamp"] = "2025-01-01T00:00:00Z"
+    hidden = thing("v1", "Service", "cart", spec={"clusterIP": "None", "ports": [{"name": "http", "port": 80, "targetPort": 8080}]})
+    hidden["metadata"]["annotations"] = {"networking.istio.io/exportTo": "."}
+    caller = pod("web", "10.1.0.8", "z1", "net1")
+    caller["metadata"]["namespace"] = "client"
+    one = cluster("east", [WEB, caller, pod("cart-1", "10.1.0.1", "z1", "net1")], hidden, entry)
+    (route,) = routes.for_pod(Mesh("", [one], 0), "east", "client/web", [HOST])
+    assert sorted(e.address for e in route.destinations[0].endpoints) == ["10.1.0.1:8080", "cart.example.net:80"]
+
+
 def test_a_pods_named_port_is_the_first_of_tcp() -> None:
     """pilot/pkg/serviceregistry/kube/controller/pod.go getPortMap."""
     ports = [
