@@ -356,7 +356,7 @@ class Case:
 
     def _unheld(self) -> Iterator[Branch]:
         """What callers hold nothing for: the ports of a headless Service for which a sidecar listens at its endpoints' addresses alone (core/listener.go)."""
-        if not any(self.host in i.headless for i in self.planes):
+        if not any(self.host in i.headless for i in self.mesh.every_plane()):
             return
         for c in self.blind:
             service = c.scope.services.get(self.host)

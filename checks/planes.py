@@ -85,7 +85,7 @@ class Plane(NamedTuple):
 
     def _told(self, switch: str) -> bool:
         """Whether it was told to do what no release does by itself."""
-        return any(name == switch and value.lower() in {"true", "1", "t"} for name, value in self.switches)
+        return bool(self.switches) and any(name == switch and value.lower() in {"true", "1", "t"} for name, value in self.switches)
 
     def _does(self, switch: str, since: Version) -> bool:
         """Whether it does what a release began to do, unless it was told otherwise."""

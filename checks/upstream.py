@@ -159,7 +159,7 @@ class Upstreams:
                 p.locality if self.istiod.zoned else "",
                 p.node if service is not None and service.node_local else "",
             )
-            entered = self._entered(service) if service is not None else None
+            entered = self._entered(service) if service is not None and p.kind == "gateway" else None
             made_of = key, id(service), id(rule), id(self.istiod), where, *(id(w) for w, _ in entered or ())
             if made_of not in self.shared:
                 self.shared[made_of] = self._judge(self._make(host, port, subset, service, rule, sni=sni))
@@ -224,7 +224,7 @@ class Upstreams:
         if kind == "original_dst" or (passes and kind == "eds"):
             out.defined = out.unseen = True
             return out
-        entered = self._entered(service) if kind == "eds" else None
+        entered = self._entered(service) if kind == "eds" and self.proxy.kind == "gateway" else None
         if entered is not None:
             behind = [e for w, number in entered for e in self.endpoints(w) if e.port_name == number.name]
             kept = self._filter(behind, service, rule, policy, port, subset, well=False, sni=sni)
@@ -244,7 +244,7 @@ class Upstreams:
 
     def _entered(self, service: HostService) -> list[tuple[HostService, HostPort]] | None:
         """The waypoints, with their HBONE ports, through which a gateway calls a service that asks for it; None where it calls the service itself (EndpointBuilder.findServiceWaypoint)."""
-        hosts = self.istiod.entered.get((service.hostname, service.namespace)) if self.proxy.kind == "gateway" else None
+        hosts = self.istiod.entered.get((service.hostname, service.namespace))
         if hosts is None or service.address_for(self.proxy.cluster) == UNSPECIFIED:
             return None
         found = (self.scope.services.get(h) for h in hosts)

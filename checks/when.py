@@ -70,8 +70,9 @@ def missed(case: Case) -> bool:
         spaces = case.askers(istiod)
         if istiod.crowding:
             spaces |= istiod.crowding
-        if spaces and any(c.istiod is istiod and c.proxy.kind == "sidecar" and not spaces.isdisjoint(c.namespaces) for c in case.blind):
-            return True
+        for c in case.blind if spaces else ():
+            if not spaces.isdisjoint(c.namespaces) and c.istiod is istiod and c.proxy.kind == "sidecar":
+                return True
     return False
 
 
