@@ -275,8 +275,18 @@ def _binding(
     elif ruleset.http and not any(gateway.speaks_http(s) for s in fitting):
         if not ruleset.tls and not ruleset.tcp:
             yield Binding(istiod, ruleset, name, found, "vs-http-on-tcp-port", shown, fitting[0], share=elsewhere)
+    elif not ruleset.http and not ruleset.lost and ruleset.gateways == (name,) and not any(_carries(ruleset, s) for s in fitting):
+        yield Binding(istiod, ruleset, name, found, "vs-http-on-tcp-port", shown, fitting[0], share=elsewhere)
     elif ruleset.http and not any(_meets(ruleset, name, g, s) for g in shown for s in fitting):
         yield Binding(istiod, ruleset, name, found, "vs-match-scope", shown, fitting[0], share=elsewhere)
+
+
+def _carries(ruleset: RuleSet, server: Server) -> bool:
+    """Whether a server takes a VirtualService's rules for connections: tcp where TLS ends or is none, tls where it goes through (createGatewayTCPFilterChainOpts)."""
+    if not ruleset.tcp and not ruleset.tls:
+        return True
+    unread = server.tls is not None and server.tls.mode in gateway.UNREAD
+    return not gateway.speaks_http(server) and bool(ruleset.tls if unread else ruleset.tcp)
 
 
 def _meets(ruleset: RuleSet, name: str, gate: Gate, server: Server) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from checks.viewpoints import Class
 
 _HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
+UNREAD = frozenset({"PASSTHROUGH", "AUTO_PASSTHROUGH"})
+"""The modes in which TLS goes through unread."""
 
 
 class Port(NamedTuple):
@@ -62,7 +64,7 @@ class Bound:
     @property
     def passthrough(self) -> bool:
         """Whether TLS goes through unread."""
-        return self.tls in {"PASSTHROUGH", "AUTO_PASSTHROUGH"}
+        return self.tls in UNREAD
 
     @property
     def kind(self) -> str:
@@ -323,7 +325,7 @@ def _route_name(gateway: BoundGateway, server: Server, number: int) -> str:
 def speaks_http(server: Server) -> bool:
     """Whether a server has HTTP routes: HTTP, or HTTPS that is read (gateway.IsHTTPServer)."""
     kind = protocol(server.port.protocol)
-    return kind in _HTTP or (kind == "HTTPS" and (server.tls is None or server.tls.mode not in {"PASSTHROUGH", "AUTO_PASSTHROUGH"}))
+    return kind in _HTTP or (kind == "HTTPS" and (server.tls is None or server.tls.mode not in UNREAD))
 
 
 def hosts_for(server: Server, gateway_namespace: str, namespace: str) -> list[str]:

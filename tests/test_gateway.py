@@ -111,3 +111,30 @@ def test_tls_without_a_mode_goes_through_unread() -> None:
     (found,) = diagnosis.why(HOST, [secured("cert", {})]).findings
     assert (found.cause, "SIMPLE" in (found.patch or "")) == ("vs-http-on-tcp-port", True)
     assert not diagnosis.why(HOST, [secured("cert", {"mode": "SIMPLE"})]).findings
+
+
+@pytest.mark.parametrize(
+    ("protocol", "mode", "kind", "causes"),
+    [
+        ("HTTP", "", "tcp", ["vs-http-on-tcp-port"]),
+        ("TLS", "SIMPLE", "tls", ["vs-http-on-tcp-port"]),
+        ("TLS", "SIMPLE", "tcp", []),
+        ("TLS", "PASSTHROUGH", "tcp", ["vs-http-on-tcp-port"]),
+        ("HTTPS", "PASSTHROUGH", "tls", []),
+        ("TCP", "", "tcp", []),
+        ("HTTPS", "SIMPLE", "tls", ["vs-http-on-tcp-port"]),
+    ],
+)
+def test_rules_of_a_kind_that_no_server_takes_are_told(protocol: str, mode: str, kind: str, causes: list[str]) -> None:
+    gateway, rules = served(443)
+    server = gateway["spec"]["servers"][0]
+    server["port"]["protocol"] = protocol
+    if mode:
+        server["tls"] = {"mode": mode, **({"credentialName": "cert"} if mode == "SIMPLE" else {})}
+    match = {"match": [{"sniHosts": [HOST]}]} if kind == "tls" else {}
+    leads = {"route": [{"destination": {"host": "db.example.org", "port": {"number": 5432}}}]}
+    rules["spec"] = {"hosts": [HOST], "gateways": ["one"], kind: [{**match, **leads}]}
+    outside = {"hosts": ["db.example.org"], "resolution": "DNS", "ports": [{"number": 5432, "name": "tcp", "protocol": "TCP"}]}
+    entry = thing("ServiceEntry", "db", api="networking.istio.io/v1", spec=outside)
+    found = mesh(gateway, rules, entry, pod(), service((443, 8443)), thing("Secret", "cert"))
+    assert [f.cause for f in diagnosis.why(HOST, [found]).findings if f.failing_share] == causes

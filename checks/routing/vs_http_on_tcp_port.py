@@ -31,7 +31,8 @@ def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
 
     What a port speaks follows from its appProtocol, else from its name (`http-...`, `grpc-...`, `tcp-...`), and for a few numbers (3306,
     27017, ...) from the number. On a TCP or TLS port there is no HTTP routing: connections go to the whole service, no split, no subset. At
-    a gateway a server of protocol TCP, or TLS in passthrough, has nothing for http rules either, and the host is not served at all.
+    a gateway a server of protocol TCP, or TLS in passthrough, has nothing for http rules either, and the host is not served at all; nor has one
+    that reads HTTP for tcp and tls rules, one that ends TLS for tls rules, and one that lets it through for tcp rules.
 
     How to see it: `istioctl proxy-config listeners <pod> --port PORT -o json` has a tcp_proxy.
 
@@ -40,6 +41,7 @@ def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
     for b in bindings(case, "vs-http-on-tcp-port"):
         servers = b.gateway.spec.servers or () if b.gateway else ()
         said = "; ".join(f"port {s.port.number} {s.port.protocol}{f', TLS mode {s.tls.mode}' if s.tls else ''}" for s in servers)
+        kinds = " and ".join(kind for kind in ("http", "tcp", "tls") if getattr(b.ruleset, kind))
         unread = next(
             (i for i, s in enumerate(servers) if s is b.server and s.tls and s.tls.mode == "PASSTHROUGH" and s.tls.credentials), None
         )
@@ -48,18 +50,19 @@ def vs_http_on_tcp_port(case: Case) -> Iterator[Finding]:
             cluster=case.mesh.cluster(b.istiod.cluster).name,
             resource=b.ruleset.ref,
             path="spec.http",
-            message=f"Gateway {b.name} does not serve {case.host}: {b.ruleset.ref} has http rules only, and the gateway's servers do not read HTTP.",
+            message=f"Gateway {b.name} does not serve {case.host}: {b.ruleset.ref} has {kinds} rules only, and the gateway's servers take none of these.",
             share=b.share,
             viewpoints=b.viewpoints,
             evidence=(
                 f"Gateway {b.name}: {said}",
                 *(() if unread is None else ("it names a certificate, which mode PASSTHROUGH leaves unused: so does TLS without a mode",)),
             ),
-            fix=f"Write tls or tcp rules in {b.ruleset.ref}, or let Gateway {b.name} terminate and read HTTP."
-            if unread is None
+            fix=f"Write rules in {b.ruleset.ref} that a server of Gateway {b.name} takes (http where it reads HTTP, tcp where it ends TLS or has none, "
+            "tls where TLS goes through), or let it carry those that are there."
+            if unread is None or not b.ruleset.http
             else f"Set tls.mode of the server to SIMPLE in Gateway {b.name}, so that it reads what it has a certificate for.",
             patch=None
-            if unread is None
+            if unread is None or not b.ruleset.http
             else case.patch(b.istiod.cluster, b.gateway, (("spec", "servers", unread, "tls", "mode"), "SIMPLE")),
             commands=("istioctl proxy-config listeners <gateway pod> -o json",),
         )
