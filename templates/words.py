@@ -714,7 +714,10 @@ def seen(diagnosis: Json, most: int = 4) -> list[tuple[str, str]]:
 def felt(diagnosis: Json, most: int = 3) -> list[str]:
     """What fails here of other hosts' rules that lead to the host, which itself is not called there."""
     told = [
-        f"{percent(f['failing_share'])} of the requests for {short(f['host'])} fail, whose rules lead here: {first_sentence(f['message'])}."
+        cut(
+            f"{percent(f['failing_share'])} of the requests for {short(f['host'])} fail, whose rules lead here: {first_sentence(f['message'])}.",
+            600,
+        )
         for f in diagnosis.get("elsewhere") or ()
     ]
     return [*told[: most - 1], f"{len(told) - most + 1} more of other hosts' rules that lead here fail."] if len(told) > most else told

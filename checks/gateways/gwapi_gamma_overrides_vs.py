@@ -35,11 +35,21 @@ def gwapi_gamma_overrides_vs(case: Case) -> Iterator[Finding]:
         if other is not None:
             felt.setdefault((_ref(own[0]), _ref(other)), []).append(c)
     missing = [h for group in holes(case, "gwapi-gamma-overrides-vs") for h in group]
-    for (kept, lost), where in felt.items():
-        holed = [h for h in missing if any(h.view is c.view and h.port == c.port for c in where)]
-        share = 1.0 if holed and not kept.startswith("VirtualService ") else 0.0
+    holes_of = {
+        pair: [h for h in missing if any(h.view is c.view and h.port == c.port for c in where)]
+        if not pair[0].startswith("VirtualService ")
+        else []
+        for pair, where in felt.items()
+    }
+    told: set[tuple[str, str]] = set()
+    for (kept, lost), where in sorted(felt.items(), key=lambda x: (not holes_of[x[0]], not x[0][0].startswith("VirtualService "))):
+        holed, others = holes_of[kept, lost], felt.get((lost, kept), [])
+        share = 1.0 if holed else 0.0
+        if (lost, kept) in told:
+            continue  # one object too many, which some callers get and others do not, is one fault
+        told.add((kept, lost))
         matches = dict.fromkeys(f"{s.leaf or s.source} matches {s.match}" for c in where for s in c.view.steps if s.port == c.port)
-        views = [h.view for h in holed] if share else [c.view for c in where]
+        views = [h.view for h in holed] if share else [c.view for c in (*where, *others)]
         yield case.finding(
             "gwapi-gamma-overrides-vs",
             cluster=case.mesh.cluster(where[0].view.ups.istiod.cluster).name,
@@ -48,6 +58,8 @@ def gwapi_gamma_overrides_vs(case: Case) -> Iterator[Finding]:
             message=(
                 f"Requests to {short(case.host)} that {kept} does not match get 404: callers do not get {lost}, which would take them."
                 if share
+                else f"{lost} and {kept} both rule {short(case.host)}: {_whom(where)} get only {kept}, and {_whom(others)} only {lost}."
+                if others
                 else f"{lost} has no effect: {kept} rules {short(case.host)} as well, and callers get only that."
             ),
             share=share,
@@ -56,6 +68,10 @@ def gwapi_gamma_overrides_vs(case: Case) -> Iterator[Finding]:
             fix=f"Move the rules of {lost} into {kept} and delete it, or the other way round.",
             commands=(f"istioctl proxy-config routes <pod> --name {where[0].port} -o json",),
         )
+
+
+def _whom(found: list[Claim]) -> str:
+    return f"callers in {' and '.join(dict.fromkeys(v.namespace for c in found for v in c.view.callers.viewpoints))}"
 
 
 def _ref(r: RuleSet) -> str:
