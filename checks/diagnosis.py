@@ -13,9 +13,9 @@ from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, reduce
 from itertools import compress
-from operator import is_, is_not
+from operator import is_, is_not, or_
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from msgspec import Struct
@@ -158,7 +158,7 @@ class Sweep(Struct, frozen=True, dict=True):
     def standing(self) -> Mapping[str, Stands]:
         """How each host stands, by its name: the same object for as long as nobody looked at the host again. Empty for a sweep that was told."""
         ground: _Ground | None = self.__dict__.get("ground")
-        return {host: at for known in reversed(ground.by_host.maps) for host, at in known.items()} if ground is not None else {}
+        return reduce(or_, reversed(ground.by_host.maps)) if ground is not None else {}
 
 
 @dataclass(frozen=True, slots=True)
