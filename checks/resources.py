@@ -1579,8 +1579,8 @@ _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
 
 KINDS: tuple[Kind, ...] = (
     Kind(Namespace, "Namespace", "", ("v1",), "namespaces", namespaced=False),
-    Kind(Node, "Node", "", ("v1",), "nodes", namespaced=False),
     Kind(Service, "Service", "", ("v1",), "services"),
+    Kind(Node, "Node", "", ("v1",), "nodes", namespaced=False),
     Kind(EndpointSlice, "EndpointSlice", "discovery.k8s.io", ("v1",), "endpointslices"),
     Kind(Pod, "Pod", "", ("v1",), "pods"),
     Kind(ConfigMap, "ConfigMap", "", ("v1",), "configmaps"),
@@ -1601,13 +1601,13 @@ KINDS: tuple[Kind, ...] = (
     Kind(RequestAuthentication, "RequestAuthentication", _SECURITY, ("v1", "v1beta1"), "requestauthentications"),
     Kind(GatewayClass, "GatewayClass", _API, ("v1", "v1beta1"), "gatewayclasses", namespaced=False),
     Kind(APIGateway, "Gateway", _API, ("v1", "v1beta1"), "gateways"),
-    Kind(ListenerSet, "ListenerSet", _API, ("v1",), "listenersets"),
     Kind(APIHTTPRoute, "HTTPRoute", _API, ("v1", "v1beta1"), "httproutes"),
     Kind(APIGRPCRoute, "GRPCRoute", _API, ("v1", "v1alpha2"), "grpcroutes"),
     Kind(APITLSRoute, "TLSRoute", _API, ("v1", "v1alpha3", "v1alpha2"), "tlsroutes"),
     Kind(APITCPRoute, "TCPRoute", _API, ("v1alpha2",), "tcproutes"),
     Kind(ReferenceGrant, "ReferenceGrant", _API, ("v1", "v1beta1"), "referencegrants"),
     Kind(BackendTLSPolicy, "BackendTLSPolicy", _API, ("v1", "v1alpha3"), "backendtlspolicies"),
+    Kind(ListenerSet, "ListenerSet", _API, ("v1",), "listenersets"),
     Kind(
         MutatingWebhookConfiguration,
         "MutatingWebhookConfiguration",
