@@ -496,6 +496,11 @@ RARE: list[Json] = [
         "status": {"parents": [{"controllerName": "istio.io/gateway-controller", "parentRef": {"name": "public"}}]},
     },
     {
+        "apiVersion": GATEWAY_API,
+        "kind": "ListenerSet",
+        "spec": {"parentRef": {"name": "public"}, "listeners": [{"name": "more", "port": 80, "protocol": "HTTP"}]},
+    },
+    {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
         "metadata": {"labels": {"istio.io/tag": "prod", "istio.io/rev": "default", "app": "sidecar-injector"}},
@@ -638,7 +643,8 @@ def test_a_sweep_of_what_changed_is_the_sweep_of_everything_whatever_changes(par
     def property_(name: str, order: int, batches: list[tuple[bool, list[tuple[str, int]]]]) -> None:
         nonlocal sweeps, ill
         kinds = [k.key for k in KINDS]
-        random.Random(order).shuffle(kinds)  # noqa: S311 - a test's dice; permutations of hypothesis' own leave the last kinds last
+        # permutations of hypothesis' own leave the last kinds last, and it likes some numbers better than others
+        random.Random(f"{order} {batches}").shuffle(kinds)  # noqa: S311 - a test's dice
         deeds = Deeds(world(name))
         dealt = cycle(kinds), cycle(k for k in kinds if KIND_BY_KEY[k] in EVENTS_OF)
         for events, together in batches:
