@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, reduce
-from itertools import compress
-from operator import is_, is_not, or_
+from operator import or_
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from msgspec import Struct
@@ -30,7 +29,7 @@ from checks.case import Case, short
 from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
 from checks.finding import CUES, LIVE, REGISTRY, CauseCue, Check, Cue, Finding, HostCue, MeshCue, Severity, Skipped, cued
-from checks.mesh import WORKLOADS, Change, Cluster, Mesh, Unreadable
+from checks.mesh import WORKLOADS, Change, Cluster, Mesh, Unreadable, differing
 from checks.reach import outward, reach, weighed
 from checks.resources import (
     APIGRPCRoute,
@@ -964,11 +963,7 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
                 continue
             if kind is MutatingWebhookConfiguration and old.tags(a) == new.tags(b):
                 continue
-            if len(was) == len(now) and all(map(is_, was, now)):
-                spaces = [*compress(now, map(is_not, was.values(), now.values()))]
-            else:
-                spaces = [ns for ns, space in now.items() if was.get(ns) is not space]
-                spaces += was.keys() - now.keys()
+            spaces = [*differing(was, now)]
             if kind is EndpointSlice:
                 of = set(_of_slices(a, b, spaces))
                 out.services.update(_called(of))
