@@ -65,6 +65,7 @@ from checks.resources import (
     ServiceExport,
     ServiceImport,
     ServiceMeshControlPlane,
+    ServicePort,
     SliceEndpoint,
     StatefulSet,
     VirtualService,
@@ -959,15 +960,18 @@ class Mesh:
         )
 
     def _selected_entries(self, cluster: Cluster, service: Service) -> Iterator[IstioEndpoint]:
-        """WorkloadEntries that a Kubernetes Service selects (kube controller.collectWorkloadInstanceEndpoints)."""
+        """WorkloadEntries that a Kubernetes Service selects (kube controller.collectWorkloadInstanceEndpoints); of ports of one number they serve the first."""
         selector = service.spec.selector
         if not selector or service.spec.cluster_ip == "None" or service.spec.type == "ExternalName":
             return
+        first: dict[int, ServicePort] = {}
+        for p in service.spec.ports:
+            first.setdefault(p.port, p)
         for we in cluster.ordered(WorkloadEntry, service.namespace):
             wi = self._entry_instance(cluster, we)
             if wi is None or wi.dns_only or any(wi.endpoint.labels.get(k) != v for k, v in selector.items()):
                 continue
-            for p in service.spec.ports:
+            for p in first.values():
                 port = p.target_port if isinstance(p.target_port, int) and p.target_port else p.port
                 if isinstance(p.target_port, str) and p.target_port:
                     if p.target_port not in wi.ports:

@@ -139,6 +139,20 @@ def test_the_youngest_service_of_a_host_and_namespace_says_what_its_ports_are_ca
     assert sorted(e.address for e in route.destinations[0].endpoints) == ["10.1.0.1:8080", "cart.example.net:80"]
 
 
+@pytest.mark.parametrize(("first", "found"), [("TCP", ["192.0.2.1:8080"]), ("UDP", [])])
+def test_a_workload_entry_serves_the_first_port_of_a_number(first: str, found: list[str]) -> None:
+    """kube controller.serviceInstancesFromWorkloadInstances, findServiceTargetPort."""
+    two = {
+        "TCP": {"name": "http", "port": 80, "targetPort": 8080},
+        "UDP": {"name": "udp", "port": 80, "targetPort": 8081, "protocol": "UDP"},
+    }
+    ports = [two.pop(first), *two.values()]
+    both = thing("v1", "Service", "cart", spec={"clusterIP": "10.9.0.1", "selector": {"app": "cart"}, "ports": ports})
+    vm = thing("networking.istio.io/v1", "WorkloadEntry", "vm", spec={"address": "192.0.2.1", "labels": {"app": "cart"}})
+    (route,) = routes.for_pod(Mesh("", [cluster("east", [WEB], both, vm)], 0), "east", "shop/web", [HOST])
+    assert [e.address for e in route.destinations[0].endpoints] == found
+
+
 def test_a_pods_named_port_is_the_first_of_tcp() -> None:
     """pilot/pkg/serviceregistry/kube/controller/pod.go getPortMap."""
     ports = [
