@@ -406,7 +406,7 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
 def diagnose(host: str, mesh: Mesh, port: int | None = None, evidence: Evidence = NOTHING) -> Diagnosis:
     """What callers of one host get, on all of its ports or on one, and why; with `evidence`, what running parts show of it as well."""
     case = Case.of(host, mesh, port)
-    looked = _proved(case, _look_at(case), lambda _: None)
+    looked = _proved(case, _look_at(case), lambda _: None, _WIDEST, {})
     asked = set(registry())
     if evidence:
         asked |= {cause for cause in live() if evidence.tells(CAUSES[cause].decided_by)}
@@ -530,7 +530,7 @@ _FAR = 6
 """Gateways that a call is followed through: more of them are a circle."""
 
 
-def _look(names_: Iterable[str], mesh: Mesh, known: Callable[[str], _Looked | None], *, thoroughly: bool) -> dict[str, _Looked]:
+def _look(names_: Iterable[str], mesh: Mesh, known: Callable[[str], _Looked | None], *, widest: int) -> dict[str, _Looked]:
     """Hosts looked at for a sweep, which keeps nothing of them but what the next one needs; `known` is what another host looks like."""
     looked: dict[str, _Looked] = {}
     suggesting: list[Case] = []
@@ -540,8 +540,10 @@ def _look(names_: Iterable[str], mesh: Mesh, known: Callable[[str], _Looked | No
         looked[host] = structs_replace(seen, onward=(), standing=standing.of(case, seen.findings, seen.failing))
         if any(f.patch for f in seen.findings):
             suggesting.append(case)
+    suggesting.sort(key=lambda case: [f.patch or "" for f in looked[case.host].findings])  # what one change mends together
+    trials: dict[str, _Trial] = {}
     for case in suggesting:
-        looked[case.host] = _proved(case, looked[case.host], lambda host: looked.get(host) or known(host), thoroughly=thoroughly)
+        looked[case.host] = _proved(case, looked[case.host], lambda host: looked.get(host) or known(host), widest, trials)
     return looked
 
 
@@ -707,16 +709,35 @@ def once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 # --- patches ---------------------------------------------------------------------------------------------------------------------
 
-_WIDEST = 1000
-"""Hosts that a patch may reach and still be tried; one that reaches more is not shown."""
-_LARGE = 2000
+_WIDEST, _WIDE = 1000, 64
+"""Hosts that a patch may reach and still be tried, by `why` and by a sweep, where many hosts may be ill of one thing; one that reaches more is not shown."""
+_LARGE = 1000
 """Hosts of a mesh whose sweep leaves out the patches that only `why` has the time to prove."""
 
 
-def _proved(case: Case, looked: _Looked, known: Callable[[str], _Looked | None], *, thoroughly: bool = True) -> _Looked:
+def _widest(hosts: int) -> int:
+    """How many hosts a patch may reach to be tried by the sweep of a mesh with so many."""
+    return _WIDE if hosts <= _LARGE else 0
+
+
+class _Trial(NamedTuple):
+    """A change that was tried: the meshes after it, the hosts that it may reach with the place of their mesh, and what those look like."""
+
+    after: tuple[Mesh, ...]
+    reached: set[tuple[int, str]]
+    looked: dict[tuple[int, str], _Looked]
+
+
+def _tried(before: Sequence[Mesh], change: Change) -> _Trial:
+    after = _imagined(before, [change])
+    return _Trial(after, set(_near(before, after, change)), {})
+
+
+def _proved(case: Case, looked: _Looked, known: Callable[[str], _Looked | None], widest: int, trials: dict[str, _Trial]) -> _Looked:
     """The findings with only those patches that mend what they are for and break nothing, as the meshes after them show.
 
-    `known` is what another host of the mesh looks like, where somebody has looked; only `thoroughly` are those tried that take a whole mesh.
+    `known` is what another host of the mesh looks like, where somebody has looked. A patch that may reach more than `widest` hosts is not tried.
+    `trials` keeps what the last patch was tried on: one change often mends many hosts.
     """
     if not any(f.patch for f in looked.findings):
         return looked
@@ -725,7 +746,10 @@ def _proved(case: Case, looked: _Looked, known: Callable[[str], _Looked | None],
     for f in looked.findings:
         proposal = case.proposals.get(f.patch or "")
         sure = proposal is not None and proposal.sure and not case.missed  # what is sure of routes alone says nothing of the rest
-        proved = proposal is not None and (sure or (thoroughly and _mends(case, looked, f, proposal.change, known, read)))
+        if proposal is not None and not sure and widest and f.patch not in trials:
+            trials.clear()  # one mesh beside those that are there is enough
+            trials[f.patch or ""] = _tried((case.mesh, *case.mesh.neighbours), proposal.change)
+        proved = proposal is not None and (sure or (widest > 0 and _mends(case, looked, f, trials[f.patch or ""], known, read, widest)))
         findings.append(f if proved or f.patch is None else structs_replace(f, patch=None))
     services, namespaces, abroad = set(looked.services), set(looked.namespaces), dict(looked.abroad)
     for mesh, at in read:
@@ -742,24 +766,26 @@ def _mends(
     case: Case,
     looked: _Looked,
     finding: Finding,
-    change: Change,
+    trial: _Trial,
     known: Callable[[str], _Looked | None],
     read: list[tuple[Mesh, _Looked]],
+    widest: int,
 ) -> bool:
     """Whether a change takes a finding away and introduces none, at this host and at every other; what that was read from is added."""
-    before = case.mesh, *case.mesh.neighbours
-    after = _imagined(before, [change])
+    before, after = (case.mesh, *case.mesh.neighbours), trial.after
+    others = trial.reached - ({(0, case.host)} if case.port is None else set())
+    if len(others) > widest:
+        return False
     then = Case.of(case.host, after[0], case.port)
     new = _look_at(then)
     read.append((case.mesh, new))
     kept = _served(case) <= _served(then) or case.host not in hosts(after[0])
     if not kept or _times(finding, new) >= _times(finding, looked) or _worse(looked, new):
         return False
-    others = set(_near(before, after, change)) - ({(0, case.host)} if case.port is None else set())
-    if len(others) > _WIDEST:
-        return False
     for i, host in sorted(others):
-        new = _look_at(Case.of(host, after[i]))
+        if (i, host) not in trial.looked:
+            trial.looked[i, host] = _look_at(Case.of(host, after[i]))
+        new = trial.looked[i, host]
         read.append((before[i], new))
         if new.findings or new.skipped or new.lost:
             old = (known(host) if i == 0 else None) or _look_at(Case.of(host, before[i]))
@@ -837,14 +863,14 @@ def sweep(mesh: Mesh, before: Sweep | None = None, *, most: int | None = None) -
     if before is None or ground is None or stale is None:
         through: dict[object, set[str]] = {}
         known = swept(mesh)
-        looked = _look(known, mesh, lambda _: None, thoroughly=len(known) <= _LARGE)
+        looked = _look(known, mesh, lambda _: None, widest=_widest(len(known)))
         by_host, telling, said, blind = ChainMap(looked), dict[str, _Looked](), list[Finding](), None
     else:
         through = ground.through
         again = _again(ground, mesh, stale, around)
         again, owed = again[:most], frozenset(again[most:]) if most is not None else owed
         left = owed  # what they looked like before is no measure for a patch
-        looked = _look(again, mesh, lambda host: None if host in left else ground.by_host.get(host), thoroughly=before.hosts <= _LARGE)
+        looked = _look(again, mesh, lambda host: None if host in left else ground.by_host.get(host), widest=_widest(before.hosts))
         by_host, telling = _over(ground.by_host, looked), ground.telling
         was = [telling[host] for host in looked if host in telling]
         gone = {id(f) for at in was for f in at.findings}

@@ -136,7 +136,7 @@ def test_a_patch_that_breaks_something_is_not_shown() -> None:
     harmful = case.patch("east", found.clusters[0].get(Service, namespace, name), (("spec", "ports"), AWAY))
     assert harmful is not None
     harming = replace(looked, findings=tuple(replace(f, patch=harmful) for f in looked.findings))
-    assert [f.patch for f in diagnosis._proved(case, harming, lambda _: None).findings] == [None]
+    assert [f.patch for f in diagnosis._proved(case, harming, lambda _: None, 1000, {}).findings] == [None]
 
 
 def test_every_cause_has_a_patch_somewhere_or_a_reason_why_there_is_none() -> None:
