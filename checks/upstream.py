@@ -219,8 +219,8 @@ class Upstreams:
         kind = self._kind(service)
         labels = (inner.labels if inner is not None else None) or {}
         # a subset begins as what the whole host's cluster became, and its own policy comes too late to change that
-        whole = (rule.policy_for(port, ""), inner.traffic_policy) if rule is not None and inner is not None else ()
-        passes = _passes(policy) or any(map(_passes, whole))
+        loose = rule is not None and inner is not None and (_passes(rule.policy_for(port, "")) or _passes(inner.traffic_policy))
+        passes = loose or _passes(policy)
         if kind == "original_dst" or (passes and kind == "eds"):
             out.defined = out.unseen = True
             return out
@@ -231,7 +231,7 @@ class Upstreams:
             out.defined, out.entered, out.endpoints = True, True, tuple(kept)
             out.healthy = sum(e.health == "healthy" for e in kept)
             return out
-        if any(map(_passes, whole)):
+        if loose:
             labels = {}  # it has the whole host's endpoints until they are taken away
         candidates, well = self._candidates(service, found.name, port, labels, dns=kind == "dns")
         reached = self._filter(candidates, service, rule, policy, port, subset, well=well, sni=sni)
