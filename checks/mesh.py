@@ -378,12 +378,12 @@ class Mesh:
             known = self._memo.get(key) or (self._under.get(key) if len(self._under.maps) > 1 else None)
             old: _Each[_T] = known[1] if known is not None else _Each((), (), {})
             same = len(old.made_of) == len(made_of) and all(map(is_, old.made_of, made_of))
-            known_of = old.values if same else {}
+            known_here = old.values if same else {}
             stale = {ns for was, now in zip(old.parts, parts, strict=False) for ns in differing(was, now)}
-            if known_of.keys() == parts[0].keys():
-                values = {**known_of, **{ns: make(ns) for ns in stale & known_of.keys()}}
+            if known_here.keys() == parts[0].keys():
+                values = {**known_here, **{ns: make(ns) for ns in stale & known_here.keys()}}
             else:
-                values = {ns: known_of[ns] if ns in known_of and ns not in stale else make(ns) for ns in sorted(parts[0])}
+                values = {ns: known_here[ns] if ns in known_here and ns not in stale else make(ns) for ns in sorted(parts[0])}
             return _Each(made_of, parts, values)
 
         return self.once(key, (*made_of, *parts), find).values
@@ -711,10 +711,10 @@ class Mesh:
         parts = (part for c in self.clusters for part in (c.objects.get(Service), c.objects.get(APIGateway), self.cluster_id(c)))
         made_of = (*parts, *said, checked)
 
-        def find() -> tuple[list[NetworkGateway], list[tuple[Cluster, Service, NetworkGateway]]]:
+        def find() -> tuple[list[NetworkGateway], list[tuple[str, Service, NetworkGateway]]]:
             networks = [n for one in said for n in one.networks.items()]
             out = [NetworkGateway(name, "", g.address, g.port) for name, n in networks for g in n.gateways if g.address]
-            on_nodes: list[tuple[Cluster, Service, NetworkGateway]] = []
+            on_nodes: list[tuple[str, Service, NetworkGateway]] = []
             for c in self.clusters:
                 cid = self.cluster_id(c)
                 out += [one for g in c.all(APIGateway) if NETWORK in g.labels for one in _entries(g, cid, config=c in self.primaries)]
@@ -738,15 +738,18 @@ class Mesh:
                     if _NODE_SELECTOR in s.annotations and s.spec.type == "NodePort":
                         number = next((p.node_port for p in s.spec.ports if p.port == number and p.node_port), number)
                         if not entered:
-                            on_nodes.append((c, s, NetworkGateway(network, cid, "", number)))
+                            on_nodes.append((c.name, s, NetworkGateway(network, cid, "", number)))
                     out += [NetworkGateway(network, cid, a, number) for a in entered]
             return sorted(set(out)), on_nodes
 
         found, on_nodes = self.once(("network_gateways",), made_of, find)
         if not on_nodes:
             return found
-        nodes = tuple(c.objects.get(Node) for c, _, _ in on_nodes)
-        behind = lambda: [g._replace(address=a) for c, s, g in on_nodes for a in _node_addresses(c, s)]  # noqa: E731 - one line, used once
+        nodes = tuple(self.cluster(name).objects.get(Node) for name, _, _ in on_nodes)
+
+        def behind() -> list[NetworkGateway]:
+            return [g._replace(address=a) for name, s, g in on_nodes for a in _node_addresses(self.cluster(name), s)]
+
         return sorted({*found, *self.once(("network gateways on nodes",), (found, *nodes), behind)})
 
     def localities(self, cluster: Cluster) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace as struct_replace
 
 from checks import resources, routes
-from checks.mesh import Cluster, Mesh
+from checks.mesh import Change, Cluster, Mesh
 from checks.upstream import Upstreams
 
 Json = dict[str, Any]
@@ -303,6 +303,20 @@ def test_a_networks_gateway_on_node_ports_is_entered_at_the_nodes_that_its_annot
         for name, labels, at in outer
     ]
     assert healthy(cluster("east", [WEB, pod("cart-1", "10.1.0.1", "z1", "net2")], gateway, *nodes)) == found
+
+
+def test_a_networks_gateway_on_node_ports_follows_its_nodes() -> None:
+    def node(address: str) -> Json:
+        return {**thing("v1", "Node", "a", ""), "status": {"addresses": [{"type": "ExternalIP", "address": address}]}}
+
+    annotated = {**GATEWAY["metadata"], "annotations": {"traffic.istio.io/nodeSelector": "{}"}}
+    spec = {"type": "NodePort", "clusterIP": "10.9.0.2", "ports": [{"name": "tls", "port": 15443, "nodePort": 31443}]}
+    before = Mesh("", [cluster("east", [WEB], {**GATEWAY, "metadata": annotated, "spec": spec, "status": {}}, node("192.0.2.11"))], 0)
+    assert [g.address for g in before.network_gateways()] == ["192.0.2.11"]
+    (moved,) = resources.objects(resources.parse(node("192.0.2.12")))
+    after = before.apply([Change("east", resources.Node, "", "a", moved)])
+    assert [g.address for g in after.network_gateways()] == ["192.0.2.12"]
+    assert after.apply([Change("east", resources.Node, "", "a", None)]).network_gateways() == []
 
 
 @pytest.mark.parametrize(
