@@ -204,11 +204,10 @@ class _Asking:
 
 def entered(istiod: Istiod) -> Mapping[tuple[str, str], tuple[str, ...]]:
     """The hosts of the waypoints through which gateways call a service, by its (host, namespace) (ServicesWithWaypoint, EndpointBuilder.findServiceWaypoint)."""
-    out: dict[tuple[str, str], tuple[str, ...]] = {}
-    for key, a in istiod.attachments.of.items() if istiod.plane.enters_waypoints else ():
-        if a.ingress and _host(istiod, a.waypoints[0]):
-            out[key] = tuple(filter(None, (_host(istiod, w) for w in a.chosen)))
-    return out
+    asking = {key: a for key, a in istiod.attachments.of.items() if a.ingress} if istiod.plane.enters_waypoints else {}
+    waypoints = {w.ref: w for a in asking.values() for w in a.waypoints}
+    hosts = {ref: _host(istiod, w) for ref, w in waypoints.items()}
+    return {key: tuple(h for w in a.chosen if (h := hosts[w.ref])) for key, a in asking.items() if hosts[a.waypoints[0].ref]}
 
 
 def _host(istiod: Istiod, waypoint: APIGateway) -> str:
