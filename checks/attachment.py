@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from checks import names
+from checks.registry import TRUE
 from checks.resources import APIGateway, GatewayClass, Listener, Namespace, Pod, Resource, Service, ServiceEntry
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ INGRESS = "istio.io/ingress-use-waypoint"
 BINDING = "ambient.istio.io/waypoint-inbound-binding"
 MANAGED = "gateway.istio.io/managed"
 _UNATTACHABLE = frozenset({"istio.io-mesh-controller", "istio.io-eastwest-controller"})
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 HBONE_PORT, _HUNDRED = 15008, 100
 
 Refusal = Literal["not ready", "namespace not allowed", "traffic type", "private"]
@@ -135,7 +135,7 @@ class _Asking:
         if refused is not None:
             return Attachment(name, labelled, refused=refused)
         ingress = o.labels.get(INGRESS) or (namespace.labels.get(INGRESS, "") if namespace is not None and INGRESS not in o.labels else "")
-        served = Attachment(name, labelled, (self.waypoints[wanted],), ingress=ingress in _TRUE)
+        served = Attachment(name, labelled, (self.waypoints[wanted],), ingress=ingress in TRUE)
         canary, weight = self._canary(None if USE in o.labels else namespace)
         if canary is None or canary == wanted or self._refused(canary) is not None:
             return served

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from checks import names
 from checks.gatewayapi import BoundGateway
-from checks.registry import GATEWAY_NAME, port_protocol, protocol
+from checks.registry import GATEWAY_NAME, TRUE, port_protocol, protocol
 from checks.resources import L4Match, Pod, Server, Service
 from checks.rulesets import L4Rule, Rule, RuleSet, describe, is_catch_all, rules_for
 from checks.sidecar import Step, l4_targets
@@ -219,7 +219,7 @@ _PRIVILEGED = 1024
 def _unprivileged(pod: Pod) -> bool:
     """Whether a gateway's pod told istiod that it may not open such ports, as those of istio-ingress and istio-egress charts do (Proxy.IsUnprivileged)."""
     own = (e for c in pod.spec.containers if c.name == "istio-proxy" for e in c.env or ())
-    return any(e.name == "ISTIO_META_UNPRIVILEGED_POD" and e.value in {"1", "t", "T", "true", "TRUE", "True"} for e in own)
+    return any(e.name == "ISTIO_META_UNPRIVILEGED_POD" and e.value in TRUE for e in own)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from checks.registry import TRUE
 from checks.resources import IstioRevision
 
 if TYPE_CHECKING:
@@ -85,13 +86,13 @@ class Plane(NamedTuple):
 
     def _told(self, switch: str) -> bool:
         """Whether it was told to do what no release does by itself."""
-        return bool(self.switches) and any(name == switch and value.lower() in {"true", "1", "t"} for name, value in self.switches)
+        return bool(self.switches) and any(name == switch and value in TRUE for name, value in self.switches)
 
     def _does(self, switch: str, since: Version) -> bool:
         """Whether it does what a release began to do, unless it was told otherwise."""
         for name, value in self.switches:
             if name == switch:
-                return value.lower() in {"true", "1", "t"}
+                return value in TRUE
         return self.version is None or self.version >= since
 
     @property

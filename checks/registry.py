@@ -50,6 +50,8 @@ TOPOLOGY = frozenset({REGION, ZONE, SUBZONE, CLUSTER, NODE, NETWORK})
 PERSISTENT_SESSION = "istio.io/persistent-session"
 DRAINING = "istio.io/draining"
 UNSPECIFIED = "0.0.0.0"
+TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+"""What Istio takes for yes in labels and variables (strconv.ParseBool)."""
 
 _HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
 _TCP = frozenset({"TCP", "HTTPS", "TLS", "MONGO", "REDIS", "MYSQL"})
@@ -572,7 +574,7 @@ def locality_label(labels: Mapping[str, str]) -> str:
 
 def is_healthy(entry: WorkloadEntry) -> bool:
     """Whether a WorkloadEntry is an instance: always without health checks, else when condition Healthy is True."""
-    if entry.annotations.get("proxy.istio.io/health-checks-enabled", "").lower() not in {"true", "1", "t"}:
+    if entry.annotations.get("proxy.istio.io/health-checks-enabled", "") not in TRUE:
         return True
     return any(c.type == "Healthy" and c.status == "True" for c in entry.status.conditions or ())
 

@@ -19,7 +19,7 @@ from checks.finding import MeshCue
 from checks.gatewayapi import GROUP as GATEWAY_API
 from checks.names import fqdn as host_of
 from checks.peers import Mode, accepted, by_namespace
-from checks.registry import GATEWAY_NAME, proxy_kind
+from checks.registry import GATEWAY_NAME, TRUE, proxy_kind
 from checks.resources import AuthorizationPolicy, DestinationRule, PeerAuthentication, Pod, Sidecar
 from checks.seen import says
 from checks.viewpoints import outsiders
@@ -362,7 +362,7 @@ def _named_as(service: HostService) -> tuple[str, str, str]:
 def _policies(istiod: Istiod) -> dict[str, list[AuthorizationPolicy]]:
     out: dict[str, list[AuthorizationPolicy]] = {}
     for p in istiod.all(AuthorizationPolicy):
-        dry = p.annotations.get("istio.io/dry-run", "").lower() in {"true", "1", "t"}
+        dry = p.annotations.get("istio.io/dry-run", "") in TRUE
         if isinstance(p, AuthorizationPolicy) and not dry:
             out.setdefault(p.namespace, []).append(p)
     for found in out.values():
