@@ -401,8 +401,8 @@ beside.write_text(str(calls))
 beside.replace(count)  # whoever reads it meanwhile reads a number
 if {broken!r}:
     sys.exit("the plugin is not well")
-# The kubernetes package takes a token for expired five minutes early: this one lasts for a second.
-expiry = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=301)
+# The kubernetes package takes a token for expired five minutes early: this one lasts for two to three seconds.
+expiry = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=303)
 status = {{"token": f"tok-{{calls}}", "expirationTimestamp": expiry.strftime("%Y-%m-%dT%H:%M:%SZ")}}
 print(json.dumps({{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}}))
 """
@@ -422,7 +422,7 @@ async def test_a_credential_plugins_token_that_expires_is_fetched_again_before_t
     async with running(ClusterSource("east", kubeconfig=config)) as clusters:
         assert await clusters.synced(10)
         assert "Bearer tok-1" in {r.authorization for r in east.requests}
-        await asyncio.sleep(2.1)
+        await asyncio.sleep(3.1)
         east.tokens -= {f"tok-{i}" for i in range(1, int((tmp_path / "calls").read_text()))}
         old = len(east.requests)
         east.close_watches()
