@@ -83,12 +83,11 @@ def _gates(mesh: Mesh) -> Iterator[Gate]:
     around = callers(mesh)
     for c in mesh.once(("gateways",), (around,), lambda: [x for x in around if x.viewpoint.kind == "gateway"]):
         ups = upstreams(mesh, c.proxy)
-        where = mesh.cluster(c.proxy.cluster)
-        ns = c.proxy.namespace
-        made_of = ups.istiod, where.objects.get(Pod, {}).get(ns), where.objects.get(Service, {}).get(ns)
+        known = gateway.ports(ups)
+        made_of = ups.istiod, mesh.cluster(c.proxy.cluster).objects.get(Pod, {}).get(c.proxy.namespace), known
 
-        def look(ups: Upstreams = ups) -> tuple[tuple[BoundGateway, ...], Merged, tuple[Port, ...]]:
-            return tuple(gateway.bound(mesh, ups)), gateway.merge(mesh, ups), tuple(gateway.ports(mesh, ups.proxy))
+        def look(ups: Upstreams = ups, known: tuple[Port, ...] = known) -> tuple[tuple[BoundGateway, ...], Merged, tuple[Port, ...]]:
+            return tuple(gateway.bound(ups)), gateway.merge(mesh, ups), known
 
         yield Gate(c.viewpoint, ups, *mesh.once(("gate", c.viewpoint), made_of, look))
 

@@ -13,15 +13,15 @@ from msgspec.structs import replace
 from checks import names
 from checks.gatewayapi import BoundGateway
 from checks.registry import GATEWAY_NAME, TRUE, port_protocol, protocol
-from checks.resources import L4Match, Pod, Server, Service
+from checks.resources import EndpointSlice, L4Match, Pod, Server, Service, ServiceEntry
 from checks.rulesets import L4Rule, Rule, RuleSet, describe, is_catch_all, rules_for
 from checks.sidecar import Step, l4_targets
 from checks.upstream import Upstreams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from checks.istiod import Proxy
+    from checks.istiod import Istiod, Proxy
     from checks.mesh import Mesh
     from checks.resources import HTTPMatch, ServicePort
     from checks.upstream import Upstream
@@ -33,11 +33,12 @@ UNREAD = frozenset({"PASSTHROUGH", "AUTO_PASSTHROUGH"})
 
 
 class Port(NamedTuple):
-    """One port of a Service that selects the gateway's pod: what callers use, and where the pod listens.
+    """One port of a Service or ServiceEntry (`ref`) that leads to the gateway's pod: what callers use, and where the pod listens.
 
-    `known`: istiod looks for a Gateway's port here, which it does once for each target. `translated`: for that of an Istio Gateway, too.
+    `known`: istiod looks for a Gateway's port here, which it does once for each target of a Service. `translated`: for that of an Istio Gateway, too.
     """
 
+    ref: str
     service: str
     namespace: str
     number: int
@@ -98,7 +99,7 @@ class Merged:
         return [b for b in every if b.gateway.name == gateway and b.server is server]
 
 
-def bound(mesh: Mesh, ups: Upstreams) -> list[BoundGateway]:
+def bound(ups: Upstreams) -> list[BoundGateway]:
     """The Gateways that a workload serves (push_context.mergeGateways, filterStrictGatewayMerging), oldest first."""
     plane = ups.istiod.plane
     everything = [
@@ -108,18 +109,18 @@ def bound(mesh: Mesh, ups: Upstreams) -> list[BoundGateway]:
             if not g.spec.selector or all(ups.proxy.labels.get(k) == v for k, v in g.spec.selector.items())
             if not plane.scopes_gateways or g.namespace == ups.proxy.namespace
         ),
-        *(g for g in ups.istiod.api.gateways if _serves(mesh, ups.proxy, g)),
+        *(g for g in ups.istiod.api.gateways if _serves(ups, g)),
     ]
     everything.sort(key=lambda g: (g.created, g.name.partition("/")[2], g.namespace))
     managed = {g.namespace for g in everything if g.services is not None and g.managed} if plane.strict_merging else set()
     return [g for g in everything if not managed or g.services is not None or g.namespace in managed]
 
 
-def _serves(mesh: Mesh, proxy: Proxy, gateway: BoundGateway) -> bool:
-    known = gateway.services or ()
+def _serves(ups: Upstreams, gateway: BoundGateway) -> bool:
+    proxy, known = ups.proxy, gateway.services or ()
     if not proxy.pod:  # of manifests without pods: whoever has the Gateway's name serves it
         return bool(known) and gateway.of == f"{proxy.namespace}/{proxy.labels.get(GATEWAY_NAME)}"
-    return any(p.service in known and p.namespace == _home(gateway) for p in ports(mesh, proxy))
+    return any(p.known and p.service in known and p.namespace == _home(gateway) for p in ports(ups))
 
 
 def _home(gateway: BoundGateway) -> str:
@@ -127,23 +128,61 @@ def _home(gateway: BoundGateway) -> str:
     return gateway.of.partition("/")[0]
 
 
-def ports(mesh: Mesh, proxy: Proxy) -> list[Port]:
-    """The Service ports behind which a proxy's pod stands (controller.GetProxyServiceTargets)."""
+def ports(ups: Upstreams) -> tuple[Port, ...]:
+    """The ports behind which a proxy's pod stands, in the order in which istiod looks (Proxy.SetServiceTargets).
+
+    The Services that select it; where none does, those whose EndpointSlices name its address (controller.GetProxyServiceTargets). The ServiceEntries
+    of its namespace that have it among their endpoints, always (serviceentry.Controller.GetProxyServiceTargets).
+    """
+    mesh, proxy = ups.mesh, ups.proxy
+    return mesh.now(("ports", proxy.cluster, proxy.namespace, proxy.pod, proxy.revision), lambda: _ports(mesh, ups.istiod, proxy))
+
+
+def _ports(mesh: Mesh, istiod: Istiod, proxy: Proxy) -> tuple[Port, ...]:
     cluster = mesh.cluster(proxy.cluster)
     pod = cluster.get(Pod, proxy.namespace, proxy.pod)
-    out: list[Port] = []
-    for s in cluster.ordered(Service, proxy.namespace):
-        selector = s.spec.selector
-        if not selector or pod is None or any(pod.labels.get(k) != v for k, v in selector.items()):
-            continue
-        plain = "experimental.istio.io/disable-gateway-port-translation" not in s.labels
-        seen: set[tuple[int, str]] = set()
-        for p in s.spec.ports:
-            if target := _target(pod, p):
-                first = (target, port_protocol(p)) not in seen
-                seen.add((target, port_protocol(p)))
-                out.append(Port(names.service_host(s.name, s.namespace), s.namespace, p.port, target, first, first and plain))
-    return out
+    if pod is None:
+        return ()
+    services = cluster.within(Service, proxy.namespace)
+    own = {pod.status.pod_ip, *(i.ip for i in pod.status.pod_ips or ())} - {""}
+    loose = [s for s in services.values() if not s.spec.selector] if cluster.within(EndpointSlice, pod.namespace) else []
+    entered = [
+        (e, host)
+        for e in mesh.cluster(istiod.cluster).within(ServiceEntry, pod.namespace).values()
+        if e.spec.workload_selector is not None or any(x.address in own for x in e.spec.endpoints or ())
+        for host in e.spec.hosts or ()
+    ]
+    by_hand = [mesh.endpoints(istiod, names.service_host(s.name, s.namespace), s.namespace) for s in loose]
+    by_entry = [mesh.endpoints(istiod, host, e.namespace) for e, host in entered]
+
+    def find() -> tuple[Port, ...]:
+        selecting = [s for s in services.values() if s.spec.selector and all(pod.labels.get(k) == v for k, v in s.spec.selector.items())]
+        found: list[tuple[str, Port]] = [(s.created, p) for s in selecting for p in _behind(pod, s)]
+        for s, among in zip(loose, by_hand, strict=True):
+            host, number = names.service_host(s.name, s.namespace), {p.name: p.port for p in s.spec.ports}
+            mine = [e for e in among if e.cluster == proxy.cluster and e.address == pod.status.pod_ip and not e.legacy_port]
+            found += [(s.created, _port(s, host, number[e.port_name], e.port, known=not selecting)) for e in mine if e.port_name in number]
+        for (entry, host), among in zip(entered, by_entry, strict=True):
+            found += [(entry.created, _port(entry, host, e.legacy_port, e.port)) for e in among if e.address in own and e.legacy_port]
+        return tuple(p for _, p in sorted(found, key=lambda f: (f[0], f[1].service)))
+
+    made_of = services, pod, *by_hand, *(e for e, _ in entered), *by_entry
+    return mesh.once(("ports", cluster.name, proxy.namespace, proxy.pod), made_of, find)
+
+
+def _behind(pod: Pod, service: Service) -> Iterator[Port]:
+    """The ports of a Service that selects a pod (controller.GetProxyServiceTargetsByPod)."""
+    seen: set[tuple[int, str]] = set()
+    for p in service.spec.ports:
+        if target := _target(pod, p):
+            first = (target, port_protocol(p)) not in seen
+            seen.add((target, port_protocol(p)))
+            yield _port(service, names.service_host(service.name, service.namespace), p.port, target, known=first)
+
+
+def _port(of: Service | ServiceEntry, host: str, number: int, target: int, *, known: bool = True) -> Port:
+    plain = "experimental.istio.io/disable-gateway-port-translation" not in of.labels
+    return Port(of.ref, host, of.namespace, number, target, known, known and plain)
 
 
 def _target(pod: Pod, port: ServicePort) -> int:
@@ -155,7 +194,7 @@ def _target(pod: Pod, port: ServicePort) -> int:
     return next((p.container_port for p in declared if p.name == port.target_port and p.protocol == port.protocol), 0)
 
 
-def _resolve(gateway: BoundGateway, number: int, known: list[Port]) -> list[int]:
+def _resolve(gateway: BoundGateway, number: int, known: Sequence[Port]) -> list[int]:
     """The pod's ports for a server's port (resolvePorts)."""
     if gateway.services is None or not known:
         first = next((p.target for p in known if p.number == number and p.translated), None)
@@ -191,7 +230,7 @@ def _held(mesh: Mesh, ups: Upstreams) -> frozenset[str] | None:
 def _known(mesh: Mesh, ups: Upstreams) -> Merged:
     proxy = ups.proxy
     cluster = mesh.cluster(proxy.cluster)
-    made_of = ups.istiod, cluster.objects.get(Service, {}).get(proxy.namespace), cluster.get(Pod, proxy.namespace, proxy.pod), proxy
+    made_of = ups.istiod, ports(ups), cluster.get(Pod, proxy.namespace, proxy.pod), proxy
     return mesh.once(
         ("merged", cluster.name, proxy.namespace, proxy.pod or frozenset(proxy.labels.items())), made_of, lambda: _merge(mesh, ups)
     )
@@ -199,8 +238,8 @@ def _known(mesh: Mesh, ups: Upstreams) -> Merged:
 
 def _merge(mesh: Mesh, ups: Upstreams) -> Merged:
     merging = _Merging()
-    known = ports(mesh, ups.proxy)
-    for gateway in bound(mesh, ups):
+    known = ports(ups)
+    for gateway in bound(ups):
         for server in gateway.servers:
             if not server.port.number:
                 continue

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from checks import diagnosis, resources, routes
+from checks import diagnosis, gateway, resources, routes
 from checks.mesh import Cluster, Mesh
+from checks.routes import upstreams
 from checks.viewpoints import callers
 
 Json = dict[str, Any]
@@ -65,6 +66,58 @@ def test_a_port_by_which_nobody_gets_to_the_pods_is_told(behind: Json, number: i
         assert why in f.message
         assert f.patch is not None
         assert mended in f.patch
+
+
+API = "networking.istio.io/v1"
+READY = {**pod(), "status": {"podIP": "10.1.0.1", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+BY_HAND = thing("Service", "hand", spec={"ports": [{"name": "http", "port": 80, "targetPort": 8080}]})
+
+
+def named(*ports: tuple[str, int], **endpoint: Any) -> Json:
+    """An EndpointSlice of BY_HAND that names the gateway's pod by its address."""
+    labels = {"kubernetes.io/service-name": "hand"}
+    fields = {
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.1.0.1"], **endpoint}],
+        "ports": [{"name": n, "port": p} for n, p in ports],
+    }
+    return thing("EndpointSlice", "hand-1", labels, "discovery.k8s.io/v1", **fields)
+
+
+def entry(**spec: Any) -> Json:
+    ports = [{"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8080}]
+    return thing("ServiceEntry", "vm", api=API, spec={"hosts": ["in.example.net"], "resolution": "STATIC", "ports": ports, **spec})
+
+
+@pytest.mark.parametrize(
+    ("ahead", "opened", "reached"),
+    [
+        ((BY_HAND, named(("http", 8081))), "http.8081", True),
+        ((BY_HAND, named(("other", 8081))), "http.80", True),  # nothing is known to lead there
+        ((BY_HAND, named(("http", 8081), targetRef={"kind": "Pod", "name": "gone"})), "http.80", True),
+        ((BY_HAND, named(("http", 8081)), service((443, 8443))), "http.80", False),  # only where no Service selects the pods
+        ((entry(workloadSelector={"labels": {"app": "in"}}),), "http.8080", True),
+        ((entry(endpoints=[{"address": "10.1.0.1", "ports": {"http": 8082}}]),), "http.8082", True),
+        ((entry(endpoints=[{"address": "10.1.0.2"}]),), "http.80", True),
+        ((entry(workloadSelector={"labels": {"app": "in"}}), service((443, 8443))), "http.8080", True),  # both count
+        (
+            (
+                {**BY_HAND, "metadata": {**BY_HAND["metadata"], "creationTimestamp": "2026-01-02T00:00:00Z"}},
+                named(("http", 8081)),
+                entry(endpoints=[{"address": "10.1.0.1"}]),
+            ),
+            "http.8080",
+            True,
+        ),  # the oldest is asked first
+    ],
+)
+def test_what_opens_a_gateways_port_without_a_selecting_service(ahead: tuple[Json, ...], opened: str, reached: bool) -> None:  # noqa: FBT001 - a case
+    """controller.GetProxyServiceTargets, serviceentry.Controller.GetProxyServiceTargets and Proxy.SetServiceTargets; istiod opened the same."""
+    found = mesh(*served(80), READY, *ahead)
+    where = found.cluster("east")
+    ups = upstreams(found, found.proxy(where, next(iter(where.all(resources.Pod))), "gateway"))
+    assert list(gateway.merge(found, ups).by_route) == [opened]
+    assert [f.cause for f in diagnosis.why(HOST, [found]).findings] == ["gw-port-not-on-service"] * (not reached)
 
 
 def test_workloads_that_carry_one_label_are_told_apart_by_what_gateways_select() -> None:

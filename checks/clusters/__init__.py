@@ -165,7 +165,7 @@ def behind(mesh: Mesh, g: NetworkGateway) -> tuple[Cluster, Service, Upstreams] 
 def passing(ups: Upstreams, g: NetworkGateway, host: str) -> tuple[list[Bound], list[Bound]]:
     """The AUTO_PASSTHROUGH servers of a gateway workload that let a host through, and those that do not."""
     found = [b for b in gateway.merge(ups.mesh, ups).l4 if b.tls == "AUTO_PASSTHROUGH"]
-    targets = {p.target for p in gateway.ports(ups.mesh, ups.proxy) if p.number == g.port} or {g.port}
+    targets = {p.target for p in gateway.ports(ups) if p.number == g.port} or {g.port}
     good = [
         b for b in found if (b.server.port.number == g.port or b.port in targets) and any(names.matches(_host(h), host) for h in b.hosts)
     ]

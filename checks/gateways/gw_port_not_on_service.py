@@ -55,11 +55,7 @@ def gw_port_not_on_service(case: Case) -> Iterator[Finding]:
             viewpoints=b.viewpoints,
             evidence=(
                 f"{found.ref} has a server on port {number}",
-                *dict.fromkeys(
-                    f"Service {p.namespace}/{p.service.partition('.')[0]} has port {p.number}, target {p.target}"
-                    for g in b.gates
-                    for p in g.ports
-                ),
+                *dict.fromkeys(f"{p.ref} has port {p.number}, target {p.target}" for g in b.gates for p in g.ports),
                 *([f"pod {gate.ups.proxy.pod} is told that it is unprivileged: ISTIO_META_UNPRIVILEGED_POD"] if closed else ()),
             ),
             fix=f"Give port {number} of the gateway's Service a targetPort of its own{', 1024 or above' if closed else ''}."
@@ -73,8 +69,8 @@ def gw_port_not_on_service(case: Case) -> Iterator[Finding]:
 def _patch(case: Case, gate: Gate, port: EntryPort, target: int) -> str | None:
     """The port added to the only Service of the gateway's pods, or led to a target of its own."""
     cluster = case.mesh.cluster(gate.ups.proxy.cluster)
-    behind = {p.service.partition(".")[0] for p in gate.ports}
-    service = cluster.get(Service, gate.namespace, behind.pop()) if len(behind) == 1 else None
+    behind = {p.ref for p in gate.ports}
+    service = next((s for s in cluster.ordered(Service, gate.namespace) if {s.ref} == behind), None)
     if service is None:
         return None
     for i, own in enumerate(service.spec.ports):

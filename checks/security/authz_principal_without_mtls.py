@@ -182,7 +182,7 @@ def _at_gateway(case: Case, view: View) -> Iterator[Finding]:
         b.server.port.number for group in merged.by_route.values() for b in group if b.tls in {"ISTIO_MUTUAL", "MUTUAL", "OPTIONAL_MUTUAL"}
     }
     steps = [s for s in view.steps if s.protocol == "http" and case.asked(s.port) and s.port not in known] if found else []
-    behind = {p.number: p.target for p in gateway.ports(case.mesh, proxy)}
+    behind = {p.number: p.target for p in reversed(gateway.ports(ups))}
     meant = [about(p, case.host) for p in found]
     refusals: dict[str, Refusal] = {}
     for s in steps:

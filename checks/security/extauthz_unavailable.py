@@ -82,7 +82,7 @@ def _on_the_way(case: Case, view: View) -> Iterator[Finding]:
     ups = view.ups
     proxy = ups.proxy
     service = next(iter(ups.istiod.by_host.get(case.host, ())), None)
-    behind = {p.number: p.target for p in gateway.ports(case.mesh, proxy)} if proxy.kind == "gateway" else {}
+    behind = {p.number: p.target for p in reversed(gateway.ports(ups))} if proxy.kind == "gateway" else {}
     # a gateway does not know who calls from outside; a waypoint is told by ztunnel
     callers = [Peer("", known=False)] if proxy.kind == "gateway" else [Peer(v.namespace, known=True) for v in ztunnel.callers(case.mesh)]
     for policy in enforced(case.mesh, ups.istiod, proxy, service):
