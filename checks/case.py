@@ -16,6 +16,7 @@ from checks.answers import Viewpoint
 from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
 from checks.finding import EXPLAINERS, Finding, Origin, Severity, by_nearness
+from checks.gatewayapi import NOBODY, named_for_any_host
 from checks.istiod import Istiod, can_merge
 from checks.mesh import Change
 from checks.patches import Edit, Proposal, command, edited
@@ -766,16 +767,21 @@ def endpoints_command(u: Upstream) -> str:
 
 
 def _of_any_host(ups: Upstreams, host: str) -> list[Step]:
-    """A gateway's rules for `*` that are about a host: those of VirtualServices for any host that lead to it, and TCP of those that name it."""
+    """A gateway's rules for `*` that are about a host: those of VirtualServices for any host that lead to it, TCP of those that name it, and
+    those of the Gateway API's routes that have its Service among their backends, where they lead to nobody as well.
+    """  # noqa: D205 - three cases of one sentence
     istiod = ups.istiod
     naming = {r.ref for r in istiod.claiming(host) if r.tcp and host in (h.lower() for h in r.hosts)}
-    if not naming and ("*" not in istiod.leading(host) or not istiod.by_host.get(host)):
+    backing = named_for_any_host(istiod).get(host, ())
+    if not naming and not backing and ("*" not in istiod.leading(host) or not istiod.by_host.get(host)):
         return []
     for_any = istiod.once("for any host", lambda: {r.ref for r in istiod.rulesets if "*" in r.hosts})
     return [
         s
         for s in steps(ups, ["*"])
-        if (s.protocol == "tcp" and s.source in naming) or (s.source in for_any and any(u.host == host for u, _, _ in s.targets))
+        if (s.protocol == "tcp" and s.source in naming)
+        or (s.source in for_any and any(u.host == host for u, _, _ in s.targets))
+        or ((s.leaf or s.source, s.path) in backing and (not s.targets or any(u.host in ("", NOBODY) for u, _, _ in s.targets)))
     ]
 
 

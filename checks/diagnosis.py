@@ -29,6 +29,7 @@ from checks.case import Case, short
 from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
 from checks.finding import CUES, LIVE, REGISTRY, CauseCue, Check, Cue, Finding, HostCue, MeshCue, Severity, Skipped, cued
+from checks.gatewayapi import NOBODY, named_for_any_host
 from checks.mesh import WORKLOADS, Change, Cluster, Mesh, Unreadable, differing
 from checks.reach import outward, reach, weighed
 from checks.resources import (
@@ -252,8 +253,10 @@ def _hosts(istiod: Istiod) -> dict[str, bool]:
         found.update({h.lower(): True for h in r.hosts if h != "*"})
     for r in istiod.rulesets:
         for to in r.leads:
-            if to and to not in found:
+            if to not in ("", NOBODY) and to not in found:
                 found[to] = not set(istiod.leading(to)) - {"*"}
+    for host in named_for_any_host(istiod):
+        found.setdefault(host, True)
     for kind in (APIHTTPRoute, APIGRPCRoute, APITLSRoute):  # those that no gateway accepts as well
         for route in istiod.all(kind):
             found.update({h.lower(): True for h in cast("APIRoute", route).spec.hostnames or ()})

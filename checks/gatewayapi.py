@@ -55,6 +55,7 @@ _R = TypeVar("_R", bound=Resource)
 GROUP = "gateway.networking.k8s.io"
 POOL = "istio.io/inferencepool-name"
 ZERO_WEIGHT = "zero-weight"
+NOBODY = "internal.cluster.local"
 _TERMINATE = "gateway.istio.io/tls-terminate-mode"
 _PROTOCOL = "gateway.istio.io/listener-protocol"
 _MODES = frozenset({"MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL"})
@@ -604,9 +605,29 @@ def granted(grants: Iterable[ReferenceGrant], by: Resource, kind: str, b: Backen
     return False
 
 
+def named_for_any_host(istiod: Istiod) -> dict[str, set[tuple[str, str]]]:
+    """Of each host the rules (ref of the route, path) for any host that name its Service as a backend, whatever istiod leads them to."""
+
+    def find() -> dict[str, set[tuple[str, str]]]:
+        out: dict[str, set[tuple[str, str]]] = {}
+        refs = {leaf for r in istiod.api.rulesets if "*" in r.hosts for leaf in (r.ref, *(rule.leaf for rule in r.http))}
+        for kind in (APIHTTPRoute, APIGRPCRoute, APITCPRoute, APITLSRoute) if refs else ():
+            for route in istiod.all(kind):
+                if not isinstance(route, APIRoute) or route.ref not in refs:
+                    continue
+                for i, rule in enumerate(route.spec.rules or ()):
+                    for b in rule.backend_refs or ():
+                        if (b.group, b.kind) == ("", "Service"):
+                            host = names.service_host(b.name, b.namespace or route.namespace)
+                            out.setdefault(host, set()).add((route.ref, f"spec.rules[{i}]"))
+        return out
+
+    return istiod.once("named for any host", find)
+
+
 def _nobody(path: str) -> tuple[Target, ...]:
     """Where connections end of which no backend may have any: a cluster that does not exist (convertTCPRoute, convertTLSRoute)."""
-    return (Target("internal.cluster.local", ZERO_WEIGHT, 65535, 0, f"{path}.backendRefs"),)
+    return (Target(NOBODY, ZERO_WEIGHT, 65535, 0, f"{path}.backendRefs"),)
 
 
 def _is_nobody(targets: tuple[Target, ...]) -> bool:
