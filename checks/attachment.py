@@ -191,15 +191,21 @@ class _Asking:
 
     def _listener(self, waypoint: APIGateway) -> Listener | None:
         """The listener whose allowedRoutes count: the one that the inbound binding names, else HBONE's (makeAllowedRoutes)."""
-        its_class = self.classes.get(waypoint.spec.gateway_class_name)
-        binding = waypoint.annotations.get(BINDING) or (its_class.annotations.get(BINDING, "") if its_class else "")
-        protocol, _, port = binding.partition("/")
-        if protocol in {"NONE", "PROXY"} and "/" not in port:
+        binding = bound_to(waypoint, self.classes)
+        if binding is not None:
+            protocol, port = binding
             number = int(port) if port.isdigit() else 0
             for li in waypoint.spec.listeners:
                 if (li.port == number) if number else (protocol == "PROXY" and li.protocol == "istio.io/PROXY"):
                     return li
         return next((li for li in waypoint.spec.listeners if li.protocol == "HBONE" and li.port == HBONE_PORT), None)
+
+
+def bound_to(waypoint: APIGateway, classes: Mapping[str, GatewayClass]) -> tuple[str, str] | None:
+    """Protocol and port at which ztunnel hands calls over to a waypoint that takes no HBONE itself, by its annotation or its class's (makeInboundBinding)."""
+    its_class = classes.get(waypoint.spec.gateway_class_name)
+    protocol, _, port = (waypoint.annotations.get(BINDING) or (its_class.annotations.get(BINDING, "") if its_class else "")).partition("/")
+    return (protocol, port) if protocol in {"NONE", "PROXY"} and "/" not in port else None
 
 
 def entered(istiod: Istiod) -> Mapping[tuple[str, str], tuple[str, ...]]:

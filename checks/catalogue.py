@@ -1726,7 +1726,7 @@ UNPATCHED: dict[str, str] = {
     "config-rejected-by-istiod": "what was meant by a value that is not valid, only its author knows",
     "caller-not-injected": "the pods have to be started again",
     "ztunnel-no-endpoints": "the pods are to be mended",
-    "waypoint-not-ready": "the waypoint's pods are to be mended",
+    "waypoint-not-ready": "the waypoint's pods are to be mended, or its listeners, of which istiod makes its Service",
     "ambient-l7-without-waypoint": "a waypoint has to be made",
     "ambient-we-health-ignored": "the machine behind the entry is ill",
     "ambient-scope-local": "the label is needed in several clusters, and a patch changes one",

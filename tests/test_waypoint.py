@@ -348,3 +348,22 @@ def test_a_subset_called_http_shapes_the_whole_host() -> None:
 def test_only_the_hosts_asked_for_are_answered() -> None:
     one = mesh(NAMESPACE, waypoint(), service("cart"), service("stock"))
     assert hosts(routes.for_pod(one, "east", "shop/waypoint", ["Cart.shop.svc.cluster.local"])) == ["cart"]
+
+
+@pytest.mark.parametrize(
+    ("port", "binding", "causes"),
+    [
+        (15008, {}, []),
+        (15009, {}, ["waypoint-not-ready"]),
+        (15009, {"ambient.istio.io/waypoint-inbound-binding": "PROXY/15088"}, []),  # ztunnel hands over at a port of the pod
+        (15009, {"ambient.istio.io/waypoint-inbound-binding": "HTTP/80"}, ["waypoint-not-ready"]),  # there is no such binding
+    ],
+)
+def test_ztunnel_enters_a_waypoint_by_port_15008_unless_it_is_bound_to_another(port: int, binding: Json, causes: list[str]) -> None:
+    """getGatewayAddress says 15008 of every waypoint; ztunnel passes endpoints over whose Service lacks it, application tunnels aside."""
+    gateway, behind, pod = waypoint(annotations=binding, listener={"port": port})
+    behind["spec"]["ports"][0]["port"] = port
+    pod["status"] = {"podIP": "10.1.9.9", "conditions": [{"type": "Ready", "status": "True"}]}
+    caller = thing("Pod", "web", {"containers": [{"name": "app"}]}, "client", annotations={"ambient.istio.io/redirection": "enabled"})
+    found = diagnosis.why("cart.shop", [mesh(NAMESPACE, gateway, behind, pod, caller, service("cart"))])
+    assert [f.cause for f in found.findings] == causes

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import ambient
-from checks.attachment import INGRESS
+from checks.attachment import HBONE_PORT, INGRESS, MANAGED, bound_to
 from checks.case import Case, short, waits
 from checks.finding import Finding, check, explained
 from checks.names import service_host
-from checks.resources import APIGateway, Pod
+from checks.resources import APIGateway, GatewayClass, Pod
 from checks.when import through_ztunnel
 
 _INGRESS = f"label {INGRESS}: gateways go through the waypoint too"
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
     from checks.case import Branch
     from checks.mesh import Cluster
     from checks.registry import HostService
+    from checks.resources import Service
 
 
 @check("waypoint-not-ready", when=(through_ztunnel, explained))
 def waypoint_not_ready(case: Case) -> Iterator[Finding]:
-    """The waypoint that a service uses has no ready pod, or no address yet.
+    """The waypoint that a service uses has no ready pod, no way in, or no address yet.
 
     With an address and no ready pod, ztunnel sends every call there, and it fails: ztunnel's log says "no healthy upstream" of the waypoint. So
-    does a gateway where the service is labelled istio.io/ingress-use-waypoint: it answers 503 (flag UH). A waypoint whose Gateway has no address
-    yet is passed by: nothing fails, and its routes and policies do not apply.
+    does a gateway where the service is labelled istio.io/ingress-use-waypoint: it answers 503 (flag UH). Both look for port 15008 of the waypoint's
+    Service: without it the same comes of it. A waypoint whose Gateway has no address yet is passed by: nothing fails, and its routes and policies do not apply.
 
     How to see it: `istioctl waypoint status`; the Service's status has condition istio.io/WaypointBound.
 
-    How to fix it: bring the waypoint's pods up, or take label istio.io/use-waypoint away.
+    How to fix it: bring the waypoint's pods up, give its Gateway a listener of protocol HBONE on port 15008, or take label istio.io/use-waypoint away.
     """
     entering = _entering(case)
     for cluster, istiod, service in ambient.services(case):
@@ -108,6 +109,7 @@ def _down(
     case.mesh.require(cluster, Pod)
     pods = [p for p in cluster.ordered(Pod, behind.namespace) if all(p.labels.get(k) == v for k, v in (behind.spec.selector or {}).items())]
     if any(map(ambient.serves, pods)):
+        yield from _closed(case, cluster, service, found, gateway, behind, callers, share)
         return
     owners = [
         w
@@ -133,6 +135,47 @@ def _down(
         commands=(
             f"istioctl waypoint status {gateway.name} -n {gateway.namespace}",
             f"kubectl -n {behind.namespace} get pods -l gateway.networking.k8s.io/gateway-name={gateway.name}",
+        ),
+    )
+
+
+def _closed(
+    case: Case,
+    cluster: Cluster,
+    service: HostService,
+    found: Attachment,
+    gateway: APIGateway,
+    behind: Service,
+    callers: tuple[Viewpoint, ...],
+    share: float,
+) -> Iterator[Finding]:
+    """A waypoint without the port by which it is entered: gateways find no endpoint of it (EndpointBuilder.waypointEndpoints), ztunnel only where it is bound to another port."""
+    classes = {c.name: c for c in cluster.all(GatewayClass)}
+    bound = bound_to(gateway, classes) is not None
+    lost = tuple(v for v in callers if v.kind == "gateway" or not bound)
+    if not lost or any(p.port == HBONE_PORT for p in behind.spec.ports):
+        return
+    managed = MANAGED in behind.labels
+    yield case.finding(
+        "waypoint-not-ready",
+        cluster=cluster.name,
+        resource=gateway.ref if managed else behind.ref,
+        path="spec.listeners" if managed else "spec.ports",
+        message=f"Every call of {short(service.hostname)} {_whence(lost)} fails: it goes through waypoint {found.wanted}, whose Service has no port {HBONE_PORT}.",
+        share=share,
+        viewpoints=lost,
+        evidence=(
+            _labelled(found),
+            *((_INGRESS,) if any(v.kind == "gateway" for v in lost) else ()),
+            f"{behind.ref} has {'ports ' + ', '.join(str(p.port) for p in behind.spec.ports) if behind.spec.ports else 'no ports'}",
+            *((f"{gateway.ref} listens on {', '.join(f'{li.port} ({li.protocol})' for li in gateway.spec.listeners)}",) if managed else ()),
+        ),
+        fix=f"Give {gateway.ref} a listener of protocol HBONE on port {HBONE_PORT}: istiod makes the Service's ports of its listeners."
+        if managed
+        else f"Add port {HBONE_PORT} to {behind.ref}.",
+        commands=(
+            f"istioctl waypoint status {gateway.name} -n {gateway.namespace}",
+            f"kubectl -n {behind.namespace} get service {behind.name} -o yaml",
         ),
     )
 
