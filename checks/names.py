@@ -136,13 +136,17 @@ def nearest(word: str, known: Iterable[str], limit: int = 5) -> tuple[str, ...]:
     every = list(known)
     names = every if len(every) <= _FEW else _beside(word, tuple(every))
     parts = {n.split(".")[0]: n for n in reversed(names)}
-    close = difflib.get_close_matches(word, names, limit, 0.6)
-    close += [parts[p] for p in difflib.get_close_matches(word.split(".", maxsplit=1)[0], list(parts), limit, 0.6)]
+    first = word.split(".", maxsplit=1)[0]  # the rest of two Services' hosts is alike, whatever they are called
+    alike = {p for p in parts if difflib.SequenceMatcher(None, p, first).ratio() >= _ALIKE}
+    close = [n for n in difflib.get_close_matches(word, names, len(names) or 1, _ALIKE) if n.split(".")[0] in alike][:limit]
+    close += [parts[p] for p in difflib.get_close_matches(first, list(parts), limit, _ALIKE)]
     if word and len(set(close)) < limit:
         close += [n for n in every if word in n]
     return tuple(dict.fromkeys(close))[:limit]
 
 
+_ALIKE = 0.6
+"""So much of two words is the same, of 1, where one may be meant by the other."""
 _FEW = 200
 """So many words can all be compared with another one."""
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from checks import names
 from checks.binding import rulesets, ruling, virtual_service
 from checks.finding import Finding, HostCue, check
+from checks.resources import L4Match
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from checks.answers import Viewpoint
     from checks.case import Case, View
@@ -88,10 +89,14 @@ def _registered(istiod: Istiod, host: str) -> bool:
 
 
 def _elsewhere(r: RuleSet) -> list[tuple[str, str]]:
-    """Rules that can only be meant for something else than HTTP on port 80."""
-    out = [(rule.path, "TLS or TCP") for rule in (*r.tls, *r.tcp)]
+    """Rules that can only be meant for something else in the mesh than HTTP on port 80: of a ruleset that a gateway has too, those that name the mesh."""
+
+    def inside(gateways: Sequence[str] | None) -> bool:
+        return "mesh" in gateways if gateways else r.gateways == ("mesh",)
+
+    out = [(rule.path, "TLS or TCP") for rule in (*r.tls, *r.tcp) if any(inside(m.gateways) for m in rule.matches or (L4Match(),))]
     for rule in r.http:
-        ports = {m.port for m in rule.matches if not m.gateways or "mesh" in m.gateways}
+        ports = {m.port for m in rule.matches if inside(m.gateways)}
         if ports and not ports & {0, 80}:
             out.append((rule.path, f"port {', '.join(map(str, sorted(ports)))}"))
     return out
