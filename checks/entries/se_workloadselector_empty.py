@@ -61,7 +61,9 @@ def se_workloadselector_empty(case: Case) -> Iterator[Finding]:
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(describe(entry), *_near(case, cluster, entry, wanted)),
-            fix=f"Make the selector and the labels agree, or create a WorkloadEntry with {words(wanted)} in namespace {entry.namespace}.",
+            fix=f"Make the pods with {words(wanted)} in namespace {entry.namespace} ready."
+            if selected_pods(case, entry.namespace, wanted)
+            else f"Make the selector and the labels agree, or create a WorkloadEntry with {words(wanted)} in namespace {entry.namespace}.",
             commands=(
                 f"kubectl -n {entry.namespace} get workloadentries,pods -l '{words(wanted)}'",
                 endpoints_command(first.upstream),
