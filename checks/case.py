@@ -476,17 +476,36 @@ class Case:
         """Every endpoint of a service, of all ports and subsets."""
         return self.mesh.endpoints(istiod, service.hostname, service.namespace)
 
+    def selectors(self, service: HostService) -> list[tuple[dict[str, str], set[str]]]:
+        """What a service selects, and in which clusters: a Service of several clusters selects in each of them what is written there."""
+
+        def find() -> list[tuple[dict[str, str], set[str]]]:
+            kept = dict(service.selector or {})
+            out: list[tuple[dict[str, str], set[str]]] = []
+            for c in self.mesh.clusters:
+                own = c.get(Service, service.namespace, service.name) if service.kubernetes else None
+                selector = dict(own.spec.selector or {}) if own is not None else kept
+                same = next((inside for said, inside in out if said == selector), None)
+                if same is None:
+                    out.append((selector, {c.name}))
+                else:
+                    same.add(c.name)
+            return [(selector, inside) for selector, inside in out if selector]
+
+        return self.once(f"selectors {service.namespace} {service.hostname} {sorted((service.selector or {}).items())}", find)
+
     def pods(self, service: HostService) -> list[tuple[Cluster, Pod]]:
         """The pods that a Service selects."""
-        selector = service.selector or {}
-        if not selector:
-            return []
 
         def find() -> list[tuple[Cluster, Pod]]:
-            some = self.mesh.labelled(service.namespace, *next(iter(selector.items())))
-            return [(c, p) for c, p in some if all(p.labels.get(k) == v for k, v in selector.items())]
+            return [
+                (c, p)
+                for selector, where in self.selectors(service)
+                for c, p in self.mesh.labelled(service.namespace, *next(iter(selector.items())))
+                if c.name in where and all(p.labels.get(k) == v for k, v in selector.items())
+            ]
 
-        return list(self.once(f"pods {service.namespace} {sorted(selector.items())}", find))
+        return list(self.once(f"pods {service.namespace} {service.hostname} {sorted((service.selector or {}).items())}", find))
 
     def unready(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Pod]]:
         """The pods that a Service selects and that are not ready, without those that go; with an upstream, only those of its subset."""
@@ -498,15 +517,13 @@ class Case:
 
     def owners(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Workload]]:
         """The workloads whose pods a Service selects; with an upstream, only those that would fill its subset."""
-        selector = dict(service.selector or {})
-        if not selector:
-            return []
-        if upstream is not None and upstream.rule is not None and (subset := upstream.rule.subset(upstream.subset)) is not None:
-            selector |= subset.labels or {}
+        subset = upstream.rule.subset(upstream.subset) if upstream is not None and upstream.rule is not None else None
+        wanted = (subset.labels or {}) if subset is not None else {}
         return [
             (c, w)
-            for c, w in self.mesh.templated(service.namespace, *next(iter(selector.items())))
-            if all(w.spec.template.metadata.labels and w.spec.template.metadata.labels.get(k) == v for k, v in selector.items())
+            for selector, where in self.selectors(service)
+            for c, w in self.mesh.templated(service.namespace, *next(iter((selector | wanted).items())))
+            if c.name in where and all((w.spec.template.metadata.labels or {}).get(k) == v for k, v in (selector | wanted).items())
         ]
 
     # --- ServiceEntries -----------------------------------------------------------------------------------------------------

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks import gateway, names
+from checks.case import short
+from checks.finding import MeshCue
 from checks.mesh import NetworkGateway, told_port
 from checks.registry import NETWORK, proxy_kind
-from checks.resources import Namespace, Pod, Service
+from checks.resources import Namespace, Pod, Service, Workload
 from checks.routes import upstreams
+from checks.subsets import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -152,14 +155,96 @@ def behind(mesh: Mesh, g: NetworkGateway) -> tuple[Cluster, Service, Upstreams] 
     if cluster is None:
         return None
     for s in tunnels(mesh, cluster, g.network):
-        own = {i.ip or i.hostname for i in s.status.load_balancer.ingress} | set(s.spec.external_ips)
         selector = s.spec.selector
-        if g.address not in own or not selector or MANAGED in s.labels:
+        if g.address not in _own(s) or not selector or MANAGED in s.labels:
             continue
         for pod in cluster.ordered(Pod, s.namespace):
             if proxy_kind(pod) == "gateway" and MANAGED not in pod.labels and all(pod.labels.get(k) == v for k, v in selector.items()):
                 return cluster, s, upstreams(mesh, mesh.proxy(cluster, pod, "gateway"))
     return None
+
+
+def _own(service: Service) -> set[str]:
+    """The addresses at which a Service is reached from outside."""
+    return {i.ip or i.hostname for i in service.status.load_balancer.ingress} | set(service.spec.external_ips)
+
+
+class Unserved(NamedTuple):
+    """The Service of a network's gateway behind which nobody is ready: pods, or else workloads at 0 replicas, or else neither."""
+
+    cluster: Cluster
+    service: Service
+    pods: tuple[Pod, ...]
+    stopped: tuple[Workload, ...]
+
+    @property
+    def cause(self) -> str:
+        """Why nobody is ready there."""
+        return "pods-all-notready" if self.pods else "workload-scaled-zero" if self.stopped else "svc-selector-no-pods"
+
+    @property
+    def selector(self) -> str:
+        """What the Service selects, as people write it."""
+        return ",".join(f"{k}={v}" for k, v in (self.service.spec.selector or {}).items())
+
+
+def unserved(mesh: Mesh) -> dict[NetworkGateway, Unserved]:
+    """The gateways of networks behind which nobody is ready; those of whose pods and endpoints nothing is known are left out."""
+
+    def find() -> dict[NetworkGateway, Unserved]:
+        out: dict[NetworkGateway, Unserved] = {}
+        for g in mesh.network_gateways():
+            cluster = mesh.known(g.cluster)
+            for s in tunnels(mesh, cluster, g.network) if cluster is not None else ():
+                found = _unserved(mesh, cluster, s) if cluster is not None and g.address in _own(s) else None
+                if found is not None:
+                    out[g] = found
+        return out
+
+    return mesh.now(("unserved networks",), find)
+
+
+def _unserved(mesh: Mesh, cluster: Cluster, service: Service) -> Unserved | None:
+    wanted = (service.spec.selector or {}).items()
+    slices = mesh.slices(cluster, service.namespace, service.name)
+    if not wanted or any(e.conditions.ready is not False for s in slices for e in s.endpoints or ()):
+        return None
+    pods = tuple(p for p in cluster.ordered(Pod, service.namespace) if wanted <= p.labels.items())
+    made = [w for c, w in mesh.templated(service.namespace, *next(iter(wanted))) if c is cluster]
+    owners = tuple(w for w in made if wanted <= (w.spec.template.metadata.labels or {}).items())
+    if any(p.ready for p in pods) or (not pods and any(w.wanted for w in owners)) or not (pods or owners or slices):
+        return None
+    return Unserved(cluster, service, pods, owners)
+
+
+class End(NamedTuple):
+    """The gateway of a network where calls end: how a sentence about it begins, which part of them, whose, and where the network is entered."""
+
+    at: Unserved
+    said: str
+    part: float
+    viewpoints: tuple[Viewpoint, ...]
+    entered: str
+
+
+def ends(case: Case, cause: str) -> Iterator[End]:
+    """The gateways of networks through which calls to the host go and behind which nobody is ready for this cause."""
+    dead = unserved(case.mesh)
+
+    def closed(_: Branch, way: Way) -> NetworkGateway | None:
+        return way.gateways[0] if way.gateways and all(g in dead for g in way.gateways) and dead[way.gateways[0]].cause == cause else None
+
+    for g, found in lost(case, closed).items() if dead else ():
+        if isinstance(g, NetworkGateway):
+            part, at = share(case, found), dead[g]
+            said = f"{percent(part)} of the requests from {callers(case, found)} to {short(case.host)} end at the gateway of network {g.network}"
+            yield End(at, said, part, viewpoints(case, found), f"network {g.network} is entered at {g.address}:{g.port} ({at.service.ref})")
+
+
+@MeshCue
+def no_way_in(mesh: Mesh) -> bool:
+    """Behind the gateway of some network nobody is ready."""
+    return len(mesh.clusters) > 1 and bool(unserved(mesh))
 
 
 def passing(ups: Upstreams, g: NetworkGateway, host: str) -> tuple[list[Bound], list[Bound]]:

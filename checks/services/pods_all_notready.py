@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.binding import idle
 from checks.case import Branch, Case, endpoints_command, short, waits
+from checks.clusters import ends, no_way_in
 from checks.finding import Finding, MeshCue, check, explained, explains
 from checks.gateways import backend
 from checks.services import known
@@ -41,13 +42,13 @@ def _unreached(mesh: Mesh) -> bool:
     return bool(idle(mesh))
 
 
-@check("pods-all-notready", when=(explained, _unreached))
+@check("pods-all-notready", when=(explained, _unreached, no_way_in))
 def pods_all_notready(case: Case) -> Iterator[Finding]:
     """Every pod of a service fails its readiness probe, or cannot even be made.
 
     A bad release, a dependency that the probe asks, a missing configuration: the pods run and none is ready; or a quota, an admission webhook or
     a missing service account keeps the workload from making one. Envoy knows their endpoints as unhealthy, or none, and answers every request
-    with 503 "no healthy upstream" (flag UH). Where it is a gateway, nobody reaches the hosts that are bound to it.
+    with 503 "no healthy upstream" (flag UH). Where it is a gateway, nobody reaches the hosts that are bound to it, or that lie in its network.
 
     How to see it: `kubectl get pods` shows 0/1 or 1/2 ready; `kubectl describe pod` has the probe's answer.
 
@@ -95,6 +96,7 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
             ),
         )
     yield from _gateways(case)
+    yield from _networks(case)
 
 
 def _gateways(case: Case) -> Iterator[Finding]:
@@ -125,4 +127,25 @@ def _gateways(case: Case) -> Iterator[Finding]:
             evidence=(f"{sources[0]} is bound to it", *waiting[:5], *case.slices_evidence(service)),
             fix="Make the gateway's pods ready: look at what they say, and at whether they have a control plane to listen to.",
             commands=(f"kubectl -n {service.namespace} get pods -l '{selector}'",),
+        )
+
+
+def _networks(case: Case) -> Iterator[Finding]:
+    """The gateways of other networks whose pods are not ready: their load balancer has an address, and nobody behind it."""
+    for end in ends(case, "pods-all-notready"):
+        at = end.at
+        yield case.finding(
+            "pods-all-notready",
+            cluster=at.cluster.name,
+            resource=at.service.ref,
+            path="",
+            message=(f"{end.said}: no pod of {at.service.ref} in {at.cluster.name} is ready (0 of {len(at.pods)})."),
+            share=end.part,
+            viewpoints=end.viewpoints,
+            evidence=(
+                end.entered,
+                *(f"{p.ref} in {at.cluster.name}: {waits(p)}" for p in at.pods[:5]),
+            ),
+            fix="Make the gateway's pods ready: look at what they say, and at whether they have a control plane to listen to.",
+            commands=(f"kubectl --context {at.cluster.name} -n {at.service.namespace} get pods -l '{at.selector}'",),
         )

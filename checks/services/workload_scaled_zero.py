@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks import names
 from checks.binding import bindings
 from checks.case import Branch, Case, endpoints_command, going, short
+from checks.clusters import ends, no_way_in
 from checks.finding import Finding, check, explained, explains
 from checks.resources import DaemonSet
 from checks.services import known
@@ -19,21 +20,27 @@ if TYPE_CHECKING:
 
 @explains(
     "workload-scaled-zero",
-    before=("svc-selector-no-pods", "subset-scaled-to-zero", "subset-empty-weighted", "subset-empty-all", "all-endpoints-terminating"),
+    before=(
+        *("svc-selector-no-pods", "se-workloadselector-empty", "subset-scaled-to-zero", "subset-empty-weighted", "subset-empty-all"),
+        "all-endpoints-terminating",
+    ),
 )
 def _explains(case: Case, branch: Branch) -> bool:
     service = branch.upstream.service
-    if service is None or not branch.upstream.defined or not service.kubernetes:
+    if service is None or not branch.upstream.defined:
         return False
+    if not service.kubernetes:  # a ServiceEntry selects pods as a Service does, and WorkloadEntries, which no workload makes
+        return not case.candidates(branch.upstream) and case.off(service)
     return case.off(service) and going(known(case, branch, service))
 
 
-@check("workload-scaled-zero", when=(explained, bound))
+@check("workload-scaled-zero", when=(explained, bound, no_way_in))
 def workload_scaled_zero(case: Case) -> Iterator[Finding]:
     """Every workload behind a service stands at 0 replicas.
 
     An autoscaler that scales to zero, a cron job that was not undone, a person: the Service has no endpoint, and every request to it gets
-    503 "no healthy upstream" (flag UH). Where it is a gateway, nobody listens for the hosts that are bound to it.
+    503 "no healthy upstream" (flag UH). Where it is a gateway, nobody listens for the hosts that are bound to it; where it is the gateway of
+    a network, no call from another network arrives there.
 
     How to see it: `kubectl get deployment` shows 0/0.
 
@@ -67,7 +74,11 @@ def workload_scaled_zero(case: Case) -> Iterator[Finding]:
                     f"{w.ref} in {c.name}: {'status.desiredNumberScheduled' if isinstance(w, DaemonSet) else 'spec.replicas'} 0"
                     for c, w in stopped
                 ),
-                *case.slices_evidence(service),
+                *(
+                    case.slices_evidence(service)
+                    if service.kubernetes
+                    else (f"{service.sources[0][1]} selects their pods by its workloadSelector",)
+                ),
             ),
             fix=f"Scale {workload.ref} up."
             if scalable
@@ -80,6 +91,7 @@ def workload_scaled_zero(case: Case) -> Iterator[Finding]:
             ),
         )
     yield from _gateways(case)
+    yield from _networks(case)
 
 
 def _gateways(case: Case) -> Iterator[Finding]:
@@ -108,5 +120,31 @@ def _gateways(case: Case) -> Iterator[Finding]:
             commands=(
                 f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1",
                 f"kubectl -n {workload.namespace} get {kind} {workload.name}",
+            ),
+        )
+
+
+def _networks(case: Case) -> Iterator[Finding]:
+    """The gateways of other networks that stand at 0 replicas: their load balancer has an address, and nobody behind it."""
+    for end in ends(case, "workload-scaled-zero"):
+        at = end.at
+        workload = at.stopped[0]
+        kind = workload.ref.partition(" ")[0].lower()
+        yield case.finding(
+            "workload-scaled-zero",
+            cluster=at.cluster.name,
+            resource=workload.ref,
+            path="spec.replicas",
+            message=(f"{end.said}: {workload.ref} behind {at.service.ref} in {at.cluster.name} stands at 0 replicas."),
+            share=end.part,
+            viewpoints=end.viewpoints,
+            evidence=(
+                end.entered,
+                *(f"{w.ref} in {at.cluster.name}: spec.replicas 0" for w in at.stopped),
+            ),
+            fix=f"Scale {workload.ref} up.",
+            commands=(
+                f"kubectl --context {at.cluster.name} -n {workload.namespace} scale {kind} {workload.name} --replicas=1",
+                f"kubectl --context {at.cluster.name} -n {workload.namespace} get {kind} {workload.name}",
             ),
         )
