@@ -16,12 +16,12 @@ from checks.answers import Viewpoint
 from checks.catalogue import CAUSES
 from checks.evidence import NOTHING, Evidence
 from checks.finding import EXPLAINERS, Finding, Origin, Severity, by_nearness
-from checks.gatewayapi import NOBODY, named_for_any_host
+from checks.gatewayapi import NOBODY, OfPolicies, named_for_any_host
 from checks.istiod import Istiod, can_merge
 from checks.mesh import Change
 from checks.patches import Edit, Proposal, command, edited
 from checks.registry import HostService, IstioEndpoint, from_entry, proxy_kind
-from checks.resources import AuthorizationPolicy, DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, Sidecar, Workload
+from checks.resources import AuthorizationPolicy, ClientTLS, DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, Sidecar, Workload
 from checks.routes import answer, failing, steps
 from checks.sidecar import Step
 from checks.upstream import Upstream, Upstreams, shares
@@ -633,7 +633,7 @@ class Case:
         """A kubectl command that edits an object of a cluster (name or CLUSTER_ID), as a finding suggests it: shown only when the mesh after it is
         proved to be well. None where there is nothing to edit. `sure`: the check has proved it for every caller, since it changes one rule only.
         """  # noqa: D205 - what it is, and what becomes of it
-        if old is None or not edits:
+        if old is None or not edits or isinstance(old, OfPolicies):
             return None
         where = self.mesh.cluster(cluster).name
         new, operations = edited(old, edits)
@@ -744,6 +744,24 @@ def going(endpoints: Iterable[IstioEndpoint]) -> bool:
     return all(e.health in {"terminating", "draining"} for e in endpoints)
 
 
+_UNSPOKEN = ClientTLS(mode="DISABLE")
+
+
+def spoken(branch: Branch) -> ClientTLS | None:
+    """The TLS settings by which a destination is called; None where no rule has any.
+
+    A sidecar leaves TLS out where they name a credential, unless the rule selects it or the credential is a ConfigMap: it then speaks plain text
+    (buildUpstreamClusterTLSContext in core/cluster_tls.go).
+    """
+    rule = branch.upstream.rule
+    policy = rule.policy_for(branch.upstream.port, branch.upstream.subset) if rule is not None else None
+    tls = policy.tls if policy is not None else None
+    if tls is None or rule is None or tls.mode not in {"SIMPLE", "MUTUAL"} or not tls.credential_name:
+        return tls
+    kept = branch.view.callers.proxy.kind != "sidecar" or rule.selector is not None or tls.credential_name.startswith("configmap://")
+    return tls if kept else _UNSPOKEN
+
+
 def said_at(branch: Branch, block: str) -> tuple[DestinationRule, str] | None:
     """The DestinationRule that says a block of its traffic policy (`tls`, `outlier_detection`, `connection_pool`) for a destination, and where in it; None when no rule does."""
     u = branch.upstream
@@ -755,9 +773,10 @@ def said_at(branch: Branch, block: str) -> tuple[DestinationRule, str] | None:
                 for path in _paths(s.traffic_policy, u.port, f"spec.subsets[{i}].trafficPolicy", block):
                     return origin, path
     for origin in u.rule.origins:
-        if origin.spec.traffic_policy is u.rule.policy:
+        made = isinstance(origin, OfPolicies)
+        if made or origin.spec.traffic_policy is u.rule.policy or isinstance(u.rule.origins[-1], OfPolicies):
             for path in _paths(origin.spec.traffic_policy, u.port, "spec.trafficPolicy", block):
-                return origin, path
+                return origin, "spec.validation" if made else path
     return None
 
 

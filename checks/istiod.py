@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec.structs import replace
 
 from checks import attachment, gatewayapi, names, rulesets
+from checks.gatewayapi import OfPolicies
 from checks.planes import NEWEST
 from checks.registry import UNSPECIFIED, HostPort, HostService, MeshConfig, from_entry, from_service, oldest_first, protocol
 from checks.resources import (
@@ -60,7 +61,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True, eq=False)
 class MergedRule:
-    """DestinationRules of one host string in one namespace as istiod merged them; `origins` the oldest first, whose name the clusters carry."""
+    """DestinationRules of one host string in one namespace as istiod merged them; `origins` the oldest first, what it made of policies last."""
 
     host: str
     export_to: frozenset[str]
@@ -80,6 +81,22 @@ class MergedRule:
     def ref(self) -> str:
         """The oldest rule's ref."""
         return self.origins[0].ref
+
+    def take(self, rule: DestinationRule, *, filling: bool) -> None:
+        """Merge a rule in: subsets that it has more, and its policy where there is none. One made of BackendTLSPolicies is `filling` what others leave open."""
+        was_made, made = isinstance(self.origins[-1], OfPolicies), isinstance(rule, OfPolicies)
+        have = {s.name for s in self.subsets}
+        for s in rule.spec.subsets or ():
+            if s.name in have:
+                self.duplicates.append((s.name, rule))
+            else:
+                self.subsets.append(s)
+                self.subset_origins[s.name] = rule
+        if was_made != made and filling:
+            self.policy = _filled(self.policy, rule.spec.traffic_policy) if made else _filled(rule.spec.traffic_policy, self.policy)
+        elif self.policy is None:
+            self.policy = rule.spec.traffic_policy
+        self.origins = sorted([*self.origins, rule], key=lambda r: isinstance(r, OfPolicies))
 
     def subset(self, name: str) -> Subset | None:
         """Its subset of that name."""
@@ -119,6 +136,20 @@ class MergedRule:
         )
 
 
+def _filled(own: TrafficPolicy | None, made: TrafficPolicy | None) -> TrafficPolicy | None:
+    """What is written with the TLS that policies say where it says none, also port by port (mergeBackendPolicyTrafficPolicy)."""
+    if own is None or made is None:
+        return own or made
+    said = {p.port.number: p for p in made.port_level_settings or () if p.port is not None}
+    written = {p.port.number for p in own.port_level_settings or () if p.port is not None}
+    ports = [
+        replace(p, tls=said[p.port.number].tls) if p.tls is None and p.port is not None and p.port.number in said else p
+        for p in own.port_level_settings or ()
+    ]
+    ports += [p for number, p in said.items() if number not in written]
+    return replace(own, tls=own.tls if own.tls is not None else made.tls, port_level_settings=tuple(ports) or None)
+
+
 def _port_level(policy: TrafficPolicy | None, port: int) -> tuple[TrafficPolicy | None, bool]:
     if policy is None:
         return None, False
@@ -131,6 +162,7 @@ def _port_level(policy: TrafficPolicy | None, port: int) -> tuple[TrafficPolicy 
 @dataclass(slots=True)
 class _RuleIndex:
     by_export: bool
+    filling: bool
     exact: dict[str, list[MergedRule]] = field(default_factory=dict)
     wild: dict[str, list[MergedRule]] = field(default_factory=dict)
 
@@ -154,16 +186,7 @@ class _RuleIndex:
                 continue
             if both or both_selected:
                 separately = False
-            merged.origins.append(rule)
-            have = {s.name for s in merged.subsets}
-            for s in rule.spec.subsets or ():
-                if s.name in have:
-                    merged.duplicates.append((s.name, rule))
-                else:
-                    merged.subsets.append(s)
-                    merged.subset_origins[s.name] = rule
-            if merged.policy is None:
-                merged.policy = rule.spec.traffic_policy
+            merged.take(rule, filling=self.filling)
         if separately:
             subsets = list(rule.spec.subsets or ())
             known.append(MergedRule(host, export_to, [rule], subsets, rule.spec.traffic_policy, selector, {s.name: rule for s in subsets}))
@@ -665,9 +688,10 @@ class Istiod:
     def _destination_rules(self) -> tuple[dict[str, _RuleIndex], dict[str, _RuleIndex], _RuleIndex]:
         local: dict[str, _RuleIndex] = {}
         exported: dict[str, _RuleIndex] = {}
-        made = partial(_RuleIndex, self.plane.merges_by_export)
+        made = partial(_RuleIndex, self.plane.merges_by_export, self.plane.fills_in_policies)
         root = made()
-        rules = [r for r in self.all(DestinationRule) if isinstance(r, DestinationRule)]
+        rules: list[DestinationRule] = [*gatewayapi.of_policies(self)]
+        rules += [r for r in self.all(DestinationRule) if isinstance(r, DestinationRule)]
         rules.sort(key=lambda r: (r.spec.workload_selector is None, r.created, r.name, r.namespace))
         default = frozenset(self.config.default_destination_rule_export_to or ("*",))
         for rule in rules:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from checks import gateway, names
 from checks.binding import covers, gates
-from checks.case import Case, View
+from checks.case import Case, View, spoken
 from checks.resources import APIHTTPRoute, DestinationRule, OpenShiftRoute, Pod, Service, ServiceEntry
 from checks.rulesets import describe
 from checks.viewpoints import Class
@@ -292,9 +292,8 @@ def knows(hop: Hop, host: str) -> bool:
 
 def _mode(b: Branch) -> str:
     """How the proxy speaks to a destination: the mode of its DestinationRule's TLS settings, or that of auto mTLS."""
-    policy = b.upstream.rule.policy_for(b.upstream.port, b.upstream.subset) if b.upstream.rule else None
-    if policy is not None and policy.tls is not None:
-        return policy.tls.mode
+    if (own := spoken(b)) is not None:
+        return own.mode
     return "ISTIO_MUTUAL" if any(e.tls for e in b.upstream.endpoints) else "DISABLE"
 
 
@@ -302,9 +301,8 @@ def _sni(b: Branch, asked: list[str]) -> list[str]:
     """The SNI that a proxy sends: of its DestinationRule, else the host that is asked for (auto SNI), or the cluster's where it speaks the mesh's
     own TLS (cluster_tls.go).
     """  # noqa: D205 - three cases of one sentence
-    policy = b.upstream.rule.policy_for(b.upstream.port, b.upstream.subset) if b.upstream.rule else None
-    if policy is not None and policy.tls is not None and policy.tls.sni:
-        return [policy.tls.sni.lower()]
+    if (own := spoken(b)) is not None and own.sni:
+        return [own.sni.lower()]
     if b.step.protocol == "http" and _mode(b) == "ISTIO_MUTUAL":
         return [f"outbound_.{b.upstream.port}_.{b.upstream.subset}_.{b.upstream.host}"]
     return asked

@@ -43,6 +43,7 @@ _SWITCHES = frozenset(
         "ENABLE_GATEWAY_API_INFERENCE_EXTENSION",
         "AMBIENT_ENABLE_MULTI_NETWORK",
         "ENABLE_INGRESS_WAYPOINT_ROUTING",
+        "PILOT_ENABLE_ALPHA_GATEWAY_API",
     }
 )
 
@@ -201,6 +202,16 @@ class Plane(NamedTuple):
     def strict_merging(self) -> bool:
         """Whether pods that it made for the Gateway API take Istio Gateways of their own namespace only (features.EnableStrictGatewayMerging)."""
         return self._does("PILOT_ENABLE_STRICT_GATEWAY_MERGING", Version(1, 31))
+
+    @property
+    def takes_backend_tls(self) -> bool:
+        """Whether BackendTLSPolicies mean anything to it: since they are v1, before that to one that was told to read what is alpha (release note gtw-140)."""
+        return self.version is None or self.version >= Version(1, 28) or self._told("PILOT_ENABLE_ALPHA_GATEWAY_API")
+
+    @property
+    def fills_in_policies(self) -> bool:
+        """Whether a DestinationRule's own settings come before those of a BackendTLSPolicy, which may as well be annotated as somebody else's (release notes 60358, 57817)."""
+        return self.version is None or self.version >= Version(1, 31)
 
 
 NEWEST = Plane("", None)

@@ -129,8 +129,13 @@ def _of(o: Resource, planes: list[Istiod], before: Mesh, after: Mesh) -> Iterabl
             return [names.service_host(o.service, o.namespace)]
         case Pod() | Workload():
             return {s.hostname for i in planes for s in i.services if s.namespace == o.namespace}
-        case Gateway() | ReferenceGrant() | BackendTLSPolicy():
+        case Gateway() | ReferenceGrant():
             return _at_gateways(planes)
+        case BackendTLSPolicy():
+            targets = {t.name for t in o.spec.target_refs or ()}
+            known = (e for m in (before, after) for c in m.clusters for e in c.within(ServiceEntry, o.namespace).values())
+            behind = {h for e in known if e.name in targets for h in e.spec.hosts or ()}
+            return behind.union(names.service_host(n, o.namespace) for n in targets)
         case PeerAuthentication() | AuthorizationPolicy() | RequestAuthentication():
             roots = {i.config.root_namespace for i in planes}
             return {s.hostname for i in planes for s in i.services if s.namespace == o.namespace or o.namespace in roots}

@@ -821,7 +821,9 @@ class WorkloadSelector(_Object, frozen=True):
         return all(labels.get(k) == v for k, v in self.wanted.items())
 
 
-class _DestinationRuleSpec(_Object, frozen=True):
+class DestinationRuleSpec(_Object, frozen=True):
+    """spec of a DestinationRule."""
+
     host: str = ""
     subsets: tuple[Subset, ...] | None = None
     traffic_policy: TrafficPolicy | None = None
@@ -832,7 +834,7 @@ class _DestinationRuleSpec(_Object, frozen=True):
 class DestinationRule(Resource, frozen=True):
     """networking.istio.io DestinationRule."""
 
-    spec: _DestinationRuleSpec = _DestinationRuleSpec()
+    spec: DestinationRuleSpec = DestinationRuleSpec()
 
 
 class EntryPort(_Object, frozen=True):
@@ -1396,7 +1398,14 @@ class _PolicyTarget(_Object, frozen=True):
     section_name: str | None = None
 
 
+class _SubjectAltName(_Object, frozen=True):
+    type: str = ""
+    hostname: str = ""
+    uri: str = ""
+
+
 class _BackendValidation(_Object, frozen=True):
+    subject_alt_names: tuple[_SubjectAltName, ...] | None = None
     ca_certificate_refs: tuple[TargetReference, ...] | None = field(default=None, name="caCertificateRefs")
     well_known_ca_certificates: str | None = field(default=None, name="wellKnownCACertificates")
     hostname: str = ""

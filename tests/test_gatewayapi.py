@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from checks import resources, routes
+from checks.case import Case, spoken
+from checks.istiod import Proxy
 from checks.mesh import Cluster, Mesh
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ _API = "gateway.networking.k8s.io/v1"
 _VERSIONS = {
     **dict.fromkeys(("Service", "Namespace", "Pod"), "v1"),
     **dict.fromkeys(("EndpointSlice",), "discovery.k8s.io/v1"),
-    **dict.fromkeys(("ServiceEntry", "VirtualService"), "networking.istio.io/v1"),
+    **dict.fromkeys(("ServiceEntry", "VirtualService", "DestinationRule"), "networking.istio.io/v1"),
+    **dict.fromkeys(("CustomResourceDefinition",), "apiextensions.k8s.io/v1"),
     **dict.fromkeys(("TCPRoute",), "gateway.networking.k8s.io/v1alpha2"),
 }
 HTTP = {"name": "http", "port": 80, "protocol": "HTTP"}
@@ -335,3 +338,76 @@ def test_a_networks_gateway_lets_its_port_through_by_the_name_that_callers_say()
     network = {"topology.istio.io_network": "west"}
     assert mode(15443, **network) == mode(16443, **network, **{"networking.istio.io_gatewayPort": "16443"}) == "AUTO_PASSTHROUGH"
     assert mode(15443) == mode(443, **network) == "PASSTHROUGH"
+
+
+PORTS = {"name": "http", "port": 80}, {"name": "https", "port": 443}
+BUNDLE = "gateway.networking.k8s.io/bundle-version"
+
+
+def backend_tls(name: str, section: str = "", created: str = "1", kind: str = "Service", **metadata: Any) -> Json:
+    """A BackendTLSPolicy of cart's, or of one port of it; its name is what the certificate must say."""
+    target = {"group": "" if kind == "Service" else "networking.istio.io", "kind": kind, "name": "cart"}
+    spec = {"targetRefs": [{**target, **({"sectionName": section} if section else {})}], "validation": {"hostname": name}}
+    return thing("BackendTLSPolicy", name, spec, creationTimestamp=f"2026-09-01T08:00:0{created}Z", **metadata)
+
+
+def rule(mode: str = "", port: int = 0, **spec: Any) -> Json:
+    """A DestinationRule of cart's, older than every policy, that balances at random and may say a TLS mode, for all ports or for one."""
+    tls = {"tls": {"mode": mode, "sni": "rule"}} if mode else {}
+    of_port = [{"port": {"number": port}, **tls}] if port else []
+    policy = {"loadBalancer": {"simple": "RANDOM"}, **({"portLevelSettings": of_port} if of_port else tls)}
+    return thing("DestinationRule", "cart", {"host": CART, "trafficPolicy": policy, **spec}, creationTimestamp="2020-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("said", "version", "sni"),
+    [
+        ([backend_tls("p")], "", ["p", "p"]),
+        ([backend_tls("p")], "1.27", [None, None]),
+        ([backend_tls("q", created="2"), backend_tls("p")], "", ["p", "p"]),  # the oldest counts
+        ([backend_tls("p"), backend_tls("q", "https", "2")], "", ["p", "q"]),  # and one for a port beside it
+        ([backend_tls("p", "grpc")], "", [None, None]),  # there is no such port
+        ([backend_tls("p", kind="ServiceEntry")], "", [None, None]),
+        ([backend_tls("p", annotations={"istio.io/ignore-policy-attachment": "True"})], "", [None, None]),
+        ([backend_tls("p"), rule()], "", ["p", "p"]),  # what the rule leaves open
+        ([backend_tls("p"), rule("SIMPLE")], "", ["rule", "rule"]),
+        ([backend_tls("p"), rule("SIMPLE")], "1.30", ["p", "p"]),  # before, the policy was the first of all and counted whole
+        ([backend_tls("p"), rule("SIMPLE", 443)], "", ["p", "rule"]),
+        ([backend_tls("p", "https"), rule("SIMPLE")], "", ["rule", "p"]),
+        ([backend_tls("p"), rule(exportTo=["*"])], "", [None, None]),  # such a rule is not merged, and is the last
+        (
+            [
+                backend_tls("p"),
+                thing("CustomResourceDefinition", "backendtlspolicies.gateway.networking.k8s.io", annotations={BUNDLE: "v1.3.0"}),
+            ],
+            "",
+            [None, None],
+        ),
+    ],
+)
+def test_backend_tls_policies_are_a_destination_rule_of_their_target(said: list[Json], version: str, sni: list[str | None]) -> None:
+    """gateway/backend_policies.go, mergeDestinationRule; of 200 random meshes istiod had the same TLS in every cluster."""
+    known = istiod(service("cart", "shop", *PORTS), *said, version=version)
+    (cart,) = known.by_host[CART]
+    found = known.destination_rule(Proxy("sidecar", "east", "client", "web", {}), cart)
+    settings = [found.policy_for(p, "") if found else None for p in (80, 443)]
+    assert [s.tls.sni if s is not None and s.tls is not None else None for s in settings] == sni
+
+
+def test_a_sidecar_calls_in_plain_text_where_tls_names_a_credential() -> None:
+    """buildUpstreamClusterTLSContext: a gateway asks for the Secret, a sidecar does only for a rule that selects it, and anybody may have a ConfigMap."""
+    callers = [thing("Pod", "web", {"containers": [{"name": "istio-proxy", "args": ["proxy", "sidecar"]}]}, labels={"app": "web"})]
+    ruled = {"host": CART, "trafficPolicy": {"tls": {"mode": "SIMPLE", "credentialName": "cert"}}}
+    selecting = {**ruled, "workloadSelector": {"matchLabels": {"app": "web"}}}
+    refs = {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "ca"}], "hostname": "cart"}
+    policy = thing("BackendTLSPolicy", "p", {"targetRefs": [{"group": "", "kind": "Service", "name": "cart"}], "validation": refs})
+    modes: list[list[str]] = []
+    for one in (thing("DestinationRule", "cart", ruled), thing("DestinationRule", "cart", selecting), policy):
+        found = mesh(service("cart"), gateway(HTTP), route(), callers, one)
+        branches = Case.of(CART, found).branches
+        modes.append([f"{b.view.callers.proxy.kind} {tls.mode}" for b in branches if (tls := spoken(b)) is not None])
+    assert [sorted(set(m)) for m in modes] == [
+        ["gateway SIMPLE", "sidecar DISABLE"],
+        ["sidecar SIMPLE"],
+        ["gateway SIMPLE", "sidecar SIMPLE"],
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from checks.case import short
+from checks.case import short, spoken
 from checks.registry import HostService, from_entry
 from checks.resources import Pod, WorkloadEntry
 from checks.seen import behind as pods_behind
@@ -280,6 +280,5 @@ def outside(case: Case, fails: Callable[[Access], bool]) -> list[list[Calls]]:
 
 def tls(branch: Branch) -> str:
     """The TLS mode that a DestinationRule gives a destination; empty when none does."""
-    u = branch.upstream
-    policy = u.rule.policy_for(u.port, u.subset) if u.rule is not None else None
-    return policy.tls.mode if policy is not None and policy.tls is not None else ""
+    own = spoken(branch)
+    return own.mode if own is not None else ""

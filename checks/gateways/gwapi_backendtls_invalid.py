@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks import names
 from checks.case import short
 from checks.finding import Finding, check
-from checks.resources import BackendTLSPolicy, ConfigMap, ServiceEntry
+from checks.gatewayapi import OfPolicies
+from checks.resources import BackendTLSPolicy, ConfigMap
 from checks.subsets import percent
 from checks.when import holds
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def gwapi_backendtls_invalid(case: Case) -> Iterator[Finding]:
     """A BackendTLSPolicy names a certificate authority that Istio cannot use, so calls to its backend are blocked.
 
-    Istio takes a ConfigMap of the policy's own namespace with the key ca.crt, and nothing else. Where it cannot have it, it does not fall
-    back to plain text: it gives the proxies a certificate that is never valid, and every connection fails (flag UF).
+    Istio takes a ConfigMap of the policy's own namespace with the key ca.crt, and nothing else. Where it cannot have it, it gives gateways a
+    certificate that is never there, and every connection fails (flag UF). Sidecars it gives none at all: they call in plain text a server that
+    is said to speak TLS.
 
     How to see it: the policy's status has ResolvedRefs False (InvalidCACertificateRef, InvalidKind).
 
@@ -32,13 +33,12 @@ def gwapi_backendtls_invalid(case: Case) -> Iterator[Finding]:
     felt: dict[tuple[str, str], list[Branch]] = {}
     found: dict[tuple[str, str], BackendTLSPolicy] = {}
     for b in case.branches:
-        istiod = b.view.ups.istiod
-        for policy in _about(istiod, b.upstream.host):
-            if _invalid(case, istiod, policy) and _ruled(b, policy):
-                key = istiod.cluster, policy.ref
-                found[key] = policy
-                felt.setdefault(key, []).append(b)
-                case.miss(b, b.upstream, 1.0)
+        istiod, policy = b.view.ups.istiod, _ruling(b)
+        if policy is not None and _invalid(case, istiod, policy):
+            key = istiod.cluster, policy.ref
+            found[key] = policy
+            felt.setdefault(key, []).append(b)
+            case.miss(b, b.upstream, 1.0)
     for key, branches in felt.items():
         policy, host = found[key], short(branches[0].upstream.host)
         share = case.share(branches)
@@ -48,7 +48,7 @@ def gwapi_backendtls_invalid(case: Case) -> Iterator[Finding]:
             cluster=case.mesh.cluster(key[0]).name,
             resource=policy.ref,
             path="spec.validation.caCertificateRefs",
-            message=f"{percent(share)} of the requests of a rule fail in TLS to {host}: the certificate authority of {policy.ref} cannot be used ({_invalid(case, branches[0].view.ups.istiod, policy)}).",
+            message=f"{percent(share)} of the requests of a rule to {host} fail: the certificate authority of {policy.ref} cannot be used ({_invalid(case, branches[0].view.ups.istiod, policy)}).",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(f"{policy.ref} is for {host} and names {refs or 'no certificate authority'}", *_status(policy)),
@@ -57,23 +57,12 @@ def gwapi_backendtls_invalid(case: Case) -> Iterator[Finding]:
         )
 
 
-def _about(istiod: Istiod, host: str) -> list[BackendTLSPolicy]:
-    """The policies whose target is a host."""
-
-    def index() -> dict[str, list[BackendTLSPolicy]]:
-        out: dict[str, list[BackendTLSPolicy]] = {}
-        entries = {(e.namespace, e.name): e for e in istiod.all(ServiceEntry) if isinstance(e, ServiceEntry)}
-        for p in istiod.all(BackendTLSPolicy):
-            for t in p.spec.target_refs or () if isinstance(p, BackendTLSPolicy) else ():
-                found = entries.get((p.namespace, t.name))
-                hosts = (
-                    (found.spec.hosts or () if found else ()) if t.kind == "ServiceEntry" else (names.service_host(t.name, p.namespace),)
-                )
-                for h in hosts:
-                    out.setdefault(h, []).append(p)  # type: ignore[arg-type] # told apart above
-        return out
-
-    return istiod.once("backend policies", index).get(host, [])
+def _ruling(branch: Branch) -> BackendTLSPolicy | None:
+    """The policy that says the TLS of a destination: a DestinationRule's own settings win, and one of the callers' namespace hides it."""
+    u = branch.upstream
+    settings = u.rule.policy_for(u.port, u.subset) if u.rule is not None and branch.share and u.usable else None
+    made = u.rule.origins[-1] if u.rule is not None else None
+    return made.policy(settings.tls) if settings is not None and isinstance(made, OfPolicies) else None
 
 
 def _invalid(case: Case, istiod: Istiod, policy: BackendTLSPolicy) -> str:
@@ -92,22 +81,6 @@ def _invalid(case: Case, istiod: Istiod, policy: BackendTLSPolicy) -> str:
     if found is None:
         return f"there is no ConfigMap {policy.namespace}/{refs[0].name}"
     return "" if found.data else f"{found.ref} has no key ca.crt"
-
-
-def _ruled(branch: Branch, policy: BackendTLSPolicy) -> bool:
-    """Whether a destination's TLS is the policy's: a DestinationRule's own settings win, and one of the callers' namespace hides it."""
-    u = branch.upstream
-    if not branch.share or not u.usable or u.service is None:
-        return False
-    sections = {t.section_name for t in policy.spec.target_refs or ()}
-    port = u.service.port(u.port)
-    if None not in sections and "" not in sections and (port is None or port.name not in sections):
-        return False
-    rule = u.rule
-    if rule is None:
-        return True
-    settings = rule.policy_for(u.port, u.subset)
-    return rule.namespace == policy.namespace and (settings is None or settings.tls is None)
 
 
 def _status(policy: BackendTLSPolicy) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from checks.case import said_at
+from checks.case import said_at, spoken
 from checks.finding import MeshCue
 from checks.gatewayapi import GROUP as GATEWAY_API
 from checks.names import fqdn as host_of
@@ -179,9 +179,8 @@ def speaks(case: Case, branch: Branch, server: Server) -> Speech:
     """What a caller speaks to an endpoint: as the DestinationRule says, else auto-mTLS."""
     u = branch.upstream
     istiod = branch.view.ups.istiod
-    policy = u.rule.policy_for(u.port, u.subset) if u.rule else None
-    if policy is not None and policy.tls is not None:
-        return _SPEECH.get(policy.tls.mode, "tls")
+    if (own := spoken(branch)) is not None:
+        return _SPEECH.get(own.mode, "tls")
     service = u.service
     if service is None or service.external or not istiod.config.enable_auto_mtls:
         return "plain"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks.case import short
+from checks.case import short, spoken
 from checks.finding import Finding, check
 from checks.security import (
     Miss,
@@ -72,10 +72,14 @@ def _of_callers(case: Case, missed: list[Miss]) -> Finding:
     b, server = first.branch, first.server
     mode = accepts(case.mesh, server)
     said = tls_at(b)
-    tls = b.upstream.rule.policy_for(b.upstream.port, b.upstream.subset) if b.upstream.rule else None
-    how = tls.tls.mode if tls and tls.tls else ""
+    tls = spoken(b)
+    how = tls.mode if tls is not None else ""
     speech = f"TLS of their own (mode {how})" if how not in {"", "DISABLE"} else "plain text"
-    why = f"{first.ref} says tls mode {how}" if said else "automatic mutual TLS is switched off in MeshConfig"
+    policy = first.ref.startswith("BackendTLSPolicy ")
+    credential = b.upstream.rule.policy_for(b.upstream.port, b.upstream.subset) if b.upstream.rule else None
+    named = credential.tls.credential_name if credential and credential.tls and credential.tls is not tls else ""
+    says = f"{first.ref} names credential {named}, which sidecars are not given" if named else f"{first.ref} says tls mode {how}"
+    why = says if said else "automatic mutual TLS is switched off in MeshConfig"
     part = share(case, missed)
     host = short(b.upstream.host)
     cluster = holder(case, first.ref, case.mesh.cluster(b.view.ups.istiod.cluster), server.cluster)
@@ -83,7 +87,7 @@ def _of_callers(case: Case, missed: list[Miss]) -> Finding:
         "mtls-plain-to-strict",
         cluster=cluster,
         resource=first.ref,
-        path=f"{first.path}.mode" if said else first.path,
+        path=f"{first.path}.mode" if said and not policy else first.path,
         message=f"{percent(part)} of the requests of a rule are reset: callers speak {speech} to {host}, which accepts mutual TLS only ({why}).",
         share=part,
         viewpoints=viewpoints(missed),
@@ -93,7 +97,9 @@ def _of_callers(case: Case, missed: list[Miss]) -> Finding:
             *seen(missed),
         ),
         fix=(
-            f"Set tls.mode ISTIO_MUTUAL in {first.ref}, or leave tls out of it."
+            f"Take {first.ref} away: {host} is called in mutual TLS anyway. Or let {host} accept both (PERMISSIVE)."
+            if policy
+            else f"Set tls.mode ISTIO_MUTUAL in {first.ref}, or leave tls out of it."
             if said
             else "Set enableAutoMtls to true in MeshConfig, or write a DestinationRule with tls.mode ISTIO_MUTUAL."
         ),
