@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from graphlib import TopologicalSorter
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
@@ -194,8 +195,17 @@ def _by_nearness(_: int) -> tuple[tuple[str, Explainer], ...]:
         for b in explainer.before:
             if b in after:
                 after[b].add(c)
-    order = TopologicalSorter({c: sorted(after[c]) for c in sorted(after, key=lambda c: CAUSES[c].code)})
-    return tuple((c, EXPLAINERS[c].function) for c in order.static_order())
+    sorter = TopologicalSorter(after)
+    sorter.prepare()
+    ready: list[tuple[str, str]] = []
+    out: list[tuple[str, Explainer]] = []
+    while sorter.is_active():  # its own order of those that are ready depends on what was said of others
+        for c in sorter.get_ready():
+            heappush(ready, (CAUSES[c].code, c))
+        _, c = heappop(ready)
+        out.append((c, EXPLAINERS[c].function))
+        sorter.done(c)
+    return tuple(out)
 
 
 def cause(id_or_code: str) -> Cause | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from checks import ambient, names
 from checks.case import Case, short
 from checks.finding import Finding, check
-from checks.resources import AuthorizationPolicy, DestinationRule
+from checks.resources import AuthorizationPolicy, DestinationRule, Namespace
 from checks.security import of_http, policies
 from checks.when import through_ztunnel
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.answers import Viewpoint
+    from checks.attachment import Attachment
     from checks.istiod import Istiod
     from checks.mesh import Cluster
     from checks.registry import HostService
@@ -36,11 +37,26 @@ def ambient_l7_without_waypoint(case: Case) -> Iterator[Finding]:
     for cluster, istiod, service in ambient.services(case):
         behind = ambient.backends(case, service)
         callers = ambient.served(case, service, istiod)
-        if not behind or not callers or ambient.attachment(istiod, service) is not None:
+        found = ambient.attachment(istiod, service)
+        if not behind or not callers or (found is not None and not _of_pods(found)):
             continue
-        yield from _policies(case, cluster, service, callers)
+        if found is None:
+            yield from _policies(case, cluster, service, callers)
         yield from _rules(case, cluster, istiod, service, callers)
         yield from _targeting(case, cluster, istiod, service, callers)
+
+
+def _of_pods(found: Attachment) -> bool:
+    """Whether a namespace's label names a waypoint that is for workloads alone: its pods may have one, its services have none."""
+    return found.refused == "traffic type" and isinstance(found.labelled, Namespace)
+
+
+def _unlabelled(istiod: Istiod, service: HostService) -> str:
+    """Why a service has no waypoint, as a fact."""
+    found = ambient.attachment(istiod, service)
+    if found is not None and found.labelled is not None:
+        return f"{found.labelled.ref} names waypoint {found.wanted}, which is for workloads alone (istio.io/waypoint-for)"
+    return f"neither {service.sources[0][1]} nor namespace {service.namespace} has label istio.io/use-waypoint"
 
 
 def _policies(case: Case, cluster: Cluster, service: HostService, callers: tuple[Viewpoint, ...]) -> Iterator[Finding]:
@@ -95,7 +111,7 @@ def _targeting(case: Case, cluster: Cluster, istiod: Istiod, service: HostServic
             viewpoints=callers,
             evidence=(
                 f"{p.ref}: action {p.spec.action}, targetRefs {', '.join(f'{t.kind} {t.name}' for t in targets)}",
-                f"neither {service.sources[0][1]} nor namespace {service.namespace} has label istio.io/use-waypoint",
+                _unlabelled(istiod, service),
             ),
             fix=f"Give {short(case.host)} a waypoint: istioctl waypoint apply -n {service.namespace}, and label {service.sources[0][1]} with istio.io/use-waypoint.",
             commands=(
@@ -140,7 +156,7 @@ def _rules(case: Case, cluster: Cluster, istiod: Istiod, service: HostService, c
             viewpoints=callers,
             evidence=(
                 f"pods of {short(case.host)} in the ambient mesh: {len(ambient.backends(case, service))}",
-                f"neither {service.sources[0][1]} nor namespace {service.namespace} has label istio.io/use-waypoint",
+                _unlabelled(istiod, service),
             ),
             fix=f"Give {short(case.host)} a waypoint: istioctl waypoint apply -n {service.namespace}, and label {service.sources[0][1]} with istio.io/use-waypoint.",
             commands=(
