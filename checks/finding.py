@@ -202,9 +202,9 @@ def _by_nearness(_: int) -> tuple[tuple[str, Explainer], ...]:
     while sorter.is_active():  # its own order of those that are ready depends on what was said of others
         for c in sorter.get_ready():
             heappush(ready, (CAUSES[c].code, c))
-        _, c = heappop(ready)
-        out.append((c, EXPLAINERS[c].function))
-        sorter.done(c)
+        nearest = heappop(ready)[1]
+        out.append((nearest, EXPLAINERS[nearest].function))
+        sorter.done(nearest)
     return tuple(out)
 
 

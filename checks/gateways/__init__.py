@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from checks.binding import rulesets
 from checks.gatewayapi import LISTENING, MESH_PARENTS, granted
 from checks.patches import AWAY
 from checks.resources import APIGateway, APIGRPCRoute, APIHTTPRoute, APIRoute, APITCPRoute, APITLSRoute, BackendRef, ReferenceGrant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from checks.case import Branch, Case
+    from checks.gatewayapi import BoundGateway
     from checks.istiod import Istiod
+    from checks.mesh import Cluster
+    from checks.resources import Workload
 
 _BACKEND = re.compile(r"spec\.rules\[(\d+)\]\.backendRefs\[(\d+)\]")
 KINDS = (APIHTTPRoute, APIGRPCRoute, APITLSRoute, APITCPRoute)
@@ -60,6 +64,24 @@ def api_gateway(istiod: Istiod, name: str) -> APIGateway | None:
     """A Gateway API Gateway by `namespace/name`."""
     every = istiod.once("api gateways", lambda: {f"{g.namespace}/{g.name}": g for g in istiod.all(APIGateway) if isinstance(g, APIGateway)})
     return every.get(name)
+
+
+def listening(case: Case) -> dict[str, tuple[Istiod, list[BoundGateway]]]:
+    """The Gateways (`namespace/name`) of the Gateway API that routes of the host are attached to, with the listeners that take them."""
+    out: dict[str, tuple[Istiod, list[BoundGateway]]] = {}
+    for istiod, r in rulesets(case):
+        if r.gateway_api:
+            for b in istiod.api.gateways:
+                if b.name in r.gateways:
+                    out.setdefault(b.of, (istiod, []))[1].append(b)
+    return out
+
+
+def stopped(case: Case, istiod: Istiod, listeners: Iterable[BoundGateway]) -> list[tuple[Cluster, Workload]]:
+    """The workloads behind the Services of a Gateway, where every one of them stands at 0 replicas."""
+    hosts = dict.fromkeys(h for b in listeners for h in b.services or ())
+    found = [s for h in hosts for s in istiod.by_host.get(h, ()) if s.kubernetes]
+    return [of for s in found for of in case.owners(s)] if found and all(case.off(s) for s in found) else []
 
 
 def parents(route: APIRoute) -> list[tuple[int, str, str]]:

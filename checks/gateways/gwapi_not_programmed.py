@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.answers import Viewpoint
-from checks.binding import Gate, gates, idle, rulesets
+from checks.binding import Gate, gates, idle
 from checks.finding import Finding, check
-from checks.gateways import api_gateway
+from checks.gateways import api_gateway, listening, stopped
 from checks.resources import APIGateway, Pod, Service
 from checks.viewpoints import callers
 from checks.when import holds
@@ -31,13 +31,7 @@ def gwapi_not_programmed(case: Case) -> Iterator[Finding]:
 
     How to fix it: what the Gateway's condition Programmed says.
     """
-    felt: dict[str, tuple[Istiod, list[BoundGateway]]] = {}
-    for istiod, r in rulesets(case):
-        if r.gateway_api:
-            for b in istiod.api.gateways:
-                if b.name in r.gateways:
-                    felt.setdefault(b.of, (istiod, []))[1].append(b)
-    for name, (istiod, listeners) in felt.items():
+    for name, (istiod, listeners) in listening(case).items():
         found = api_gateway(istiod, name)
         at = [g for g in gates(case.mesh) if g.ups.istiod is istiod and any(b in g.bound for b in listeners)]
         why = _why(case, istiod, found, listeners, at) if found is not None else None
@@ -80,6 +74,8 @@ def _why(case: Case, istiod: Istiod, found: APIGateway, listeners: list[BoundGat
         known = [s for s in services if s in istiod.by_host]
         if not known:
             return "spec", f"{_services(listeners)} does not exist"
+        if stopped(case, istiod, listeners):
+            return None  # workload-scaled-zero
         return "spec", f"no gateway pod stands behind {_services(listeners)}"
     closed = [
         b for b in listeners if not any(x.gateway is b for g in at for group in (*g.merged.by_route.values(), g.merged.l4) for x in group)

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks import names
-from checks.binding import bindings
+from checks.answers import Viewpoint
+from checks.binding import bindings, gates
 from checks.case import Branch, Case, endpoints_command, going, short
 from checks.clusters import ends, no_way_in
 from checks.finding import Finding, check, explained, explains
-from checks.resources import DaemonSet
+from checks.gateways import listening, stopped
+from checks.resources import APIGateway, DaemonSet
 from checks.services import known
 from checks.subsets import percent
-from checks.when import bound
+from checks.when import bound, holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from checks.mesh import Cluster
+    from checks.resources import Workload
 
 
 @explains(
@@ -34,7 +39,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return case.off(service) and going(known(case, branch, service))
 
 
-@check("workload-scaled-zero", when=(explained, bound, no_way_in))
+@check("workload-scaled-zero", when=(explained, bound, holds(APIGateway), no_way_in))
 def workload_scaled_zero(case: Case) -> Iterator[Finding]:
     """Every workload behind a service stands at 0 replicas.
 
@@ -55,12 +60,12 @@ def workload_scaled_zero(case: Case) -> Iterator[Finding]:
         service = first.upstream.service
         if service is None:
             continue
-        stopped = case.owners(service)
-        cluster, workload = stopped[0]
+        owners = case.owners(service)
+        cluster, workload = owners[0]
         share = case.share(branches)
         kind = workload.ref.partition(" ")[0].lower()
         scalable = not isinstance(workload, DaemonSet)
-        refs = list(dict.fromkeys(w.ref for _, w in stopped))
+        refs = list(dict.fromkeys(w.ref for _, w in owners))
         yield case.finding(
             "workload-scaled-zero",
             cluster=cluster.name,
@@ -72,7 +77,7 @@ def workload_scaled_zero(case: Case) -> Iterator[Finding]:
             evidence=(
                 *(
                     f"{w.ref} in {c.name}: {'status.desiredNumberScheduled' if isinstance(w, DaemonSet) else 'spec.replicas'} 0"
-                    for c, w in stopped
+                    for c, w in owners
                 ),
                 *(
                     case.slices_evidence(service)
@@ -95,33 +100,43 @@ def workload_scaled_zero(case: Case) -> Iterator[Finding]:
 
 
 def _gateways(case: Case) -> Iterator[Finding]:
-    """The gateways of the host that stand at 0 replicas."""
+    """The gateways of the host that stand at 0 replicas, of Istio's own kind and of the Gateway API."""
     for b in bindings(case, "gw-selector-no-pod"):
-        stopped = b.stopped(case.mesh)
-        if not stopped:
-            continue
-        cluster, workload = stopped[0]
-        kind = workload.ref.partition(" ")[0].lower()
-        # what has the host looked at again when one of them is gone
-        case.also.update((names.service_host(w.name, w.namespace), w.namespace) for _, w in stopped)
-        yield case.finding(
-            "workload-scaled-zero",
-            cluster=cluster.name,
-            resource=workload.ref,
-            path="spec.replicas",
-            message=f"Nobody serves {case.host} at Gateway {b.name}: {' and '.join(dict.fromkeys(w.ref for _, w in stopped))}, whose pods it selects, stands at 0 replicas.",
-            share=b.share,
-            viewpoints=b.viewpoints,
-            evidence=(
-                f"Gateway {b.name} selects {','.join(f'{k}={v}' for k, v in ((b.gateway.spec.selector or {}) if b.gateway else {}).items())}",
-                *(f"{w.ref} in {c.name}: spec.replicas 0" for c, w in stopped),
-            ),
-            fix=f"Scale {workload.ref} up.",
-            commands=(
-                f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1",
-                f"kubectl -n {workload.namespace} get {kind} {workload.name}",
-            ),
-        )
+        selector = ",".join(f"{k}={v}" for k, v in ((b.gateway.spec.selector or {}) if b.gateway else {}).items())
+        if found := b.stopped(case.mesh):
+            yield _gateway(case, found, b.name, f"Gateway {b.name} selects {selector}", b.share, b.viewpoints)
+    open_ = {b.of for g in gates(case.mesh) for b in g.bound}
+    served = any(v.steps and v.callers.proxy.kind == "gateway" for v in case.views)
+    for name, (istiod, listeners) in listening(case).items():
+        if name not in open_ and (found := stopped(case, istiod, listeners)):
+            workload = found[0][1]
+            at = Viewpoint(istiod.cluster, "gateway", workload.namespace)
+            yield _gateway(case, found, name, f"Gateway {name} is served by {workload.ref}", 0.0 if served else 1.0, (at,))
+
+
+def _gateway(
+    case: Case, found: list[tuple[Cluster, Workload]], name: str, said: str, share: float, viewpoints: tuple[Viewpoint, ...]
+) -> Finding:
+    cluster, workload = found[0]
+    kind = workload.ref.partition(" ")[0].lower()
+    # what has the host looked at again when one of them is gone
+    case.also.update((names.service_host(w.name, w.namespace), w.namespace) for _, w in found)
+    refs = dict.fromkeys(w.ref for _, w in found)
+    return case.finding(
+        "workload-scaled-zero",
+        cluster=cluster.name,
+        resource=workload.ref,
+        path="spec.replicas",
+        message=f"Nobody serves {case.host} at Gateway {name}: {' and '.join(refs)}, which serve{'s'[: len(refs) == 1]} it, stand{'s'[: len(refs) == 1]} at 0 replicas.",
+        share=share,
+        viewpoints=viewpoints,
+        evidence=(said, *(f"{w.ref} in {c.name}: spec.replicas 0" for c, w in found)),
+        fix=f"Scale {workload.ref} up.",
+        commands=(
+            f"kubectl -n {workload.namespace} scale {kind} {workload.name} --replicas=1",
+            f"kubectl -n {workload.namespace} get {kind} {workload.name}",
+        ),
+    )
 
 
 def _networks(case: Case) -> Iterator[Finding]:
