@@ -92,6 +92,8 @@ class Merged:
     rejected: list[tuple[Bound, str]] = field(default_factory=list)
     closed: list[Bound] = field(default_factory=list)
     """Those on ports that its pods may not open."""
+    shut: list[Bound] = field(default_factory=list)
+    """Listeners that istiod left out for want of a certificate."""
 
     def of(self, gateway: str, server: Server) -> list[Bound]:
         """A server of a Gateway (`namespace/name`) on each port of the pods that it is for."""
@@ -216,6 +218,11 @@ def holds(mesh: Mesh, c: Class, host: str) -> bool:
     return hosts is None or host in hosts
 
 
+def meant(ups: Upstreams, one: Bound, host: str) -> bool:
+    """Whether some rule of a host is for a server."""
+    return host.lower() in _fitting(ups, one)
+
+
 def _held(mesh: Mesh, ups: Upstreams) -> frozenset[str] | None:
     merged = merge(mesh, ups)
 
@@ -237,18 +244,23 @@ def _known(mesh: Mesh, ups: Upstreams) -> Merged:
 
 
 def _merge(mesh: Mesh, ups: Upstreams) -> Merged:
-    merging = _Merging()
-    known = ports(ups)
+    merging, known, shut = _Merging(), ports(ups), list[Bound]()
     for gateway in bound(ups):
         for server in gateway.servers:
             if not server.port.number:
                 continue
             hosts = _hosts(server, gateway.namespace)
             for number in _resolve(gateway, server.port.number, known):
-                merging.add(Bound(gateway, server, hosts, number, _route_name(gateway, server, number)))
+                one = Bound(gateway, server, hosts, number, _route_name(gateway, server, number))
+                if gateway.shut:
+                    shut.append(one)
+                else:
+                    merging.add(one)
     pod = mesh.cluster(ups.proxy.cluster).get(Pod, ups.proxy.namespace, ups.proxy.pod)
     unprivileged = pod is not None and _unprivileged(pod)
-    return merging.merged(lambda b: unprivileged and b.port < _PRIVILEGED)
+    merged = merging.merged(lambda b: unprivileged and b.port < _PRIVILEGED)
+    merged.shut = shut
+    return merged
 
 
 _PRIVILEGED = 1024

@@ -44,6 +44,7 @@ from checks.resources import (
     PortTrafficPolicy,
     ReferenceGrant,
     Resource,
+    Secret,
     Server,
     ServerTLS,
     Service,
@@ -78,6 +79,8 @@ CONTROLLERS = {
     "istio-waypoint": WAYPOINT_CONTROLLER,
     "istio-east-west": _EAST_WEST,
 }
+_CERTIFICATES = 2
+"""How many certificates a listener may have."""
 _BY_NAME = frozenset({"HTTP", "HTTPS", "TLS"})
 _BY_PORT = frozenset({"TCP", "UDP"})
 LISTENING = frozenset({(GROUP, "Gateway"), (GROUP, "ListenerSet")})
@@ -109,6 +112,7 @@ class BoundGateway:
     """A Gateway, Istio's or one listener of the Gateway API's, as proxies are matched with it.
 
     `services` are the hosts of its workload, `of` is `namespace/name` of the Gateway that a listener belongs to, in a ListenerSet or not.
+    `shut`: istiod leaves the listener out, since it may have none of its certificates; its routes stay attached.
     """
 
     name: str
@@ -119,6 +123,7 @@ class BoundGateway:
     services: tuple[str, ...] | None = None
     managed: bool = False
     of: str = ""
+    shut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +279,9 @@ class _Converter:
         )
         self.entries = {(e.namespace, e.name): e for e in self._all(ServiceEntry)}
         self.grants = self._all(ReferenceGrant)
+        self.secrets: dict[str, set[str]] = {}
+        for s in self._all(Secret):
+            self.secrets.setdefault(s.namespace, set()).add(s.name)
         self.parents: dict[tuple[str, str, str], list[_Parent]] = {}
         self.conflicted: dict[tuple[str, str, str], dict[str, str]] = {}
         self.denied: list[Denied] = []
@@ -326,9 +334,26 @@ class _Converter:
             port = EntryPort(number=li.port, name="default", protocol=li.protocol)
             server = Server(port=port, hosts=hosts, tls=_server_tls(li, owner.labels))
             full = f"{owner.namespace}/{name}"
-            yield BoundGateway(full, owner.namespace, owner.created, (server,), owner.ref, services, managed, f"{gw.namespace}/{gw.name}")
+            of, shut = f"{gw.namespace}/{gw.name}", not self._certified(owner, li)
+            yield BoundGateway(full, owner.namespace, owner.created, (server,), owner.ref, services, managed, of, shut)
             parent = _Parent(full, self._allowed_kinds(li), hosts, li.hostname or "", li.name, li.port, li.protocol)
             self.parents.setdefault(key, []).append(parent)
+
+    def _certified(self, owner: APIGateway | ListenerSet, li: Listener) -> bool:
+        """Whether istiod programs a listener: it does not where it can have none of the certificates that it names (buildTLS, Gateway.Valid)."""
+        if li.tls is None or li.tls.mode == "Passthrough" or (li.tls.options or {}).get(_TERMINATE) in {"ISTIO_SIMPLE", "ISTIO_MUTUAL"}:
+            return True
+        refs = li.tls.certificate_refs or ()
+        return not refs or (len(refs) <= _CERTIFICATES and any(self._has(owner, r) for r in refs))
+
+    def _has(self, owner: APIGateway | ListenerSet, ref: TargetReference) -> bool:
+        """Whether a listener gets a Secret: permitted, and there, as far as Secrets of its namespace are shown (buildSecretReference)."""
+        if ref.group or ref.kind not in {"", "Secret"}:
+            return False
+        full = replace(ref, kind="Secret", namespace=ref.namespace or owner.namespace)
+        if full.namespace != owner.namespace and not granted(self.grants, owner, owner.ref.partition(" ")[0], full):
+            return False
+        return full.name in self.secrets.get(full.namespace, {full.name})
 
     def _listener_sets(self, gw: APIGateway) -> Iterator[tuple[ListenerSet, Listener]]:
         """The listeners of the ListenerSets that a Gateway lets in, the oldest set's first (ListenerSetCollection, orderedMergedListeners)."""

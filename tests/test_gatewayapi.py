@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from checks import resources, routes
+from checks import diagnosis, resources, routes
 from checks.case import Case, spoken
 from checks.istiod import Proxy
 from checks.mesh import Cluster, Mesh
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 _API = "gateway.networking.k8s.io/v1"
 _VERSIONS = {
-    **dict.fromkeys(("Service", "Namespace", "Pod"), "v1"),
+    **dict.fromkeys(("Service", "Namespace", "Pod", "Secret"), "v1"),
     **dict.fromkeys(("EndpointSlice",), "discovery.k8s.io/v1"),
     **dict.fromkeys(("ServiceEntry", "VirtualService", "DestinationRule"), "networking.istio.io/v1"),
     **dict.fromkeys(("CustomResourceDefinition",), "apiextensions.k8s.io/v1"),
@@ -411,3 +411,38 @@ def test_a_sidecar_calls_in_plain_text_where_tls_names_a_credential() -> None:
         ["sidecar SIMPLE"],
         ["gateway SIMPLE", "sidecar SIMPLE"],
     ]
+
+
+SECRETS = [thing("Secret", "cert"), thing("Secret", "cert", namespace="certs")]
+GRANT = thing(
+    "ReferenceGrant",
+    "g",
+    {"from": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "shop"}], "to": [{"kind": "Secret"}]},
+    "certs",
+)
+
+
+@pytest.mark.parametrize(
+    ("refs", "more", "held", "told"),
+    [
+        ([], SECRETS, True, False),
+        ([{"name": "cert"}], SECRETS, True, False),
+        ([{"name": "other"}], SECRETS, False, True),
+        ([{"name": "other"}], [], True, False),  # nobody shows which Secrets there are
+        ([{"name": "other"}, {"name": "cert"}], SECRETS, True, True),  # with the pods' own certificate: the first of two has no name
+        ([{"name": "cert"}, {"name": "other"}], SECRETS, True, False),
+        ([{"name": "cert"}] * 3, SECRETS, False, True),
+        ([{"name": "cert", "kind": "ConfigMap"}], SECRETS, False, True),
+        ([{"name": "cert", "namespace": "certs"}], SECRETS, False, True),
+        ([{"name": "cert", "namespace": "certs"}], [*SECRETS, GRANT], True, False),
+    ],
+)
+def test_a_listener_that_may_have_none_of_its_certificates_is_left_out(
+    refs: list[Json], more: list[Json], *, held: bool, told: bool
+) -> None:
+    """buildTLS and Gateway.Valid in gateway/{conversion,controller}.go; istiod pushed the same of 150 random Gateways."""
+    listener = {"name": "tls", "port": 443, "protocol": "HTTPS", "hostname": "a.example.com", "tls": {"certificateRefs": refs}}
+    own = gateway(listener), route(hosts=["a.example.com"]), service("cart"), more
+    assert [r.host for r in seen(*own)] == ["a.example.com"] * held
+    found = [f for f in diagnosis.why("a.example.com", [mesh(*own)]).findings if f.cause in {"gw-tls-secret", "gwapi-not-programmed"}]
+    assert [(f.cause, f.failing_share) for f in found] == [("gw-tls-secret", 1.0)] * told

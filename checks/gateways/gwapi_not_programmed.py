@@ -80,14 +80,14 @@ def _why(case: Case, istiod: Istiod, found: APIGateway, listeners: list[BoundGat
     closed = [
         b for b in listeners if not any(x.gateway is b for g in at for group in (*g.merged.by_route.values(), g.merged.l4) for x in group)
     ]
-    lost = [b for b in closed if not any(x.gateway is b for g in at for x, _ in g.merged.rejected)]
+    lost = [b for b in closed if not b.shut and not any(x.gateway is b for g in at for x, _ in g.merged.rejected)]
     if lost and len(lost) == len(listeners):
         ports = ", ".join(sorted({str(s.port.number) for b in lost for s in b.servers}))
         return "spec.listeners", f"{_services(listeners)} has no port {ports}"
     unreached = idle(case.mesh)
     if all(g.viewpoint in unreached for g in at):
         return "spec", f"no pod of {_services(listeners)} is ready"
-    for said in found.status.conditions or ():
+    for said in found.status.conditions or () if not all(b.shut for b in listeners) else ():  # their certificates have a cause of their own
         if said.type == "Programmed" and said.status == "False":
             return "status.conditions", f"Programmed is False, {said.reason}{f': {said.message}' if said.message else ''}".rstrip(".")
     return None
