@@ -65,6 +65,9 @@ def attach(istiod: Istiod) -> Attachments:
     """Every attachment of a control plane: of several objects of one host and namespace the Service's, else the oldest's (selectWorkloadServices)."""
     waypoints = {(g.namespace, g.name): g for g in istiod.all(APIGateway) if isinstance(g, APIGateway) and g.status.addresses}
     classes = {c.name: c for c in istiod.all(GatewayClass) if isinstance(c, GatewayClass)}
+    spaces = {name for name, n in istiod.namespaces.items() if USE in n.labels}
+    if not spaces and not any(USE in o.labels for kind in (Service, ServiceEntry) for o in istiod.all(kind)):
+        return Attachments({}, {})  # nothing asks for one
     winners: dict[tuple[str, str], Resource] = {}
     for host, o in _hosts(istiod):
         known = winners.get((host, o.namespace))

@@ -189,7 +189,7 @@ class Case:
         """The host as every class of callers has it. A host that is only led to is seen through the rules that lead there."""
         known = _Known(set(), {}, {})
         case = Case._among(*classes(mesh, host), host, mesh, known)
-        if any(u.fails for u in case.upstreams):  # why may differ where what is got does not
+        if case.useless:  # why may differ where what is got does not
             case = Case._among(*classes(mesh, host, apart=True), host, mesh, known)
         case.port = port
         return case
@@ -252,9 +252,10 @@ class Case:
 
     def once(self, key: str, make: Callable[[], _T]) -> _T:
         """Something that several checks work out of this case."""
-        if key not in self._known:
-            self._known[key] = make()
-        known: _T = self._known[key]
+        try:
+            known: _T = self._known[key]
+        except KeyError:
+            known = self._known[key] = make()
         return known
 
     def asked(self, port: int) -> bool:
@@ -275,6 +276,11 @@ class Case:
     def upstreams(self) -> list[Upstream]:
         """Every Envoy cluster that a rule leads to, once."""
         return list({id(u): u for s in self.steps for u, _, _ in s.targets}.values())
+
+    @cached_property
+    def useless(self) -> bool:
+        """Whether some destination could not serve requests, whether it gets any or not."""
+        return any([u.fails for u in self.upstreams])
 
     @cached_property
     def branches(self) -> list[Branch]:
@@ -330,6 +336,8 @@ class Case:
     @cached_property
     def failing_share(self) -> float:
         """The failing share of its worst rule, as far as clusters and endpoints decide."""
+        if not self.useless and all([s.action == "route" for s in self.steps]):
+            return 0.0
         return max((failing(s) for s in self.steps if self.asked(s.port)), default=0.0)
 
     def miss(self, branch: Branch, endpoint: object, part: float) -> None:
@@ -349,7 +357,7 @@ class Case:
 
         def find() -> list[Branch]:
             found: list[Branch] = []
-            if any(u.unseen or u.fails for u in self.upstreams):
+            if self.useless or any([u.unseen for u in self.upstreams]):
                 found = [b for b in self.branches if b.share > 0 and (b.upstream.fails or self.nameless(b))]
             return found + [b for b in self._unheld() if self.nameless(b)]
 
@@ -357,7 +365,7 @@ class Case:
 
     def _unheld(self) -> Iterator[Branch]:
         """What callers hold nothing for: the ports of a headless Service for which a sidecar listens at its endpoints' addresses alone (core/listener.go)."""
-        if not any(self.host in i.headless for i in self.mesh.every_plane()):
+        if not any([self.host in i.headless for i in self.mesh.every_plane()]):
             return
         for c in self.blind:
             service = c.scope.services.get(self.host)

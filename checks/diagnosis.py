@@ -525,7 +525,7 @@ class _Looked(Struct, frozen=True, eq=False):
     @property
     def failing(self) -> float:
         """The part of the requests that fails, of the worst rule or finding."""
-        return max([self.lost, *(f.failing_share for f in self.findings)])
+        return max([self.lost, *[f.failing_share for f in self.findings]])
 
 
 _THROUGH = " Calls of "
@@ -541,7 +541,7 @@ def _look(names_: Iterable[str], mesh: Mesh, known: Callable[[str], _Looked | No
         case = Case.of(host, mesh)
         seen = _look_at(case)
         looked[host] = structs_replace(seen, onward=(), standing=standing.of(case, seen.findings, seen.failing))
-        if any(f.patch for f in seen.findings):
+        if seen.findings and any(f.patch for f in seen.findings):
             suggesting.append(case)
     suggesting.sort(key=lambda case: [f.patch or "" for f in looked[case.host].findings])  # what one change mends together
     trials: dict[str, _Trial] = {}
@@ -563,7 +563,8 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
     for cause, check in _due(case):
         _run(cause, check, case, findings, skipped)
     services = {(u.service.hostname, u.service.namespace) for u in case.upstreams if u.service}
-    services.update((s.hostname, s.namespace) for i in mesh.control_planes for s in i.by_host.get(case.host, ()))
+    for i in mesh.control_planes:
+        services.update([(s.hostname, s.namespace) for s in i.by_host.get(case.host, ())])
     services |= case.read | case.also | node_local(mesh, case.host)
     # what each of them holds depends on the nodes where their pods run
     namespaces = {c.viewpoint.namespace for c in callers_of(mesh, case.host)} if by_node(mesh, case.host) else set()
@@ -578,21 +579,22 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
             else:
                 known = abroad.get(name, (frozenset[tuple[str, str]](), frozenset[str]()))
                 abroad[name] = known[0] | theirs, known[1] | spaces
-    told = list(_told(case, far))
-    said = once([*findings, *told])
+    if far:
+        findings += _told(case, far)
+    said = once(findings)
     if said or case.failing_share:
         namespaces.update(ns for _, ns in services)
-    beyond = legs.share((h, looked.failing) for h, looked in far)
+    beyond = legs.share((h, looked.failing) for h, looked in far) if far else 0.0
     for h, looked in far:
         case.miss(h.branch, h, h.part * looked.failing)
     return _Looked(
         said,
-        tuple(dict.fromkeys(skipped)),
+        tuple(dict.fromkeys(skipped)) if skipped else (),
         frozenset(services),
         frozenset(namespaces),
         max(case.losing_share, beyond),
         abroad,
-        tuple(c for _, looked in far for c in looked.onward) if depth == 0 else (case, *(c for _, looked in far for c in looked.onward)),
+        (*([case] if depth else ()), *[c for _, looked in far for c in looked.onward]),
     )
 
 
@@ -627,10 +629,10 @@ def _due(case: Case) -> Iterator[tuple[str, Check]]:
         yield from every.items()
         return
     of_mesh, of_host = _cues()
-    general = case.mesh.now(("cues",), lambda: tuple(cue for cue in of_mesh if cue(case)))
-    named = (cue for i in case.mesh.every_plane() for cue in cued(i).get(case.host.lower(), ()))
+    general = case.mesh.now("cues", lambda: tuple([cue for cue in of_mesh if cue(case)]))
+    named = [cue for i in case.mesh.every_plane() for cue in cued(i).get(case.host.lower(), ())]
     blamed = map(CauseCue, case.causes) if case.failing() else ()
-    for cause in _waiting((*general, *named, *(cue for cue in of_host if cue(case)), *blamed)):
+    for cause in _waiting((*general, *named, *[cue for cue in of_host if cue(case)], *blamed)):
         yield cause, every[cause]
 
 

@@ -255,9 +255,10 @@ class Istiod:
 
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Something worked out of the configuration once."""
-        if key not in self._memo:
-            self._memo[key] = make()
-        known: _T = self._memo[key]
+        try:
+            known: _T = self._memo[key]
+        except KeyError:
+            known = self._memo[key] = make()
         return known
 
     def reweighed(self, changed: Mapping[str, VirtualService]) -> Istiod:
@@ -323,7 +324,9 @@ class Istiod:
             spaces = exact.get(h, frozenset())
             if wild:
                 spaces = spaces.union(*(more for w, more in wild.items() if names.matches(w, h)))
-            found.update(ns for ns in spaces if apart or self._differs(h, ns))
+            for ns in spaces:
+                if apart or self._differs(h, ns):
+                    found.add(ns)
         return frozenset(found)
 
     def _differs(self, host: str, namespace: str) -> bool:
@@ -353,8 +356,10 @@ class Istiod:
 
     def reached(self, host: str) -> frozenset[str]:
         """A host, and every host that rules of it may lead to for whatever caller; of a host that is only led to, what its leaders reach."""
-        found = {host, *(() if host in self.by_host else self.leading(host))}
-        found.update(to for h in tuple(found) for r in self.claiming(h) for to in r.leads)
+        found = {host} if host in self.by_host else {host, *self.leading(host)}
+        for h in tuple(found):
+            for r in self.claiming(h):
+                found.update(r.leads)
         if self._external_names:
             found.update(s.external_name for h in found & self._external_names for s in self.by_host[h] if s.external_name)
         return frozenset(found)
@@ -1127,7 +1132,10 @@ class Scope:
 
     def listener_for(self, port: int) -> Listener | None:
         """The egress listener that a port's routes come from: the first without a port, or with this one."""
-        return next((li for li in self.listeners if li.declared is None or li.declared.number == port), None)
+        for li in self.listeners:
+            if li.declared is None or li.declared.number == port:
+                return li
+        return None
 
     @property
     def allow_any(self) -> bool:

@@ -138,9 +138,9 @@ def dead_ends(case: Case) -> list[Hop]:
 
 def _hops(case: Case) -> Iterator[Hop]:
     mesh = case.mesh
-    spaces = mesh.now(("gateways' namespaces",), lambda: {g.namespace for g in gates(mesh)})
+    spaces = mesh.now("gateways' namespaces", lambda: {g.namespace for g in gates(mesh)})
     away = {m.name: doors(m) for m in mesh.neighbours}
-    if not any(away.values()) and not any(u.service is not None and u.service.namespace in spaces for u in case.upstreams):
+    if not any(away.values()) and not any([u.service is not None and u.service.namespace in spaces for u in case.upstreams]):
         return
     for b in case.branches:
         service = b.upstream.service

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import compress
 from operator import attrgetter, is_, is_not
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -38,6 +38,7 @@ from checks.registry import (
     is_healthy,
     locality_label,
     pod_instance,
+    proxy_kind,
     takes_mtls,
     topology,
 )
@@ -73,6 +74,9 @@ from checks.resources import (
     WorkloadEntry,
 )
 from checks.rulesets import weightless
+
+if TYPE_CHECKING:
+    from checks.answers import ViewpointKind
 
 Objects = Mapping[type[Resource], Mapping[str, Mapping[str, Resource]]]
 _R = TypeVar("_R", bound=Resource)
@@ -189,6 +193,15 @@ class Cluster:
         return self.within(kind, namespace if KIND_OF[kind].namespaced else "").get(name)
 
 
+class Alike(NamedTuple):
+    """Pods of one template: the kind of their proxies, what they all carry, and they themselves."""
+
+    kind: ViewpointKind
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    pods: list[Pod]
+
+
 class NetworkGateway(NamedTuple):
     """Where another network is entered: an address outside of its cluster. `cluster` is empty where meshNetworks says the address.
 
@@ -279,7 +292,7 @@ class Mesh:
         self._memo: dict[Any, tuple[Any, Any]] = {}
         self._under: ChainMap[Any, tuple[Any, Any]] = ChainMap()
         self._ids: dict[str, str] = {}
-        self._here: dict[tuple[object, ...], Any] = {}
+        self._here: dict[Hashable, Any] = {}
         self._shards: dict[tuple[str, str, str], tuple[IstioEndpoint, ...]] = {}
         self._strays: dict[tuple[str, str, str], dict[str, None]] = {}
         """Of services (cluster, namespace, name) the other namespaces whose pods their slices ever named; meshes that follow share it."""
@@ -388,11 +401,12 @@ class Mesh:
 
         return self.once(key, (*made_of, *parts), find).values
 
-    def now(self, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
+    def now(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """A value worked out once for this instant: what `once` would have to compare each time that it is asked."""
-        if key not in self._here:
-            self._here[key] = make()
-        known: _T = self._here[key]
+        try:
+            known: _T = self._here[key]
+        except KeyError:
+            known = self._here[key] = make()
         return known
 
     # --- what could not be read ----------------------------------------------------------------------------------------------
@@ -458,8 +472,8 @@ class Mesh:
     def _runs_istiod(self, cluster: Cluster) -> bool:
         def find() -> bool:
             among: dict[type[Resource], Callable[[str], bool]] = {
-                Deployment: lambda ns: any(map(_is_istiod, cluster.within(Deployment, ns).values())),
-                Pod: lambda ns: any(_is_istiod(same[0]) for same in self.alike(cluster, ns)),
+                Deployment: lambda ns: any(d.labels.get("app") == "istiod" for d in cluster.within(Deployment, ns).values()),
+                Pod: lambda ns: any(same.labels.get("app") == "istiod" for same in self.alike(cluster, ns)),
             }
             return any(any(self.each(("istiod", cluster.name, kind), cluster, (kind,), (), look).values()) for kind, look in among.items())
 
@@ -501,7 +515,7 @@ class Mesh:
         return self.once(("proxies", cluster.name), (pods,), find)
 
     def _proxies(self, cluster: Cluster, namespace: str) -> frozenset[tuple[str, Version]]:
-        firsts = (same[0] for same in self.alike(cluster, namespace))
+        firsts = (same.pods[0] for same in self.alike(cluster, namespace))
         return frozenset((revision_of(p), v) for p in firsts for v in proxy_versions((p,)))
 
     def istio(self, cluster: Cluster) -> Running:
@@ -703,7 +717,7 @@ class Mesh:
 
     def network_gateways(self) -> list[NetworkGateway]:
         """The gateways to each network: labelled Services and Gateways of every cluster and what meshNetworks says (kube/controller/network.go, model/network.go)."""
-        return self.now(("network gateways",), self._network_gateways)
+        return self.now("network gateways", self._network_gateways)
 
     def _network_gateways(self) -> list[NetworkGateway]:
         said = [self.networks(c) for c in self.clusters]
@@ -788,20 +802,35 @@ class Mesh:
 
         return self.once(("slices", cluster.name, namespace), (space,), index).get(service, ())
 
-    def alike(self, cluster: Cluster, namespace: str) -> Sequence[Sequence[Pod]]:
-        """The pods of a namespace, those of one template together: one stands for all where labels, annotations and containers alone are asked.
+    def alike(self, cluster: Cluster, namespace: str) -> Sequence[Alike]:
+        """The pods of a namespace, those of one template together: what all of them are by labels, annotations and containers is asked once.
 
         Pods that only happen to be equal may stand apart (resources.share makes what is equal one).
         """
         space = cluster.within(Pod, namespace)
 
-        def index() -> list[list[Pod]]:
+        def index() -> list[Alike]:
             out: dict[tuple[int, int, int, int, bool], list[Pod]] = {}
+            labels, notes, containers, more, network, same = None, None, None, None, None, list[Pod]()
             for p in space.values():
                 meta, spec = p.metadata, p.spec
-                key = id(meta.labels), id(meta.annotations), id(spec.containers), id(spec.init_containers), spec.host_network
-                out.setdefault(key, []).append(p)
-            return list(out.values())
+                if (
+                    meta.labels is not labels
+                    or meta.annotations is not notes
+                    or spec.containers is not containers
+                    or spec.init_containers is not more
+                    or spec.host_network is not network
+                ):  # pods of one template mostly come one after another
+                    labels, notes, containers, more, network = (
+                        meta.labels,
+                        meta.annotations,
+                        spec.containers,
+                        spec.init_containers,
+                        spec.host_network,
+                    )
+                    same = out.setdefault((id(labels), id(notes), id(containers), id(more), network), [])
+                same.append(p)
+            return [Alike(proxy_kind(some[0]), some[0].labels, some[0].annotations, some) for some in out.values()]
 
         return self.once(("alike", cluster.name, namespace), (space,), index)
 
@@ -822,8 +851,8 @@ class Mesh:
         def index(c: Cluster) -> dict[str, list[Pod]]:
             out: dict[str, list[Pod]] = {}
             for same in self.alike(c, namespace):
-                if (found := same[0].labels.get(key)) is not None:
-                    out.setdefault(found, []).extend(same)
+                if (found := same.labels.get(key)) is not None:
+                    out.setdefault(found, []).extend(same.pods)
             return out
 
         by_name = attrgetter("metadata.name")
@@ -882,19 +911,16 @@ class Mesh:
 
     def _kubernetes_shard(self, cluster: Cluster, namespace: str, name: str) -> tuple[IstioEndpoint, ...]:
         slices = self.slices(cluster, namespace, name)
-        pods = cluster.objects.get(Pod, _NONE).get(namespace)
         service = cluster.get(Service, namespace, name)
-        entries = cluster.objects.get(WorkloadEntry, _NONE).get(namespace)
-        made_of = (
-            *slices,
-            *(cluster.objects.get(Pod, {}).get(ns) for ns in self._strays.get((cluster.name, namespace, name), ())),
-            pods,
-            service,
-            entries,
-            cluster.objects.get(ReplicaSet, _NONE).get(namespace),
-            self.now(("placing", cluster.name), partial(self._placing, cluster)),
-        )
-        return self.once(("shard", cluster.name, namespace, name), made_of, lambda: tuple(self._read_slices(cluster, slices, service)))
+        strays = self._strays.get((cluster.name, namespace, name), ())
+        beside = self.now(("beside slices", cluster.name, namespace), partial(self._beside_slices, cluster, namespace))
+        made_of = *slices, *[cluster.objects.get(Pod, {}).get(ns) for ns in strays], service, *beside
+        return self.once(("shard", cluster.name, namespace, name), made_of, lambda: self._read_slices(cluster, slices, service))
+
+    def _beside_slices(self, cluster: Cluster, namespace: str) -> tuple[object, ...]:
+        """What of a namespace decides, besides its slices and Services, what their endpoints are."""
+        spaces = (cluster.objects.get(kind, _NONE).get(namespace) for kind in (Pod, WorkloadEntry, ReplicaSet))
+        return *spaces, self._placing(cluster)
 
     def _placing(self, cluster: Cluster) -> tuple[object, ...]:
         """What of a cluster decides where every endpoint of it stands: the same object for as long as that is the same."""
@@ -902,16 +928,17 @@ class Mesh:
         parts = self.localities(cluster), self.cluster_id(cluster), cluster.objects.get(Namespace), config, blind
         return self.once(("placing", cluster.name), parts, lambda: parts)
 
-    def _read_slices(self, cluster: Cluster, slices: Iterable[EndpointSlice], service: Service | None) -> Iterator[IstioEndpoint]:
-        seen: set[tuple[str, str]] = set()
+    def _read_slices(self, cluster: Cluster, slices: Sequence[EndpointSlice], service: Service | None) -> tuple[IstioEndpoint, ...]:
+        out: list[IstioEndpoint] = []
+        seen: dict[str, set[str]] = {}
         draining = bool(service and service.labels.get(PERSISTENT))
         around = self._around(cluster)
-        for s in sorted(slices, key=lambda s: s.name):
+        for s in sorted(slices, key=lambda s: s.name) if len(slices) > 1 else slices:
             if s.address_type == "FQDN":
                 continue
-            namespace = s.namespace
+            namespace = s.metadata.namespace
             space = cluster.within(Pod, namespace)
-            unseen = bool(self.unread(cluster, Pod))  # istiod sees those that we do not
+            ports = [(p.port or 0, p.name or "", seen.setdefault(p.name or "", set())) for p in s.ports or ()]
             for e in s.endpoints or ():
                 ready = e.conditions.ready
                 health: Health = "healthy" if ready or ready is None else _ill(e, draining=draining, known=service is not None)
@@ -925,22 +952,22 @@ class Mesh:
                         else:
                             self._strays.setdefault((cluster.name, s.namespace, s.service), {})[ref.namespace] = None
                             pod = cluster.within(Pod, ref.namespace).get(ref.name)
-                        if pod is None and not unseen:
+                        if pod is None and not self.unread(cluster, Pod):  # istiod sees those that we do not
                             continue
                     reason = "" if health == "healthy" else _why(health, pod)
                     shape: IstioEndpoint | None = None
-                    for port in s.ports or ():
-                        key = address, port.name or ""
-                        if key in seen:
+                    for port, name, met in ports:
+                        if address in met:
                             continue
-                        seen.add(key)
+                        met.add(address)
                         if shape is None:
-                            shape = around.endpoint(pod, address, namespace, port.port or 0, port.name or "", health, reason)
-                            yield shape
+                            shape = around.endpoint(pod, address, namespace, port, name, health, reason)
+                            out.append(shape)
                         else:
-                            yield shape.copy(port=port.port or 0, port_name=port.name or "")
+                            out.append(shape.copy(port=port, port_name=name))
         if service is not None:
-            yield from self._selected_entries(cluster, service)
+            out += self._selected_entries(cluster, service)
+        return tuple(out)
 
     def _pod_at(self, cluster: Cluster, namespace: str, address: str) -> Pod | None:
         space = cluster.within(Pod, namespace)
@@ -1125,8 +1152,20 @@ class _Around:
             return IstioEndpoint(
                 address, port, port_name, {}, network, cid, "", health, tls=False, namespace=namespace, reason=reason, topology=placed
             )
-        meta, node = pod.metadata, pod.spec.node_name
-        zone, workload, tls, tunnel, shared, nodes = self._template(pod)
+        meta, spec, at = pod.metadata, pod.spec, self.last
+        node = spec.node_name
+        if (
+            at is not None
+            and meta.labels is at[0]
+            and meta.owner_references is at[1]
+            and spec.containers is at[2]
+            and meta.annotations is at[3]
+            and spec.init_containers is at[4]
+            and meta.namespace == at[5]
+        ):  # pods of one template mostly come one after another
+            zone, workload, tls, tunnel, shared, nodes = at[6]
+        else:
+            zone, workload, tls, tunnel, shared, nodes = self._template(pod)
         own = meta.labels or {}
         network = self.network(pod.status.pod_ip, own) if shared is None else shared
         known = nodes.get(node) if shared is not None else None
@@ -1147,18 +1186,6 @@ class _Around:
             meta.annotations,
             spec.init_containers,
         )
-        at = self.last
-        if (
-            at is not None
-            and owners
-            and labels is at[0]
-            and owners is at[1]
-            and containers is at[2]
-            and notes is at[3]
-            and more is at[4]
-            and meta.namespace == at[5]
-        ):
-            return at[6]
         key = meta.namespace, id(labels), id(owners), id(containers), id(notes), id(more)
         found = self.templates.get(key) if owners else None
         if found is None:
@@ -1167,7 +1194,7 @@ class _Around:
             zone = locality_label(pod.labels)
             placed = self.places.setdefault((zone, network, NETWORK in pod.labels), {})
             found = self.templates[key] = _Template(zone, _workload(self.cluster, pod), takes_mtls(pod), tunnel, network, placed)
-        self.last = labels, owners, containers, notes, more, meta.namespace, found
+        self.last = (labels, owners, containers, notes, more, meta.namespace, found) if owners else None
         return found
 
 
@@ -1270,10 +1297,6 @@ def _locality(node: Node) -> str:
     zone = node.labels.get(ZONE) or node.labels.get("failure-domain.beta.kubernetes.io/zone", "")
     subzone = node.labels.get(SUBZONE, "")
     return f"{region}/{zone}/{subzone}" if region or zone or subzone else ""
-
-
-def _is_istiod(o: Resource) -> bool:
-    return o.labels.get("app") == "istiod"
 
 
 def _configured(cluster: Cluster) -> bool:

@@ -50,7 +50,7 @@ def is_wildcard(host: str) -> bool:
 
 def fqdn(host: str, namespace: str, domain: str = DOMAIN) -> str:
     """A short name completed with the namespace of the rule that says it; only a name without any dot is short."""
-    if not host or host == "*" or "." in host or is_ip(host):
+    if not host or host == "*" or "." in host or (":" in host and is_ip(host)):
         return host
     return f"{host}.{namespace}.svc.{domain}"
 
@@ -149,6 +149,8 @@ _ALIKE = 0.6
 """So much of two words is the same, of 1, where one may be meant by the other."""
 _FEW = 200
 """So many words can all be compared with another one."""
+_NEAR = 5
+"""Of more of them so many are, before it and behind it."""
 
 
 def _beside(word: str, known: tuple[str, ...]) -> list[str]:
@@ -157,7 +159,7 @@ def _beside(word: str, known: tuple[str, ...]) -> list[str]:
     near: set[str] = set()
     for ordered, text in ((forth, word), (back, word[::-1])):
         at = bisect_left(ordered, text)
-        around = ordered[max(0, at - 12) : at + 12]
+        around = ordered[max(0, at - _NEAR) : at + _NEAR]
         near.update(around if ordered is forth else (n[::-1] for n in around))
     return sorted(near, key=places.__getitem__)
 

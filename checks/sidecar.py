@@ -15,13 +15,16 @@ from msgspec import Struct
 from checks import names
 from checks.istiod import MESH, RESERVED, SERVER_FIRST, Listener
 from checks.registry import AUTO, UNSPECIFIED, HostPort, HostService
-from checks.rulesets import Abort, L4Rule, RuleSet, Target, describe, l4_match, rules_for
+from checks.rulesets import Abort, L4Rule, Rule, RuleSet, Target, describe, l4_match, rules_for
 from checks.upstream import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from checks.resources import HTTPMatch
     from checks.upstream import Upstreams
+
+    _Matched = tuple[Rule, HTTPMatch | None]
 
 
 class Step(Struct, frozen=True, gc=False):
@@ -101,11 +104,11 @@ def _virtual_host(ups: Upstreams, listener: Listener, host: str, number: int, li
     port = service.port(number) if service else None
     if service is None or port is None or not port.http_or_auto:
         return
-    claim = _claim(ups, listener, service, listen)
+    claim, rules = _claim(ups, listener, service, listen)
     if claim is not None:
         if service.resolution == "alias" and _taken(ups, listener, service.hostname, listen, claim):
             return
-        yield from _ruled(ups, listener, claim, service.hostname, number, listen)
+        yield from _ruled(ups, listener, claim, rules, service.hostname, number, listen)
     elif service.resolution != "alias":
         yield Step(service.hostname, number, "http", "route", None, "", "every request", ((ups.default(service.hostname, number), 0, ""),))
 
@@ -127,26 +130,30 @@ def _asked(ups: Upstreams, host: str, number: int) -> bool:
 def _asked_by_all(ups: Upstreams, number: int) -> bool:
     """Whether a listener asks for the routes of all hosts of a port."""
     listeners = ups.scope.listeners
-    if number in listeners[-1].http_ports and not any(li.declared and li.declared.number == number for li in listeners[:-1]):
+    if number in listeners[-1].http_ports and not any([li.declared and li.declared.number == number for li in listeners[:-1]]):
         return True
     binds = dict.fromkeys((UNSPECIFIED, *(li.bind for li in listeners if li.bind)))
     return any(c.asks == EVERY for bind in binds for c in _listener_chains(ups, bind, number))
 
 
-def _ruled(ups: Upstreams, listener: Listener, ruleset: RuleSet, host: str, number: int, listen: int) -> Iterator[Step]:
-    for rule, match in rules_for(ruleset, listen, ups.proxy.labels, MESH, ups.proxy.namespace):
+def _ruled(
+    ups: Upstreams, listener: Listener, ruleset: RuleSet, rules: Iterable[_Matched], host: str, number: int, listen: int
+) -> Iterator[Step]:
+    for rule, match in rules:
         targets = tuple(_targets(ups, listener, rule.targets, listen))
         yield Step(
             host, number, "http", rule.action, ruleset.source(rule), rule.path, describe(match), targets, rule.leaf, rule.abort, rule.name
         )
 
 
-def _claim(ups: Upstreams, listener: Listener, service: HostService, number: int) -> RuleSet | None:
-    """The ruleset that gives a service its routes on a port: the first that claims it and has a rule for this caller."""
+def _claim(ups: Upstreams, listener: Listener, service: HostService, number: int) -> tuple[RuleSet | None, list[_Matched]]:
+    """The ruleset that gives a service its routes on a port, with these: the first that claims it and has a rule for this caller."""
     for ruleset in listener.candidates(service.hostname):
-        if claims(ups, listener, ruleset, service) and rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace):
-            return ruleset
-    return None
+        if claims(ups, listener, ruleset, service):
+            rules = rules_for(ruleset, number, ups.proxy.labels, MESH, ups.proxy.namespace)
+            if rules:
+                return ruleset, rules
+    return None, []
 
 
 def _taken(ups: Upstreams, listener: Listener, domain: str, number: int, ruleset: RuleSet) -> bool:
@@ -157,7 +164,7 @@ def _taken(ups: Upstreams, listener: Listener, domain: str, number: int, ruleset
     for service in rivals:
         if service.hostname == domain:
             continue
-        first = _claim(ups, listener, service, number)
+        first, _ = _claim(ups, listener, service, number)
         if first is not None and first is not ruleset and listener.rulesets.index(first) < listener.rulesets.index(ruleset):
             return True
     return False
@@ -175,7 +182,7 @@ def _long_names(domain: str, namespace: str) -> Iterator[str]:
 def claims(ups: Upstreams, listener: Listener, ruleset: RuleSet, service: HostService) -> bool:
     """Whether a ruleset gives its routes to a service of this listener (separateVSHostsAndServices)."""
     host = service.hostname.lower()
-    exact = not names.is_wildcard(host) and host in (h.lower() for h in ruleset.hosts)
+    exact = not names.is_wildcard(host) and (host in ruleset.hosts or host in [h.lower() for h in ruleset.hosts])
     if ruleset.gateway_api:
         return exact and ruleset.namespace in (service.namespace, ups.proxy.namespace)
     if exact:
@@ -222,7 +229,8 @@ def _claimed(ups: Upstreams, listener: Listener, host: str, number: int, listen:
             claims(ups, listener, ruleset, s) for s in _meant(listener, ruleset, listen) if (p := s.port(number)) and p.http_or_auto
         ):
             continue
-        steps = list(_ruled(ups, listener, ruleset, host, number, listen))
+        rules = rules_for(ruleset, listen, ups.proxy.labels, MESH, ups.proxy.namespace)
+        steps = list(_ruled(ups, listener, ruleset, rules, host, number, listen))
         if steps:
             if not _taken(ups, listener, host, listen, ruleset):
                 yield from steps

@@ -64,16 +64,13 @@ class Upstream(Struct, eq=False, gc=False):
     """How many of its endpoints are."""
     entered: bool = False
     """Whether its endpoints are those of the service's waypoint in place of its own."""
+    fails: bool = True
+    """Whether requests that come here are known to fail; what could not be read is not known to fail."""
 
     @property
     def usable(self) -> bool:
         """Whether Envoy would find somebody to send to."""
         return self.defined and (self.unseen or self.healthy > 0)
-
-    @property
-    def fails(self) -> bool:
-        """Whether requests that come here are known to fail; what could not be read is not known to fail."""
-        return not self.usable and not self.unread
 
     def destination(self, weight: int, share: float) -> Destination:
         """As the answer shows it."""
@@ -177,7 +174,7 @@ class Upstreams:
         """The cluster of a default route, which is none where VirtualServices and routes could not be read."""
         found = self.of(host, port)
         unread = self.mesh.unread(self._holder, VirtualService, APIHTTPRoute, APIGRPCRoute)
-        return replace(found, unread=unread) if unread and found.fails else found
+        return replace(found, unread=unread, fails=False) if unread and found.fails else found
 
     @property
     def _holder(self) -> Cluster:
@@ -186,6 +183,7 @@ class Upstreams:
     def _judge(self, u: Upstream) -> Upstream:
         """Note what could not be read and would decide whether a cluster that looks useless is."""
         if u.usable:
+            u.fails = False
             return u
         if u.service is None or u.service.port(u.port) is None:
             shown = [self.mesh.unread(c, Service) for c in self.mesh.clusters]
@@ -197,6 +195,7 @@ class Upstreams:
             u.unread = next(filter(None, (self.mesh.unread(c, EndpointSlice, Pod, *exports) for c in self.mesh.clusters)), "")
         elif u.service.selector is not None:
             u.unread = self.mesh.unread(self._holder, WorkloadEntry, Pod)
+        u.fails = not u.unread
         return u
 
     def unknown(self) -> Upstream:
@@ -335,7 +334,13 @@ class Upstreams:
                 found = self.numbered(service, port)
             else:
                 found = [e for e in shard if e.port_name == port_name and (not e.port or not e.address or names.is_ip(e.address))]
-            known = self.ports[key] = found, all(e.health == "healthy" and e.address and DRAINING not in e.own for e in found)
+            for e in found:
+                if e.health != "healthy" or not e.address or DRAINING in e.own:
+                    well = False
+                    break
+            else:
+                well = True
+            known = self.ports[key] = found, well
         return known
 
     def _filter(

@@ -16,7 +16,7 @@ from checks import names
 from checks.answers import Viewpoint, ViewpointKind
 from checks.istiod import Istiod, Proxy, Scope
 from checks.planes import REVISION
-from checks.registry import GATEWAY_NAME, REGION, ZONE, proxy_kind, split_locality
+from checks.registry import GATEWAY_NAME, REGION, ZONE, split_locality
 from checks.resources import ConfigMap, DestinationRule, Namespace, Pod, ReplicaSet, Sidecar
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ _Serving = dict[tuple[str, str], frozenset[tuple[str, str]]]
 def _beside(mesh: Mesh, host: str) -> _Serving | None:
     """Of each node (cluster ID, name), who serves there of the host's services that only the caller's own node serves; None where it has none."""
     some = _local(mesh)
-    if not some:
+    if not some:  # as in most meshes
         return None
     local: list[tuple[str, tuple[IstioEndpoint, ...]]] = []
     for istiod, known in some:
@@ -183,12 +183,15 @@ def _beside(mesh: Mesh, host: str) -> _Serving | None:
 
 def node_local(mesh: Mesh, host: str) -> set[tuple[str, str]]:
     """The services, (host, namespace), that only the caller's own node serves and that rules of a host may lead to, whether any caller is led there."""
-    names_of = ((istiod, name) for istiod, known in _local(mesh) for name in known & istiod.reached(host))
+    some = _local(mesh)
+    if not some:
+        return set()
+    names_of = ((istiod, name) for istiod, known in some for name in known & istiod.reached(host))
     return {(name, s.namespace) for istiod, name in names_of for s in istiod.by_host[name] if s.node_local}
 
 
 def _local(mesh: Mesh) -> list[tuple[Istiod, frozenset[str]]]:
-    return mesh.now(("node local",), lambda: [(i, known) for i in mesh.control_planes if (known := _node_local(i))])
+    return mesh.now("node local", lambda: [(i, known) for i in mesh.control_planes if (known := _node_local(i))])
 
 
 def _node_local(istiod: Istiod) -> frozenset[str]:
@@ -228,14 +231,13 @@ def _of_namespace(
     telling = _telling(mesh, cluster)
     alike = not selectors and not zoned and len(mesh.planes(cluster)) < 2
     for same in mesh.alike(cluster, namespace):
-        kind = proxy_kind(same[0])
+        kind, labels, _, pods = same
         if kind == "none":
             continue
-        staying = [p for p in same if not p.metadata.deletion_timestamp]
+        staying = [p for p in pods if not p.metadata.deletion_timestamp]
         if kind == "sidecar":
-            labels = same[0].labels
             chosen = frozenset((ns, *s.items()) for ns, s in selectors if all(labels.get(k) == v for k, v in s.items()))
-            shared: object = chosen, "" if alike else mesh.revision(cluster, same[0])
+            shared: object = chosen, "" if alike else mesh.revision(cluster, pods[0])
         if kind == "sidecar" and not zoned and not serving and staying:
             groups.setdefault((kind, (shared, ""), frozenset()), []).extend(staying)
             continue
@@ -330,10 +332,8 @@ def classes(mesh: Mesh, host: str, *, apart: bool = False) -> tuple[list[Class],
     if by_node(mesh, host):
         around = _classed(mesh, callers_of(mesh, host))
     else:
-        around = mesh.now(
-            ("classed",), lambda: mesh.once("classed", (callers(mesh), mesh.istiods()), lambda: _classed(mesh, callers(mesh)))
-        )
-    ruled = tuple(istiod.ruled(host, apart=apart) & spaces for istiod, spaces in around.plain.items())
+        around = mesh.now("classed", lambda: mesh.once("classed", (callers(mesh), mesh.istiods()), lambda: _classed(mesh, callers(mesh))))
+    ruled = tuple([istiod.ruled(host, apart=apart) & spaces for istiod, spaces in around.plain.items()])
     return around.classes(host, ruled)
 
 
@@ -353,7 +353,7 @@ class _Classed:
         """The classes that may hold something for a host, and those that cannot. `ruled`: of each control plane the namespaces that are told apart."""
         namespace = host.split(".")[1] if "." in host else ""
         holding = self._holding(host.lower())
-        led = frozenset(i for i in self.plain if host not in i.by_host and i.leading(host))  # seen through the rules that lead there
+        led = frozenset([i for i in self.plain if host not in i.by_host and i.leading(host)])  # seen through the rules that lead there
         key = namespace, ruled, holding, led
         known = self._parted.get(key)
         if known is None:
@@ -490,7 +490,7 @@ def outsiders(mesh: Mesh) -> list[Outsider]:
 
 def _outsiders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Outsider, ...]:
     labels = _labels(cluster, namespace)
-    some = (same for same in mesh.alike(cluster, namespace) if proxy_kind(same[0]) == "none" and not _ambient(same[0], labels))
+    some = (same.pods for same in mesh.alike(cluster, namespace) if same.kind == "none" and not _ambient(same.pods[0], labels))
     found = [p for same in some for p in same if p.status.phase not in _ENDED and not p.metadata.deletion_timestamp]
     named = [(mesh.workload(cluster, p), p) for p in sorted(found, key=lambda p: p.name)]
     out: list[Outsider] = []
@@ -559,6 +559,7 @@ _PAST_PORTS, _PAST_RANGES, _TAKEN_RANGES = (
     "traffic.sidecar.istio.io/excludeOutboundIPRanges",
     "traffic.sidecar.istio.io/includeOutboundIPRanges",
 )
+_PAST = frozenset({_PAST_PORTS, _PAST_RANGES, _TAKEN_RANGES})
 
 
 def _networks(text: str) -> list[IPv4Network | IPv6Network]:
@@ -581,11 +582,11 @@ def evaders(mesh: Mesh) -> list[Evader]:
 
 def _evaders(mesh: Mesh, cluster: Cluster, namespace: str) -> tuple[Evader, ...]:
     out: dict[str, Evader] = {}
-    for first in (same[0] for same in mesh.alike(cluster, namespace)):
-        if any(k in first.annotations for k in (_PAST_PORTS, _PAST_RANGES, _TAKEN_RANGES)) and proxy_kind(first) == "sidecar":
-            kind, _, name = mesh.workload(cluster, first).partition(" ")
+    for same in mesh.alike(cluster, namespace):
+        if same.kind == "sidecar" and not _PAST.isdisjoint(same.annotations):
+            kind, _, name = mesh.workload(cluster, same.pods[0]).partition(" ")
             workload = f"{kind} {namespace}/{name}"
-            out.setdefault(workload, Evader(Viewpoint(cluster.name, "sidecar", namespace), workload, first.annotations))
+            out.setdefault(workload, Evader(Viewpoint(cluster.name, "sidecar", namespace), workload, same.annotations))
     return tuple(out.values())
 
 

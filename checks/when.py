@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks import legs, names, ztunnel
+from checks import legs, ztunnel
 from checks.binding import ruling
 from checks.case import entries
 from checks.finding import HostCue, MeshCue
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def readable(mesh: Mesh) -> bool:
     """Whether everything could be read, of this mesh and of those that calls may go on into."""
-    return mesh.now(("readable",), lambda: not any(c.unreadable for m in (mesh, *mesh.neighbours) for c in m.clusters))
+    return mesh.now("readable", lambda: not any(c.unreadable for m in (mesh, *mesh.neighbours) for c in m.clusters))
 
 
 # --- the host itself -------------------------------------------------------------------------------------------------------------
@@ -36,17 +36,17 @@ def readable(mesh: Mesh) -> bool:
 
 def failing(case: Case) -> bool:
     """Some rule of the host loses requests: a destination that gets them cannot serve them, or the proxy answers with an error."""
-    return (useless(case) or any(s.action != "route" for s in case.steps)) and (case.failing_share > 0 or bool(case.failing()))
+    return case.failing_share > 0 or bool(case.failing())
 
 
 def useless(case: Case) -> bool:
     """Some destination could not serve requests, whether it gets any or not."""
-    return any(u.fails for u in case.upstreams)
+    return case.useless
 
 
 def wildcards(case: Case) -> bool:
     """Some destination of the host is a service that has a wildcard for a host."""
-    return any(names.is_wildcard(u.host) for u in case.upstreams)
+    return any([u.host.startswith("*") for u in case.upstreams])
 
 
 def beyond(case: Case) -> bool:
@@ -56,12 +56,12 @@ def beyond(case: Case) -> bool:
 
 def at_gateway(case: Case) -> bool:
     """Some gateway has rules for the host."""
-    return any(v.callers.proxy.kind == "gateway" for v in case.views)
+    return any([v.callers.proxy.kind == "gateway" for v in case.views])
 
 
 def selective(case: Case) -> bool:
     """Some rule of the host asks something of a request."""
-    return any(s.source and s.match != "every request" for s in case.steps)
+    return any([s.source and s.match != "every request" for s in case.steps])
 
 
 def missed(case: Case) -> bool:
@@ -103,7 +103,7 @@ def contested(case: Case) -> bool:
         claiming = i.claiming(case.host)
         if len(claiming) > 1:
             return True
-        if claiming and case.host not in claiming[0].hosts and case.host.lower() not in (h.lower() for h in claiming[0].hosts):
+        if claiming and case.host not in claiming[0].hosts and case.host.lower() not in [h.lower() for h in claiming[0].hosts]:
             return True
     return False
 

@@ -54,5 +54,6 @@ def _callers(mesh: Mesh) -> list[Viewpoint]:
 def _any(mesh: Mesh, cluster: Cluster, namespace: str) -> bool:
     around = cluster.get(Namespace, "", namespace)
     whole = around is not None and MODE in around.labels
-    some = (same for same in mesh.alike(cluster, namespace) if whole or MODE in same[0].labels or REDIRECTION in same[0].annotations)
-    return any(enrolled(cluster, p) for same in some for p in same)
+    bare = (same for same in mesh.alike(cluster, namespace) if same.kind == "none")
+    some = (same for same in bare if whole or MODE in same.labels or REDIRECTION in same.annotations)
+    return any(enrolled(cluster, p) for same in some for p in same.pods)

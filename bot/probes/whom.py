@@ -75,7 +75,8 @@ def _population(mesh: Mesh, cluster: Cluster, host: str, viewpoint: Viewpoint) -
     caller = next((c for c in callers_of(mesh, host) if c.viewpoint == viewpoint), None)
     if caller is None or not caller.proxy.pod:
         return []
-    group = next((same for same in mesh.alike(cluster, viewpoint.namespace) if any(p.name == caller.proxy.pod for p in same)), ())
+    groups = (same.pods for same in mesh.alike(cluster, viewpoint.namespace))
+    group = next((same for same in groups if any(p.name == caller.proxy.pod for p in same)), [])
     return sorted(filter(_runs, group), key=lambda p: (p.name != caller.proxy.pod, not p.ready, p.name))
 
 

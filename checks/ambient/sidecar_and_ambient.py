@@ -83,8 +83,9 @@ def _spaces(mesh: Mesh, cluster: Cluster) -> Mapping[str, bool]:
 def _somebody(mesh: Mesh, cluster: Cluster, namespace: str) -> bool:
     around = cluster.get(Namespace, "", namespace)
     whole = around is not None and ztunnel.MODE in around.labels
-    asked = (a for a in mesh.alike(cluster, namespace) if whole or ztunnel.MODE in a[0].labels or ztunnel.REDIRECTION in a[0].annotations)
-    return any(_both(cluster, p) for same in asked for p in same)
+    proxied = (a for a in mesh.alike(cluster, namespace) if a.kind == "sidecar")
+    asked = (a for a in proxied if whole or ztunnel.MODE in a.labels or ztunnel.REDIRECTION in a.annotations)
+    return any(_both(cluster, p) for same in asked for p in same.pods)
 
 
 def _both(cluster: Cluster, pod: Pod) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _weighed(case: Case) -> bool:
     """Some rule gives its only destination less than everything."""
-    return any(len(s.targets) == 1 and 0 < s.targets[0][1] < 100 for s in case.steps)
+    return any([len(s.targets) == 1 and 0 < s.targets[0][1] < 100 for s in case.steps])
 
 
 @check("vs-single-weight-ignored", when=_weighed)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _weightless(case: Case) -> bool:
     """Some rule gives none of its destinations anything."""
-    return any(len(s.targets) > 1 and not any(w for _, w, _ in s.targets) for s in case.steps)
+    return any([len(s.targets) > 1 and not any([w for _, w, _ in s.targets]) for s in case.steps])
 
 
 @check("vs-weights-all-zero", when=_weightless)

@@ -98,7 +98,7 @@ def odd(mesh: Mesh, endpoints: Iterable[IstioEndpoint]) -> bool:
 
     Pods are known by their addresses alone, which two clusters may both have given out.
     """
-    some = mesh.now(("odd pods",), partial(_odd_pods, mesh))
+    some = mesh.now("odd pods", partial(_odd_pods, mesh))
     return bool(some) and not some.isdisjoint([e.address for e in endpoints])
 
 
@@ -112,7 +112,7 @@ def _odd_pods(mesh: Mesh) -> frozenset[str]:
 
 def _odd(mesh: Mesh, cluster: Cluster, namespace: str) -> frozenset[str]:
     pods = mesh.alike(cluster, namespace)
-    some = (same for same in pods if proxy_kind(same[0]) == "none" or any(k in same[0].annotations for k in (_INCLUDED, _EXCLUDED)))
+    some = (same.pods for same in pods if same.kind == "none" or _INCLUDED in same.annotations or _EXCLUDED in same.annotations)
     return frozenset(p.status.pod_ip for same in some for p in same)
 
 

@@ -23,7 +23,7 @@ def _spoken(case: Case) -> bool:
     """Somebody may speak mutual TLS to a server that takes none."""
     if case.mesh.now(("disabled",), lambda: somewhere(case.mesh, "DISABLE")):
         return True
-    return any(u.unseen or odd(case.mesh, u.endpoints) for u in case.upstreams)
+    return any([u.unseen or odd(case.mesh, u.endpoints) for u in case.upstreams])
 
 
 @check("mtls-to-plain", when=_spoken)

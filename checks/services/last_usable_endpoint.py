@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def _lonely(case: Case) -> bool:
     """Some destination may have one usable endpoint."""
-    return any((u.healthy == 1 or (u.service is not None and u.service.node_local)) for u in case.upstreams)
+    return any([u.healthy == 1 or (u.service is not None and u.service.node_local) for u in case.upstreams])
 
 
 @check("last-usable-endpoint", when=_lonely)

@@ -46,7 +46,7 @@ class _Injected(NamedTuple):
 
 def _answers(case: Case) -> bool:
     """Some rule answers by itself."""
-    return any(s.abort is not None or s.action.startswith("direct_response ") for s in case.steps)
+    return any([s.abort is not None or s.action.startswith("direct_response ") for s in case.steps])
 
 
 @MeshCue

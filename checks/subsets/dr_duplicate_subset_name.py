@@ -25,7 +25,7 @@ def _explains(case: Case, branch: Branch) -> bool:
 
 def _doubled(case: Case) -> bool:
     """Some DestinationRule of the host's destinations defines a subset again."""
-    return any(u.rule is not None and u.rule.duplicates for u in case.upstreams)
+    return any([u.rule is not None and u.rule.duplicates for u in case.upstreams])
 
 
 @check("dr-duplicate-subset-name", when=_doubled)
