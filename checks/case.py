@@ -181,8 +181,25 @@ class Case:
     """What each patch that a check suggests would change; it is shown once it is proved (`diagnosis`)."""
     missed: dict[int, dict[tuple[int, int], float]] = field(default_factory=dict, repr=False)
     """Of each rule (by id) the parts of its requests that do not arrive although somebody is there, by destination and endpoint (by id)."""
+    steps: list[Step] = field(init=False, repr=False)
+    """Every rule, of all callers."""
+    upstreams: list[Upstream] = field(init=False, repr=False)
+    """Every Envoy cluster that a rule leads to, once."""
+    useless: bool = field(init=False, repr=False)
+    """Whether some destination could not serve requests, whether it gets any or not."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _known: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """What all checks ask for is there from the beginning."""
+        self.hold(self.views)
+
+    def hold(self, views: list[View]) -> None:
+        """Be about these callers."""
+        self.views = views
+        self.steps = [s for v in views for s in v.steps]
+        self.upstreams = list({id(u): u for s in self.steps for u, _, _ in s.targets}.values())
+        self.useless = any([u.fails for u in self.upstreams])
 
     @staticmethod
     def of(host: str, mesh: Mesh, port: int | None = None) -> Case:
@@ -196,22 +213,21 @@ class Case:
 
     @staticmethod
     def _among(seeing: list[Class], unseeing: list[Class], host: str, mesh: Mesh, known: _Known) -> Case:
+        case = Case(host, mesh)
         views: list[View] = []
-        blind = list(unseeing)
+        case.blind = blind = list(unseeing)
         for c in seeing:
             if c.proxy.kind == "gateway" and not gateway.holds(mesh, c, host) and (host in c.istiod.by_host or not c.istiod.leading(host)):
                 blind.append(c)
                 continue
             ups = Upstreams(mesh, c.istiod, c.proxy, c.scope, known.read, known.upstreams, known.ports)
-            found = _steps(ups, host)
-            if found:
-                views.append(View(c, ups, found))
+            view = View(c, ups, _steps(ups, host))
+            if view.steps and not case.private(view):
+                views.append(view)
             else:
                 blind.append(c)
-        case = Case(host, mesh, views, blind, frozenset(known.read))
-        for v in [v for v in views if case.private(v)]:
-            views.remove(v)
-            blind.append(v.callers)
+        case.hold(views)
+        case.read = frozenset(known.read)
         return case
 
     def private(self, view: View) -> bool:
@@ -225,7 +241,7 @@ class Case:
         """Whether the callers' cluster has no such Service and no other's endpoints are for them: cluster-local, or not exported (MCS)."""
         istiod = view.ups.istiod
         local = len(self.mesh.clusters) > 1 and istiod.cluster_local(self.host)
-        if not local and not istiod.plane.mcs:
+        if not local and not istiod.mcs:
             return False
         known = [s for s in istiod.by_host.get(self.host, ()) if s.kubernetes]
         imported = (c for s in known for c in istiod.imports.get((s.namespace, s.name), ()))
@@ -240,7 +256,7 @@ class Case:
         A caller whose own network nobody names is sent to the gateways of every network, its own cluster's included (ep_filters.go).
         """
         proxy = view.callers.proxy
-        if proxy.kind != "sidecar" or not self.mesh.network_gateways():
+        if proxy.kind != "sidecar" or not self.mesh.network_gateways:
             return False
         known = [s for s in view.ups.istiod.by_host.get(self.host, ()) if s.kubernetes and s.selector]
         pods = [p for s in known for _, p in self.pods(s)]
@@ -266,21 +282,6 @@ class Case:
     def planes(self) -> set[Istiod]:
         """The control planes of all callers."""
         return {*(v.ups.istiod for v in self.views), *(c.istiod for c in self.blind)}
-
-    @cached_property
-    def steps(self) -> list[Step]:
-        """Every rule, of all callers."""
-        return [s for v in self.views for s in v.steps]
-
-    @cached_property
-    def upstreams(self) -> list[Upstream]:
-        """Every Envoy cluster that a rule leads to, once."""
-        return list({id(u): u for s in self.steps for u, _, _ in s.targets}.values())
-
-    @cached_property
-    def useless(self) -> bool:
-        """Whether some destination could not serve requests, whether it gets any or not."""
-        return any([u.fails for u in self.upstreams])
 
     @cached_property
     def branches(self) -> list[Branch]:

@@ -562,10 +562,10 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
         skipped.append(Skipped("egress-chain-broken", error.cluster, f"{error.kind} cannot be read: {error.reason}"))
     for cause, check in _due(case):
         _run(cause, check, case, findings, skipped)
-    services = {(u.service.hostname, u.service.namespace) for u in case.upstreams if u.service}
+    services = {*case.read, *case.also, *node_local(mesh, case.host)}
+    services.update([(u.service.hostname, u.service.namespace) for u in case.upstreams if u.service is not None])
     for i in mesh.control_planes:
         services.update([(s.hostname, s.namespace) for s in i.by_host.get(case.host, ())])
-    services |= case.read | case.also | node_local(mesh, case.host)
     # what each of them holds depends on the nodes where their pods run
     namespaces = {c.viewpoint.namespace for c in callers_of(mesh, case.host)} if by_node(mesh, case.host) else set()
     abroad = {name: (frozenset(theirs), frozenset[str]()) for name, theirs in case.abroad.items()}
@@ -590,7 +590,7 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
     return _Looked(
         said,
         tuple(dict.fromkeys(skipped)) if skipped else (),
-        frozenset(services),
+        case.read if len(services) == len(case.read) else frozenset(services),
         frozenset(namespaces),
         max(case.losing_share, beyond),
         abroad,
@@ -990,7 +990,7 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
             was, now = a.objects.get(kind, {}), b.objects.get(kind, {})
             if was is now or kind is OpenShiftRoute:
                 continue
-            if kind is Node and old.localities(a) == new.localities(b) and old.network_gateways() == new.network_gateways():
+            if kind is Node and old.localities(a) == new.localities(b) and old.network_gateways == new.network_gateways:
                 continue
             if kind is MutatingWebhookConfiguration and old.tags(a) == new.tags(b):
                 continue

@@ -120,11 +120,14 @@ class MergedRule:
 
     def policy_for(self, port: int, subset: str) -> TrafficPolicy | None:
         """The traffic policy of a port and subset: port level replaces, subset overrides block by block (util.MergeSubsetTrafficPolicy)."""
-        base, _ = _port_level(self.policy, port)
         own = self.subset(subset) if subset else None
-        if own is None or own.traffic_policy is None:
+        shape = own.traffic_policy if own is not None else None
+        if shape is None and self.policy is None:
+            return None
+        base, _ = _port_level(self.policy, port)
+        if shape is None:
             return base
-        over, port_level = _port_level(own.traffic_policy, port)
+        over, port_level = _port_level(shape, port)
         if base is None or over is None:
             return over or base
         return replace(
@@ -241,6 +244,7 @@ class Istiod:
         self.cluster = cluster
         self.config = config
         self.plane = plane
+        self.mcs = plane.mcs
         self.unheard: list[Resource] = []
         self.exports: frozenset[tuple[str, str, str]] = frozenset()
         """Services that a ServiceExport shows to other clusters: (cluster, namespace, name)."""
@@ -480,7 +484,7 @@ class Istiod:
 
     def discoverable(self, service: HostService, cluster: str) -> bool:
         """Whether the endpoints that a Kubernetes Service has in a cluster are for callers of other clusters too (serviceexportcache.go)."""
-        if not self.plane.mcs or not service.kubernetes:
+        if not self.mcs or not service.kubernetes:
             return True
         exported = (cluster, service.namespace, service.name) in self.exports
         if service.hostname.endswith(f".{names.CLUSTERSET}"):
@@ -697,10 +701,11 @@ class Istiod:
         root = made()
         rules: list[DestinationRule] = [*gatewayapi.of_policies(self)]
         rules += [r for r in self.all(DestinationRule) if isinstance(r, DestinationRule)]
-        rules.sort(key=lambda r: (r.spec.workload_selector is None, r.created, r.name, r.namespace))
+        rules.sort(key=lambda r: (r.spec.workload_selector is None, r.created, r.metadata.name, r.metadata.namespace))
         default = frozenset(self.config.default_destination_rule_export_to or ("*",))
         for rule in rules:
-            host, ns = names.fqdn(rule.spec.host, rule.namespace), rule.namespace
+            ns = rule.metadata.namespace
+            host = names.fqdn(rule.spec.host, ns)
             to = frozenset({"."}) if rule.spec.workload_selector else frozenset(rule.spec.export_to or ())
             if not to or to & {"*", ".", ns}:
                 local.setdefault(ns, made()).add(rule, host, to)

@@ -440,7 +440,7 @@ def further(hop: Hop) -> Case | None:
     if not hop.gates:
         whole = Case.of(names.service_host(hop.service.name, hop.service.namespace), hop.mesh, hop.number)
         near = [v for v in whole.views if v.callers.viewpoints[0].cluster == hop.cluster.name]
-        whole.views = near or whole.views
+        whole.hold(near or whole.views)
         return whole
     served = hop.lacks and any(True for g in hop.gates for _ in gateway.routes(g.ups, _spellings(hop.host)))
     if not hop.host or served:

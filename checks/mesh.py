@@ -715,11 +715,9 @@ class Mesh:
         system = cluster.get(Namespace, "", config.root_namespace) or cluster.get(Namespace, "", "istio-system")
         return system.labels.get(NETWORK, "") if system is not None else ""
 
+    @cached_property
     def network_gateways(self) -> list[NetworkGateway]:
         """The gateways to each network: labelled Services and Gateways of every cluster and what meshNetworks says (kube/controller/network.go, model/network.go)."""
-        return self.now("network gateways", self._network_gateways)
-
-    def _network_gateways(self) -> list[NetworkGateway]:
         said = [self.networks(c) for c in self.clusters]
         checked = self.plane(self.primaries[0]).checks_network_gateways
         parts = (part for c in self.clusters for part in (c.objects.get(Service), c.objects.get(APIGateway), self.cluster_id(c)))

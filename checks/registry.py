@@ -452,7 +452,8 @@ def traffic_distribution(spec: str | None, own: Mapping[str, str], namespace: Ma
 
 def from_service(svc: Service, cluster: str, namespace_annotations: Mapping[str, str]) -> HostService:
     """A Kubernetes Service as istiod has it (kube.ConvertService)."""
-    spec = svc.spec
+    spec, meta = svc.spec, svc.metadata
+    name, namespace, own = meta.name, meta.namespace, svc.annotations
     resolution: Resolution = "static"
     external_name = ""
     if spec.type == "ExternalName" and spec.external_name:
@@ -463,14 +464,14 @@ def from_service(svc: Service, cluster: str, namespace_annotations: Mapping[str,
     elif spec.cluster_ip:
         vips = spec.cluster_ips if len(spec.cluster_ips) > 1 else (spec.cluster_ip,)
     elif resolution == "static":
-        vips = (f"{svc.name}.{svc.namespace}",)  # Kubernetes gives it an address of its own, which a manifest written by hand does not know
-    export = svc.annotations.get("networking.istio.io/exportTo", "")
+        vips = (f"{name}.{namespace}",)  # Kubernetes gives it an address of its own, which a manifest written by hand does not know
+    export = own.get("networking.istio.io/exportTo", "")
     return HostService(
-        hostname=names.service_host(svc.name, svc.namespace),
-        namespace=svc.namespace,
-        name=svc.name,
+        hostname=names.service_host(name, namespace),
+        namespace=namespace,
+        name=name,
         created=svc.created,
-        ports=tuple(HostPort(p.port, p.name, port_protocol(p), p.target_port) for p in spec.ports),
+        ports=tuple([HostPort(p.port, p.name, port_protocol(p), p.target_port) for p in spec.ports]),
         resolution=resolution,
         kubernetes=True,
         external=bool(external_name),
@@ -482,7 +483,7 @@ def from_service(svc: Service, cluster: str, namespace_annotations: Mapping[str,
         vips={cluster: vips},
         external_name=external_name,
         node_local=spec.internal_traffic_policy == "Local",
-        traffic_distribution=traffic_distribution(spec.traffic_distribution, svc.annotations, namespace_annotations),
+        traffic_distribution=traffic_distribution(spec.traffic_distribution, own, namespace_annotations),
     )
 
 

@@ -5,7 +5,6 @@ Rules: semantics.md 3.2; pilot/pkg/model/virtualservice.go and virtualservice_co
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec import Struct
@@ -111,9 +110,16 @@ class RuleSet(Struct, frozen=True, eq=False, gc=False):
 
     def __post_init__(self) -> None:
         """Every look at a host asks where its rules lead: that is worked out once."""
-        targets = (t for rule in self.http for t in (*rule.targets, *rule.mirrors))
-        l4 = (t for rule in (*self.tcp, *self.tls) for t in rule.targets)
-        force_setattr(self, "leads", tuple(dict.fromkeys(t.host for t in chain(targets, l4))))
+        found: dict[str, None] = {}
+        for rule in self.http:
+            for t in rule.targets:
+                found[t.host] = None
+            for t in rule.mirrors:
+                found[t.host] = None
+        for l4 in (*self.tcp, *self.tls):
+            for t in l4.targets:
+                found[t.host] = None
+        force_setattr(self, "leads", tuple(found))
 
     @property
     def order(self) -> tuple[str, str, str]:
@@ -152,7 +158,7 @@ def _target(d: RouteDestination, weight: int, namespace: str, path: str) -> Targ
 
 
 def _targets(route: Iterable[WeightedDestination] | None, namespace: str, path: str) -> tuple[Target, ...]:
-    return tuple(_target(w.destination, w.weight, namespace, f"{path}[{i}]") for i, w in enumerate(route or ()))
+    return tuple([_target(w.destination, w.weight, namespace, f"{path}[{i}]") for i, w in enumerate(route or ())])
 
 
 def _action(http: HTTPRoute) -> str:
@@ -194,12 +200,13 @@ def _resolve_l4(match: L4Match, namespace: str) -> L4Match:
 
 def _rule(http: HTTPRoute, namespace: str, path: str, leaf: str) -> Rule:
     mirrors = [_target(http.mirror, 100, namespace, f"{path}.mirror")] if http.mirror else []
-    mirrors += _targets(http.mirrors, namespace, f"{path}.mirrors")
+    if http.mirrors:
+        mirrors += _targets(http.mirrors, namespace, f"{path}.mirrors")
     return Rule(
         name=http.name,
         path=path,
         leaf=leaf,
-        matches=tuple(_resolve_match(m, namespace) for m in http.match or ()),
+        matches=tuple([_resolve_match(m, namespace) for m in http.match or ()]),
         targets=_targets(http.route, namespace, f"{path}.route"),
         action=_action(http),
         mirrors=tuple(mirrors),
@@ -245,41 +252,41 @@ def merge(
     for vs in filter(such, everything):
         if not vs.spec.hosts:
             continue
-        ns = vs.namespace
+        ns, ref = vs.metadata.namespace, vs.ref
         rules: list[Rule] = []
         lost: list[Lost] = []
         for i, http in enumerate(vs.spec.http or ()):
             path = f"spec.http[{i}]"
             if http.delegate is None:
-                rules.append(_rule(http, ns, path, vs.ref))
+                rules.append(_rule(http, ns, path, ref))
                 continue
-            root = _rule(http, ns, path, vs.ref)
+            root = _rule(http, ns, path, ref)
             wanted = http.delegate.namespace or ns, http.delegate.name
-            ref = f"VirtualService {wanted[0]}/{wanted[1]}"
+            to = f"VirtualService {wanted[0]}/{wanted[1]}"
             leaf = by_name.get(wanted)
             if leaf is None or leaf.spec.hosts:  # istiod warns and drops the root's route
-                lost.append(Lost(path, ref, "absent" if leaf is None else "has hosts", root.matches))
+                lost.append(Lost(path, to, "absent" if leaf is None else "has hosts", root.matches))
                 continue
             if not _export(leaf, default) & {"*", ns}:
-                lost.append(Lost(path, ref, "not exported", root.matches))
+                lost.append(Lost(path, to, "not exported", root.matches))
                 continue
             for j, sub in enumerate(leaf.spec.http or ()):
                 merged = _merge(root, _rule(sub, leaf.namespace, f"spec.http[{j}]", leaf.ref), http, sub)
                 if merged is not None:
                     rules.append(merged)
                 else:
-                    lost.append(Lost(path, ref, "conflict", root.matches, f"spec.http[{j}]"))
+                    lost.append(Lost(path, to, "conflict", root.matches, f"spec.http[{j}]"))
         yield RuleSet(
-            ref=vs.ref,
+            ref=ref,
             namespace=ns,
-            name=vs.name,
+            name=vs.metadata.name,
             created=vs.created,
-            hosts=tuple(names.fqdn(h, ns) for h in vs.spec.hosts),
-            gateways=tuple(names.gateway_name(g, ns) for g in vs.spec.gateways or ("mesh",)),
+            hosts=tuple([names.fqdn(h, ns) for h in vs.spec.hosts]),
+            gateways=tuple([names.gateway_name(g, ns) for g in vs.spec.gateways]) if vs.spec.gateways else ("mesh",),
             export_to=_export(vs, default),
             http=tuple(rules),
-            tls=tuple(_l4(vs.spec.tls, ns, "tls")),
-            tcp=tuple(_l4(vs.spec.tcp, ns, "tcp")),
+            tls=tuple(_l4(vs.spec.tls, ns, "tls")) if vs.spec.tls else (),
+            tcp=tuple(_l4(vs.spec.tcp, ns, "tcp")) if vs.spec.tcp else (),
             lost=tuple(lost),
         )
 

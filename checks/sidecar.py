@@ -210,11 +210,14 @@ def _unregistered(ups: Upstreams, host: str) -> Iterator[Step]:
     """
     registry = ups.istiod.by_host.get(host, [])
     known = {80, *(p for li in ups.scope.listeners for p in li.by_port)} if not registry else {p.number for s in registry for p in s.ports}
+    wanted = host.lower()
     for number in sorted(known):
+        listener = ups.scope.listener_for(number)
+        if listener is None or wanted in listener.around(number):
+            continue
         if registry and number != 80 and not any(number in li.by_port for li in ups.scope.listeners):
             continue
-        listener = ups.scope.listener_for(number)
-        if listener is not None and host.lower() not in listener.around(number) and _asked_by_all(ups, number):
+        if _asked_by_all(ups, number):
             yield from _claimed(ups, listener, host, number, number)
 
 

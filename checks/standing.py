@@ -85,14 +85,17 @@ _level = msgspec.msgpack.Decoder(_Level)
 def of(case: Case, findings: Iterable[Finding], share: float) -> Standing:
     """A host as it stands, with what was found and the part of its requests that fails."""
     rules: list[tuple[object, ...]] = []
-    levels: list[tuple[int, ...]] = []
+    levels: list[list[int]] = []
     for view in case.views:
         v = view.callers.viewpoints[0]
         for s in view.steps:
-            targets = s.targets if s.action == "route" else ()
-            to = [(u.name, weight, u.rule.ref if u.rule is not None and u.defined else None) for u, weight, _ in targets]
+            to: list[tuple[str, int, str | None]] = []
+            level = [_parts(failing(s)) if case.useless or s.action != "route" else 0]
+            for u, weight, _ in s.targets if s.action == "route" else ():
+                to.append((u.name, weight, u.rule.ref if u.rule is not None and u.defined else None))
+                level += _counted(u)
             rules.append((v.cluster, v.kind, v.namespace, v.selector, s.port, s.protocol, s.action, s.source, s.path, s.match, to))
-            levels.append((_parts(failing(s)), *(n for u, _, _ in targets for n in _counted(u))))
+            levels.append(level)
     told = [
         (f.cause, f.severity, f.cluster, f.resource, f.path, _parts(f.failing_share), f.message)
         for f in findings

@@ -124,6 +124,8 @@ class Upstreams:
     ports: dict[object, tuple[list[IstioEndpoint], bool]] = field(default_factory=dict)
     """The endpoints of services by port, and whether they all are healthy, for the proxies of several viewpoints."""
     _known: dict[tuple[str, int, str, bool], Upstream] = field(default_factory=dict)
+    _hosts: dict[str, tuple[HostService | None, MergedRule | None, tuple[object, ...]]] = field(default_factory=dict)
+    """Of each host its service and DestinationRule, and what decides its clusters."""
     _vips: dict[str, Upstream] = field(default_factory=dict)
 
     def endpoints(self, service: HostService) -> tuple[IstioEndpoint, ...]:
@@ -145,23 +147,25 @@ class Upstreams:
     def of(self, host: str, port: int, subset: str = "", *, sni: bool = False) -> Upstream:
         """The cluster of a host's port and subset."""
         key = host, port, subset, sni
-        if key not in self._known:
-            service = self.scope.services.get(host)
-            rule = self.istiod.destination_rule(self.proxy, service) if service else None
-            p = self.proxy
-            where = (
-                p.kind == "gateway",
-                p.cluster,
-                p.network,
-                p.locality if self.istiod.zoned else "",
-                p.node if service is not None and service.node_local else "",
-            )
-            entered = self._entered(service) if service is not None and p.kind == "gateway" else None
-            made_of = key, id(service), id(rule), id(self.istiod), where, *(id(w) for w, _ in entered or ())
-            if made_of not in self.shared:
-                self.shared[made_of] = self._judge(self._make(host, port, subset, service, rule, sni=sni))
-            self._known[key] = self.shared[made_of]
-        return self._known[key]
+        found = self._known.get(key)
+        if found is None:
+            service, rule, decides = self._hosts.get(host) or self._of_host(host)
+            made_of = key, decides
+            found = self.shared.get(made_of)
+            if found is None:
+                found = self.shared[made_of] = self._judge(self._make(host, port, subset, service, rule, sni=sni))
+            self._known[key] = found
+        return found
+
+    def _of_host(self, host: str) -> tuple[HostService | None, MergedRule | None, tuple[object, ...]]:
+        p, istiod, service = self.proxy, self.istiod, self.scope.services.get(host)
+        rule = istiod.destination_rule(p, service) if service is not None else None
+        at_gateway = p.kind == "gateway"
+        place = p.locality if istiod.zoned else "", p.node if service is not None and service.node_local else ""
+        entered = self._entered(service) if service is not None and at_gateway else None
+        decides = id(service), id(rule), id(istiod), at_gateway, p.cluster, p.network, place, *[id(w) for w, _ in entered or ()]
+        self._hosts[host] = found = service, rule, decides
+        return found
 
     def vip(self, host: str, port: int, wire: str, served: Mapping[str, HostService]) -> Upstream:
         """A waypoint's own cluster of a host that it serves; `wire` is `http` or `tcp`, with `/subset` where a rule names one."""
@@ -191,7 +195,7 @@ class Upstreams:
         elif not u.defined:
             u.unread = self.mesh.unread(self._holder, DestinationRule)
         elif u.service.kubernetes:
-            exports = (ServiceExport, ServiceImport) if self.istiod.plane.mcs else ()
+            exports = (ServiceExport, ServiceImport) if self.istiod.mcs else ()
             u.unread = next(filter(None, (self.mesh.unread(c, EndpointSlice, Pod, *exports) for c in self.mesh.clusters)), "")
         elif u.service.selector is not None:
             u.unread = self.mesh.unread(self._holder, WorkloadEntry, Pod)
@@ -360,7 +364,7 @@ class Upstreams:
         if not well or local or service.node_local:
             unhealthy = self._sends_unhealthy(service, policy)
             kept = [e for e in candidates if not self._drops(e, service, local=local, unhealthy=unhealthy)]
-        if self.istiod.plane.mcs:
+        if self.istiod.mcs:
             kept = [e for e in kept if self._exported(e, service)]
         kept = self._by_network(kept, rule, port, subset)
         return [e for e in kept if self._mtls(e, rule, port, subset)] if sni else kept
@@ -395,7 +399,7 @@ class Upstreams:
 
     def _by_network(self, endpoints: list[IstioEndpoint], rule: MergedRule | None, port: int, subset: str) -> list[IstioEndpoint]:
         """Endpoints of other networks give way to the gateways there (ep_filters.go EndpointsByNetworkFilter)."""
-        if not self.mesh.network_gateways():
+        if not self.mesh.network_gateways:
             return endpoints
         out: list[IstioEndpoint] = []
         through: dict[tuple[str, int, str], IstioEndpoint] = {}
@@ -422,7 +426,7 @@ class Upstreams:
 
     def through(self, e: IstioEndpoint) -> list[NetworkGateway]:
         """The gateways that stand for an endpoint of another network; none when it is reached itself."""
-        gateways = [g for g in self.mesh.network_gateways() if g.only in ("", self.istiod.cluster)]
+        gateways = [g for g in self.mesh.network_gateways if g.only in ("", self.istiod.cluster)]
         near = [g for g in gateways if (g.network, g.cluster) == (e.network, e.cluster)] or [g for g in gateways if g.network == e.network]
         forced = not self.proxy.network and bool(e.network)
         return near if forced or not self.proxy.in_network(e.network) else []

@@ -130,7 +130,9 @@ class _Waypoint:
         number = t.port if t.port is not None else seen.ports[0].number if seen is not None and len(seen.ports) == 1 else number
         if seen is not None and t.host not in self.served:
             found = self.ups.of(t.host, number, t.subset)
-            return found if t.host in self._led_to else replace(found, defined=False, endpoints=(), healthy=0, dropped=found.endpoints)
+            if t.host in self._led_to:
+                return found
+            return replace(found, defined=False, fails=not found.unread, endpoints=(), healthy=0, dropped=found.endpoints)
         port = seen.port(number) if seen is not None else None
         protocol = "http" if port is None or port.http_or_auto else "tcp"
         return self.ups.vip(t.host, number, f"{protocol}/{t.subset}" if t.subset else protocol, self.served)

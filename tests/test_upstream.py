@@ -312,11 +312,11 @@ def test_a_networks_gateway_on_node_ports_follows_its_nodes() -> None:
     annotated = {**GATEWAY["metadata"], "annotations": {"traffic.istio.io/nodeSelector": "{}"}}
     spec = {"type": "NodePort", "clusterIP": "10.9.0.2", "ports": [{"name": "tls", "port": 15443, "nodePort": 31443}]}
     before = Mesh("", [cluster("east", [WEB], {**GATEWAY, "metadata": annotated, "spec": spec, "status": {}}, node("192.0.2.11"))], 0)
-    assert [g.address for g in before.network_gateways()] == ["192.0.2.11"]
+    assert [g.address for g in before.network_gateways] == ["192.0.2.11"]
     (moved,) = resources.objects(resources.parse(node("192.0.2.12")))
     after = before.apply([Change("east", resources.Node, "", "a", moved)])
-    assert [g.address for g in after.network_gateways()] == ["192.0.2.12"]
-    assert after.apply([Change("east", resources.Node, "", "a", None)]).network_gateways() == []
+    assert [g.address for g in after.network_gateways] == ["192.0.2.12"]
+    assert after.apply([Change("east", resources.Node, "", "a", None)]).network_gateways == []
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def lost(case: Case, which: Callable[[Branch, Way], object]) -> dict[object, lis
     out: dict[object, list[Lost]] = {}
     if len(case.mesh.clusters) < 2 or any(entry(s) for _, s in services(case)):
         return out  # nobody calls a network's gateway by the name of its Service
-    gateways = case.mesh.network_gateways()
+    gateways = case.mesh.network_gateways
     for g in gateways:
         where = case.mesh.known(g.cluster)
         entries = tunnels(case.mesh, where, g.network) if where is not None else []

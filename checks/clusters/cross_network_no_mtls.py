@@ -24,7 +24,7 @@ def _plain(branch: Branch) -> list[IstioEndpoint]:
 
 @explains("cross-network-no-mtls")
 def _explains(_: Case, branch: Branch) -> bool:
-    return branch.upstream.defined and bool(branch.view.ups.mesh.network_gateways()) and bool(_plain(branch))
+    return branch.upstream.defined and bool(branch.view.ups.mesh.network_gateways) and bool(_plain(branch))
 
 
 @check("cross-network-no-mtls", when=explained)

@@ -66,7 +66,7 @@ def ew_gateway_config(case: Case) -> Iterator[Finding]:
             else f"no Gateway with AUTO_PASSTHROUGH selects its pods on port {key.port}"
         )
         end = f"the gateway of network {key.network}"
-        if key not in case.mesh.network_gateways():
+        if key not in case.mesh.network_gateways:
             said = f"it does not have port {key.port}, so istiod does not take it for a gateway"
             end = f"addresses of network {key.network} that they cannot reach ({addresses(found)}), and not at its gateway"
         yield case.finding(

@@ -36,7 +36,7 @@ def network_label_missing(case: Case) -> Iterator[Finding]:
 
     How to fix it: label the control plane's namespace there with its network.
     """
-    if not case.mesh.network_gateways():
+    if not case.mesh.network_gateways:
         return
     for key, found in lost(case, _unnamed).items():
         cluster = case.mesh.cluster(str(key))
@@ -58,7 +58,7 @@ def network_label_missing(case: Case) -> Iterator[Finding]:
                 f"the callers are in network {found[0].branch.view.ups.proxy.network}",
                 *(
                     f"network {g.network} is entered at {g.address}:{g.port} ({g.cluster or 'meshNetworks'})"
-                    for g in case.mesh.network_gateways()
+                    for g in case.mesh.network_gateways
                 ),
             ),
             fix=f"Label {ref} in {cluster.name} with {NETWORK}, and restart its workloads.",

@@ -92,5 +92,5 @@ def _exists(case: Case, branch: Branch, key: str, value: str) -> bool:
     if key == CLUSTER:
         return value in {mesh.cluster_id(c) for c in mesh.clusters}
     if key == NETWORK:
-        return value in {mesh.network(c, "", {}) for c in mesh.clusters} | {g.network for g in mesh.network_gateways()}
+        return value in {mesh.network(c, "", {}) for c in mesh.clusters} | {g.network for g in mesh.network_gateways}
     return any((n.labels.get(key) or (n.name if key == NODE else "")) == value for c in mesh.clusters for n in c.all(Node))
