@@ -59,7 +59,7 @@ def test_pods_of_one_template_share_what_their_template_gave_them():
     assert first.status.conditions is second.status.conditions
     assert (first.name, first.status.pod_ip, other.status.phase) == ("web-1", "10.0.0.1", "Failed")
     mesh = Mesh("", [Cluster("east", objects=Cluster.index([first, second, other]))], 0.0)
-    assert [[p.name for p in same] for same in mesh.alike(mesh.clusters[0], "shop")] == [["web-1", "web-2", "web-3"]]
+    assert [[p.name for p in same.pods] for same in mesh.alike(mesh.clusters[0], "shop")] == [["web-1", "web-2", "web-3"]]
 
 
 def test_pods_that_are_the_same_in_two_namespaces_have_each_the_workload_of_their_own():

@@ -193,7 +193,7 @@ def unserved(mesh: Mesh) -> dict[NetworkGateway, Unserved]:
 
     def find() -> dict[NetworkGateway, Unserved]:
         out: dict[NetworkGateway, Unserved] = {}
-        for g in mesh.network_gateways():
+        for g in mesh.network_gateways:
             cluster = mesh.known(g.cluster)
             for s in tunnels(mesh, cluster, g.network) if cluster is not None else ():
                 found = _unserved(mesh, cluster, s) if cluster is not None and g.address in _own(s) else None
