@@ -110,7 +110,7 @@ def idle(mesh: Mesh) -> dict[Viewpoint, tuple[HostService, ...]]:
             if (
                 own
                 and not any(e.health == "healthy" for _, found in own for e in found)
-                and any(e.health == "unhealthy" for _, found in own for e in found)
+                and any(e.unready for _, found in own for e in found)
             ):
                 out[gate.viewpoint] = tuple(s for s, _ in own)
         return out

@@ -22,6 +22,7 @@ from checks.gatewayapi import auto_passthrough
 from checks.istiod import Istiod, Proxy
 from checks.planes import NEWEST, REVISION, TAG, Plane, Version, planes, proxy_versions, revision_of, told
 from checks.registry import (
+    GOES,
     NETWORK,
     NETWORK_GATEWAY_PORT,
     REGION,
@@ -952,7 +953,7 @@ class Mesh:
                             pod = cluster.within(Pod, ref.namespace).get(ref.name)
                         if pod is None and not self.unread(cluster, Pod):  # istiod sees those that we do not
                             continue
-                    reason = "" if health == "healthy" else _why(health, pod)
+                    reason = "" if health == "healthy" else _why(e, health, pod)
                     shape: IstioEndpoint | None = None
                     for port, name, met in ports:
                         if address in met:
@@ -1310,10 +1311,10 @@ def _ill(e: SliceEndpoint, *, draining: bool, known: bool) -> Health:
     return "terminating" if known and going else "unhealthy"
 
 
-def _why(health: Health, pod: Pod | None) -> str:
+def _why(e: SliceEndpoint, health: Health, pod: Pod | None) -> str:
     """Why an endpoint is not healthy, in words, from its pod."""
-    if health in {"terminating", "draining"}:
-        return "the pod is terminating"
+    if health == "draining" or e.conditions.terminating or (pod is not None and pod.metadata.deletion_timestamp):
+        return GOES
     if pod is None:
         return "not ready"
     for c in pod.status.container_statuses or ():

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 Resolution = Literal["static", "dns", "dns_round_robin", "none", "dynamic_dns", "alias"]
 Health = Literal["healthy", "unhealthy", "draining", "terminating"]
+GOES = "the pod is terminating"
+"""Why an endpoint is not healthy whose slice or pod says that it goes."""
 
 NETWORK_GATEWAY_PORT = "networking.istio.io/gatewayPort"
 NETWORK, CLUSTER = "topology.istio.io/network", "topology.istio.io/cluster"
@@ -236,6 +238,11 @@ class IstioEndpoint(Struct, eq=False, gc=False):
     def copy(self, **changes: object) -> IstioEndpoint:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+    @property
+    def unready(self) -> bool:
+        """Whether it is not ready and nothing says that it goes: istiod takes one for going that does not say that it stays."""
+        return self.health == "unhealthy" or (self.health == "terminating" and self.reason != GOES)
 
     @property
     def at(self) -> str:

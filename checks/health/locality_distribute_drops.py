@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from checks.case import Branch, Case, endpoints_command, short
+from checks.case import Branch, Case, endpoints_command, said_at, short
 from checks.finding import Finding, check, explained, explains
 from checks.registry import locality_match
 from checks.subsets import percent
@@ -12,7 +12,7 @@ from checks.subsets import percent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checks.resources import DestinationRule, LocalityLbSetting, TrafficPolicy
+    from checks.resources import LocalityLbSetting
 
 
 @explains("locality-distribute-drops")
@@ -91,21 +91,11 @@ def _said(case: Case, branch: Branch) -> _Said | None:
     cluster = case.mesh.cluster(istiod.cluster)
     policy = u.rule.policy_for(u.port, u.subset) if u.rule else None
     own = policy.load_balancer.locality_lb_setting if policy and policy.load_balancer else None
-    if own is not None and u.rule is not None:
-        inner = u.rule.subset_origins.get(u.subset)
-        of_subset = inner is not None and any(
-            s.name == u.subset and s.traffic_policy and s.traffic_policy.load_balancer for s in inner.spec.subsets or ()
-        )
-        origin = inner if of_subset and inner is not None else _origin(u.rule.origins, u.rule.policy) or u.rule.origins[0]
-        at = f"spec.{'subsets.' if of_subset else ''}trafficPolicy.loadBalancer.localityLbSetting.distribute"
-        return _chosen(cluster.name, origin.ref, at, own, branch)
+    if own is not None and (found := said_at(branch, "load_balancer")) is not None:
+        return _chosen(cluster.name, found[0].ref, f"{found[1]}.localityLbSetting.distribute", own, branch)
     config = case.mesh.config_map(cluster)
     ref = config.ref if config is not None else f"ConfigMap {istiod.config.root_namespace}/istio"
     return _chosen(cluster.name, ref, "data.mesh", istiod.config.locality_lb_setting, branch)
-
-
-def _origin(origins: list[DestinationRule], policy: TrafficPolicy | None) -> DestinationRule | None:
-    return next((o for o in origins if o.spec.traffic_policy is policy), None)
 
 
 def _chosen(cluster: str, ref: str, path: str, setting: LocalityLbSetting, branch: Branch) -> _Said | None:

@@ -21,7 +21,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     if service is None:
         return False
     found = case.candidates(branch.upstream) or ([] if branch.upstream.subset else list(known(case, branch, service)))
-    return bool(found) and all(e.health == "terminating" for e in found)
+    return bool(found) and all(e.health == "terminating" and not e.unready for e in found)
 
 
 @check("all-endpoints-terminating", when=explained)

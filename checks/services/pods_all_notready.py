@@ -30,7 +30,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     # pods without an address, such as those that no node takes, are in no EndpointSlice
     listed = {e.address for e in endpoints}
     unready = [p for _, p in case.unready(service) if p.status.pod_ip not in listed]
-    if "unhealthy" in health or (unready and len(unready) == len(case.pods(service))):
+    if any(e.unready for e in endpoints) or (unready and len(unready) == len(case.pods(service))):
         return True
     # that a route's backend has no pod is said at the route (gwapi-backend-empty)
     return not health and backend(branch) is None and not case.pods(service) and any(w.wanted for _, w in case.owners(service))
@@ -64,9 +64,7 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
         if service is None:
             continue
         waiting = {
-            e.address: f"{e.workload} at {e.address}: {e.reason}"
-            for e in case.endpoints(first.view.ups.istiod, service)
-            if e.health == "unhealthy"
+            e.address: f"{e.workload} at {e.address}: {e.reason}" for e in case.endpoints(first.view.ups.istiod, service) if e.unready
         }
         lines = list(waiting.values()) or [f"{p.ref} in {c.name}: {waits(p)}" for c, p in case.unready(service)]
         owners = [(c, w) for c, w in case.owners(service) if w.wanted]

@@ -19,7 +19,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     if u.service is None or not u.defined or not u.subset:
         return False
     # pods without an address, such as those that no node takes, are in no EndpointSlice
-    return any(e.health == "unhealthy" for e in case.candidates(u)) or (not case.candidates(u) and bool(case.unready(u.service, u)))
+    return any(e.unready for e in case.candidates(u)) or (not case.candidates(u) and bool(case.unready(u.service, u)))
 
 
 @check("subset-all-notready", when=explained)
@@ -36,7 +36,7 @@ def subset_all_notready(case: Case) -> Iterator[Finding]:
     for branches in case.caused("subset-all-notready"):
         first = branches[0]
         u = first.upstream
-        waiting = {e.address: f"{e.workload} at {e.at} ({labels(u)}): {e.reason}" for e in case.candidates(u) if e.health == "unhealthy"}
+        waiting = {e.address: f"{e.workload} at {e.at} ({labels(u)}): {e.reason}" for e in case.candidates(u) if e.unready}
         pods = case.unready(u.service, u) if u.service else []
         lines = list(waiting.values()) or [f"{p.ref} in {c.name} ({labels(u)}): {waits(p)}" for c, p in pods]
         host, share, count = short(u.host), case.share(branches), len(lines)
