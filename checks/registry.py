@@ -246,7 +246,9 @@ class IstioEndpoint(Struct, eq=False, gc=False):
 
     @property
     def at(self) -> str:
-        """address:port, IPv6 in brackets."""
+        """address:port, IPv6 in brackets; a Unix domain socket as it is written."""
+        if self.address.startswith("unix://"):
+            return self.address
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 

@@ -338,3 +338,17 @@ def test_an_ambient_mesh_of_several_networks_keeps_a_services_endpoints_in_their
     own = struct_replace(here, metadata=struct_replace(here.metadata, labels=labels))
     both = [Cluster("east", objects=Cluster.index([*(o for k in east.objects for o in east.all(k) if o is not here), own])), west]
     assert healthy(*both) == found
+
+
+@pytest.mark.parametrize(("networks", "found"), [((GATEWAY,), []), ((), ["unix:///run/cart.sock"])])
+def test_a_unix_domain_socket_is_left_out_where_networks_have_gateways(networks: tuple[Json, ...], found: list[str]) -> None:
+    """pilot/pkg/xds/endpoints/ep_filters.go, EndpointsByNetworkFilter: what is near is added if it has a host, and a pipe has none."""
+    ends = [{"address": "unix:///run/cart.sock"}]
+    spec = {"hosts": ["api.example.com"], "resolution": "STATIC", "endpoints": ends, "ports": [{"number": 80, "name": "http"}]}
+    entry = thing("networking.istio.io/v1", "ServiceEntry", "api", spec=spec)
+    (route,) = (
+        r
+        for r in routes.for_pod(Mesh("", [cluster("east", [WEB], entry, *networks)], 0), "east", "shop/web")
+        if r.host == "api.example.com"
+    )
+    assert [e.address for d in route.destinations for e in d.endpoints] == found

@@ -474,29 +474,52 @@ def _source(s: PolicySource, who: Peer, *, silent: bool) -> Answer:
     if (s.request_principals or s.not_request_principals) and not silent:
         parts.append(1)
     if s.namespaces:
-        parts.append(2 if who.known and any(_fits(n, who.namespace) for n in s.namespaces) else 0)
-    parts += [_named(names, who) for names in (s.principals, _accounts(s), s.trust_domains) if names]
+        parts.append(2 if who.known and any(_lives(n, who.namespace) for n in s.namespaces) else 0)
+    parts += [_named(names, who) for names in (s.principals, _accounts(s)) if names]
+    if s.trust_domains:
+        parts.append((2 if "*" in s.trust_domains else 1) if who.known else 0)
     if s.not_namespaces:
-        parts.append(0 if who.known and any(_fits(n, who.namespace) for n in s.not_namespaces) else 2)
+        parts.append(0 if who.known and any(_lives(n, who.namespace) for n in s.not_namespaces) else 2)
     if s.not_principals or s.not_service_accounts or s.not_trust_domains:
         parts.append(1 if who.known else 2)
     return _both(*parts)
 
 
 def _accounts(s: PolicySource) -> tuple[str, ...]:
-    """A source's serviceAccounts as principals, where they name a namespace; else as they are (authz/model/generator.go)."""
-    return tuple(f"/ns/{a.replace('/', '/sa/', 1)}" if "/" in a else a for a in s.service_accounts or ())
+    """A source's serviceAccounts as principals of whatever trust domain, where they name a namespace; else as they are (serviceAccountRegex)."""
+    return tuple(f"*/ns/{a.replace('/', '/sa/', 1)}" if "/" in a else a for a in s.service_accounts or ())
 
 
 def _named(patterns: tuple[str, ...], who: Peer) -> Answer:
-    """Identities: a peer's namespace is known here, its service account seldom, its trust domain never."""
-    if not who.known:
-        return 0
-    if "*" in patterns:
+    return max((_means(p, who) for p in patterns), default=0) if who.known else 0
+
+
+def _means(pattern: str, who: Peer) -> Answer:
+    """Whether a pattern is for an identity: a peer's namespace is known here, its service account seldom, its trust domain never.
+
+    `*` alone is anybody's; before a name it means what ends so, after one what begins so. Elsewhere it is a character that no identity has
+    (authz/matcher/string.go StringMatcherWithPrefix).
+    """
+    if pattern == "*":
         return 2
-    mine = f"/ns/{who.namespace}/"
-    own = f"{mine}sa/{who.account}" if who.account else mine
-    return 1 if any("*" in p or "/ns/" not in p or (p.endswith(own) if who.account else mine in p) for p in patterns) else 0
+    begins, ends = not pattern.startswith("*") and pattern.endswith("*"), pattern.startswith("*")
+    said = pattern[1:] if ends else pattern[:-1] if begins else pattern
+    if "*" in said:
+        return 0
+    domain, slash, named = said.partition("/ns/")
+    if not slash:
+        return 1
+    mine, asked = f"{who.namespace}/sa/{who.account}", named
+    if begins:
+        return 1 if mine.startswith(asked) or (not who.account and asked.startswith(mine)) else 0
+    if not who.account:
+        return 1 if asked.startswith(mine) else 0
+    return (2 if ends and not domain else 1) if asked == mine else 0
+
+
+def _lives(pattern: str, namespace: str) -> bool:
+    """Whether a pattern is for a namespace: `*` means anything, wherever it stands (authz/model/generator.go srcNamespaceGenerator)."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), namespace) is not None
 
 
 def _fits(pattern: str, text: str) -> bool:
@@ -519,7 +542,7 @@ def _condition(c: PolicyCondition, who: Peer, *, silent: bool) -> Answer:
     if not c.values or c.not_values:
         return 1
     if c.key == "source.namespace":
-        return 2 if any(_fits(n, who.namespace) for n in c.values) else 0
+        return 2 if any(_lives(n, who.namespace) for n in c.values) else 0
     return _named(c.values, who) if c.key == "source.principal" else 1
 
 
