@@ -309,10 +309,10 @@ class Istiod:
         for r in self.all(DestinationRule):
             if not isinstance(r, DestinationRule):
                 continue
-            policies = [r.spec.traffic_policy, *(s.traffic_policy for s in r.spec.subsets or ())]
-            balancers = [b for p in policies if p for b in (p.load_balancer, *(x.load_balancer for x in p.port_level_settings or ())) if b]
-            if any(b.locality_lb_setting and b.locality_lb_setting.distribute for b in balancers):
-                return True
+            for p in (r.spec.traffic_policy, *[s.traffic_policy for s in r.spec.subsets or ()]):
+                balancers = (p.load_balancer, *[x.load_balancer for x in p.port_level_settings or ()]) if p is not None else ()
+                if any(b and b.locality_lb_setting and b.locality_lb_setting.distribute for b in balancers):
+                    return True
         return False
 
     def ruled(self, host: str, *, apart: bool = False) -> frozenset[str]:
@@ -660,7 +660,7 @@ class Istiod:
         """Every VirtualService and every Gateway API route, oldest first."""
         own = [v for v in self.all(VirtualService) if isinstance(v, VirtualService)]
         merged = rulesets.merge(own, self.config.default_virtual_service_export_to or ("*",))
-        return sorted([*merged, *self.api.rulesets], key=lambda r: r.order)
+        return sorted([*merged, *self.api.rulesets], key=lambda r: (r.created, r.name, r.namespace))
 
     @cached_property
     def _by_gateway(self) -> tuple[dict[tuple[str, str], list[RuleSet]], dict[tuple[str, str], list[RuleSet]], dict[str, list[RuleSet]]]:
@@ -701,22 +701,29 @@ class Istiod:
         root = made()
         rules: list[DestinationRule] = [*gatewayapi.of_policies(self)]
         rules += [r for r in self.all(DestinationRule) if isinstance(r, DestinationRule)]
-        rules.sort(key=lambda r: (r.spec.workload_selector is None, r.created, r.metadata.name, r.metadata.namespace))
+        rules.sort(key=lambda r: (r.spec.workload_selector is None, r.order))
         default = frozenset(self.config.default_destination_rule_export_to or ("*",))
+        found: dict[str, list[tuple[DestinationRule, str, frozenset[str], bool, bool]]] = {}
         for rule in rules:
             ns = rule.metadata.namespace
             host = names.fqdn(rule.spec.host, ns)
             to = frozenset({"."}) if rule.spec.workload_selector else frozenset(rule.spec.export_to or ())
-            if not to or to & {"*", ".", ns}:
-                local.setdefault(ns, made()).add(rule, host, to)
+            here = not to or bool(to & {"*", ".", ns})
             private_only = (not to and "." in default) or (len(to) == 1 and bool(to & {".", ns}))
-            if not private_only:
-                exported.setdefault(ns, made()).add(rule, host, to)
-            elif ns == self.config.root_namespace:
+            if private_only and ns == self.config.root_namespace:
                 root.add(rule, host, to)
-        for ns, index in local.items():
-            if ns in exported:
-                index.share(exported[ns])
+            found.setdefault(ns, []).append((rule, host, to, here, not private_only))
+        for ns, some in found.items():
+            for of, where in ((local, 3), (exported, 4)):
+                mine = [one for one in some if one[where]]
+                if of is exported and len(mine) == len(some) and all([here for _, _, _, here, _ in some]):
+                    exported[ns] = local[ns]  # as is usual
+                elif mine:
+                    of[ns] = made()
+                    for rule, host, to, _, _ in mine:
+                        of[ns].add(rule, host, to)
+            if ns in local and ns in exported and local[ns] is not exported[ns]:
+                local[ns].share(exported[ns])
         return local, exported, root
 
     @cached_property
@@ -754,7 +761,7 @@ class Istiod:
     def _sidecars(self) -> dict[str, list[Sidecar]]:
         out: dict[str, list[Sidecar]] = {}
         found = [s for s in self.all(Sidecar) if isinstance(s, Sidecar)]
-        for s in sorted(found, key=lambda s: (s.spec.workload_selector is None, s.created, s.name, s.namespace)):
+        for s in sorted(found, key=lambda s: (s.spec.workload_selector is None, s.order)):
             out.setdefault(s.namespace, []).append(s)
         return out
 
@@ -797,7 +804,7 @@ class Istiod:
     def gateways(self) -> list[Gateway]:
         """Istio's Gateways, oldest first."""
         found = [g for g in self.all(Gateway) if isinstance(g, Gateway)]
-        return sorted(found, key=lambda g: (g.created, g.name, g.namespace))
+        return sorted(found, key=lambda g: g.order)
 
 
 @dataclass(slots=True)
@@ -1090,15 +1097,23 @@ class Scope:
             for s in listener.services:
                 _append(out, s)
             for r in listener.rulesets:
+                if all([self._whole(out.get(host), host) for host in r.leads]):
+                    continue
                 for host, ports in r.destinations(self.namespace).items():
                     spaces = self.istiod.by_host_and_namespace.get(host, {})
-                    known = out.get(host)
-                    if known is not None and len(spaces) == 1 and known.namespace in spaces and spaces[known.namespace] is known:
-                        continue  # nothing of it is missing
+                    if self._whole(out.get(host), host):
+                        continue
                     ns = self.namespace if self.namespace in spaces else self.istiod.best_namespace(host, self.namespace)
                     if ns:
                         self._pull(out, listener, spaces[ns], ports)
         return out
+
+    def _whole(self, known: HostService | None, host: str) -> bool:
+        """Whether nothing of a host is missing where this is known of it."""
+        if known is None:
+            return False
+        spaces = self.istiod.by_host_and_namespace.get(host, {})
+        return len(spaces) == 1 and spaces.get(known.namespace) is known
 
     @staticmethod
     def _pull(out: dict[str, HostService], listener: Listener, service: HostService, ports: set[int]) -> None:

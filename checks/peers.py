@@ -29,7 +29,7 @@ def by_namespace(istiod: Istiod) -> dict[str, list[PeerAuthentication]]:
     def index() -> dict[str, list[PeerAuthentication]]:
         out: dict[str, list[PeerAuthentication]] = {}
         found = [p for p in istiod.all(PeerAuthentication) if isinstance(p, PeerAuthentication)]
-        for p in sorted(found, key=lambda p: (p.created, p.name, p.namespace)):
+        for p in sorted(found, key=lambda p: p.order):
             out.setdefault(p.namespace, []).append(p)
         return out
 

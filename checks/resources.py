@@ -100,6 +100,12 @@ class Resource(_Object, frozen=True, kw_only=True):
         return self.metadata.creation_timestamp or ""
 
     @property
+    def order(self) -> tuple[str, str, str]:
+        """Istiod's order of configs: creation, name, namespace (sortConfigByCreationTime in pilot/pkg/model/config.go)."""
+        meta = self.metadata
+        return meta.creation_timestamp or "", meta.name, meta.namespace
+
+    @property
     def ref(self) -> str:
         """As a person writes it: `VirtualService shop/cart`, `Node node-a`."""
         kind, meta = KIND_OF[type(self)].kind, self.metadata

@@ -142,9 +142,10 @@ class RuleSet(Struct, frozen=True, eq=False, gc=False):
         """Hosts that its rules lead to for callers of a namespace, with the ports named (0: none)."""
         out: dict[str, set[int]] = {}
         for rule in self.http:
-            wanted = [m.source_namespace for m in rule.matches if m.source_namespace]
-            if wanted and namespace not in wanted:
-                continue
+            if rule.matches:
+                wanted = [m.source_namespace for m in rule.matches if m.source_namespace]
+                if wanted and namespace not in wanted:
+                    continue
             for t in (*rule.targets, *rule.mirrors):
                 out.setdefault(t.host, set()).add(t.port or 0)
         for l4 in (*self.tcp, *self.tls):

@@ -7,7 +7,7 @@ names (weights that add up to 0, wildcards without a resolution that fits) is le
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checks import names
 from checks.registry import AUTO, protocol
@@ -15,7 +15,7 @@ from checks.resources import DestinationRule, Gateway, ServiceEntry, VirtualServ
 from checks.rulesets import GRPC
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from checks.resources import HTTPMatch, HTTPRoute, L4Route, Resource, StringMatch, WeightedDestination
 
@@ -35,14 +35,8 @@ class Fault(NamedTuple):
 
 def faults(o: Resource) -> Iterator[Fault]:
     """What istiod refuses in an object."""
-    if isinstance(o, VirtualService):
-        yield from _of_virtual_service(o)
-    elif isinstance(o, DestinationRule):
-        yield from _of_destination_rule(o)
-    elif isinstance(o, ServiceEntry):
-        yield from _of_service_entry(o)
-    elif isinstance(o, Gateway):
-        yield from _of_gateway(o)
+    of = _OF.get(type(o))
+    return of(o) if of is not None else iter(())
 
 
 def _of_virtual_service(vs: VirtualService) -> Iterator[Fault]:
@@ -51,13 +45,14 @@ def _of_virtual_service(vs: VirtualService) -> Iterator[Fault]:
         yield Fault("spec", "it has neither http, tls nor tcp rules", _UNUSED)
     for i, rule in enumerate(spec.http or ()):
         yield from _of_http(f"spec.http[{i}]", rule)
-    for kind, rules in (("tls", spec.tls), ("tcp", spec.tcp)):
+    for kind, rules in (("tls", spec.tls), ("tcp", spec.tcp)) if spec.tls or spec.tcp else ():
         for i, r in enumerate(rules or ()):
             yield from _of_l4(f"spec.{kind}[{i}]", r, [names.fqdn(h, vs.namespace) for h in spec.hosts or ()], tls=kind == "tls")
 
 
 def _of_http(path: str, rule: HTTPRoute) -> Iterator[Fault]:
-    ways = [w for w, has in (("redirect", rule.redirect), ("directResponse", rule.direct_response), ("route", rule.route)) if has]
+    answers = rule.redirect, rule.direct_response, rule.route
+    ways = [w for w, has in zip(("redirect", "directResponse", "route"), answers, strict=True) if has]
     if rule.delegate is None and not ways:
         yield Fault(path, "the rule has no route, redirect, directResponse or delegate", _TABLE)
     if rule.delegate is None and len(ways) > 1:
@@ -200,3 +195,11 @@ def _of_gateway(gateway: Gateway) -> Iterator[Fault]:
             yield Fault(path, f"TLS mode {tls.mode} needs a certificate (credentialName)", effect, s)
         elif kind in {"HTTP", "HTTP2", "GRPC"} and tls.credentials:
             yield Fault(path, f"a server of protocol {kind} takes no certificate", "the port speaks plain HTTP", s)
+
+
+_OF: Mapping[type[Resource], Callable[[Any], Iterator[Fault]]] = {
+    VirtualService: _of_virtual_service,
+    DestinationRule: _of_destination_rule,
+    ServiceEntry: _of_service_entry,
+    Gateway: _of_gateway,
+}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
@@ -251,8 +251,9 @@ def _of_namespace(
     spread = Counter((kind, key) for kind, key, _ in groups)
     namesakes = Counter({(kind, key): (kind, _workload(some[0])) for (kind, key, _), some in groups.items()}.values())
     out: list[Caller] = []
-    for (kind, key, beside), members in sorted(groups.items(), key=lambda g: (g[0][0], min(p.name for p in g[1]))):
-        members.sort(key=lambda p: p.name)
+    for members in groups.values():
+        members.sort(key=attrgetter("metadata.name"))
+    for (kind, key, beside), members in sorted(groups.items(), key=lambda g: (g[0][0], g[1][0].name)):
         first = next((p for p in members if p.ready), members[0])
         nodes = _nodes(members) if spread[kind, key] > 1 else ""
         selector = (

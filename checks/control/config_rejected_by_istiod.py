@@ -66,7 +66,12 @@ def _bare(case: Case, branch: Branch) -> list[tuple[ServiceEntry, int]]:
 @HostCue
 def _faulty(istiod: Istiod) -> Iterable[str]:
     """Some object that says something about the host is not valid."""
-    bad = [o for kind in (VirtualService, DestinationRule, ServiceEntry, Gateway) for o in istiod.all(kind) if any(True for _ in faults(o))]
+    bad = [
+        o
+        for kind in (VirtualService, DestinationRule, ServiceEntry, Gateway)
+        for o in istiod.all(kind)
+        if next(faults(o), None) is not None
+    ]
     if not bad:
         return ()
     refs = {o.ref for o in bad}

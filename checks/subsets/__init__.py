@@ -256,7 +256,7 @@ def destination_rules(istiod: Istiod) -> list[DestinationRule]:
 
     def find() -> list[DestinationRule]:
         found = [r for r in istiod.all(DestinationRule) if isinstance(r, DestinationRule)]
-        return sorted(found, key=lambda r: (r.created, r.name, r.namespace))
+        return sorted(found, key=lambda r: r.order)
 
     return istiod.once("destination rules", find)
 
@@ -281,7 +281,7 @@ def _near(istiod: Istiod, host: str) -> list[DestinationRule]:
     wild = istiod.once("wildcard destination rules", lambda: [h for h in _written(istiod) if names.is_wildcard(h)])
     found = [r for h in (host, *(w for w in wild if names.subset_of(host, w))) for r in written_for(istiod, h)]
     found += istiod.once("meant destination rules", lambda: _meant(istiod)).get(host, ())
-    return sorted({id(r): r for r in found}.values(), key=lambda r: (r.created, r.name, r.namespace))
+    return sorted({id(r): r for r in found}.values(), key=lambda r: r.order)
 
 
 def _meant(istiod: Istiod) -> dict[str, list[DestinationRule]]:
