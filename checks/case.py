@@ -181,18 +181,19 @@ class Case:
     """What each patch that a check suggests would change; it is shown once it is proved (`diagnosis`)."""
     missed: dict[int, dict[tuple[int, int], float]] = field(default_factory=dict, repr=False)
     """Of each rule (by id) the parts of its requests that do not arrive although somebody is there, by destination and endpoint (by id)."""
-    steps: list[Step] = field(init=False, repr=False)
+    steps: list[Step] = field(default_factory=list, init=False, repr=False)
     """Every rule, of all callers."""
-    upstreams: list[Upstream] = field(init=False, repr=False)
+    upstreams: list[Upstream] = field(default_factory=list, init=False, repr=False)
     """Every Envoy cluster that a rule leads to, once."""
-    useless: bool = field(init=False, repr=False)
+    useless: bool = field(default=False, init=False, repr=False)
     """Whether some destination could not serve requests, whether it gets any or not."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _known: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """What all checks ask for is there from the beginning."""
-        self.hold(self.views)
+        if self.views:
+            self.hold(self.views)
 
     def hold(self, views: list[View]) -> None:
         """Be about these callers."""

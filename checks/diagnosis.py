@@ -562,12 +562,13 @@ def _look_at(case: Case, depth: int = 0) -> _Looked:
         skipped.append(Skipped("egress-chain-broken", error.cluster, f"{error.kind} cannot be read: {error.reason}"))
     for cause, check in _due(case):
         _run(cause, check, case, findings, skipped)
-    services = {*case.read, *case.also, *node_local(mesh, case.host)}
+    alone = node_local(mesh, case.host)
+    services = {*case.read, *case.also, *alone}
     services.update([(u.service.hostname, u.service.namespace) for u in case.upstreams if u.service is not None])
     for i in mesh.control_planes:
         services.update([(s.hostname, s.namespace) for s in i.by_host.get(case.host, ())])
     # what each of them holds depends on the nodes where their pods run
-    namespaces = {c.viewpoint.namespace for c in callers_of(mesh, case.host)} if by_node(mesh, case.host) else set()
+    namespaces = {c.viewpoint.namespace for c in callers_of(mesh, case.host)} if alone else set()
     abroad = {name: (frozenset(theirs), frozenset[str]()) for name, theirs in case.abroad.items()}
     for hop, looked in far:
         skipped += looked.skipped

@@ -337,7 +337,8 @@ class Upstreams:
             if dns:
                 found = self.numbered(service, port)
             else:
-                found = [e for e in shard if e.port_name == port_name and (not e.port or not e.address or names.is_ip(e.address))]
+                # what runs on a node is a pod
+                found = [e for e in shard if e.port_name == port_name and (e.node or not e.port or not e.address or names.is_ip(e.address))]
             for e in found:
                 if e.health != "healthy" or not e.address or DRAINING in e.own:
                     well = False
