@@ -360,8 +360,11 @@ class Pod(Resource, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """Whether condition Ready is True."""
-        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions or ())
+        """Whether condition Ready is True; of a pod written by hand, which has no conditions at all, whether nothing speaks against it."""
+        status = self.status
+        if status.conditions is None:  # a kubelet writes them before a pod runs
+            return status.phase in {"", "Running"} and all(c.ready for c in status.container_statuses or ())
+        return any(c.type == "Ready" and c.status == "True" for c in status.conditions)
 
     @property
     def addresses(self) -> tuple[str, ...]:
