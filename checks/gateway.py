@@ -147,7 +147,14 @@ def _ports(mesh: Mesh, istiod: Istiod, proxy: Proxy) -> tuple[Port, ...]:
         return ()
     services = cluster.within(Service, proxy.namespace)
     own = {pod.status.pod_ip, *(i.ip for i in pod.status.pod_ips or ())} - {""}
-    loose = [s for s in services.values() if not s.spec.selector] if cluster.within(EndpointSlice, pod.namespace) else []
+
+    def ahead() -> tuple[list[Service], list[Service]]:
+        chosen = [s for s in services.values() if s.spec.selector and all(pod.labels.get(k) == v for k, v in s.spec.selector.items())]
+        return chosen, [s for s in services.values() if not chosen or not s.spec.selector]
+
+    selecting, loose = mesh.once(("ahead", cluster.name, proxy.namespace, proxy.pod), (services, pod), ahead)
+    if not cluster.within(EndpointSlice, pod.namespace):
+        loose = []
     entered = [
         (e, host)
         for e in mesh.cluster(istiod.cluster).within(ServiceEntry, pod.namespace).values()
@@ -158,7 +165,6 @@ def _ports(mesh: Mesh, istiod: Istiod, proxy: Proxy) -> tuple[Port, ...]:
     by_entry = [mesh.endpoints(istiod, host, e.namespace) for e, host in entered]
 
     def find() -> tuple[Port, ...]:
-        selecting = [s for s in services.values() if s.spec.selector and all(pod.labels.get(k) == v for k, v in s.spec.selector.items())]
         found: list[tuple[str, Port]] = [(s.created, p) for s in selecting for p in _behind(pod, s)]
         for s, among in zip(loose, by_hand, strict=True):
             host, number = names.service_host(s.name, s.namespace), {p.name: p.port for p in s.spec.ports}

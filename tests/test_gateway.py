@@ -94,6 +94,7 @@ def entry(**spec: Any) -> Json:
     [
         ((BY_HAND, named(("http", 8081))), "http.8081", True),
         ((BY_HAND, named(("other", 8081))), "http.80", True),  # nothing is known to lead there
+        (({**BY_HAND, "spec": {**BY_HAND["spec"], "selector": {"app": "nobody"}}}, named(("http", 8081))), "http.8081", True),
         ((BY_HAND, named(("http", 8081), targetRef={"kind": "Pod", "name": "gone"})), "http.80", True),
         ((BY_HAND, named(("http", 8081)), service((443, 8443))), "http.80", False),  # only where no Service selects the pods
         ((entry(workloadSelector={"labels": {"app": "in"}}),), "http.8080", True),

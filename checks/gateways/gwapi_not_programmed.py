@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks import names
 from checks.answers import Viewpoint
 from checks.binding import Gate, gates, idle
 from checks.finding import Finding, check
@@ -58,7 +59,8 @@ def gwapi_not_programmed(case: Case) -> Iterator[Finding]:
 
 
 def _services(listeners: list[BoundGateway]) -> str:
-    return ", ".join(f"Service {s.split('.')[1]}/{s.split('.')[0]}" for s in dict.fromkeys(x for b in listeners for x in b.services or ()))
+    every = dict.fromkeys(x for b in listeners for x in b.services or ())
+    return ", ".join(f"Service {s.split('.')[1]}/{s.split('.')[0]}" if s.endswith(f".svc.{names.DOMAIN}") else s for s in every)
 
 
 def _why(case: Case, istiod: Istiod, found: APIGateway, listeners: list[BoundGateway], at: list[Gate]) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checks import names
 from checks.case import Branch, Case, endpoints_command, short
+from checks.gatewayapi import OfPolicies
 from checks.patches import AWAY, Edit, at
 from checks.resources import DestinationRule, Resource, VirtualService
 from checks.upstream import Upstream, shares
@@ -462,6 +463,13 @@ def add_subsets(case: Case, branches: Sequence[Branch], rule: DestinationRule, d
     added = [{"name": s.name, "labels": s.labels or {}} for s in definer.spec.subsets or () if s.name in wanted]
     edits = ((("spec", "subsets", len(have) + i), s) for i, s in enumerate(added))
     return case.patch(case.cluster_of(branches[0]), rule, *edits)
+
+
+def beside(rule: DestinationRule) -> str:
+    """Where people can write what a rule lacks: in it, or where istiod made it of a policy in one that it merges with that."""
+    if not isinstance(rule, OfPolicies):
+        return rule.ref
+    return f"a DestinationRule for {short(rule.spec.host)} in namespace {rule.namespace}, which istiod merges with {rule.ref}"
 
 
 def export(case: Case, branches: Sequence[Branch], rule: DestinationRule, to: tuple[str, ...] | None) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explained, explains
+from checks.gatewayapi import OfPolicies
 from checks.resources import DestinationRule, VirtualService
-from checks.subsets import add_subsets, by_rule, lost, shown, unseen
+from checks.subsets import add_subsets, beside, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,9 +46,9 @@ def dr_client_ns_hides_subsets(case: Case) -> Iterator[Finding]:
             found,
             branches,
             resource=winner,
-            path="spec.subsets",
+            path="spec.targetRefs" if isinstance(winner, OfPolicies) else "spec.subsets",
             why=f"and these callers get {winner.ref}{_where(case, branches, winner.namespace)} in its place",
-            fix=f"Repeat the subset in {winner.ref}, or remove that rule so that {found.rule.ref} applies.",
+            fix=f"Repeat the subset in {beside(winner)}, or remove that rule so that {found.rule.ref} applies.",
             patch=add_subsets(case, branches, winner, found.rule),
         )
     shown(case, VirtualService, DestinationRule)

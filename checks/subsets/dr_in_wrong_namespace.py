@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
-from checks.subsets import add_subsets, by_rule, lost, shown, unseen
+from checks.subsets import add_subsets, beside, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ def dr_in_wrong_namespace(case: Case) -> Iterator[Finding]:
             resource=rule,
             path="metadata.namespace",
             why=f"which is in neither the callers' namespace nor {' nor '.join(dict.fromkeys((owner, root)))}: istiod does not look there",
-            fix=f"Define the subset in {winner.ref}, which these callers get." if winner else f"Move {rule.ref} to namespace {owner}.",
+            fix=f"Define the subset in {beside(winner)}, which these callers get." if winner else f"Move {rule.ref} to namespace {owner}.",
             patch=add_subsets(case, branches, winner, rule) if winner else None,
         )
     shown(case, VirtualService, DestinationRule)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explained, explains
+from checks.gatewayapi import OfPolicies
 from checks.resources import DestinationRule, VirtualService
-from checks.subsets import add_subsets, by_rule, lost, shown, unseen
+from checks.subsets import add_subsets, beside, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +41,9 @@ def dr_specific_hides_wildcard(case: Case) -> Iterator[Finding]:
             found,
             branches,
             resource=winner,
-            path="spec.subsets",
+            path="spec.targetRefs" if isinstance(winner, OfPolicies) else "spec.subsets",
             why=f"whose host {found.rule.spec.host} is less specific than {winner.spec.host} of {winner.ref}: only that one applies",
-            fix=f"Copy the subset from {found.rule.ref} into {winner.ref}.",
+            fix=f"Copy the subset from {found.rule.ref} into {beside(winner)}.",
             patch=add_subsets(case, branches, winner, found.rule),
         )
     shown(case, VirtualService, DestinationRule)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks import names
 from checks.finding import Finding, MeshCue, check, explained, explains
+from checks.gatewayapi import OfPolicies
 from checks.resources import DestinationRule, VirtualService
 from checks.subsets import by_rule, destination_rules, export, lost, shown, unseen
 
@@ -58,13 +59,15 @@ def dr_split_exportto(case: Case) -> Iterator[Finding]:
     for older, newest, views in _silent(case):
         if older.ref in told:
             continue
+        made = isinstance(older, OfPolicies)
+        lost_one = f"What {older.ref} says of TLS" if made else f"The trafficPolicy of {older.ref}"
         yield case.finding(
             "dr-split-exportto",
             cluster=case.mesh.cluster(views[0].ups.istiod.cluster).name,
             resource=older.ref,
-            path="spec.exportTo",
+            path="spec.targetRefs" if made else "spec.exportTo",
             message=(
-                f"The trafficPolicy of {older.ref} has no effect: istiod does not merge it with the newer {newest.ref} of the same host, "
+                f"{lost_one} has no effect: istiod does not merge it with the newer {newest.ref} of the same host, "
                 f"since exportTo differs ({_said(older)} and {_said(newest)}), and proxies keep the newer alone."
             ),
             share=0.0,
@@ -83,6 +86,8 @@ def dr_split_exportto(case: Case) -> Iterator[Finding]:
 
 
 def _same(view: View, rule: DestinationRule) -> str:
+    if isinstance(rule, OfPolicies):
+        return f"Leave exportTo out of the DestinationRules of {rule.spec.host} in namespace {rule.namespace}, so that istiod merges them with {rule.ref}."
     every = [r for r in destination_rules(view.ups.istiod) if r.namespace == rule.namespace and not r.spec.workload_selector]
     host = names.fqdn(rule.spec.host, rule.namespace)
     refs = [r.ref for r in every if names.fqdn(r.spec.host, r.namespace) == host]
