@@ -303,6 +303,7 @@ class _Gathered:
                     self.objects.append(known[0])
                     self.origins[known[0].ref] = known[1:]
         self._miss_pods()
+        self._address_pods()
         if not (self.objects or self.malformed or self.unreadable or self._understood):
             raise BadSource(f"{_shown(path)} {self._nothing()}.")
         return Cluster(
@@ -326,6 +327,18 @@ class _Gathered:
             for e in o.endpoints or ()
         ):
             self.unreadable.setdefault(KIND_OF[Pod].key, "there is no Pod in these manifests, and endpoints name some")
+
+    def _address_pods(self) -> None:
+        """A pod that was written without a status has the address of the first endpoint that refers to it."""
+        at: dict[tuple[str, str], str] = {}
+        for o in self.objects:
+            for e in (o.endpoints or ()) if isinstance(o, EndpointSlice) else ():
+                if e.target_ref is not None and e.target_ref.kind == "Pod" and e.addresses:
+                    at.setdefault((e.target_ref.namespace or o.namespace, e.target_ref.name), e.addresses[0])
+        unsaid = Pod().status
+        for i, o in enumerate(self.objects):
+            if isinstance(o, Pod) and o.status == unsaid and (address := at.get((o.namespace, o.name))):
+                self.objects[i] = msgspec.structs.replace(o, status=msgspec.structs.replace(unsaid, pod_ip=address))
 
     def _nothing(self) -> str:
         if self._passed:
