@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from msgspec import Struct
@@ -28,11 +29,11 @@ from checks.upstream import Upstream, Upstreams, shares
 from checks.viewpoints import Class, classes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
     from checks.answers import Route
     from checks.mesh import Cluster, Mesh
-    from checks.resources import Resource, TrafficPolicy
+    from checks.resources import Resource, Subset, TrafficPolicy
 
 _T = TypeVar("_T")
 
@@ -188,7 +189,7 @@ class Case:
     useless: bool = field(default=False, init=False, repr=False)
     """Whether some destination could not serve requests, whether it gets any or not."""
     _why: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
-    _known: dict[str, Any] = field(default_factory=dict, repr=False)
+    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """What all checks ask for is there from the beginning."""
@@ -267,7 +268,7 @@ class Case:
 
     # --- what it consists of ------------------------------------------------------------------------------------------------
 
-    def once(self, key: str, make: Callable[[], _T]) -> _T:
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Something that several checks work out of this case."""
         try:
             known: _T = self._known[key]
@@ -502,7 +503,7 @@ class Case:
                     same.add(c.name)
             return [(selector, inside) for selector, inside in out if selector]
 
-        return self.once(f"selectors {service.namespace} {service.hostname} {sorted((service.selector or {}).items())}", find)
+        return self.once(("selectors", service), find)
 
     def pods(self, service: HostService) -> list[tuple[Cluster, Pod]]:
         """The pods that a Service selects."""
@@ -512,29 +513,38 @@ class Case:
                 (c, p)
                 for selector, where in self.selectors(service)
                 for c, p in self.mesh.labelled(service.namespace, *next(iter(selector.items())))
-                if c.name in where and all(p.labels.get(k) == v for k, v in selector.items())
+                if c.name in where and all([p.labels.get(k) == v for k, v in selector.items()])
             ]
 
-        return list(self.once(f"pods {service.namespace} {service.hostname} {sorted((service.selector or {}).items())}", find))
+        return list(self.once(("pods", service), find))
 
     def unready(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Pod]]:
         """The pods that a Service selects and that are not ready, without those that go; with an upstream, only those of its subset."""
-        found = self.pods(service)
-        if upstream is not None and upstream.rule is not None and (subset := upstream.rule.subset(upstream.subset)) is not None:
-            wanted = (subset.labels or {}).items()
-            found = [(c, p) for c, p in found if all(p.labels.get(k) == v for k, v in wanted)]
-        return [(c, p) for c, p in found if not p.ready and not p.metadata.deletion_timestamp]
+        subset = _subset(upstream)
+        wanted = ((subset.labels if subset is not None else None) or {}).items()
+
+        def find() -> list[tuple[Cluster, Pod]]:
+            found = [(c, p) for c, p in self.pods(service) if not p.ready and not p.metadata.deletion_timestamp]
+            return [(c, p) for c, p in found if all([p.labels.get(k) == v for k, v in wanted])]
+
+        return list(self.once(("unready", service, id(subset)), find))
 
     def owners(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Workload]]:
         """The workloads whose pods a Service selects; with an upstream, only those that would fill its subset."""
-        subset = upstream.rule.subset(upstream.subset) if upstream is not None and upstream.rule is not None else None
-        wanted = (subset.labels or {}) if subset is not None else {}
-        return [
-            (c, w)
-            for selector, where in self.selectors(service)
-            for c, w in self.mesh.templated(service.namespace, *next(iter((selector | wanted).items())))
-            if c.name in where and all((w.spec.template.metadata.labels or {}).get(k) == v for k, v in (selector | wanted).items())
-        ]
+        subset = _subset(upstream)
+        wanted = (subset.labels if subset is not None else None) or {}
+
+        def find() -> list[tuple[Cluster, Workload]]:
+            out: list[tuple[Cluster, Workload]] = []
+            for selector, where in self.selectors(service):
+                both = (selector | wanted).items()
+                for c, w in self.mesh.templated(service.namespace, *next(iter(both))):
+                    labels = w.spec.template.metadata.labels or {}
+                    if c.name in where and all([labels.get(k) == v for k, v in both]):
+                        out.append((c, w))
+            return out
+
+        return list(self.once(("owners", service, id(subset)), find))
 
     # --- ServiceEntries -----------------------------------------------------------------------------------------------------
 
@@ -578,7 +588,8 @@ class Case:
 
     def viewpoints(self, branches: Iterable[Branch]) -> tuple[Viewpoint, ...]:
         """The callers that some branches belong to."""
-        return tuple(dict.fromkeys(v for b in branches for v in b.view.callers.viewpoints))
+        found = list({id(b.view.callers): b.view.callers.viewpoints for b in branches}.values())
+        return found[0] if len(found) == 1 else tuple(dict.fromkeys(chain.from_iterable(found)))
 
     def share(self, branches: Iterable[Branch]) -> float:
         """The part of a rule's requests that goes to some branches, of the rule where it is largest."""
@@ -667,6 +678,10 @@ def entries(istiod: Istiod) -> Mapping[str, list[ServiceEntry]]:
         return out
 
     return istiod.once("entries by host", index)
+
+
+def _subset(upstream: Upstream | None) -> Subset | None:
+    return upstream.rule.subset(upstream.subset) if upstream is not None and upstream.rule is not None else None
 
 
 def short(host: str) -> str:
