@@ -59,7 +59,7 @@ def gw_tls_secret(case: Case) -> Iterator[Finding]:
             if meant(gate.ups, b, case.host) and case.asked(b.server.port.number):
                 yield _left_out(case, gate, b)
         ports = {s.port for s in here[gate.viewpoint].steps if case.asked(s.port)} if gate.viewpoint in here else set()
-        for b in _terminating(gate, case.host):
+        for b in _terminating(gate, case.host) if ports else ():
             if b.server.port.number not in ports:
                 continue
             for wanted in _wanted(gate, b):
