@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.binding import Binding, bindings, virtual_service
 from checks.finding import Finding, check
+from checks.gateways import api_gateway
 from checks.when import bound
 
 if TYPE_CHECKING:
@@ -31,12 +32,16 @@ def vs_gateway_missing(case: Case) -> Iterator[Finding]:
         written = _written(b)
         served = "no gateway serves the host for it" if b.share else "another gateway serves the host all the same"
         meant = f"{near[0]} exists: write that" if near else "Create the Gateway, or name one that exists"
+        missing = "does not exist"
+        if api_gateway(b.istiod, b.name) is not None:
+            missing = "is of the Gateway API and takes no VirtualService"
+            meant = "Write a route of the Gateway API for it, or a Gateway of networking.istio.io that selects its pods"
         yield case.finding(
             "vs-gateway-missing",
             cluster=case.mesh.cluster(b.istiod.cluster).name,
             resource=b.ruleset.ref,
             path=f"spec.gateways[{b.index}]",
-            message=f"{b.ruleset.ref} is bound to Gateway {b.name}, which does not exist: {served}.",
+            message=f"{b.ruleset.ref} is bound to Gateway {b.name}, which {missing}: {served}.",
             share=b.share,
             viewpoints=b.viewpoints,
             evidence=(
