@@ -440,9 +440,10 @@ class Case:
         istiod = self.mesh.istiod(viewpoint.cluster)
         ns = viewpoint.namespace
         by_rule = istiod.once("asks by rule", lambda: _asks_by_rule(istiod))
-        ref = by_rule.get((viewpoint.kind == "gateway", ns, self.host)) or istiod.once("asks", lambda: _asks(istiod)).get((ns, self.host))
-        if ref:
+        if ref := by_rule.get((viewpoint.kind == "gateway", ns, self.host)):
             return ref, "names it"
+        if named := istiod.once("asks", lambda: _asks(istiod)).get((ns, self.host)):
+            return named.ref, "names it"
         allowing = istiod.once("asks by policy", lambda: _asks_by_policy(istiod))
         for owner in dict.fromkeys(s.namespace for s in istiod.by_host.get(self.host, ())):
             for policy, namespaces, principals in allowing.get(owner, ()):
@@ -713,17 +714,18 @@ def _asks_by_rule(istiod: Istiod) -> dict[tuple[bool, str, str], str]:
     return out
 
 
-def _asks(istiod: Istiod) -> dict[tuple[str, str], str]:
+def _asks(istiod: Istiod) -> dict[tuple[str, str], Resource]:
     """The first DestinationRule, else Sidecar, of a namespace that names exactly a host, and not to keep it out."""
-    out: dict[tuple[str, str], str] = {}
+    out: dict[tuple[str, str], Resource] = {}
     for rule in istiod.all(DestinationRule):
         if isinstance(rule, DestinationRule):
-            out.setdefault((rule.namespace, names.fqdn(rule.spec.host, rule.namespace)), rule.ref)
+            ns = rule.metadata.namespace
+            out.setdefault((ns, names.fqdn(rule.spec.host, ns)), rule)
     for s in istiod.all(Sidecar):
         if isinstance(s, Sidecar):
             for space, _, name in (h.rpartition("/") for e in s.spec.egress or () for h in e.hosts or ()):
                 if not space.startswith("~"):
-                    out.setdefault((s.namespace, name), s.ref)
+                    out.setdefault((s.namespace, name), s)
     return out
 
 

@@ -219,8 +219,11 @@ def merge(mesh: Mesh, ups: Upstreams) -> Merged:
 
 def holds(mesh: Mesh, c: Class, host: str) -> bool:
     """Whether a gateway may have a rule for a host: a virtual host of it, or a listener that tells no hosts apart."""
-    p = c.proxy
-    hosts = mesh.now(("held", p.cluster, p.namespace, p.pod, p.revision), lambda: _held(mesh, Upstreams(mesh, c.istiod, p, c.scope)))
+    known: dict[int, tuple[Class, frozenset[str] | None]] = mesh.now("held", dict)  # by id: it is asked for each host
+    found = known.get(id(c))
+    if found is None:
+        found = known[id(c)] = c, _held(mesh, Upstreams(mesh, c.istiod, c.proxy, c.scope))
+    hosts = found[1]
     return hosts is None or host in hosts
 
 

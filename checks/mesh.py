@@ -810,24 +810,13 @@ class Mesh:
 
         def index() -> list[Alike]:
             out: dict[tuple[int, int, int, int, bool], list[Pod]] = {}
-            labels, notes, containers, more, network, same = None, None, None, None, None, list[Pod]()
+            last: Pod | None = None
             for p in space.values():
-                meta, spec = p.metadata, p.spec
-                if (
-                    meta.labels is not labels
-                    or meta.annotations is not notes
-                    or spec.containers is not containers
-                    or spec.init_containers is not more
-                    or spec.host_network is not network
-                ):  # pods of one template mostly come one after another
-                    labels, notes, containers, more, network = (
-                        meta.labels,
-                        meta.annotations,
-                        spec.containers,
-                        spec.init_containers,
-                        spec.host_network,
-                    )
-                    same = out.setdefault((id(labels), id(notes), id(containers), id(more), network), [])
+                if last is None or not _alike(p, last):  # pods of one template mostly come one after another
+                    meta, spec = p.metadata, p.spec
+                    key = id(meta.labels), id(meta.annotations), id(spec.containers), id(spec.init_containers), spec.host_network
+                    same = out.setdefault(key, [])
+                last = p
                 same.append(p)
             return [Alike(proxy_kind(some[0]), some[0].labels, some[0].annotations, some) for some in out.values()]
 
@@ -1222,6 +1211,18 @@ def _workload(cluster: Cluster, pod: Pod) -> str:
 
 PERSISTENT = "istio.io/persistent-session"
 _CONFIGURED = ("istio.io", "gateway.networking.k8s.io")
+
+
+def _alike(a: Pod, b: Pod) -> bool:
+    """Whether two pods surely are of one template."""
+    mine, theirs = a.spec, b.spec
+    return (
+        a.metadata.labels is b.metadata.labels
+        and a.metadata.annotations is b.metadata.annotations
+        and mine.containers is theirs.containers
+        and mine.init_containers is theirs.init_containers
+        and mine.host_network is theirs.host_network
+    )
 
 
 def _heard(o: Resource, revision: str) -> bool:

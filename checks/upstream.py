@@ -218,12 +218,14 @@ class Upstreams:
         inner = rule.subset(subset) if rule is not None and subset else None
         if subset and inner is None:
             return out
-        policy = rule.policy_for(port, subset) if rule else None
+        policy = rule.policy_for(port, subset) if rule is not None else None
         kind = self._kind(service)
         labels = (inner.labels if inner is not None else None) or {}
-        # a subset begins as what the whole host's cluster became, and its own policy comes too late to change that
-        loose = rule is not None and inner is not None and (_passes(rule.policy_for(port, "")) or _passes(inner.traffic_policy))
-        passes = loose or _passes(policy)
+        loose = passes = False
+        if policy is not None and rule is not None:
+            # a subset begins as what the whole host's cluster became, and its own policy comes too late to change that
+            loose = inner is not None and (_passes(rule.policy_for(port, "")) or _passes(inner.traffic_policy))
+            passes = loose or _passes(policy)
         if kind == "original_dst" or (passes and kind == "eds"):
             out.defined = out.unseen = True
             return out
@@ -263,9 +265,10 @@ class Upstreams:
         *,
         well: bool,
     ) -> None:
-        out.endpoints = tuple(self._by_locality(reached, service, policy))
-        out.healthy = len(out.endpoints) if well else sum(e.health == "healthy" for e in out.endpoints)
-        if len(out.endpoints) == len(candidates) == len(reached) and (reached is candidates or reached == candidates):
+        near = self._by_locality(reached, service, policy)
+        out.endpoints = tuple(near)
+        out.healthy = len(near) if well else sum(e.health == "healthy" for e in near)
+        if near is candidates or (len(near) == len(candidates) == len(reached) and reached == candidates):
             return  # nothing is dropped, as is usual
         kept = {id(e) for e in out.endpoints}
         out.elsewhere = tuple(e for e in reached if id(e) not in kept)
@@ -459,6 +462,8 @@ class Upstreams:
 
     def _by_locality(self, endpoints: list[IstioEndpoint], service: HostService, policy: TrafficPolicy | None) -> list[IstioEndpoint]:
         """localityLbSetting.distribute takes all endpoints from localities that it does not name (loadbalancer.go applyLocalityWeights)."""
+        if not self.istiod.zoned:
+            return endpoints
         config, balancer = self.istiod.config, policy.load_balancer if policy else None
         own = balancer.locality_lb_setting if balancer else None
         setting: LocalityLbSetting | None = own
