@@ -400,6 +400,9 @@ class _Group:
 
     def classes(self, namespace: str, apart: frozenset[str]) -> Iterator[tuple[int, Class]]:
         """They as classes, each with the place of its first: those of some namespaces each for itself. One of a namespace, if there is any, stands for the others."""
+        if len(self.members) == 1:
+            yield self.places[0], self._by_itself(0)
+            return
         some = sorted(i for ns in apart for i in self.spaces.get(ns, ()))
         viewpoints = self.viewpoints.copy()
         places = self.places.copy()
