@@ -348,6 +348,11 @@ def test_what_a_finding_points_at_is_there_to_be_looked_at(name: str, said: str)
     assert said in (found.fix, *found.evidence, *found.commands)
 
 
+def test_a_finding_names_the_cluster_whose_pods_are_meant_not_the_callers() -> None:
+    (found,) = diagnosed("pods-all-notready-in-the-other-cluster").findings
+    assert (found.cluster, found.viewpoints[0].cluster) == ("west", "east")
+
+
 def test_what_fails_under_another_host_is_told_of_beside_the_service_that_it_leads_to() -> None:
     for name, wanted in (
         ("subset-empty-at-the-gateway", diagnosed("subset-empty-at-the-gateway").findings),

@@ -96,11 +96,12 @@ def port_name(branch: Branch) -> str | None:
 
 
 def home(case: Case, service: HostService, fallback: Branch) -> str:
-    """The name of the first cluster that has the Service."""
-    for c in case.mesh.clusters:
-        if c.get(Service, service.namespace, service.name) is not None:
-            return c.name
-    return case.cluster_of(fallback)
+    """The name of the cluster whose Service is meant: the first that has it with pods or endpoints behind it, else with a workload that wants pods, else at all."""
+    having = [c for c in case.mesh.clusters if c.get(Service, service.namespace, service.name) is not None]
+    there = {c.name for c, _ in case.pods(service)} | {c.name for c, s in slices(case, service) if s.endpoints}
+    wanting = {c.name for c, w in case.owners(service) if w.wanted}
+    having.sort(key=lambda c: (c.name not in there, c.name not in wanting))
+    return having[0].name if having else case.cluster_of(fallback)
 
 
 def slices_command(service: HostService) -> str:

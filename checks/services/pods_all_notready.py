@@ -9,7 +9,7 @@ from checks.case import Branch, Case, endpoints_command, short, waits
 from checks.clusters import ends, no_way_in
 from checks.finding import Finding, MeshCue, check, explained, explains
 from checks.gateways import backend
-from checks.services import known
+from checks.services import home, known
 from checks.subsets import percent
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
             said = f"{owners[0][1].ref} wants {owners[0][1].wanted} pod{'s'[: owners[0][1].wanted != 1]} and has none"
         yield case.finding(
             "pods-all-notready",
-            cluster=case.cluster_of(first),
+            cluster=home(case, service, first),
             resource=service.sources[0][1],
             path="",
             message=f"{percent(share)} of the requests fail: {said}.",
