@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod, Listener
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostService
-    from checks.resources import HTTPMatch, Server, StringMatch, Workload
+    from checks.resources import HTTPMatch, L4Match, Server, StringMatch, Workload
     from checks.sidecar import Step
     from checks.upstream import Upstreams
 
@@ -276,7 +276,9 @@ def _binding(
             yield Binding(istiod, ruleset, name, found, "vs-http-on-tcp-port", shown, fitting[0], share=elsewhere)
     elif not ruleset.http and not ruleset.lost and ruleset.gateways == (name,) and not any(_carries(ruleset, s) for s in fitting):
         yield Binding(istiod, ruleset, name, found, "vs-http-on-tcp-port", shown, fitting[0], share=elsewhere)
-    elif ruleset.http and not any(_meets(ruleset, name, g, s) for g in shown for s in fitting):
+    elif (ruleset.http or _for_connections(ruleset, name, fitting)) and not any(
+        _meets(ruleset, name, g, s) for g in shown for s in fitting
+    ):
         yield Binding(istiod, ruleset, name, found, "vs-match-scope", shown, fitting[0], share=elsewhere)
 
 
@@ -291,7 +293,17 @@ def _carries(ruleset: RuleSet, server: Server) -> bool:
 def _meets(ruleset: RuleSet, name: str, gate: Gate, server: Server) -> bool:
     """Whether some rule of a VirtualService is for a server of a gateway."""
     proxy = gate.ups.proxy
-    return gateway.speaks_http(server) and bool(rules_for(ruleset, server.port.number, proxy.labels, frozenset({name}), proxy.namespace))
+    if gateway.speaks_http(server):
+        return bool(rules_for(ruleset, server.port.number, proxy.labels, frozenset({name}), proxy.namespace))
+    rules = (*ruleset.tls, *ruleset.tcp) if _carries(ruleset, server) else ()
+    return any(not rule.matches or any(gateway.l4_fits(m, server, name) for m in rule.matches) for rule in rules)
+
+
+def _for_connections(ruleset: RuleSet, name: str, fitting: list[Server]) -> bool:
+    """Whether a VirtualService has rules for connections that are meant for a gateway: it is bound to nobody else, or a match names the gateway."""
+    matches = [m for rule in (*ruleset.tls, *ruleset.tcp) for m in rule.matches]
+    meant = ruleset.gateways == (name,) or any(name in (m.gateways or ()) for m in matches)
+    return bool(matches) and meant and any(_carries(ruleset, s) for s in fitting)
 
 
 def _steps(case: Case, ruleset: RuleSet, gate: Gate, steps: dict[Viewpoint, list[Step]]) -> Iterable[Step]:
@@ -535,8 +547,8 @@ def _wider(a: StringMatch | None, b: StringMatch | None) -> bool:
     return a == b
 
 
-def described(match: HTTPMatch) -> str:
-    """What a match asks of the caller and not of the request: `port 8080`, `sourceNamespace web`."""
+def described(match: HTTPMatch | L4Match) -> str:
+    """What a match asks of the caller and not of the request or connection: `port 8080`, `sourceNamespace web`."""
     parts = [f"port {match.port}"] if match.port else []
     if match.gateways:
         return " and ".join([*parts, f"gateways {', '.join(match.gateways)}"])

@@ -540,8 +540,9 @@ def _targets(ups: Upstreams, ruleset: RuleSet, rule: Rule, number: int) -> tuple
     return tuple(out)
 
 
-def _l4_fits(match: L4Match, one: Bound) -> bool:
-    return match.port in (0, one.server.port.number) and (not match.gateways or one.gateway.name in match.gateways)
+def l4_fits(match: L4Match, server: Server, name: str) -> bool:
+    """Whether a match of a tcp or tls rule is for a server of a Gateway: it looks at port and gateways, never at the caller (l4SingleMatch)."""
+    return match.port in (0, server.port.number) and (not match.gateways or name in match.gateways)
 
 
 def _meant(one: Bound, ruleset: RuleSet) -> bool:
@@ -559,9 +560,12 @@ def _tcp(ups: Upstreams, one: Bound) -> Iterator[Step]:
     for ruleset in ups.istiod.rulesets_for(ups.proxy.namespace, one.gateway.name):
         if not _meant(one, ruleset):
             continue
-        rule = next((r for r in ruleset.tcp if r.targets and (not r.matches or any(_l4_fits(m, one) for m in r.matches))), None)
+        rule = next(
+            (r for r in ruleset.tcp if r.targets and (not r.matches or any(l4_fits(m, one.server, one.gateway.name) for m in r.matches))),
+            None,
+        )
         if rule is None and ruleset.kind == "TLSRoute":
-            rule = next((r for r in ruleset.tls if any(_l4_fits(m, one) for m in r.matches)), None)
+            rule = next((r for r in ruleset.tls if any(l4_fits(m, one.server, one.gateway.name) for m in r.matches)), None)
         if rule is not None:
             yield from _l4_steps(ups, one, ruleset, rule, sorted({h.rpartition("/")[2] for h in one.hosts}) if one.secure else ["*"])
             return
@@ -576,7 +580,7 @@ def _passthrough(ups: Upstreams, one: Bound, seen: dict[int, dict[str, str]]) ->
         for rule in ruleset.tls:
             for match in rule.matches if rule.targets else ():
                 sni = match.sni_hosts or ()
-                if _l4_fits(match, one) and not _doubles(sni, one.server.bind, seen.setdefault(one.port, {})):
+                if l4_fits(match, one.server, one.gateway.name) and not _doubles(sni, one.server.bind, seen.setdefault(one.port, {})):
                     yield from _l4_steps(ups, one, ruleset, rule, sni)
 
 

@@ -98,6 +98,10 @@ def _opaque(view: View, host: str, r: RuleSet) -> HostService | None:
     ports = [p for p in service.ports if p.protocol != "UDP"]
     if not ports or any(p.http_or_auto for p in ports):
         return None
+    istiod, namespace = view.ups.istiod, view.callers.proxy.namespace
+    others = (s for s in istiod.by_host.get(host, ()) if s.namespace != service.namespace and istiod.visible(s, namespace))
+    if any(p.http_or_auto for s in others for p in s.ports):
+        return None  # the port that the rules are for is of a service that this one hides (se-dup-cross-ns)
     return service if any(r in li.candidates(host) for li in view.ups.scope.listeners) else None
 
 
