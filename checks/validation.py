@@ -44,6 +44,9 @@ def _of_virtual_service(vs: VirtualService) -> Iterator[Fault]:
     if not spec.http and not spec.tls and not spec.tcp:
         yield Fault("spec", "it has neither http, tls nor tcp rules", _UNUSED)
     for i, rule in enumerate(spec.http or ()):
+        if rule.delegate is not None and not spec.hosts:
+            effect = _UNUSED if rule.route or rule.redirect or rule.direct_response else _TABLE
+            yield Fault(f"spec.http[{i}].delegate", "the rule of a delegate leads to a delegate itself", effect)
         yield from _of_http(f"spec.http[{i}]", rule)
     for kind, rules in (("tls", spec.tls), ("tcp", spec.tcp)) if spec.tls or spec.tcp else ():
         for i, r in enumerate(rules or ()):
