@@ -75,9 +75,13 @@ def test_of_fewer_replicas_the_ready_and_the_older_pods_stay() -> None:
     old: Deployment = get(Deployment, "cart-v2")
     first, *_ = of("cart-v2")
     spare = replace(first, metadata=replace(first.metadata, name="a-spare", creation_timestamp="2030-01-01T00:00:00Z"))
+    failing = tuple(replace(c, status="False") for c in first.status.conditions or ())
     unready = replace(
-        first, metadata=replace(first.metadata, name="a-unready", creation_timestamp="2001-01-01T00:00:00Z"), status=type(first)().status
+        first,
+        metadata=replace(first.metadata, name="a-unready", creation_timestamp="2001-01-01T00:00:00Z"),
+        status=replace(first.status, conditions=failing),
     )
+    assert not unready.ready
     scaled = replace(old, spec=replace(old.spec, replicas=3))
     wide = WELL.apply([changed(old, scaled), *(Change("east", Pod, "shop", p.name, p) for p in (spare, unready))])
     found = foreseen(wide, [changed(old, replace(old, spec=replace(old.spec, replicas=1)))])
