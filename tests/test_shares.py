@@ -288,7 +288,6 @@ async def test_three_bots_share_six_meshes_and_one_that_dies_is_replaced_within_
         assert time.monotonic() - began < 30
         for name in theirs:
             here.meshes[name].mend()
-        # who leads now may have begun after it: the next tick, after 30 s, tells then
-        await slack.until(lambda: all(here.headlines(n)[0].startswith("Resolved") for n in theirs), 45)
+        await slack.until(lambda: all(here.headlines(n)[0].startswith("Resolved") for n in theirs), 30)
         assert all(len(here.headlines(n)) == 1 for n in names)
         assert not [h for n in names for h in here.headlines(n) if "cannot be read" in h], "nothing was unknown on the way"
