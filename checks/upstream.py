@@ -410,7 +410,8 @@ class Upstreams:
         for e in endpoints:
             near = self.through(e)
             if not near:
-                out += [] if e.address.startswith("unix://") else [e]  # a Unix domain socket has no host, and is left out
+                if not e.address.startswith("unix://"):  # a Unix domain socket has no host, and is left out
+                    out.append(e)
             elif self._mtls(e, rule, port, subset):
                 for g in near:  # a load balancer's hostname is resolved by istiod (pilot/pkg/model/network.go)
                     entry = e.copy(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from checks.answers import Viewpoint
     from checks.case import Branch, Case
+    from checks.finding import Finding
     from checks.gateway import Bound
     from checks.mesh import Cluster, Mesh
     from checks.registry import IstioEndpoint
@@ -225,6 +226,34 @@ class End(NamedTuple):
     part: float
     viewpoints: tuple[Viewpoint, ...]
     entered: str
+
+    def finding(
+        self,
+        case: Case,
+        *,
+        resource: str,
+        path: str,
+        why: str,
+        evidence: Iterable[str],
+        fix: str,
+        commands: Iterable[str],
+        patch: str | None = None,
+    ) -> Finding:
+        """What is said of it: `why` nobody is there, how that is seen and mended; commands are kubectl's, in the gateway's cluster and namespace."""
+        cluster, at = self.at.cluster.name, self.at.service
+        return case.finding(
+            self.at.cause,
+            cluster=cluster,
+            resource=resource,
+            path=path,
+            message=f"{self.said}: {why}.",
+            share=self.part,
+            viewpoints=self.viewpoints,
+            evidence=(self.entered, *evidence),
+            fix=fix,
+            patch=patch,
+            commands=tuple(f"kubectl --context {cluster} -n {at.namespace} {c}" for c in commands),
+        )
 
 
 def ends(case: Case, cause: str) -> Iterator[End]:

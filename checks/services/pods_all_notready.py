@@ -97,6 +97,9 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
     yield from _networks(case)
 
 
+_AT_GATEWAY = "Make the gateway's pods ready: look at what they say, and at whether they have a control plane to listen to."
+
+
 def _gateways(case: Case) -> Iterator[Finding]:
     """The gateways of the host whose pods are not ready; those of the Gateway API are told of by gwapi-not-programmed."""
     unreached = idle(case.mesh)
@@ -123,7 +126,7 @@ def _gateways(case: Case) -> Iterator[Finding]:
             share=0.0 if served else 1.0,
             viewpoints=v.callers.viewpoints,
             evidence=(f"{sources[0]} is bound to it", *waiting[:5], *case.slices_evidence(service)),
-            fix="Make the gateway's pods ready: look at what they say, and at whether they have a control plane to listen to.",
+            fix=_AT_GATEWAY,
             commands=(f"kubectl -n {service.namespace} get pods -l '{selector}'",),
         )
 
@@ -132,18 +135,12 @@ def _networks(case: Case) -> Iterator[Finding]:
     """The gateways of other networks whose pods are not ready: their load balancer has an address, and nobody behind it."""
     for end in ends(case, "pods-all-notready"):
         at = end.at
-        yield case.finding(
-            "pods-all-notready",
-            cluster=at.cluster.name,
+        yield end.finding(
+            case,
             resource=at.service.ref,
             path="",
-            message=(f"{end.said}: no pod of {at.service.ref} in {at.cluster.name} is ready (0 of {len(at.pods)})."),
-            share=end.part,
-            viewpoints=end.viewpoints,
-            evidence=(
-                end.entered,
-                *(f"{p.ref} in {at.cluster.name}: {waits(p)}" for p in at.pods[:5]),
-            ),
-            fix="Make the gateway's pods ready: look at what they say, and at whether they have a control plane to listen to.",
-            commands=(f"kubectl --context {at.cluster.name} -n {at.service.namespace} get pods -l '{at.selector}'",),
+            why=f"no pod of {at.service.ref} in {at.cluster.name} is ready (0 of {len(at.pods)})",
+            evidence=(f"{p.ref} in {at.cluster.name}: {waits(p)}" for p in at.pods[:5]),
+            fix=_AT_GATEWAY,
+            commands=(f"get pods -l '{at.selector}'",),
         )

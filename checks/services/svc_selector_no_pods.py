@@ -71,21 +71,15 @@ def _networks(case: Case) -> Iterator[Finding]:
     """The gateways of other networks whose Service selects nobody: its load balancer has an address, and nobody behind it."""
     for end in ends(case, "svc-selector-no-pods"):
         at = end.at
-        yield case.finding(
-            "svc-selector-no-pods",
-            cluster=at.cluster.name,
+        yield end.finding(
+            case,
             resource=at.service.ref,
             path="spec.selector",
-            message=(f"{end.said}: the selector of {at.service.ref} in {at.cluster.name} ({at.selector}) matches no pod."),
-            share=end.part,
-            viewpoints=end.viewpoints,
-            evidence=(
-                end.entered,
-                *_near(at.cluster, at.service.namespace, at.service.spec.selector or {}),
-            ),
+            why=f"the selector of {at.service.ref} in {at.cluster.name} ({at.selector}) matches no pod",
+            evidence=_near(at.cluster, at.service.namespace, at.service.spec.selector or {}),
             fix=f"Make the selector of {at.service.ref} and the labels of its pods agree, or deploy the pods.",
             patch=_patch(case, at.cluster, at.service),
-            commands=(f"kubectl --context {at.cluster.name} -n {at.service.namespace} get pods -l '{at.selector}'",),
+            commands=(f"get pods -l '{at.selector}'",),
         )
 
 
@@ -117,9 +111,11 @@ def _near(cluster: Cluster, namespace: str, selector: dict[str, str]) -> Iterato
 
 def _patch(case: Case, cluster: Cluster, found: Service | None) -> str | None:
     """The values that are no pod's spelt as the pods spell them, where one spelling is meant."""
+    if found is None:
+        return None
     edits: list[Edit] = []
-    for key, value in ((found.spec.selector or {}) if found is not None else {}).items():
-        have = {p.labels[key] for p in cluster.within(Pod, found.namespace if found is not None else "").values() if key in p.labels}
+    for key, value in (found.spec.selector or {}).items():
+        have = {p.labels[key] for p in cluster.within(Pod, found.namespace).values() if key in p.labels}
         near = [v for v in have if alike(value, v)]
         if value not in have:
             if len(near) != 1:

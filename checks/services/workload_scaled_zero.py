@@ -145,21 +145,12 @@ def _networks(case: Case) -> Iterator[Finding]:
         at = end.at
         workload = at.stopped[0]
         kind = workload.ref.partition(" ")[0].lower()
-        yield case.finding(
-            "workload-scaled-zero",
-            cluster=at.cluster.name,
+        yield end.finding(
+            case,
             resource=workload.ref,
             path="spec.replicas",
-            message=(f"{end.said}: {workload.ref} behind {at.service.ref} in {at.cluster.name} stands at 0 replicas."),
-            share=end.part,
-            viewpoints=end.viewpoints,
-            evidence=(
-                end.entered,
-                *(f"{w.ref} in {at.cluster.name}: spec.replicas 0" for w in at.stopped),
-            ),
+            why=f"{workload.ref} behind {at.service.ref} in {at.cluster.name} stands at 0 replicas",
+            evidence=(f"{w.ref} in {at.cluster.name}: spec.replicas 0" for w in at.stopped),
             fix=f"Scale {workload.ref} up.",
-            commands=(
-                f"kubectl --context {at.cluster.name} -n {workload.namespace} scale {kind} {workload.name} --replicas=1",
-                f"kubectl --context {at.cluster.name} -n {workload.namespace} get {kind} {workload.name}",
-            ),
+            commands=(f"scale {kind} {workload.name} --replicas=1", f"get {kind} {workload.name}"),
         )
