@@ -48,6 +48,11 @@ def is_elsewhere(cluster: Cluster) -> bool:
     return cluster.unreadable.get("*") == ELSEWHERE
 
 
+def elsewhere(cluster: Cluster) -> Cluster:
+    """A cluster as it is known where another bot looks at it, and has not told of it."""
+    return dataclasses.replace(cluster, unreadable={"*": ELSEWHERE})
+
+
 class NoSuchContext(Exception):
     """A kubeconfig does not have the context that was asked for, or cannot be read; the message is one sentence."""
 
@@ -656,8 +661,7 @@ class Clusters:
 
     def clusters(self) -> tuple[Cluster, ...]:
         """What is known now of each cluster; one that was never read has `synced` False and the reason under `unreadable["*"]`."""
-        away = {"*": ELSEWHERE}
-        return tuple(m.cluster() if self._follows(m) else dataclasses.replace(m.cluster(), unreadable=away) for m in self._members)
+        return tuple(m.cluster() if self._follows(m) else elsewhere(m.cluster()) for m in self._members)
 
     def followed(self) -> tuple[Cluster, ...]:
         """As `clusters`, without those that are not followed here."""

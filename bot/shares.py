@@ -2,7 +2,8 @@
 
 What must stay true: a mesh is watched whole, by two bots as long as there are two; one of them, that has read it, looks at it; who that is everybody
 works out alike from the members in Redis (rendezvous hashing: Thaler and Ravishankar, 1998), so that a bot that comes or goes moves only its own
-meshes. What nobody says anything of cannot be read, which freezes its alerts. Calls that go on into a mesh that another bot watches are not followed.
+meshes. Nobody else is believed, and what the one who looks has not told of cannot be read, which freezes its alerts. Calls that go on into a mesh that
+another bot watches are not followed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 WATCHERS = 2
 _MEMBER_S = 10.0  # how long a member that says nothing is one
 _REPORT_S = 30.0  # how long a report holds that nobody renews
-_AGAIN_S = 5.0
+_AGAIN_S = _MEMBER_S / 4
 _BY_KEY = {kind.key: kind for kind in KIND_OF.values()}
 
 
@@ -105,23 +106,25 @@ class Shares:
         """The names of each mesh's clusters."""
         self.held: frozenset[str] = frozenset()
         """The meshes that this bot watches."""
-        self._duty: frozenset[str] = frozenset()
+        self._looking: dict[str, str] = {}  # mesh -> the member that looks at it; without those that nobody has read
+        self._ready: frozenset[str] = frozenset()  # what has been read since it is held
+        self._changed = asyncio.Event()
         self._store = store
         self._clusters = clusters
         self._sweeper = sweeper
         self._lease = lease
-        self._heard: dict[str, tuple[str, Overheard]] = {}  # mesh -> its report as it came, and what it says
-        self._said: dict[str, object] = {}  # mesh -> what was told of it last
+        self._heard: dict[str, tuple[str, str, Overheard]] = {}  # mesh -> who tells, the report as it came, and what it says
+        self._said: dict[str, object] = {}  # mesh -> what our report in Redis says of it
         clusters.watch_only(())
         sweeper.share(self)
 
     def on_duty(self) -> frozenset[str]:
         """The meshes that this bot looks at."""
-        return self._duty
+        return frozenset(mesh for mesh, name in self._looking.items() if name == self.name and mesh in self.held)
 
     def heard(self) -> dict[str, Overheard]:
-        """The registered meshes that others look at, as they told of them last; one of which nobody tells is not among them."""
-        return {mesh: heard for mesh, (_, heard) in self._heard.items() if mesh not in self._duty}
+        """The registered meshes that others look at, as they told of them last; one of which they have not told is not among them."""
+        return {mesh: heard for mesh, (name, _, heard) in self._heard.items() if name == self._looking.get(mesh)}
 
     async def run(self) -> None:
         """Take part until cancelled."""
@@ -134,10 +137,11 @@ class Shares:
             with suppress(RedisError, OSError):
                 await asyncio.shield(self._store.leave(self.name, self.held))
 
-    def _read(self) -> list[str]:
-        """The meshes of ours of which everything was read, or is known not to be readable."""
+    def _read(self) -> frozenset[str]:
+        """The meshes of ours of which everything was read once, or is known not to be readable."""
         late = set(self._clusters.unsettled())
-        return [mesh for mesh in self.held if late.isdisjoint(self.meshes[mesh])]
+        self._ready = frozenset(m for m in self.held if m in self._ready or late.isdisjoint(self.meshes[m]))
+        return self._ready
 
     async def _take_part(self) -> None:
         """Be a member, and follow what the members make our share. While Redis is away everything stays as it is."""
@@ -150,39 +154,44 @@ class Shares:
                     self.held = held
                     self._clusters.watch_only([c for m in held for c in self.meshes[m]])
                 first = {m: next((n for n in order(m, members) if n in ready.get(m, ())), None) for m in self.meshes}
-                duty = frozenset(m for m, n in first.items() if n == self.name and m in held)
-                if duty != self._duty:
-                    self._duty = duty
-                    self._said = {m: said for m, said in self._said.items() if m in duty}
+                looking = {m: n for m, n in first.items() if n is not None}
+                if looking != self._looking:
+                    self._looking = looking
+                    self._changed.set()
                     self._sweeper.wake()
-            await asyncio.sleep(_MEMBER_S / 4 if self._read() == list(self.held) else 0.5)
+            await asyncio.sleep(_MEMBER_S / 4 if self._read() == self.held else 0.5)
 
     async def _tell(self) -> None:
         """Look at what we are on duty for whenever it changes, and tell what is found; the one that leads does so by itself."""
-        changed = asyncio.Event()
 
         async def listen() -> None:
             async for changes in self._clusters.changes():
                 self._sweeper.note(changes)
-                changed.set()
+                self._changed.set()
 
         async with asyncio.TaskGroup() as group:
             group.create_task(listen())
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_MEMBER_S / 4):
-                        await changed.wait()
-                changed.clear()
-                if self._lease.leading:
-                    self._said.clear()
-                    continue
+                        await self._changed.wait()
+                self._changed.clear()
                 with suppress(RedisError, OSError):
                     await self._report()
 
     async def _report(self) -> None:
+        duty = frozenset() if self._lease.leading else self.on_duty()
+        # What is left of an earlier duty would be believed with the next one, before it is told anew.
+        for over in self._said.keys() - duty:
+            await self._store.untell([over], self.name)
+            del self._said[over]
+        if not duty:
+            return
         meshes, sweeps = await self._sweeper.glance()
-        for unit in self._duty:
+        for unit in duty:
             mine = [meshes[name] for name in sweeps if self.unit(meshes[name]) == unit]
+            if not mine:  # it was taken from us meanwhile
+                continue
             now = [
                 (
                     m.name,
@@ -192,7 +201,7 @@ class Shares:
                 )
                 for m in mine
             ]
-            if self._said.get(unit) != now or not await self._store.renew(unit, _REPORT_S):
+            if self._said.get(unit) != now or not await self._store.renew(unit, self.name, _REPORT_S):
                 parts = tuple(_part(m, sweeps[m.name]) for m in mine)
                 lately = tuple(
                     _Happening(at, c.cluster, KIND_OF[c.kind].key, c.namespace, c.name, told)
@@ -214,15 +223,12 @@ class Shares:
                 await asyncio.sleep(0.5)
                 continue
             try:
-                reports = await self._store.reports([m for m in self.meshes if m not in self._duty])
-                before = set(self._heard)
-                for mesh in before - reports.keys():
-                    del self._heard[mesh]
-                fresh = {m: r for m, r in reports.items() if m not in self._heard or self._heard[m][0] != r}
-                for mesh, report in fresh.items():
-                    with suppress(msgspec.DecodeError):  # of another version of ours
-                        self._heard[mesh] = report, await asyncio.to_thread(_taken, report)
-                if fresh or before != set(self._heard):
+                looking = {m: n for m, n in self._looking.items() if n != self.name}
+                reports = await self._store.reports(looking)
+                before = {m: heard for m, heard in self._heard.items() if heard[:2] == (looking.get(m), reports.get(m))}
+                fresh = {m: r for m, r in reports.items() if m not in before}
+                if fresh or len(before) < len(self._heard):
+                    self._heard = before | await asyncio.to_thread(_understood, fresh, looking)
                     self._sweeper.wake()
                 await self._store.news(self.name, _AGAIN_S)
             except (RedisError, OSError):
@@ -243,6 +249,15 @@ def _part(mesh: Mesh, sweep: Sweep) -> _Part:
         told = _Told(cluster.name, dict(cluster.unreadable), tuple(cluster.malformed), cluster.read_at, cluster.synced, objects)
         clusters.append(told)
     return _Part(mesh.name, tuple(clusters), sweep.hosts, findings, sweep.skipped, sweep.clusters)
+
+
+def _understood(reports: Mapping[str, str], looking: Mapping[str, str]) -> dict[str, tuple[str, str, Overheard]]:
+    """What was told of each mesh, and by whom; not that of another version of ours which says it otherwise."""
+    found = {}
+    for mesh, report in reports.items():
+        with suppress(msgspec.DecodeError):
+            found[mesh] = looking[mesh], report, _taken(report)
+    return found
 
 
 def _taken(report: str) -> Overheard:

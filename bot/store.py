@@ -75,7 +75,7 @@ _DIGESTS = f"{_ALL}digests"  # hash: digest -> when the last one that was sent w
 _STANDING = f"{_ALL}standing"  # what the leader said of itself last: when it looked, how many clusters it read, of how many
 _MEMBERS = f"{_ALL}members"  # sorted set: bot -> until when it is one of several that share the clusters
 _READY = f"{_ALL}ready"  # sorted set: bot, a space, mesh that it has read -> as _MEMBERS
-_REPORT = f"{_ALL}report:"  # + mesh -> what the bot that looks at it found last
+_REPORT = f"{_ALL}report:"  # + bot, a colon, mesh -> what it found there last
 _REPORTS = f"{_ALL}reports"  # stream: which of them are new; group: leader
 _ASKED = f"{_ALL}asked:"  # + mesh -> stream: what people ask of it, for any of its bots; group: holders
 _STREAM_KEPT = 1_000
@@ -144,6 +144,9 @@ _JOIN = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+for _, entry in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+  if string.sub(entry, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then redis.call('ZREM', KEYS[2], entry) end
+end
 for i = 3, #ARGV do redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1] .. ' ' .. ARGV[i]) end
 for _, key in ipairs(KEYS) do redis.call('ZREMRANGEBYSCORE', key, '-inf', now) end
 return {redis.call('ZRANGE', KEYS[1], 0, -1), redis.call('ZRANGE', KEYS[2], 0, -1)}
@@ -542,18 +545,23 @@ class Store:
             await self._do("ZREM", _READY, *gone)
 
     async def tell(self, mesh: str, name: str, report: str, ttl_s: float) -> bool:
-        """Leave a report about a mesh for so many seconds; False if this bot is no member any more."""
-        keys = (_MEMBERS, _REPORT + mesh, _REPORTS)
+        """Leave a bot's report about a mesh for so many seconds; False if it is no member any more."""
+        keys = (_MEMBERS, f"{_REPORT}{name}:{mesh}", _REPORTS)
         return bool(await self._do("EVAL", _TELL, 3, *keys, name, int(ttl_s * 1000), report, mesh, _STREAM_KEPT))
 
-    async def renew(self, mesh: str, ttl_s: float) -> bool:
-        """The last report about a mesh still holds, for so many seconds; False if it is gone."""
-        return bool(await self._do("PEXPIRE", _REPORT + mesh, int(ttl_s * 1000)))
+    async def renew(self, mesh: str, name: str, ttl_s: float) -> bool:
+        """A bot's last report about a mesh still holds, for so many seconds; False if it is gone."""
+        return bool(await self._do("PEXPIRE", f"{_REPORT}{name}:{mesh}", int(ttl_s * 1000)))
 
-    async def reports(self, meshes: Sequence[str]) -> dict[str, str]:
-        """The reports that hold, by mesh."""
-        found = await self._do("MGET", *(_REPORT + m for m in meshes)) if meshes else []
-        return {mesh: report for mesh, report in zip(meshes, found, strict=True) if report is not None}
+    async def untell(self, meshes: Iterable[str], name: str) -> None:
+        """A bot's reports about some meshes hold no more."""
+        if keys := [f"{_REPORT}{name}:{mesh}" for mesh in meshes]:
+            await self._do("DEL", *keys)
+
+    async def reports(self, looking: Mapping[str, str]) -> dict[str, str]:
+        """Of each mesh the report that holds of the bot that looks at it."""
+        found = await self._do("MGET", *(f"{_REPORT}{name}:{mesh}" for mesh, name in looking.items())) if looking else []
+        return {mesh: report for mesh, report in zip(looking, found, strict=True) if report is not None}
 
     async def news(self, name: str, wait_s: float) -> bool:
         """Whether a report is new; waits for one, `wait_s` (below 10) at most. For the one that leads."""

@@ -51,7 +51,7 @@ from bot.alerts import (
     namespaces,
     outage,
 )
-from bot.clusters import ELSEWHERE, is_elsewhere
+from bot.clusters import ELSEWHERE, elsewhere, is_elsewhere
 from bot.health import Pulse
 from bot.history import History
 from bot.routing import resource_of
@@ -121,8 +121,8 @@ class _Seen(NamedTuple):
     skipped: tuple[Skipped, ...]
     batch: list[_Happened]
     routed: dict[int, tuple[Finding, Routed]]
-    told: frozenset[str]
-    """The meshes that another bot looked at."""
+    away: frozenset[str]
+    """The meshes that another bot looks at."""
 
     def cluster(self, name: str) -> Cluster | None:
         """A cluster as it was looked at, by its name or its CLUSTER_ID."""
@@ -210,7 +210,7 @@ class Sweeper:
     async def _look(self, most: int | None) -> tuple[dict[str, Mesh], dict[str, Sweep]]:
         """The meshes as they are now and the sweep of each, of `most` hosts anew, worked out beside the event loop.
 
-        Of a mesh that another bot looks at, both are what that one told.
+        Of a mesh that another bot looks at, both are what that one told; one of which it has not told was not looked at, and says so.
         """
         meshes, before = {mesh.name: mesh for mesh in self.meshes()}, self._sweeps
         own = meshes
@@ -222,7 +222,12 @@ class Sweeper:
             return meshes, self._sweeps
         told = [part for heard in self._shares.heard().values() for part in heard.meshes]
         gone = {unit for m, _ in told if (unit := self._shares.unit(m))}
-        kept = {name: m for name, m in meshes.items() if name in own or self._shares.unit(m) not in gone}
+        untold = {
+            name: Mesh(name, map(elsewhere, m.clusters), m.read_at)
+            for name, m in meshes.items()
+            if name not in own and self._shares.unit(m) not in gone
+        }
+        kept = own | untold
         return kept | {m.name: m for m, _ in told}, self._sweeps | {m.name: s for m, s in told}
 
     # --- several bots that share the clusters (bot.shares) ---
@@ -371,7 +376,7 @@ class Sweeper:
             tuple(k for s in sweeps.values() for k in s.skipped),
             batch,
             {},
-            frozenset(sweeps.keys() - self._sweeps.keys()),
+            frozenset(meshes.keys() - self._sweeps.keys()),
         )
         known = await self._known(seen.found)
         before = await self._store.silences() if self._silences is None else self._silences
@@ -553,7 +558,7 @@ class Sweeper:
         for message, steps in told.items():
             members = sorted((a for a in now_.values() if a is not None and a.told and a.message == message), key=_badness)
             mesh = self._mesh(members[0].finding, seen)
-            if mesh is not None and mesh.name in seen.told:
+            if mesh is not None and mesh.name in seen.away:
                 mesh = None  # of what another bot looks at, its routes are not known here
             routed = self._routed(members[0].finding, seen)
             to = _places(members, routed)

@@ -19,11 +19,17 @@ import yaml
 from msgspec.structs import replace
 
 from bot import shares
-from bot.shares import order
+from bot.alerts import State
+from bot.clusters import Clusters
+from bot.lease import Lease
+from bot.shares import Shares, order
+from bot.sweep import Sweeper
 from bot.sweep import _together as together
+from checks import diagnosis
 from checks.diagnosis import Sweep
 from checks.mesh import Cluster, Mesh
-from tests.bots import FINDING, RECORDED
+from tests.bots import FINDING, RECORDED, World, alerts, alongside
+from tests.test_sweep import BROKEN, WELL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -53,8 +59,8 @@ async def test_members_see_each_other_until_they_fall_silent_or_leave(store: Sto
     members, ready = await store.join("b", 5, ["m", "n n"])
     assert (members, {k: sorted(v) for k, v in ready.items()}) == (["a", "b"], {"m": ["a", "b"], "n n": ["b"]})
     await asyncio.sleep(0.4)
-    assert await store.join("b", 5, ["m"]) == (["b"], {"m": ["b"], "n n": ["b"]})
-    await store.leave("b", ["m", "n n"])
+    assert await store.join("b", 5, ["n n"]) == (["b"], {"n n": ["b"]}), "what it has not read any more it does not have"
+    await store.leave("b", ["n n"])
     assert await store.join("c", 5, []) == (["c"], {})
 
 
@@ -63,9 +69,54 @@ async def test_who_was_paused_for_too_long_tells_nothing_any_more(store: Store):
     assert await store.tell("m", "a", "fresh", 5)
     await asyncio.sleep(0.3)
     assert not await store.tell("m", "a", "stale", 5)
-    assert await store.reports(["m", "n"]) == {"m": "fresh"}
+    assert await store.reports({"m": "a", "n": "a"}) == {"m": "fresh"}
     assert await store.news("leader", 0.1)
     assert not await store.news("leader", 0.1)
+
+
+async def test_nobody_is_believed_but_the_one_who_looks_and_nothing_of_an_earlier_duty(store: Store):
+    for name in "ab":
+        await store.join(name, 5, ["m"])
+        assert await store.tell("m", name, f"of {name}", 5)
+    assert await store.reports({"m": "a"}) == {"m": "of a"}
+    assert await store.reports({"m": "b"}) == {"m": "of b"}
+    await store.untell(["m"], "b")
+    assert await store.reports({"m": "b"}) == {}
+    assert not await store.renew("m", "b", 5), "another one's report is not renewed"
+    assert await store.renew("m", "a", 5)
+
+
+async def test_what_another_bot_looks_at_gets_well_when_that_one_says_so_and_not_before(store: Store):
+    """A bot that begins to lead watches a cluster as well, and has not heard yet of the one that looks at it."""
+    await Sweeper(World(BROKEN), store, alerts()).look()
+    sweeper, lease = Sweeper(World(WELL), store, alerts()), Lease(store, 10)
+    mine = Shares(store, Clusters([]), sweeper, lease, {"east": ["east"]})
+    mine.name = next(n for i in range(99) if order("east", [n := f"mine-{i}", "other"])[0] == "other")
+    lease.leading = True
+    await store.join("other", 30, ["east"])
+
+    async def told(cluster: Cluster) -> None:
+        (mesh,) = Mesh.of([cluster], time.time())
+        report = shares.Report((shares._part(mesh, diagnosis.sweep(mesh)),))
+        before = mine.heard()
+        assert await store.tell("east", "other", shares.msgspec.json.encode(report).decode(), 30)
+        async with asyncio.timeout(10):
+            while mine.heard() == before:  # noqa: ASYNC110 - it comes by way of Redis
+                await asyncio.sleep(0.02)
+
+    async def stands() -> list[State]:
+        await sweeper.look()
+        return [a.state for a in (await store.alerts()).values() if a.firings == 1]
+
+    async with alongside(mine.run()):
+        async with asyncio.timeout(10):
+            while not mine.held:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+        assert await stands() == [State.FIRING], "nobody has told of it"
+        await told(BROKEN)
+        assert await stands() == [State.FIRING]
+        await told(WELL)
+        assert await stands() == []
 
 
 async def test_a_question_is_given_to_one_holder_and_taken_over_from_one_who_is_gone(store: Store, monkeypatch: pytest.MonkeyPatch):
@@ -83,7 +134,6 @@ async def test_a_question_is_given_to_one_holder_and_taken_over_from_one_who_is_
 
 def test_a_report_carries_what_routing_needs_and_nothing_of_the_rest():
     from bot import manifests, routing  # noqa: PLC0415 - only here
-    from checks import diagnosis  # noqa: PLC0415 - only here
 
     east = manifests.read(str(RECORDED / "east"), "east", mesh="east", read_at=5.0)
     (mesh,) = Mesh.of([east], 6.0)
@@ -203,6 +253,11 @@ class Fleet:
                 found = await self.watched()
         return found
 
+    def lines(self, name: str) -> list[str]:
+        """What the threads say of a mesh."""
+        roots = [m for m in self.slack.messages("#mesh") if f"shop-{name}" in m.words]
+        return [line.words for m in roots for line in self.slack.thread(m.channel, m.ts)]
+
     def headlines(self, name: str) -> list[str]:
         """The headlines of what is told of a mesh."""
         return [m.words.split("\n")[0] for m in self.slack.messages("#mesh") if f"shop-{name}" in m.words]
@@ -246,6 +301,7 @@ async def test_three_bots_share_six_meshes_and_one_that_dies_is_replaced_within_
         found = await here.settled(2)
         assert any(bot not in bots for bot in here.bots for bots in found.values()), "not everybody watches everything"
         await slack.until(lambda: len(slack.delivery.connections) == 3, 20)
+        await asyncio.sleep(shares._MEMBER_S / 2)  # until all agree who looks at what: each asks four times in it
 
         # What any of them finds reaches the one that leads, and is told once.
         for name in names:
@@ -274,8 +330,7 @@ async def test_three_bots_share_six_meshes_and_one_that_dies_is_replaced_within_
 
         # Whoever looks at a mesh runs the runbooks of what fails there.
         def ran(name: str) -> bool:
-            roots = [m for m in slack.messages("#mesh") if f"shop-{name}" in m.words]
-            return any(f"Runbook of {here.meshes[name].host}" in t.words for m in roots for t in slack.thread(m.channel, m.ts))
+            return any(f"Runbook of {here.meshes[name].host}" in line for line in here.lines(name))
 
         await slack.until(lambda: sum(map(ran, names)) > 2, 60)  # more than one bot looks at
 
@@ -291,3 +346,9 @@ async def test_three_bots_share_six_meshes_and_one_that_dies_is_replaced_within_
         await slack.until(lambda: all(here.headlines(n)[0].startswith("Resolved") for n in theirs), 30)
         assert all(len(here.headlines(n)) == 1 for n in names)
         assert not [h for n in names for h in here.headlines(n) if "cannot be read" in h], "nothing was unknown on the way"
+
+        def turns(name: str) -> int:
+            return sum("*resolved*" in line or "*fired* again" in line for line in here.lines(name))
+
+        await slack.until(lambda: all(turns(n) for n in theirs), 30)
+        assert {n: turns(n) for n in names} == {n: int(n in theirs) for n in names}, "what fails is never told as well on the way"
