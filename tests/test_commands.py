@@ -32,6 +32,7 @@ from checks import diagnosis
 from checks.catalogue import CAUSES
 from checks.mesh import Mesh
 from templates import messages
+from tests import ports
 from tests.apiserver import ApiServer
 from tests.asking import Answer, refused
 
@@ -583,16 +584,10 @@ def state() -> Iterator[Path]:
         yield Path(folder)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 @pytest.fixture
 def settings_file(state: Path) -> tuple[Path, int, dict[str, str]]:
     """Settings for mode http with a Slack that nobody serves, the port, and the environment with the secrets."""
-    port = free_port()
+    port = ports.free()
     path = state / "meshwhy.yaml"
     path.write_text(
         "slack: {mode: http, bot_token: {env: BOT}, signing_secret: {env: SIGNING}, base_url: 'http://127.0.0.1:1/api/', "

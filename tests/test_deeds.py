@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from bot.demo.runner import East
 from bot.demo.slack import BOT, LocalSlack, Message
 from bot.tell import ACK, SILENCE, UNACK, UNSILENCE
 from templates import messages
+from tests import ports
 from tests.bots import RECORDED, alerts, running, serving
 
 if TYPE_CHECKING:
@@ -238,9 +238,7 @@ async def test_an_event_that_slack_sends_again_because_the_answer_was_lost_has_o
     shutil.copytree(RECORDED / "east", tmp_path / "east")
     slack = LocalSlack()
     await slack.start()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ports.free()
     told: dict[str, Any] = {"bot_token": SecretStr(slack.bot_token), "signing_secret": SecretStr(slack.signing_secret)}
     slack.delivery.retries = (0.0, 0.05, 0.05)
     real, tries = slack.delivery._request, 0
