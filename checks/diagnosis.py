@@ -125,6 +125,8 @@ class Diagnosis(Struct, frozen=True):
     """Why the host is in no mesh at all, as a sentence without its full stop; empty where it is in one."""
     traffic: tuple[Real, ...] = ()
     """What was counted of its calls, on all of its ports, from each cluster of which that was read."""
+    stands_for: str = ""
+    """The host that this one is another name of (a Service of type ExternalName without a rule of its own): what is said of rules is said of that."""
     elsewhere: tuple[Finding, ...] = ()
     """What fails of other hosts' rules that lead here, for what they make of this host: told of under those hosts, which their callers ask for."""
 
@@ -303,6 +305,8 @@ def ports(host: str, meshes: Iterable[Mesh]) -> list[int]:
 def resolve(word: str, meshes: Sequence[Mesh]) -> list[tuple[str, Mesh]]:
     """The host that a person means, in each mesh that has it: a short name, `name.namespace`, an FQDN, with an optional `:port`.
 
+    A name that only a host with a star takes (`*.example.com`) is that host.
+
     Raises UnknownHost with the nearest candidates, or with all that fit an ambiguous word.
     """
     spelled = [(m, _spelled(m)) for m in meshes]
@@ -330,7 +334,17 @@ def _fitting(word: str, spelled: Sequence[tuple[_M, _Spelled]]) -> list[tuple[st
     different = tuple(dict.fromkeys(h for h, _ in near))
     if len(different) > 1:
         raise UnknownHost(word, different, ambiguous=True)
-    return near or None
+    return near or _taken_by_pattern(wanted, spelled) or None
+
+
+def _taken_by_pattern(wanted: str, spelled: Sequence[tuple[_M, _Spelled]]) -> list[tuple[str, _M]]:
+    """The narrowest host with a star that takes a name, where there is one; a Service that does not exist is taken by none, since DNS has no such name."""
+    if wanted.endswith(f".svc.{names.DOMAIN}"):
+        return []
+    for start in range(1, len(wanted)):
+        if found := [(h, m) for m, (whole, _) in spelled for h in whole.get(f"*{wanted[start:]}", ())]:
+            return found
+    return []
 
 
 def _wanted(word: str) -> str:
@@ -374,13 +388,36 @@ def why(word: str, meshes: Sequence[Mesh], evidence: Evidence = NOTHING) -> Diag
     """
     port = port_of(word)
     named = resolve(word, meshes)
-    parts = [diagnose(host, mesh, port, evidence) for host, mesh in named]
+    parts = [_followed(diagnose(host, mesh, port, evidence), mesh, evidence) for host, mesh in named]
     if port is not None and not any(d.routes or d.skipped or any(f.failing_share for f in d.findings) for d in parts):
         host = named[0][0]
         known = ports(host, (m for _, m in named))
         if known and port not in known:
             raise UnknownHost(word, tuple(f"{host}:{n}" for n in known))
     return _together(parts)
+
+
+def _followed(named: Diagnosis, mesh: Mesh, evidence: Evidence) -> Diagnosis:
+    """What is said of a host whose calls are another one's: where no rule has its name, istiod puts it among the names of that one's rules.
+
+    resolveServiceAliases (pilot/pkg/model/push_context.go), generateVirtualHostDomains (pilot/pkg/networking/core/httproute.go).
+    """
+    target = None if named.routes else _stands_for(mesh, named.host)
+    if target is None or named.failing_share:
+        return named
+    there = diagnose(target, mesh, named.port, evidence)
+    return structs_replace(
+        there,
+        host=named.host,
+        stands_for=target,
+        findings=once((*named.findings, *there.findings)),
+        skipped=tuple(dict.fromkeys((*named.skipped, *there.skipped))),
+        clean=min(named.clean, there.clean),
+    )
+
+
+def _stands_for(mesh: Mesh, host: str) -> str | None:
+    return next((target.hostname for i in mesh.control_planes if (target := i.stands_for(host)) is not None), None)
 
 
 def _together(parts: list[Diagnosis]) -> Diagnosis:
@@ -402,6 +439,7 @@ def _together(parts: list[Diagnosis]) -> Diagnosis:
         alike=tuple(a for d in parts for a in d.alike),
         outside=next((d.outside for d in parts), "") if all(d.outside for d in parts) else "",
         traffic=tuple(dict.fromkeys(m for d in parts for m in d.traffic)),
+        stands_for=worst.stands_for,
         elsewhere=once(f for d in parts for f in d.elsewhere),
     )
 
@@ -1108,6 +1146,9 @@ def routes(meshes: Sequence[Mesh], word: str | None, viewpoints: Sequence[str] =
     out: list[Route] = []
     for text in viewpoints or (None,):
         found = [r for m in meshes for r in _routes_as(m, text, wanted)]
+        if not found and wanted is not None:
+            named = [(m, to) for m in meshes for h in wanted if (to := _stands_for(m, h)) is not None]
+            found = [r for m, to in named for r in _routes_as(m, text, {to})]
         if text is not None and not any(_knows(m, text) for m in meshes):
             raise resolver.UnknownViewpoint(text, names.nearest(text.rpartition(":")[2], _viewpoint_words(meshes)))
         out += [r for r in found if port in (None, r.port)]

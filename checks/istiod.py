@@ -501,6 +501,11 @@ class Istiod:
             target = known.external_name
         return target
 
+    def stands_for(self, host: str) -> HostService | None:
+        """The service that an ExternalName is another name of in the end; None for any other host, and where the mesh has no such service."""
+        names_: dict[str, HostService] = self.once("stands for", lambda: {a: s for s in self.services for a in s.aliases})
+        return names_.get(host)
+
     def of_namespace(self, namespace: str) -> list[HostService]:
         """The services of a namespace, oldest first."""
 

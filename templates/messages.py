@@ -112,6 +112,8 @@ def why(diagnosis: Json, *, share: bool = False, actions: Sequence[Action] = (),
     port = f":{diagnosis['port']}" if diagnosis.get("port") and verdict in {"healthy", "unknown"} else ""
     title = _title(verdict, f"{host}{port}", share_of_host, finding, found)
     top, said = Rich(), ""
+    if another := words.named(diagnosis):
+        top.words(another)
     match verdict:
         case "healthy":
             none = diagnosis.get("outside") or "no rule of it is seen by anybody, and nothing is wrong with it"

@@ -169,6 +169,7 @@ def why(diagnosis: Json, *, colour: bool, width: int = WIDTH) -> str:
         case _:
             said = words.impact(host, share, finding, found, findings)
             lines = [first, *_wrap(said, width, "  ")]
+    lines[1:1] = _wrap(words.named(diagnosis), width, "  ")
     for sign, sentence in (*(("✗", f) for f in words.felt(diagnosis)), *words.seen(diagnosis)):
         head, *rest = _wrap(sentence, width, " " * 4)
         lines += [f"  {paint(sign, _MARKS[sign])} {head.lstrip()}", *rest]

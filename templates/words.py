@@ -711,6 +711,12 @@ def seen(diagnosis: Json, most: int = 4) -> list[tuple[str, str]]:
     return told
 
 
+def named(diagnosis: Json) -> str:
+    """Of a host that is another one's name, what the answer is about; empty for any other."""
+    target = diagnosis.get("stands_for")
+    return f"It is another name of {short(target)} (type ExternalName), whose rules and endpoints answer its calls." if target else ""
+
+
 def felt(diagnosis: Json, most: int = 3) -> list[str]:
     """What fails here of other hosts' rules that lead to the host, which itself is not called there."""
     told = [

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from bot import manifests
-from checks import diagnosis
+from checks import diagnosis, resources
 from checks.diagnosis import Diagnosis, UnknownHost
 from checks.mesh import Change, Mesh
-from checks.resources import EndpointSlice, Pod
-from templates import terminal, words
+from checks.resources import EndpointSlice, Pod, Service
+from templates import messages, terminal, words
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 
@@ -58,6 +58,58 @@ def test_a_port_that_somebody_calls_and_the_service_lacks_is_a_finding_and_no_mi
     whole = next(f for f in diagnosis.sweep(found).findings if f.cause == "svc-port-not-exposed")
     number = whole.message.partition(" fails")[0].rpartition(":")[2]
     assert causes(diagnosis.why(f"{whole.host}:{number}", [found])) == ["svc-port-not-exposed"]
+
+
+@pytest.mark.parametrize("word", ["api.partner.example", "A.B.Partner.Example.", "*.partner.example"])
+def test_a_name_that_only_a_host_with_a_star_takes_is_that_host(word: str):
+    found = mesh("se-wildcard-resolution")
+    told = diagnosis.why(word, [found])
+    assert (told.host, causes(told)) == ("*.partner.example", ["se-wildcard-resolution"])
+    known = {"east": diagnosis.hosts(found)}
+    assert diagnosis.fitting(word, known) == [("*.partner.example", "east")]
+
+
+@pytest.mark.parametrize("word", ["partner.example", "api.partner.example.org", "partner"])
+def test_a_name_that_no_host_takes_is_unknown(word: str):
+    with pytest.raises(UnknownHost):
+        diagnosis.why(word, [mesh("se-wildcard-resolution")])
+
+
+def test_the_narrowest_star_takes_a_name_and_none_a_service_that_is_not_there():
+    known = {"east": ("*.example", "*.partner.example", "*.shop.svc.cluster.local", "cart.shop.svc.cluster.local")}
+    assert diagnosis.fitting("api.partner.example", known) == [("*.partner.example", "east")]
+    assert diagnosis.fitting("api.other.example", known) == [("*.example", "east")]
+    with pytest.raises(UnknownHost) as refused:
+        diagnosis.fitting("crat.shop.svc.cluster.local", known)
+    assert "cart.shop.svc.cluster.local" in refused.value.candidates
+
+
+def named(found: Mesh, name: str, target: str) -> Mesh:
+    """The mesh with a Service of type ExternalName in the namespace shop."""
+    spec = {"type": "ExternalName", "externalName": target, "ports": [{"name": "http", "port": 80}]}
+    told = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}
+    (service,) = resources.objects(resources.parse(told))
+    return found.apply([Change("east", Service, "shop", name, service)])
+
+
+@pytest.mark.parametrize(("scenario", "verdict"), [("workload-scaled-zero", "broken"), ("workload-scaled-zero__healthy", "healthy")])
+def test_of_another_name_of_a_host_is_said_what_is_said_of_the_host(scenario: str, verdict: str):
+    found = named(named(mesh(scenario), "pay", "payments.shop.svc.cluster.local"), "pay-old", "pay.shop.svc.cluster.local")
+    whole = diagnosis.why("payments.shop", [found])
+    for name in ("pay", "pay-old"):
+        told = diagnosis.why(f"{name}.shop", [found])
+        assert (told.host, told.verdict) == (f"{name}.shop.svc.cluster.local", verdict)
+        assert told.stands_for == whole.host
+        assert (told.routes, told.failing_share, causes(told)) == (whole.routes, whole.failing_share, causes(whole))
+        assert diagnosis.routes([found], f"{name}.shop") == diagnosis.routes([found], "payments.shop")
+        said = "It is another name of payments.shop (type ExternalName)"
+        assert said in terminal.why(msgspec.to_builtins(told), colour=False)
+        assert said in str(messages.why(msgspec.to_builtins(told)).blocks)
+
+
+def test_of_another_name_of_a_host_that_no_mesh_knows_nothing_is_said():
+    told = diagnosis.why("pay.shop", [named(mesh("workload-scaled-zero"), "pay", "api.partner.example")])
+    assert (told.verdict, told.stands_for, told.routes) == ("healthy", "", ())
 
 
 def test_callers_of_the_nodes_that_are_hit_are_named_and_the_others_are_fine():
