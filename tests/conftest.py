@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.asking import Answer
     from tests.envoys import Mesh
-    from tests.prometheuses import Prometheus
+    from tests.prometheuses import Prometheus, Renewed
 
 
 @pytest.fixture(scope="session")
@@ -101,8 +100,7 @@ def ask(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.fixture(scope="session")
-def prometheus(mesh_envoy: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A real Prometheus with a day that was written into it (`cluster="east"`), which scrapes the calls of the real Envoy (`cluster="live"`)."""
+def _prometheus(mesh_envoy: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Renewed]:
     reason = prometheuses.missing()
     if reason is not None:
         pytest.skip(reason)
@@ -111,7 +109,13 @@ def prometheus(mesh_envoy: Mesh, tmp_path_factory: pytest.TempPathFactory) -> It
     while {mesh_envoy.call("destination") for _ in range(20)} != {200, 503}:
         pass
     exporter = prometheuses.Exporter(mesh_envoy.log, "web", "shop")
-    running = prometheuses.Prometheus(tmp_path_factory.mktemp("prometheus"), [exporter.at], prometheuses.past(time.time()))
+    running = prometheuses.Renewed(lambda: tmp_path_factory.mktemp("prometheus"), [exporter.at])
     yield running
     running.stop()
     exporter.stop()
+
+
+@pytest.fixture
+def prometheus(_prometheus: Renewed) -> Prometheus:
+    """A real Prometheus with a day that was written into it (`cluster="east"`), which scrapes the calls of the real Envoy (`cluster="live"`)."""
+    return _prometheus.now()

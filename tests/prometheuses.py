@@ -23,7 +23,7 @@ from checks import accesslog
 from tests import envoys, ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 BINARY, TOOL = shutil.which("prometheus"), shutil.which("promtool")
@@ -224,3 +224,26 @@ class Prometheus:
 
     def stop(self) -> None:
         envoys.end(self.process)
+
+
+class Renewed:
+    """A Prometheus whose past ends now: what was written until some while ago is no rate any more, so an old one is ended and a new one begun."""
+
+    OLD_S = 10.0
+
+    def __init__(self, folder: Callable[[], Path], targets: Sequence[str]) -> None:
+        self._folder, self._targets = folder, targets
+        self._running: Prometheus | None = None
+        self._begun = 0.0
+
+    def now(self) -> Prometheus:
+        if self._running is None or time.time() - self._begun > self.OLD_S:
+            self.stop()
+            self._begun = time.time()
+            self._running = Prometheus(self._folder(), self._targets, past(self._begun))
+        return self._running
+
+    def stop(self) -> None:
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
