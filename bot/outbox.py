@@ -140,7 +140,8 @@ class _Place(NamedTuple):
 class Outbox:
     """Sends what the store's outbox holds. One of it runs at a time; `default_channel` takes what no channel above it can, `admin_channel` hears of it.
 
-    `held` says whether this is the one that may send: it is asked before each call that another one could repeat.
+    `held` says whether this is the one that may send: it is asked before each call that another one could repeat, and again when Slack is
+    connected and nothing of the call has left: a process may be paused for long while it connects.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class Outbox:
 
     async def run(self) -> None:
         """Send until cancelled. Redis being away is waited for; what is in the store then is sent."""
-        async with asyncio.TaskGroup() as group:
+        async with self._session() as self._slack.session, asyncio.TaskGroup() as group:
             while True:
                 self._store.committed.clear()
                 self.pulse.beat()
@@ -197,6 +198,22 @@ class Outbox:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(wait, 0.05)):
                         await self._store.committed.wait()
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Connections to Slack, one for each call, over which nothing is written once somebody else may send."""
+
+        async def before_the_body(*_: object) -> None:
+            if not self._held():
+                raise Deposed("the lease was over before anything was sent")
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(before_the_body)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self._slack.timeout),
+            trace_configs=[trace],
+        )
 
     async def _send(self, message: str) -> None:
         """Bring one message to where it should be, or leave it for later."""

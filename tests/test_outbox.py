@@ -269,6 +269,26 @@ async def test_a_bot_that_is_killed_between_its_post_and_the_answer_finds_the_po
     assert replies(slack, slack.messages("#mesh")[0]) == ["fired"]
 
 
+async def test_who_is_no_longer_the_one_that_sends_once_slack_is_connected_sends_nothing(store: Store, slack: LocalSlack):
+    """A bot that is paused while it connects, and goes on when another one has sent what it was about to send."""
+    asked: list[bool] = []
+    lost = True
+
+    def held() -> bool:
+        asked.append(True)
+        return len(asked) == 1 or not lost
+
+    async with running(store, slack, held=held):
+        await commit(store, draft())
+        await eventually(lambda: asyncio.sleep(0, len(asked) > 1))
+        await asyncio.sleep(0.2)
+        assert slack.calls == []
+        lost = False
+        store.committed.set()
+        await settled(store)
+    assert roots(slack) == ["95 % fails"]
+
+
 async def test_where_lost_posts_may_not_be_looked_for_the_message_says_that_it_may_stand_twice(store: Store, slack: LocalSlack):
     slack.fault("chat.postMessage", applied=True)
     slack.fault("conversations.history", error="missing_scope", times=9)
