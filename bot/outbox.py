@@ -217,12 +217,13 @@ class Outbox:
 
     async def _send(self, message: str) -> None:
         """Bring one message to where it should be, or leave it for later."""
+        work = None
         try:
             while (work := await self._store.work(message)) is not None:
                 if not await self._next(work) and await self._store.settle(message, work.rev):
                     return
         except Later as later:
-            await self._later(message, later.seconds)
+            await self._later(message, later.seconds, work)
         except Deposed:
             return  # another one sends it now
         except msgspec.DecodeError as error:
@@ -235,9 +236,9 @@ class Outbox:
         finally:
             self._sending.discard(message)
 
-    async def _later(self, message: str, seconds: float) -> None:
+    async def _later(self, message: str, seconds: float, seen: Work | None = None) -> None:
         with suppress(RedisError, OSError):
-            await self._store.postpone(message, time.time() + seconds)
+            await self._store.postpone(message, time.time() + seconds, seen)
         self._store.committed.set()
 
     async def _next(self, work: Work) -> bool:
@@ -275,7 +276,7 @@ class Outbox:
             try:
                 found = await self._find(channel, has, "message", draft.id, thread=thread.ts)
             except Blind as blind:
-                await self._note(draft, "twice", f"Slack did not confirm this message at first ({blind}): it may stand twice.")
+                await self._note(work, "twice", f"Slack did not confirm this message at first ({blind}): it may stand twice.")
             else:
                 if found is not None:
                     await self._store.record(draft, replace(has, channel=found.channel, ts=found.ts, trying="", attempts=0))
@@ -378,7 +379,7 @@ class Outbox:
                 await self._store.record(work.draft, work.delivery)
                 raise Later(_retry_after(error)) from None
             logger.warning("The picture of message %s could not be added: %s", work.draft.id, why)
-            await self._note(work.draft, f"picture.{drawing.key}", f"The picture of the route could not be added ({why}).")
+            await self._note(work, f"picture.{drawing.key}", f"The picture of the route could not be added ({why}).")
 
     async def _show_picture(self, work: Work) -> None:
         """Show the uploaded picture in the root as soon as Slack has processed it; if it never does, the thread has it."""
@@ -409,7 +410,7 @@ class Outbox:
             closed, above, *_ = rest
             logger.warning("Channel %s cannot take message %s (%s): it goes to %s.", closed, draft.id, error, above)
             await self._store.record(draft, Delivery(channel=above))
-            await self._note(draft, f"moved.{closed}", f"Meant for {closed}, which cannot be written to ({error}).")
+            await self._note(work, f"moved.{closed}", f"Meant for {closed}, which cannot be written to ({error}).")
             await self._notice(closed, error, above)
         elif error in _NO_TOKEN:
             self._say_once(f"Slack does not accept the bot's token: {error}.")
@@ -434,10 +435,11 @@ class Outbox:
         self._say_once(why)
         raise Later(min(_BACKOFF_S * 2.0 ** min(failed.attempts, 20), _BACKOFF_MAX_S))
 
-    async def _note(self, draft: Draft, name: str, sentence: str) -> None:
-        """A line in the message's thread about its own delivery."""
-        line = Step(id=f"{draft.id}.{name}", message=Message(blocks.escape(sentence)))
-        await self._store.commit({}, steps={draft.id: [line]}, now=time.time())
+    async def _note(self, work: Work, name: str, sentence: str) -> None:
+        """A line in the message's thread about its own delivery, unless the same one waits there already."""
+        line = Step(id=f"{work.draft.id}.{name}", message=Message(blocks.escape(sentence)))
+        if all(waiting.id != line.id for waiting in work.steps):
+            await self._store.commit({}, steps={work.draft.id: [line]}, now=time.time())
 
     async def _notice(self, channel: str, error: str, above: str) -> None:
         """One message a day for whoever can mend it, where the alerts of a closed channel go now."""

@@ -113,6 +113,13 @@ if ttl > 0 then redis.call('EXPIRE', KEYS[4], ttl) else redis.call('PERSIST', KE
 return 1
 """
 
+# Try a message later, unless something new was committed for it since it was read.
+_POSTPONE = """
+if ARGV[3] and (redis.call('HGET', KEYS[1], 'rev') ~= ARGV[3] or redis.call('LLEN', KEYS[2]) ~= tonumber(ARGV[4])) then return 0 end
+redis.call('ZADD', KEYS[3], 'XX', ARGV[2], ARGV[1])
+return 1
+"""
+
 # A pager has a page: take it off the list, unless something new was committed for it since it was read.
 _PAGED = f"""{_FENCED}
 redis.call('HSET', KEYS[2], 'has', ARGV[4], 'refused', '', 'attempts', 0)
@@ -868,9 +875,10 @@ class Store:
             commands.append(["LTRIM", _STEPS + draft.id, said, -1])
         await self._fenced(_COMMIT_ONCE, [], _text(commands))
 
-    async def postpone(self, message: str, until: float) -> None:
-        """Try a message again at `until` (seconds since the epoch), not before."""
-        await self._do("ZADD", _OUTBOX, "XX", until, message)
+    async def postpone(self, message: str, until: float, seen: Work | None = None) -> None:
+        """Try a message again at `until` (seconds since the epoch), not before; at once if something was committed for it since it was `seen`."""
+        last = (seen.rev, len(seen.steps)) if seen is not None else ()
+        await self._do("EVAL", _POSTPONE, 3, _DRAFT + message, _STEPS + message, _OUTBOX, message, until, *last)
 
     async def settle(self, message: str, rev: int) -> bool:
         """Take a message out of the outbox; False if something newer than `rev` was committed meanwhile."""

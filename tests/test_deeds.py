@@ -229,6 +229,7 @@ async def test_a_person_who_is_written_to_directly_can_do_there_what_others_can_
         await here.slack.submit(view, {messages.REASON: "we move it"})
         await here.slack.submit(view)
         assert "is silent now" in await here.answer("kim", 2)
+        await here.says("*silenced* by <@U0KIM>")
         await here.slack.dm("alerts", user="kim", thread_ts=here.root.ts)
         await here.says("by <@U0KIM>: we move it")
 

@@ -299,6 +299,18 @@ async def test_where_lost_posts_may_not_be_looked_for_the_message_says_that_it_m
     assert "may stand twice" in replies(slack, slack.messages("#mesh")[1])[0]
 
 
+async def test_a_note_about_a_message_that_cannot_be_sent_is_written_once_and_hastens_nothing(store: Store, slack: LocalSlack):
+    slack.fault("chat.postMessage", status=500, times=4)
+    slack.fault("conversations.history", error="missing_scope", times=9)
+    began = time.monotonic()
+    async with running(store, slack):
+        await commit(store, draft())
+        await settled(store)
+    assert time.monotonic() - began > 0.25 * (1 + 2 + 4)  # but for the first, each try waits twice as long as the one before
+    (root,) = slack.messages("#mesh")
+    assert len([line for line in replies(slack, root) if "may stand twice" in line]) == 1
+
+
 async def test_what_slack_refuses_goes_out_smaller_and_at_last_as_plain_text(store: Store, slack: LocalSlack):
     slack.fault("chat.postMessage", error="invalid_blocks", times=2)
     async with running(store, slack):

@@ -127,6 +127,20 @@ async def test_what_is_new_is_tried_at_once_and_what_is_settled_is_not_brought_b
     assert await store.waiting() == []
 
 
+async def test_what_came_while_a_message_was_tried_does_not_wait_with_it(store: Store):
+    await store.commit({"a1": FIRING}, [DRAFT], {"a1-1": [LINE]}, now=5)
+    seen = await store.work("a1-1")
+    await store.postpone("a1-1", 60, seen)
+    assert await store.waiting() == [("a1-1", 60)]
+    await store.commit({"a1": FIRING}, [DRAFT], now=6)
+    await store.postpone("a1-1", 70, seen)
+    assert await store.waiting() == [("a1-1", 6)]
+    seen = await store.work("a1-1")
+    await store.commit({"a1": FIRING}, steps={"a1-1": [LINE]}, now=7)
+    await store.postpone("a1-1", 80, seen)
+    assert await store.waiting() == [("a1-1", 6)]
+
+
 async def test_what_is_resolved_is_forgotten_after_a_week_and_what_is_open_never(store: Store, redis_url: str):
     await store.commit({"a1": FIRING}, [DRAFT], now=5)
     await store.record(DRAFT, Delivery(channel="C1", ts="1.5", rev=1))
