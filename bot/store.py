@@ -127,6 +127,13 @@ if redis.call('HGET', KEYS[2], 'rev') == ARGV[2] then redis.call('ZREM', KEYS[3]
 return 1
 """
 
+# A pager does not have a page: try it later, unless something new was committed for it since it was read.
+_UNPAGED = f"""{_FENCED}
+for _, command in ipairs(cjson.decode(ARGV[2])) do redis.call(unpack(command)) end
+if redis.call('HGET', KEYS[2], 'rev') == ARGV[3] then redis.call('ZADD', KEYS[3], 'XX', ARGV[5], ARGV[4]) end
+return 1
+"""
+
 # A runbook is run: forget it, unless it was asked for again since.
 _RAN = f"""{_FENCED}
 local since = redis.call('ZSCORE', KEYS[2], ARGV[2])
@@ -1002,14 +1009,13 @@ class Store:
         await self._fenced(_PAGED, [key, _PAGES], due.rev, due.page.id, has)
 
     async def unpaged(self, due: Due, why: str, again: float, steps: Mapping[str, Iterable[Step]], now: float) -> None:
-        """Remember why the pager does not have it, to be tried again at `again` (seconds since the epoch), and say so in threads. Raises Deposed."""
+        """Remember why the pager does not have it, and say so in threads; it is tried at `again` (seconds since the epoch), what is new at once. Raises Deposed."""
         key = _PAGE + due.page.id
         commands: list[list[str | int | float]] = [["HSET", key, "refused", why, "attempts", due.attempts + 1]]
-        commands.append(["ZADD", _PAGES, "XX", again, due.page.id])
         for message, lines in steps.items():
             commands += [["RPUSH", _STEPS + message, _text(line)] for line in lines]
             commands.append(["ZADD", _OUTBOX, "LT", now, message])
-        await self._fenced(_COMMIT_ONCE, [], _text(commands))
+        await self._fenced(_UNPAGED, [key, _PAGES], _text(commands), due.rev, due.page.id, again)
         self.committed.set()
 
     # --- what Alertmanagers are told ---

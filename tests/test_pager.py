@@ -198,6 +198,19 @@ async def test_a_refusal_is_said_once_in_the_thread_and_the_page_is_kept(store: 
     assert "Pager ops could not be told that this is triggered: it refuses it with HTTP 401." in lines[0]
 
 
+async def test_what_came_while_a_pager_did_not_answer_does_not_wait_with_it(store: Store):
+    await put(store, page())
+    due = await store.page("a-1@ops")
+    assert due is not None
+    in_five_minutes = time.time() + 300
+    await store.unpaged(due, "HTTP 500", in_five_minutes, {}, time.time())
+    assert await store.pages() == [("a-1@ops", pytest.approx(in_five_minutes))]
+    await put(store, page("resolved"))
+    await store.unpaged(due, "HTTP 500", in_five_minutes, {}, time.time())
+    ((_, at),) = await store.pages()
+    assert at <= time.time(), "that it is over is told at once"
+
+
 async def test_after_a_crash_between_sending_and_remembering_it_is_sent_again(store: Store, service: Service):
     await put(store, page())
     due = await store.page("a-1@ops")
