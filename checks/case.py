@@ -520,12 +520,15 @@ class Case:
         return list(self.once(("pods", service), find))
 
     def unready(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Pod]]:
-        """The pods that a Service selects and that are not ready, without those that go; with an upstream, only those of its subset."""
+        """The pods that a Service selects and that are not ready, or have no address yet, without those that go; with an upstream, only those of its subset.
+
+        Kubernetes lists no pod without an address (ShouldPodBeInEndpoints, k8s.io/endpointslice/util/controller_utils.go).
+        """
         subset = _subset(upstream)
         wanted = ((subset.labels if subset is not None else None) or {}).items()
 
         def find() -> list[tuple[Cluster, Pod]]:
-            found = [(c, p) for c, p in self.pods(service) if not p.ready and not p.metadata.deletion_timestamp]
+            found = [(c, p) for c, p in self.pods(service) if not (p.ready and p.addresses) and not p.metadata.deletion_timestamp]
             return [(c, p) for c, p in found if all([p.labels.get(k) == v for k, v in wanted])]
 
         return list(self.once(("unready", service, id(subset)), find))
@@ -691,7 +694,9 @@ def short(host: str) -> str:
 
 
 def waits(pod: Pod) -> str:
-    """Why a pod is not ready, in words: what its scheduler or its containers say."""
+    """Why a pod is not ready, in words: what its scheduler or its containers say, or that it has no address."""
+    if pod.ready and not pod.addresses:
+        return "no address yet"
     for c in pod.status.conditions or ():
         if c.type == "PodScheduled" and c.status == "False":
             return f"not scheduled: {c.message or c.reason or 'no reason given'}"

@@ -1,4 +1,4 @@
-"""Meshes that a real istiod was asked about, with a few objects changed at random: whatever they become, what fails has a name.
+"""Meshes that a real istiod was asked about, and those of the scenarios, with a few objects changed at random: whatever they become, what fails has a name.
 
 No check breaks, no finding is at error without a part of the requests that fails, and no part fails without a finding.
 """
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MESHES = 800
 PARTS = 4
+TIMES = 4
+"""How often each mesh of a scenario is changed."""
 NEW: tuple[type[Resource], ...] = (Sidecar, PeerAuthentication, AuthorizationPolicy, DestinationRule, VirtualService)
 """The kinds of which objects are added that stand in some scenario."""
 
@@ -89,3 +91,16 @@ def test_whatever_becomes_of_a_mesh_what_fails_has_a_name(part: int) -> None:
         assert list(wrong(mesh)) == [], (one.name, said)
         failing += any(f.failing_share for f in diagnosis.sweep(mesh).findings)
     assert failing > MESHES / PARTS / 3, "meshes that are well prove nothing"
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_becomes_of_a_scenario_what_fails_has_a_name(part: int) -> None:
+    failing = looked = 0
+    for name in sorted(NAMES)[part::PARTS]:
+        dice = random.Random(name)  # noqa: S311 - a test's dice; its own, so that a new scenario leaves the others as they are
+        for one in [m for m in Mesh.of(clusters(name), 0.0) for _ in range(TIMES)]:
+            mesh, said = mutated(one, dice)
+            assert list(wrong(mesh)) == [], (name, said)
+            failing += any(f.failing_share for f in diagnosis.sweep(mesh).findings)
+            looked += 1
+    assert failing > looked / 3, "meshes that are well prove nothing"

@@ -104,12 +104,16 @@ def _down(
 ) -> Iterator[Finding]:
     behind = ambient.waypoint_service(cluster, gateway)
     if behind is None or not behind.spec.selector:
+        yield from _unlisted(case, cluster, service, found, gateway, behind, callers, share)
         return
     case.also.add((service_host(behind.name, behind.namespace), behind.namespace))
     case.mesh.require(cluster, Pod)
     pods = [p for p in cluster.ordered(Pod, behind.namespace) if all(p.labels.get(k) == v for k, v in (behind.spec.selector or {}).items())]
     if any(map(ambient.serves, pods)):
-        yield from _closed(case, cluster, service, found, gateway, behind, callers, share)
+        if any(p.port == HBONE_PORT for p in behind.spec.ports):
+            yield from _unlisted(case, cluster, service, found, gateway, behind, callers, share)
+        else:
+            yield from _closed(case, cluster, service, found, gateway, behind, callers, share)
         return
     owners = [
         w
@@ -153,7 +157,7 @@ def _closed(
     classes = {c.name: c for c in cluster.all(GatewayClass)}
     bound = bound_to(gateway, classes) is not None
     lost = tuple(v for v in callers if v.kind == "gateway" or not bound)
-    if not lost or any(p.port == HBONE_PORT for p in behind.spec.ports):
+    if not lost:
         return
     managed = MANAGED in behind.labels
     yield case.finding(
@@ -177,6 +181,40 @@ def _closed(
             f"istioctl waypoint status {gateway.name} -n {gateway.namespace}",
             f"kubectl -n {behind.namespace} get service {behind.name} -o yaml",
         ),
+    )
+
+
+def _unlisted(
+    case: Case,
+    cluster: Cluster,
+    service: HostService,
+    found: Attachment,
+    gateway: APIGateway,
+    behind: Service | None,
+    callers: tuple[Viewpoint, ...],
+    share: float,
+) -> Iterator[Finding]:
+    """A waypoint without a Service, or whose ready pods no EndpointSlice lists: gateways find it by the Service's endpoints, ztunnel by its pods."""
+    lost = tuple(v for v in callers if v.kind == "gateway")
+    if not lost:
+        return
+    why = f"of which no EndpointSlice lists a ready pod under port {HBONE_PORT}"
+    seen = f"no EndpointSlice with the label of its Service lists a ready pod under the name of port {HBONE_PORT}"
+    fix = f"Find out why Kubernetes makes no EndpointSlice for the Service of {gateway.ref} (kube-controller-manager), or label the one that is meant for it."
+    if behind is None:
+        why, seen = "which has no Service", f"no Service is behind {gateway.ref}"
+        fix = f"Find out why istiod makes no Service for {gateway.ref}."
+    yield case.finding(
+        "waypoint-not-ready",
+        cluster=cluster.name,
+        resource=gateway.ref if behind is None else behind.ref,
+        path="",
+        message=f"Every call of {short(service.hostname)} {_whence(lost)} fails: it goes through waypoint {found.wanted}, {why}.",
+        share=share,
+        viewpoints=lost,
+        evidence=(_labelled(found), _INGRESS, seen),
+        fix=fix,
+        commands=(f"kubectl -n {gateway.namespace} get services,endpointslices -l gateway.networking.k8s.io/gateway-name={gateway.name}",),
     )
 
 

@@ -25,7 +25,7 @@ def _others(mesh: Mesh, host: str, namespace: str, besides: str) -> Iterator[tup
     name = host.partition(".")[0]
     for c in mesh.clusters:
         found = c.get(Service, namespace, name) if mesh.cluster_id(c) != besides else None
-        if found is not None and host == names.service_host(name, namespace):
+        if found is not None and host in {names.service_host(name, namespace), names.clusterset_host(name, namespace)}:
             yield mesh.cluster_id(c), found
 
 

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 @explains("se-dup-unmergeable-ports", before=("vs-dest-port-unknown", "se-port-missing"))
 def _explains(case: Case, branch: Branch) -> bool:
     u = branch.upstream
-    if u.service is None or u.service.port(u.port) is not None:
+    if u.service is not None and u.service.port(u.port) is not None:
         return False
     kept, _ = case.lost_ports(branch.view.ups.istiod, u.host, branch.view.ups.proxy.namespace).get(u.port, (None, None))
-    return kept is not None and kept.namespace == u.service.namespace
+    # a Sidecar that does not import the host still brings what a rule leads to, if it has the rule's port (serviceMatchingVirtualServicePorts, sidecar.go)
+    return kept is not None and (u.service is None or kept.namespace == u.service.namespace)
 
 
 @check("se-dup-unmergeable-ports", when=(entered, explained))

@@ -37,11 +37,11 @@ def _portless(s: EndpointSlice) -> bool:
 
 
 def _mismatched(case: Case, service: HostService, name: str) -> list[tuple[Cluster, EndpointSlice]]:
-    """Slices with endpoints that have no port of this name, where their own cluster's Service has one."""
+    """Slices with endpoints that have no port of this name, where their own cluster's Service, if there is one, has one."""
     out = []
     for c, s in slices(case, service):
         own = c.get(Service, service.namespace, service.name)
-        promised = own is not None and any(p.name == name for p in own.spec.ports)
+        promised = own is None or any(p.name == name for p in own.spec.ports)
         if promised and s.endpoints and s.address_type != "FQDN" and all((p.name or "") != name for p in s.ports or ()):
             out.append((c, s))
     return out

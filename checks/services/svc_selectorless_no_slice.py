@@ -18,7 +18,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     service = kubernetes(branch)
     if service is None or service.selector:
         return False
-    return not known(case, branch, service) and not any(s.endpoints for _, s in slices(case, service))
+    return not known(case, branch, service) and not any(e.addresses for _, s in slices(case, service) for e in s.endpoints or ())
 
 
 @check("svc-selectorless-no-slice", when=explained)
