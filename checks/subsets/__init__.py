@@ -167,7 +167,7 @@ def reweigh(case: Case, branches: Sequence[Branch]) -> str | None:
         return None
     parts = iter(_hundredths([w.weight for w in kept], total or 100))
     weights = [next(parts) if ok and w.weight else None for w, ok in zip(rule.route or (), alive, strict=True)]
-    if not _enough(case, first.resource, f"spec.http[{head}].route", [p is not None for p in weights]):
+    if not _enough(case, first, f"spec.http[{head}].route", [p is not None for p in weights]):
         return None
     # weight by weight, so that what else a destination says (headers) stays; removals from the end, so that positions hold
     at = "spec", "http", int(head), "route"
@@ -176,16 +176,18 @@ def reweigh(case: Case, branches: Sequence[Branch]) -> str | None:
     return case.patch(cluster.name, vs, *edits, sure=len(vs.spec.hosts or ()) == 1)
 
 
-def _enough(case: Case, resource: str, route: str, kept: Sequence[bool]) -> bool:
+def _enough(case: Case, first: Branch, route: str, kept: Sequence[bool]) -> bool:
     """Whether a rule that leads only to the destinations that are kept fails for no caller of the host.
 
-    Fewer destinations of one rule change no other rule and no other cluster, so no mesh has to be built to see it.
+    Fewer destinations of one rule change no other rule and no other cluster, so no mesh has to be built to see it. Another control plane reads
+    its own cluster's object of that name.
     """
     mine = [
         s
         for v in case.views
+        if v.ups.istiod is first.view.ups.istiod
         for s in v.steps
-        if s.action == "route" and (s.leaf or s.source) == resource and all(path.startswith(route) for _, _, path in s.targets)
+        if s.action == "route" and (s.leaf or s.source) == first.resource and all(path.startswith(route) for _, _, path in s.targets)
     ]
     return all(u.usable or not kept[_index(path)] for s in mine for u, _, path in s.targets)
 
