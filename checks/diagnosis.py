@@ -1037,8 +1037,8 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
             if kind is EndpointSlice:
                 of = set(_of_slices(a, b, spaces))
                 out.services.update(_called(of))
-                # a slice of no Service may be why another one of its namespace has no endpoint
-                spaces = sorted({ns for name, ns in of if not any(names.service_host(name, ns) in i.by_host for i in new.control_planes)})
+                # a slice of no Service in its cluster may be why another one of its namespace has no endpoint
+                spaces = sorted({ns for name, ns in of if b.get(Service, ns, name) is None or not _is_known(new, name, ns)})
             elif kind in _OF_NAMESPACE:
                 out.services.update(of for ns in spaces for of in _of_workloads(a, b, kind, ns, new))
                 if kind is Pod:
@@ -1049,6 +1049,11 @@ def _touched(old: Mesh, new: Mesh) -> _Touched | None:
                 return None
             out.namespaces.update(spaces)
     return out
+
+
+def _is_known(mesh: Mesh, name: str, namespace: str) -> bool:
+    """Whether any control plane has a Kubernetes Service."""
+    return any(names.service_host(name, namespace) in i.by_host for i in mesh.control_planes)
 
 
 def _of_workloads(old: Cluster, new: Cluster, kind: type[Resource], namespace: str, mesh: Mesh) -> set[tuple[str, str]]:

@@ -425,7 +425,9 @@ def seen(swept: Sweep, mesh: Mesh) -> dict[str, Any]:
     return {"hosts": swept.hosts, "findings": swept.findings, "skipped": swept.skipped, "routes": routes}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, 1, 57, 64]
+)  # the last two found what others had not: a patch that failed, and a slice of a Service of another cluster
 def test_a_sweep_of_what_changed_is_the_sweep_of_everything(seed: int) -> None:
     history = History(seed)
     swept = diagnosis.sweep(history.mesh)
