@@ -11,13 +11,13 @@ from checks.patches import Copied
 from checks.patches import at as place
 from checks.resources import DestinationRule, Resource
 from checks.security import accepts, reached
-from checks.subsets import percent
+from checks.subsets import destination_rules, exported_to, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Branch, Case
-    from checks.istiod import MergedRule
+    from checks.istiod import Istiod, MergedRule
     from checks.mesh import Mesh
     from checks.registry import HostService
     from checks.resources import ClientTLS, TrafficPolicy
@@ -27,16 +27,17 @@ _TLS_PORTS = frozenset({443, 8443, 9443, 6443, 636, 465, 993, 5671, 8883})
 
 
 class _Lost(NamedTuple):
-    """The field that covers a rule's tls: where it stands, and whose tls it covers."""
+    """The field that covers a rule's tls: where it stands, whose tls it covers, and the cause that this is called by."""
 
     ref: str
     path: str
     tls: ClientTLS
     of: str
+    cause: str = "dr-tls-lost-by-override"
 
 
 @MeshCue
-def _said(mesh: Mesh) -> bool:
+def tls_said(mesh: Mesh) -> bool:
     """Some DestinationRule says TLS, which another one, or a part of it, may take away."""
     made_of = tuple(c.objects.get(DestinationRule) for c in mesh.clusters)
     return mesh.once(("tls said",), made_of, lambda: any(_of_tls(r) for c in mesh.clusters for r in c.all(DestinationRule)))
@@ -49,7 +50,7 @@ def _of_tls(rule: Resource) -> bool:
     return any(p.tls is not None or any(x.tls is not None for x in p.port_level_settings or ()) for p in policies)
 
 
-@check("dr-tls-lost-by-override", when=_said)
+@check("dr-tls-lost-by-override", when=tls_said)
 def dr_tls_lost_by_override(case: Case) -> Iterator[Finding]:
     """A narrower traffic policy replaces one that says how to speak TLS, says nothing about TLS itself, and callers speak plain text.
 
@@ -61,9 +62,14 @@ def dr_tls_lost_by_override(case: Case) -> Iterator[Finding]:
 
     How to fix it: repeat tls where the narrower policy stands.
     """
+    yield from plain(case, "dr-tls-lost-by-override")
+
+
+def plain(case: Case, cause: str) -> Iterator[Finding]:
+    """The findings of one cause about destinations that are called in plain text because a DestinationRule's tls is covered."""
     groups: dict[tuple[str, str], list[tuple[Branch, _Lost]]] = {}
     for b in case.branches:
-        if b.share > 0 and b.upstream.usable and (found := lost(case, b)) is not None:
+        if b.share > 0 and b.upstream.usable and (found := lost(case, b)) is not None and found.cause == cause:
             groups.setdefault((found.ref, found.path), []).append((b, found))
             case.miss(b, b.upstream, 1.0)
     for group in groups.values():
@@ -74,7 +80,7 @@ def dr_tls_lost_by_override(case: Case) -> Iterator[Finding]:
         ports = sorted({b.upstream.port for b in branches})
         which = f"port{'s'[: len(ports) != 1]} {', '.join(map(str, ports))}"
         yield case.finding(
-            "dr-tls-lost-by-override",
+            cause,
             cluster=case.cluster_of(first),
             resource=found.ref,
             path=found.path,
@@ -134,23 +140,49 @@ def _port_settings(policy: TrafficPolicy | None, port: int, at: str) -> str:
 
 
 def _replaced(branch: Branch, nearer: MergedRule, service: HostService) -> _Lost | None:
-    """The nearer DestinationRule that takes the place of one for the same host that has tls."""
-    istiod = branch.view.ups.istiod
-    owners = (service.namespace, istiod.config.root_namespace)
-    if nearer.namespace in owners or nearer.selector is not None:
+    """The DestinationRule with tls whose place another one takes: one of a nearer namespace, or of the same one for a more specific host.
+
+    istiod merges nothing across namespaces or hosts (pilot/pkg/model/push_context.go destinationRule, MostSpecificHostMatch).
+    """
+    istiod, proxy = branch.view.ups.istiod, branch.view.ups.proxy
+    order = proxy.namespace, service.namespace, istiod.config.root_namespace
+    if nearer.namespace not in order or nearer.selector is not None:
         return None
-    for rule in istiod.all(DestinationRule):
-        if (
-            not isinstance(rule, DestinationRule)
-            or rule.namespace not in owners
-            or names.fqdn(rule.spec.host, rule.namespace) != nearer.host
-        ):
+    first = order.index(nearer.namespace)
+    found: list[tuple[int, tuple[bool, int, str], _Lost]] = []
+    for host, rule in _secure(istiod, service.hostname):
+        tls = _of_port(rule.spec.traffic_policy, branch.upstream.port)
+        behind = order.index(rule.namespace) if rule.namespace in order else -1
+        wider = host != nearer.host and names.subset_of(nearer.host, host)
+        if tls is None or behind < first or (behind == first and not wider) or not exported_to(istiod, rule, proxy.namespace):
             continue
-        to = rule.spec.export_to or ("*",)
-        policy = rule.spec.traffic_policy
-        if policy is not None and policy.tls is not None and ("*" in to or branch.view.ups.proxy.namespace in to):
-            return _Lost(nearer.ref, "spec.trafficPolicy", policy.tls, rule.ref)
-    return None
+        # in another namespace than these it is its callers', whatever its host
+        owned = nearer.namespace in order[1:]
+        cause = "dr-specific-hides-wildcard" if wider and (owned or behind == first) else "dr-tls-lost-by-override"
+        found.append((behind, names.specificity(host), _Lost(nearer.ref, "spec.trafficPolicy", tls, rule.ref, cause)))
+    return min(found, key=lambda f: f[:2], default=(0, (False, 0, ""), None))[2]
+
+
+def _secure(istiod: Istiod, host: str) -> Iterator[tuple[str, DestinationRule]]:
+    """The DestinationRules that are for a host and say TLS, each with its own host; those with a workloadSelector are not for everybody."""
+
+    def index() -> dict[str, list[tuple[str, DestinationRule]]]:
+        out: dict[str, list[tuple[str, DestinationRule]]] = {}
+        for r in destination_rules(istiod):
+            if r.spec.workload_selector is None and _of_tls(r):
+                own = names.fqdn(r.spec.host, r.namespace)
+                out.setdefault("*" if names.is_wildcard(own) else own, []).append((own, r))
+        return out
+
+    found = istiod.once("rules with tls", index)
+    yield from found.get(host, ())
+    yield from ((own, r) for own, r in found.get("*", ()) if names.subset_of(host, own))
+
+
+def _of_port(policy: TrafficPolicy | None, port: int) -> ClientTLS | None:
+    """The tls that a policy has for a port: what is said for the port takes the place of all the rest."""
+    own = next((p for p in (policy.port_level_settings or ()) if p.port is not None and p.port.number == port), None) if policy else None
+    return own.tls if own is not None else policy.tls if policy is not None else None
 
 
 def _needs_tls(case: Case, branch: Branch, tls: ClientTLS) -> bool:
@@ -160,9 +192,10 @@ def _needs_tls(case: Case, branch: Branch, tls: ClientTLS) -> bool:
     if port is None or port.tls or tls.mode == "DISABLE":
         return False
     if tls.mode == "ISTIO_MUTUAL":
+        if branch.view.ups.istiod.config.enable_auto_mtls:
+            return False
         servers = reached(case, branch)
-        auto = branch.view.ups.istiod.config.enable_auto_mtls
-        return bool(servers) and not auto and all(s.meshed and accepts(case.mesh, s).mode == "STRICT" for s in servers)
+        return bool(servers) and all(s.meshed and accepts(case.mesh, s).mode == "STRICT" for s in servers)
     return bool(_targets(branch)) and all(t in _TLS_PORTS for t in _targets(branch))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from checks.finding import Finding, check, explained, explains
 from checks.gatewayapi import OfPolicies
 from checks.resources import DestinationRule, VirtualService
+from checks.security.dr_tls_lost_by_override import plain, tls_said
 from checks.subsets import add_subsets, beside, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-specific-hides-wildcard"
 
 
-@check("dr-specific-hides-wildcard", when=explained)
+@check("dr-specific-hides-wildcard", when=(explained, tls_said))
 def dr_specific_hides_wildcard(case: Case) -> Iterator[Finding]:
     """A DestinationRule for the exact host hides the one for a wildcard that defines the subset.
 
     Of the DestinationRules of one namespace istiod takes the one whose host is the most specific, whole, and that of the service's namespace before
     that of the root namespace; it merges nothing across different hosts. What only `*.NAMESPACE.svc.cluster.local` says, its subsets, TLS mode and outlier detection, is lost for that host: 503 (flag NC) for its
-    subsets.
+    subsets; plain text, and a reset or 400, where only TLS is spoken.
 
     How to see it: `istioctl proxy-config cluster <pod> --fqdn HOST` names the DestinationRule of the exact host and lacks the subset.
 
@@ -46,4 +47,5 @@ def dr_specific_hides_wildcard(case: Case) -> Iterator[Finding]:
             fix=f"Copy the subset from {found.rule.ref} into {beside(winner)}.",
             patch=add_subsets(case, branches, winner, found.rule),
         )
+    yield from plain(case, "dr-specific-hides-wildcard")
     shown(case, VirtualService, DestinationRule)
