@@ -64,8 +64,8 @@ def _alone(branch: Branch) -> str:
     u = branch.upstream
     if u.unseen or u.service is None or not u.service.kubernetes:
         return ""
-    # of a service that each node serves for itself, one endpoint here is what it wants
-    some = Case.candidates(u) if u.service.node_local else u.endpoints
+    # of a service that each node, or each locality, serves for itself, one endpoint here is what it wants
+    some = Case.candidates(u) if u.service.node_local else (*u.endpoints, *u.elsewhere)
     usable = list(islice((e for e in some if e.health == "healthy"), 2))
     return usable[0].cluster if len(usable) == 1 and usable[0].workload else ""
 
