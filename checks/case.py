@@ -520,7 +520,7 @@ class Case:
         return list(self.once(("pods", service), find))
 
     def unready(self, service: HostService, upstream: Upstream | None = None) -> list[tuple[Cluster, Pod]]:
-        """The pods that a Service selects and that are not ready, or have no address yet, without those that go; with an upstream, only those of its subset.
+        """The pods that a Service selects and that are not ready, or have no address yet, without those that go or have ended; with an upstream, only those of its subset.
 
         Kubernetes lists no pod without an address (ShouldPodBeInEndpoints, k8s.io/endpointslice/util/controller_utils.go).
         """
@@ -528,7 +528,7 @@ class Case:
         wanted = ((subset.labels if subset is not None else None) or {}).items()
 
         def find() -> list[tuple[Cluster, Pod]]:
-            found = [(c, p) for c, p in self.pods(service) if not (p.ready and p.addresses) and not p.metadata.deletion_timestamp]
+            found = [(c, p) for c, p in self.pods(service) if not (p.ready and p.addresses) and not p.ended and not p.metadata.deletion_timestamp]
             return [(c, p) for c, p in found if all([p.labels.get(k) == v for k, v in wanted])]
 
         return list(self.once(("unready", service, id(subset)), find))

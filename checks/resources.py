@@ -367,6 +367,11 @@ class Pod(Resource, frozen=True):
         return any(c.type == "Ready" and c.status == "True" for c in status.conditions)
 
     @property
+    def ended(self) -> bool:
+        """Whether its containers have ended for good, as a Job's do and those of an evicted pod: it is behind no Service (k8s.io/endpointslice util ShouldPodBeInEndpoints)."""
+        return self.status.phase in {"Succeeded", "Failed"}
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """status.podIPs, else status.podIP; none before it has one."""
         return tuple(p.ip for p in self.status.pod_ips or () if p.ip) or tuple(filter(None, [self.status.pod_ip]))

@@ -9,7 +9,7 @@ from checks.case import Branch, Case, endpoints_command, short, waits
 from checks.clusters import ends, no_way_in
 from checks.finding import Finding, MeshCue, check, explained, explains
 from checks.gateways import backend
-from checks.services import home, known
+from checks.services import home, known, slices_command
 from checks.subsets import percent
 
 if TYPE_CHECKING:
@@ -30,10 +30,14 @@ def _explains(case: Case, branch: Branch) -> bool:
     # pods without an address, such as those that no node takes, are in no EndpointSlice
     listed = {e.address for e in endpoints}
     unready = [p for _, p in case.unready(service) if p.status.pod_ip not in listed]
-    if any(e.unready for e in endpoints) or (unready and len(unready) == len(case.pods(service))):
+    pods = case.pods(service)
+    left = [p for _, p in pods if not p.ended]
+    if any(e.unready for e in endpoints) or (unready and len(unready) == len(left)):
         return True
-    # that a route's backend has no pod is said at the route (gwapi-backend-empty)
-    return not health and backend(branch) is None and not case.pods(service) and any(w.wanted for _, w in case.owners(service))
+    if health or left or backend(branch) is not None:  # that a route's backend has no pod is said at the route (gwapi-backend-empty)
+        return False
+    owners = case.owners(service)
+    return any(w.wanted for _, w in owners) or (bool(pods) and not owners)
 
 
 @MeshCue
@@ -63,16 +67,25 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
         service = first.upstream.service
         if service is None:
             continue
-        waiting = {
-            e.address: f"{e.workload} at {e.address}: {e.reason}" for e in case.endpoints(first.view.ups.istiod, service) if e.unready
-        }
+        unready = [e for e in case.endpoints(first.view.ups.istiod, service) if e.unready]
+        waiting = {e.address: f"{e.workload or 'the endpoint'} at {e.address}: {e.reason}" for e in unready}
         lines = list(waiting.values()) or [f"{p.ref} in {c.name}: {waits(p)}" for c, p in case.unready(service)]
+        ended = [f"{p.ref} in {c.name} has ended: {waits(p)}" for c, p in case.pods(service) if p.ended]
+        by_hand = bool(unready) and not any(e.workload for e in unready)  # addresses that its slices name, of no pod
         owners = [(c, w) for c, w in case.owners(service) if w.wanted]
         share, count = case.share(branches), len(lines)
         wanting = [f"{w.ref} in {c.name} wants {w.wanted} pod{'s'[: w.wanted != 1]}, and there is none" for c, w in owners]
         said = f"no pod of {short(service.hostname)} is ready (0 of {count})"
-        if not lines and owners:
-            said = f"{owners[0][1].ref} wants {owners[0][1].wanted} pod{'s'[: owners[0][1].wanted != 1]} and has none"
+        fix = "Make the pods ready: look at their readiness probe and at what the app says."
+        if by_hand:
+            said = f"no endpoint of {short(service.hostname)} is ready (0 of {count})"
+            fix = "Mend what stands behind these addresses, and let its EndpointSlices say conditions.ready true."
+        elif not lines and owners:
+            said = f"{owners[0][1].ref} wants {owners[0][1].wanted} pod{'s'[: owners[0][1].wanted != 1]} and has none{' that runs' if ended else ''}"
+            fix = "Find out why no pod is made: the workload's events name a quota, an admission webhook or a service account."
+        elif not lines:
+            said = f"every pod of {short(service.hostname)} has ended ({len(ended)} of {len(ended)})"
+            fix = f"Let {short(service.hostname)} select pods that keep running: those of a Job end, and evicted ones do not come back."
         yield case.finding(
             "pods-all-notready",
             cluster=home(case, service, first),
@@ -82,14 +95,14 @@ def pods_all_notready(case: Case) -> Iterator[Finding]:
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
-                *(lines[:5] or wanting),
+                *(lines[:5] or (*wanting, *ended[:5])),
                 *case.slices_evidence(service),
             ),
-            fix="Make the pods ready: look at their readiness probe and at what the app says."
-            if lines
-            else "Find out why no pod is made: the workload's events name a quota, an admission webhook or a service account.",
+            fix=fix,
             commands=(
-                f"kubectl -n {service.namespace} get pods -l '{','.join(f'{k}={v}' for k, v in (service.selector or {}).items())}'",
+                slices_command(service)
+                if by_hand
+                else f"kubectl -n {service.namespace} get pods -l '{','.join(f'{k}={v}' for k, v in (service.selector or {}).items())}'",
                 endpoints_command(first.upstream),
             ),
         )

@@ -38,7 +38,7 @@ def _pods(case: Case, branch: Branch, service: HostService) -> list[tuple[Cluste
     u = branch.upstream
     subset = u.rule.subset(u.subset) if u.rule is not None and u.subset else None
     wanted = ((subset.labels if subset is not None else None) or {}).items()
-    return [(c, p) for c, p in case.pods(service) if p.status.pod_ip and all(p.labels.get(k) == v for k, v in wanted)]
+    return [(c, p) for c, p in case.pods(service) if p.status.pod_ip and not p.ended and all(p.labels.get(k) == v for k, v in wanted)]
 
 
 def _wanted(cluster: Cluster, service: HostService, name: str | None) -> str | None:
@@ -70,21 +70,26 @@ def targetport_name_unresolved(case: Case) -> Iterator[Finding]:
         own = cluster.get(Service, service.namespace, service.name)
         index = next((i for i, p in enumerate(own.spec.ports) if p.name == port_name(first)), 0) if own is not None else 0
         near = nearest(wanted, sorted(declared), 1)
+        # where other pods declare the name it is these that differ, not the Service
+        subset = first.upstream.subset
+        differ = f"subset {subset}" if subset and any(wanted in p.declared for _, p in case.pods(service)) else ""
         yield case.finding(
             "targetport-name-unresolved",
             cluster=home(case, service, first),
             resource=service.sources[0][1],
             path=f"spec.ports[{index}].targetPort",
-            message=f"{percent(share)} of the requests to port {first.upstream.port} fail: {service.sources[0][1]} leads it to targetPort {wanted}, which no container of its pods declares.",
+            message=f"{percent(share)} of the requests to port {first.upstream.port} fail: {service.sources[0][1]} leads it to targetPort {wanted}, which no container of {f'the pods of {differ}' if differ else 'its pods'} declares.",
             share=share,
             viewpoints=case.viewpoints(branches),
             evidence=(
-                f"{len(pods)} pod{'s'[: len(pods) != 1]} of {short(service.hostname)}, none with a container port called {wanted}",
+                f"{len(pods)} pod{'s'[: len(pods) != 1]} of {f'{differ} of ' if differ else ''}{short(service.hostname)}, none with a container port called {wanted}",
                 f"{pod.ref} declares {', '.join(f'{n} ({p})' for n, p in sorted(declared.items())) or 'no named port'}",
                 *case.slices_evidence(service),
             ),
-            fix=f"Set targetPort to {near[0] if near else 'the number of the port on which the app listens'}, or call the container's port {wanted}.",
-            patch=_patch(case, service, branches, near[0]) if near else None,
+            fix=f"Call the container's port {wanted} in the pods of {differ}, as others of {short(service.hostname)} do."
+            if differ
+            else f"Set targetPort to {near[0] if near else 'the number of the port on which the app listens'}, or call the container's port {wanted}.",
+            patch=_patch(case, service, branches, near[0]) if near and not differ else None,
             commands=(slices_command(service), endpoints_command(first.upstream)),
         )
 
