@@ -1062,7 +1062,8 @@ def _of_workloads(old: Cluster, new: Cluster, kind: type[Resource], namespace: s
     was, now = old.within(kind, namespace), new.within(kind, namespace)
     pairs = [(was.get(name), now.get(name)) for name in was.keys() | now.keys() if was.get(name) is not now.get(name)]
     changed = [b for a, b in pairs if a is not None and b is not None and _fares_only(a, b)]
-    if len(changed) == len(pairs):
+    borrowing = any(isinstance(o, Workload) and o.spec.workload_ref is not None for o in changed)
+    if len(changed) == len(pairs) and not borrowing:
         carried = [
             o.labels if isinstance(o, Pod) else o.spec.template.metadata.labels or {} for o in changed if isinstance(o, Pod | Workload)
         ]

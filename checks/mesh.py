@@ -1187,12 +1187,14 @@ class _Around:
 
 
 def _made(cluster: Cluster, namespace: str) -> Iterator[Workload]:
-    """The workloads of a namespace, but for a Deployment at 0 replicas that lends a Rollout its template (Argo Rollouts, spec.workloadRef)."""
+    """The workloads of a namespace, but for a Deployment at 0 replicas that lends a Rollout its template (Argo Rollouts, spec.workloadRef), which is the Rollout's then."""
     lent = {r.spec.workload_ref.name for r in cluster.within(Rollout, namespace).values() if r.spec.workload_ref is not None}
     for kind in WORKLOADS:
         for w in cluster.ordered(kind, namespace):
-            if kind is not Deployment or w.wanted or w.name not in lent:
-                yield w
+            if kind is Deployment and not w.wanted and w.name in lent:
+                continue
+            lender = cluster.get(Deployment, namespace, w.spec.workload_ref.name) if w.spec.workload_ref is not None else None
+            yield w.of(lender.spec.template) if lender is not None else w
 
 
 def _workload(cluster: Cluster, pod: Pod) -> str:

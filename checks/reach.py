@@ -87,7 +87,7 @@ def about(change: Change, before: Mesh, after: Mesh) -> set[str] | None:
     planes = list(dict.fromkeys(m.istiod(c.name) for m in (before, after) for c in m.clusters))
     near: set[str] = set()
     for o in (before.cluster(change.cluster).get(change.kind, change.namespace, change.name), change.new):
-        if isinstance(o, Workload):
+        if isinstance(o, Workload) and o.spec.workload_ref is None:  # else its pods' labels are another's to say
             carried = o.spec.template.metadata.labels or {}
             near.update(
                 s.hostname

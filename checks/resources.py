@@ -471,6 +471,10 @@ class Workload(Resource, frozen=True):
         """status.readyReplicas."""
         return self.status.ready_replicas
 
+    def of(self, template: PodTemplate) -> Workload:
+        """The same with another template."""
+        return replace(self, spec=replace(self.spec, template=template))
+
 
 class Deployment(Workload, frozen=True):
     """apps/v1 Deployment."""
@@ -497,7 +501,8 @@ class DaemonSet(Workload, frozen=True):
 class Rollout(Workload, frozen=True):
     """argoproj.io Rollout, which keeps ReplicaSets as a Deployment does.
 
-    One that borrows a Deployment's template (`spec.workloadRef`) is read with the labels that its selector asks for: its pods have them.
+    One that borrows a Deployment's template (`spec.workloadRef`) is read with the labels that its selector asks for, where it has one: its pods
+    have them. The mesh knows the Deployment, and all of its template.
     """
 
     def __post_init__(self) -> None:

@@ -325,8 +325,12 @@ def everywhere(x: Faulty) -> list[Change]:
     held = x.named()
     if isinstance(held, ConfigMap):
         return config(x, localityLbSetting={})
-    policy = held.spec.traffic_policy
-    return [now(x.cluster, spec(held, traffic_policy=replace(policy, load_balancer=None, port_level_settings=None)))]
+
+    def without(policy: Any) -> Any:
+        return policy and replace(policy, load_balancer=None, port_level_settings=None)
+
+    subsets = tuple(replace(s, traffic_policy=without(s.traffic_policy)) for s in held.spec.subsets or ())
+    return [now(x.cluster, spec(held, traffic_policy=without(held.spec.traffic_policy), subsets=subsets))]
 
 
 # --- pods, slices and Services ---------------------------------------------------------------------------------------------------
@@ -418,7 +422,8 @@ def serve(x: Faulty, cluster: Cluster, labels: Mapping[str, str]) -> list[Change
 def scaled(x: Faulty) -> list[Change]:
     workload = x.named()
     assert not workload.wanted
-    return serve(x, x.cluster, workload.spec.template.metadata.labels or {})
+    known = (w for c, w in x.mesh.workloads(workload.namespace) if c is x.cluster and w.ref == workload.ref)  # with a template that is lent
+    return serve(x, x.cluster, next(known).spec.template.metadata.labels or {})
 
 
 @edits("svc-selector-no-pods")
