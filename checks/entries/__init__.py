@@ -105,7 +105,7 @@ def describe(entry: ServiceEntry) -> str:
     return f"{entry.ref}: {made}, resolution {spec.resolution}, ports {ports(entry)}, endpoints: {where}{exported}"
 
 
-def differs(istiod: Istiod, kept: ServiceEntry, other: ServiceEntry, host: str) -> str:
+def differs(istiod: Istiod, kept: ServiceEntry, other: ServiceEntry, host: str) -> list[str]:
     """What keeps two ServiceEntries from being merged, in words."""
     a, b = service(istiod, kept, host), service(istiod, other, host)
     parts = []
@@ -117,7 +117,7 @@ def differs(istiod: Istiod, kept: ServiceEntry, other: ServiceEntry, host: str) 
         parts.append("labels")
     if (a.selector or {}) != (b.selector or {}):
         parts.append("workloadSelector")
-    return " and ".join(parts)
+    return parts
 
 
 def holder(case: Case, istiod: Istiod) -> Cluster:

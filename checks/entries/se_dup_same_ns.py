@@ -100,7 +100,7 @@ def _effect(pair: Pair) -> str:
         return ""
     why = differs(pair.istiod, pair.kept, pair.other, pair.host)
     if why:
-        return f"its {why} ha{'ve' if ' and ' in why else 's'} no effect"
+        return f"its {' and '.join(why)} ha{'s' if len(why) == 1 and why != ['labels'] else 've'} no effect"
     mine, theirs = ({x for p in s.ports or () for x in (p.number, p.name)} for s in (kept, other))
     united = not mine & theirs and kept.location == other.location and set(other.addresses or ()) <= set(kept.addresses or ())
     return "" if united else "its ports and endpoints are merged into the first"

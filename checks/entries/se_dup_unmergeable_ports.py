@@ -61,7 +61,7 @@ def _finding(case: Case, pair: Pair, broken: list[Branch]) -> Finding:
         path="spec.ports",
         message=(
             f"{kept.ref} ({pair.why}) and {other.ref} define {host} for "
-            f"{callers(broken or mine)} and differ in {why}: istiod cannot merge them and drops {said} of {other.ref}. {outcome}"
+            f"{callers(broken or mine)} and differ in {' and '.join(why)}: istiod cannot merge them and drops {said} of {other.ref}. {outcome}"
         ),
         share=share,
         viewpoints=case.viewpoints(broken or mine),
@@ -70,7 +70,7 @@ def _finding(case: Case, pair: Pair, broken: list[Branch]) -> Finding:
             describe(other),
             "of two entries of a namespace that differ in resolution, exportTo, labels or selector istiod keeps the one exported by name, else the older",
         ),
-        fix=f"Put all ports ({wanted}) into one ServiceEntry, or give both the same {why.replace(' and ', ', ')}, and delete the other.",
+        fix=f"Put all ports ({wanted}) into one ServiceEntry, or give both the same {', '.join(why)}, and delete the other.",
         commands=(
             f"kubectl -n {kept.namespace} get serviceentry {kept.name} {other.name} -o yaml",
             f"istioctl proxy-config cluster <pod> --fqdn {host}",
