@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from checks import gateway, names, sidecar
 from checks.answers import Viewpoint
 from checks.istiod import MESH
-from checks.resources import Deployment, Gateway, Pod, Resource, Rollout, Service, StatefulSet, VirtualService
+from checks.resources import Deployment, Gateway, HTTPMatch, Pod, Resource, Rollout, Service, StatefulSet, VirtualService
 from checks.routes import upstreams
 from checks.rulesets import Lost, Rule, RuleSet, is_catch_all, l4_match, rules_for
 from checks.viewpoints import callers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from checks.istiod import Istiod, Listener
     from checks.mesh import Cluster, Mesh
     from checks.registry import HostService
-    from checks.resources import HTTPMatch, L4Match, Server, StringMatch, Workload
+    from checks.resources import L4Match, Server, StringMatch, Workload
     from checks.sidecar import Step
     from checks.upstream import Upstreams
 
@@ -414,7 +414,7 @@ def _unheard(case: Case, hole: Hole) -> RuleSet | None:
 
 
 def _everything(match: str) -> bool:
-    return match in {"every request", "path ~ /.*", "path ~ ^.*$", "path ~ ^/.*$", "path ~ ^/.*", "path /*"}
+    return match in {"every request", "path /*", *(f"path ~ {x}" for x in _ANY_PATH)}
 
 
 def _involved(view: View, host: str, steps: Sequence[Step]) -> list[RuleSet]:
@@ -516,18 +516,33 @@ def covers(a: HTTPMatch | None, b: HTTPMatch | None) -> bool:
     if a is None:
         return True
     if b is None:
-        return is_catch_all(a) and not described(a)
-    if a.port not in (0, b.port) or (a.ignore_uri_case != b.ignore_uri_case and a.uri is not None):
+        b = _EVERYTHING
+    if a.port not in (0, b.port) or (a.ignore_uri_case != b.ignore_uri_case and not _any_path(a.uri)):
         return False
     if a.gateways:
         if not b.gateways or not set(b.gateways) <= set(a.gateways):
             return False
     elif (a.source_labels or a.source_namespace) and (b.gateways or not _same_callers(a, b)):
         return False
-    pairs = [(a.uri, b.uri), (a.scheme, b.scheme), (a.method, b.method), (a.authority, b.authority)]
-    for mine, theirs in ((a.headers, b.headers), (a.query_params, b.query_params), (a.without_headers, b.without_headers)):
+    pairs = [(a.scheme, b.scheme), (a.method, b.method), (a.authority, b.authority)]
+    if not _any_path(a.uri):
+        pairs.append((a.uri, b.uri))
+    for mine, theirs in ((a.headers, b.headers), (a.query_params, b.query_params)):
         pairs += [(v, (theirs or {}).get(k)) for k, v in (mine or {}).items()]
-    return all(_wider(x, y) for x, y in pairs)
+    # what a match takes out, the other one has to take out as well, and more
+    out = [((b.without_headers or {}).get(k), v) for k, v in (a.without_headers or {}).items()]
+    return all(_wider(x, y) for x, y in pairs) and all(x is not None and _wider(x, y) for x, y in out)
+
+
+_EVERYTHING = HTTPMatch()
+
+
+def _any_path(uri: StringMatch | None) -> bool:
+    return uri is None or (uri.prefix == "/" and not uri.exact and not uri.regex) or uri.regex in _ANY_PATH
+
+
+_ANY_PATH = frozenset({".*", "/.*", "^.*$", "^/.*$", "^/.*"})
+"""Expressions that every path matches: Envoy holds them against all of it."""
 
 
 def _same_callers(a: HTTPMatch, b: HTTPMatch) -> bool:
@@ -536,7 +551,7 @@ def _same_callers(a: HTTPMatch, b: HTTPMatch) -> bool:
 
 
 def _wider(a: StringMatch | None, b: StringMatch | None) -> bool:
-    if a is None or (a.prefix == "/" and not a.exact and not a.regex):
+    if a is None:
         return True
     if b is None:
         return False
