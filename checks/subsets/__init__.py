@@ -325,7 +325,7 @@ def _reason(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRu
         return Lost("dr-client-ns-hides-subsets" if first == 0 and rule.namespace != order[0] else "dr-host-shortname", rule, winner)
     if not near:
         return Lost("dr-in-wrong-namespace", rule, winner)
-    selecting = _selecting(istiod, proxy, service, winner)
+    selecting = selected(istiod, proxy, service, winner)
     shown = exported_to(istiod, rule, proxy.namespace)
     if selecting is not None and shown:
         return Lost("dr-workloadselector-shadow", rule, winner, selecting)
@@ -345,7 +345,7 @@ def _narrower(host: str, other: str) -> bool:
     return host != other and names.subset_of(host, other)
 
 
-def _selecting(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRule | None) -> DestinationRule | None:
+def selected(istiod: Istiod, proxy: Proxy, service: HostService, winner: MergedRule | None) -> DestinationRule | None:
     """The DestinationRule with a workloadSelector that takes the place of a plain one: it selects the caller, or stands alone in the caller's namespace."""
     if winner is not None:
         return winner.origins[0] if winner.selector is not None else None

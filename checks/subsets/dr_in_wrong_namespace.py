@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
+from checks.security.dr_tls_lost_by_override import plain, tls_lost
 from checks.subsets import add_subsets, beside, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-in-wrong-namespace"
 
 
-@check("dr-in-wrong-namespace", when=explained)
+@check("dr-in-wrong-namespace", when=(explained, tls_lost))
 def dr_in_wrong_namespace(case: Case) -> Iterator[Finding]:
     """The DestinationRule that defines the subset stands in a namespace where istiod does not look for it.
 
@@ -47,4 +48,5 @@ def dr_in_wrong_namespace(case: Case) -> Iterator[Finding]:
             fix=f"Define the subset in {beside(winner)}, which these callers get." if winner else f"Move {rule.ref} to namespace {owner}.",
             patch=add_subsets(case, branches, winner, rule) if winner else None,
         )
+    yield from plain(case, "dr-in-wrong-namespace")
     shown(case, VirtualService, DestinationRule)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
+from checks.security.dr_tls_lost_by_override import plain, tls_lost
 from checks.subsets import by_rule, export, lost, shown, unseen
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-not-exported"
 
 
-@check("dr-not-exported", when=explained)
+@check("dr-not-exported", when=(explained, tls_lost))
 def dr_not_exported(case: Case) -> Iterator[Finding]:
     """The DestinationRule that defines the subset is not exported to the callers.
 
@@ -56,4 +57,5 @@ def dr_not_exported(case: Case) -> Iterator[Finding]:
             else f"Export {rule.ref} to {' and '.join(spaces)}.",
             patch=export(case, branches, rule, to),
         )
+    yield from plain(case, "dr-not-exported")
     shown(case, VirtualService, DestinationRule)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from checks.finding import Finding, check, explained, explains
 from checks.gatewayapi import OfPolicies
 from checks.resources import DestinationRule, VirtualService
-from checks.security.dr_tls_lost_by_override import plain, tls_said
+from checks.security.dr_tls_lost_by_override import plain, tls_lost
 from checks.subsets import add_subsets, beside, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-specific-hides-wildcard"
 
 
-@check("dr-specific-hides-wildcard", when=(explained, tls_said))
+@check("dr-specific-hides-wildcard", when=(explained, tls_lost))
 def dr_specific_hides_wildcard(case: Case) -> Iterator[Finding]:
     """A DestinationRule for the exact host hides the one for a wildcard that defines the subset.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.finding import Finding, check, explained, explains
 from checks.resources import DestinationRule, VirtualService
+from checks.security.dr_tls_lost_by_override import plain, tls_lost
 from checks.subsets import add_subsets, by_rule, lost, shown, unseen
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def _explains(case: Case, branch: Branch) -> bool:
     return found is not None and found.cause == "dr-workloadselector-shadow"
 
 
-@check("dr-workloadselector-shadow", when=explained)
+@check("dr-workloadselector-shadow", when=(explained, tls_lost))
 def dr_workloadselector_shadow(case: Case) -> Iterator[Finding]:
     """A DestinationRule with a workloadSelector takes the place of the plain one that defines the subset.
 
@@ -56,4 +57,5 @@ def dr_workloadselector_shadow(case: Case) -> Iterator[Finding]:
             fix=" ".join(fix),
             patch=add_subsets(case, branches, selecting, found.rule) if True in chosen else None,
         )
+    yield from plain(case, "dr-workloadselector-shadow")
     shown(case, VirtualService, DestinationRule)
