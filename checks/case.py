@@ -528,7 +528,9 @@ class Case:
         wanted = ((subset.labels if subset is not None else None) or {}).items()
 
         def find() -> list[tuple[Cluster, Pod]]:
-            found = [(c, p) for c, p in self.pods(service) if not (p.ready and p.addresses) and not p.ended and not p.metadata.deletion_timestamp]
+            found = [
+                (c, p) for c, p in self.pods(service) if not (p.ready and p.addresses) and not p.ended and not p.metadata.deletion_timestamp
+            ]
             return [(c, p) for c, p in found if all([p.labels.get(k) == v for k, v in wanted])]
 
         return list(self.once(("unready", service, id(subset)), find))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks import names
 from checks.entries import concerned, describe, felt, served
 from checks.finding import Finding, check, explained, explains
-from checks.subsets import callers, destination_rules, percent
+from checks.subsets import callers, percent
 from checks.when import entered
 
 if TYPE_CHECKING:
@@ -86,23 +85,8 @@ def _hidden(case: Case, istiod: Istiod, host: str) -> Iterator[Finding]:
             w == v.ups.proxy.namespace and ((w in losing and order.index(w) > order.index(namespace)) or _private(entries, w))
             for v, w in views
         )
-        if broken or (host == case.host and not own and not _nothing_lost(istiod, host, entries, namespace, {w for _, w in views})):
+        if broken or (host == case.host and not own):
             yield _finding(case, istiod, host, namespace, views, broken)
-
-
-def _nothing_lost(istiod: Istiod, host: str, entries: list[ServiceEntry], namespace: str, winners: set[str]) -> bool:
-    """Whether a namespace's entries say nothing that those of the chosen ones do not say as well, and bring no DestinationRule for the host."""
-    if any(r.namespace == namespace and names.subset_of(host, names.fqdn(r.spec.host, namespace)) for r in destination_rules(istiod)):
-        return False
-    mine = [e for e in entries if e.namespace == namespace]
-    return all(any(_says_all(k, e) for k in entries if k.namespace == w) for w in winners for e in mine)
-
-
-def _says_all(kept: ServiceEntry, other: ServiceEntry) -> bool:
-    """Whether an entry leaves nothing out that another one says; what a workloadSelector selects is each namespace's own."""
-    a, b = kept.spec, other.spec
-    alike = (a.resolution, a.location, a.endpoints, a.addresses) == (b.resolution, b.location, b.endpoints, b.addresses)
-    return alike and a.workload_selector is None and b.workload_selector is None and set(b.ports or ()) <= set(a.ports or ())
 
 
 def _private(entries: list[ServiceEntry], namespace: str) -> bool:

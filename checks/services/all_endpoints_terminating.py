@@ -21,7 +21,10 @@ def _explains(case: Case, branch: Branch) -> bool:
     if service is None:
         return False
     found = case.candidates(branch.upstream) or ([] if branch.upstream.subset else list(known(case, branch, service)))
-    return bool(found) and all(e.health == "terminating" and not e.unready for e in found)
+    if found or branch.upstream.subset:
+        return bool(found) and all(e.health == "terminating" and not e.unready for e in found)
+    pods = case.pods(service)  # of a slice that lists none of them any more, or has no ports
+    return bool(pods) and all(p.metadata.deletion_timestamp for _, p in pods)
 
 
 @check("all-endpoints-terminating", when=explained)
@@ -39,7 +42,8 @@ def all_endpoints_terminating(case: Case) -> Iterator[Finding]:
     for service, branches in by_service(case, "all-endpoints-terminating"):
         first = branches[0]
         found = case.candidates(first.upstream) or list(known(case, first, service))
-        gone = {e.address: f"{e.workload or 'endpoint'} at {e.address}: {e.reason}" for e in found}
+        gone = [*{e.address: f"{e.workload or 'endpoint'} at {e.address}: {e.reason}" for e in found}.values()]
+        gone = gone or [f"{p.ref} in {c.name} has a deletionTimestamp" for c, p in case.pods(service)]
         owners = case.owners(service)
         share = case.share(branches)
         what = f"subset {first.upstream.subset} of {short(service.hostname)}" if first.upstream.subset else short(service.hostname)
@@ -51,7 +55,7 @@ def all_endpoints_terminating(case: Case) -> Iterator[Finding]:
             message=f"{percent(share)} of the requests fail: every endpoint that {what} has left terminates.",
             share=share,
             viewpoints=case.viewpoints(branches),
-            evidence=(*list(gone.values())[:5], *(f"{w.ref} in {c.name} wants {w.wanted}, {w.ready} ready" for c, w in owners)),
+            evidence=(*gone[:5], *(f"{w.ref} in {c.name} wants {w.wanted}, {w.ready} ready" for c, w in owners)),
             fix="Let new pods become ready; keep the old ones until then (maxUnavailable 0) and protect them with a PodDisruptionBudget.",
             commands=(
                 f"kubectl -n {service.namespace} get pods -l '{','.join(f'{k}={v}' for k, v in (service.selector or {}).items())}'",
