@@ -99,21 +99,21 @@ def _manifests(word: str) -> _Manifests:
     """A --from as it was meant: a path that exists is a path, whatever characters it has."""
     if word == "-":
         return _Manifests("-", "stdin", "")
-    if "=" in word and not Path(word).exists():
+    if "=" in word and not os.path.lexists(word):
         found = _NAMED.fullmatch(word)
         if found is None:
             raise Refused(_refusals().bad_source(word))
         return _Manifests(found["path"], found["name"], found["mesh"] or "")
     if not word:
         raise Refused(_refusals().bad_source(word))
-    name = _SUFFIX.sub("", Path(word).resolve().name) or "cluster"
+    name = _SUFFIX.sub("", Path(os.path.realpath(word)).name) or "cluster"
     return _Manifests(word, re.sub(r"[\s/=:]+", "-", name), "")
 
 
 def _change(word: str) -> tuple[str, str]:
     """The cluster that a change is for (empty: wherever it fits) and its path; a path that exists is a path, whatever characters it has."""
     name, named, path = word.partition("=")
-    if not named or Path(word).exists():
+    if not named or os.path.lexists(word):
         return "", word
     if not name or not path:
         raise Refused(_refusals().bad_change(word))
@@ -710,11 +710,11 @@ def _saved(meshes: Sequence[Mesh], lives: Sequence[str]) -> Evidence:
         from bot.probes import saved
 
         name, named, path = word.partition("=")
-        if not named or Path(word).exists():
+        if not named or os.path.lexists(word):
             name, path = (known[0] if len(known) == 1 else ""), word
         if name not in known:
             raise Refused(_refusals().bad_live(word, known))
-        if not Path(path).exists():
+        if not os.path.lexists(path):
             raise Refused(_refusals().no_live(path))
         found += saved.read(path, cluster=name)
     return found
@@ -887,7 +887,7 @@ def record(
 
     with _patience("Reading") as progress:
         clusters, _ = _read(_asked(context, from_, config), progress)
-    into = Path(out) if out.endswith("/") or Path(out).is_dir() else None
+    into = Path(out) if out.endswith("/") or os.path.isdir(out) else None  # noqa: PTH112 - Path's own raises where nobody may look
     if len(clusters) > 1 and into is None:
         raise Refused(_refusals().several_in_one_file())
     for cluster in clusters:

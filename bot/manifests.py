@@ -7,6 +7,7 @@ Malformed and never stops the rest. Nothing of an archive touches the disk, and 
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import io
@@ -51,7 +52,7 @@ from checks.resources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 MAX_FILE = 512 << 20  # bytes of one file or archive member
 MAX_TOTAL = 4 << 30  # bytes of a whole source, unpacked
@@ -77,9 +78,12 @@ def read_bytes(data: bytes, shown: str, name: str, *, read_at: float) -> Cluster
     return _gather(_one(shown, io.BytesIO(data)), shown, name, "", read_at)
 
 
-def _gather(files: Iterable[_File], path: str, name: str, mesh: str, read_at: float) -> Cluster:
+def _gather(files: Iterable[_File | Malformed], path: str, name: str, mesh: str, read_at: float) -> Cluster:
     gathered = _Gathered()
     for file in files:
+        if isinstance(file, Malformed):
+            gathered.malformed.append(file)
+            continue
         try:
             for line, document in _documents(file):
                 if file.speaks:
@@ -254,8 +258,8 @@ class _Gathered:
 
     def _odd(self, document: Any, file: str, line: int) -> None:
         # Half a head is a manifest with a slip in it, and is said; none is another tool's file (values, kustomization) and is not ours.
-        keys = document.keys() if isinstance(document, dict) else msgspec.json.decode(document).keys()
-        if "metadata" in keys and ("kind" in keys or "apiVersion" in keys):
+        held = msgspec.json.decode(document) if isinstance(document, bytes) else document
+        if isinstance(held, dict) and "metadata" in held and ("kind" in held or "apiVersion" in held):
             self.malformed.append(Malformed(f"{file}:{line}", "it is no manifest: apiVersion and kind must both be given, as text"))
 
     def _keep(self, found: Resource, file: str, line: int) -> None:
@@ -397,6 +401,7 @@ def _json(data: bytes) -> Iterator[tuple[int, bytes]]:
     try:
         head = _head.decode(data)
     except msgspec.ValidationError:
+        msgspec.json.decode(data)  # what has a wrong type in its head may have a broken tail
         yield 1, data
         return
     if head.items is None or not head.kind.endswith("List"):
@@ -503,8 +508,8 @@ def _shown(path: str) -> str:
     return "stdin" if path == "-" else path
 
 
-def _files(path: str) -> Iterator[_File]:
-    """Every file of a source that may hold manifests; raises BadSource when the source cannot be read."""
+def _files(path: str) -> Iterator[_File | Malformed]:
+    """Every file of a source that may hold manifests, and what of many cannot be read; raises BadSource when the source itself cannot."""
     try:
         if path == "-":
             yield from _one("stdin", io.BytesIO(_bytes(sys.stdin.buffer, "stdin")))
@@ -534,24 +539,42 @@ def _one(name: str, opened: BinaryIO) -> Iterator[_File]:
         raise BadSource(f"{name} is a damaged archive: {error}.") from None
     except (RuntimeError, NotImplementedError) as error:  # what zipfile raises for encryption and unknown compression
         raise BadSource(f"{name} is an archive that cannot be unpacked: {error}.") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BadSource(f"{name} is a damaged archive: {error}.") from None  # bz2 has no exception of its own
 
 
-def _directory(path: str) -> Iterator[_File]:
+def _directory(path: str) -> Iterator[_File | Malformed]:
     # Dot names are left out: .git, and the ..data links of a mounted ConfigMap, whose plain names lead to the same files.
     total = 0
-    for folder, inner, names in os.walk(path):
+    locked: list[Malformed] = []
+
+    def lock(error: OSError) -> None:
+        if error.filename == path:
+            raise error
+        locked.append(Malformed(error.filename, error.strerror or str(error)))
+
+    for folder, inner, names in os.walk(path, onerror=lock):
         inner[:] = sorted(n for n in inner if not n.startswith("."))
         for name in sorted(n for n in names if not n.startswith(".")):
             file = Path(folder, name)
-            if not file.is_file():
+            try:
+                if not file.is_file():
+                    continue
+                with file.open("rb") as opened:
+                    head = opened.read(_HEAD)
+                    data = head + _bytes(opened, str(file)) if _wanted(name, head) else None
+            except OSError as error:
+                if PurePosixPath(name).suffix.lower() in {"", *_SUFFIXES}:
+                    yield Malformed(str(file), error.strerror or str(error))
                 continue
-            with file.open("rb") as opened:
-                if _wanted(name, head := opened.read(_HEAD)):
-                    data = head + _bytes(opened, str(file))
-                    total += len(data)
-                    if total > MAX_TOTAL:
-                        raise BadSource(f"{path} is larger than {MAX_TOTAL >> 20} MiB.")
-                    yield _File(str(file), data, one_of_many=True, speaks=_speaks(head))
+            if data is not None:
+                total += len(data)
+                if total > MAX_TOTAL:
+                    raise BadSource(f"{path} is larger than {MAX_TOTAL >> 20} MiB.")
+                yield _File(str(file), data, one_of_many=True, speaks=_speaks(head))
+    yield from locked
 
 
 def _wanted(name: str, head: bytes) -> bool:
@@ -568,15 +591,19 @@ def _speaks(head: bytes) -> bool:
     return _MANIFEST.search(head) is not None
 
 
+_UNPACK: Mapping[bytes, Callable[[BinaryIO], Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+
+
 def _tar(name: str, opened: BinaryIO) -> Iterator[_File]:
     try:
         archive = tarfile.open(fileobj=opened, mode="r:*")  # noqa: SIM115 - closed below; only the opening may fail like this
     except tarfile.ReadError:
         opened.seek(0)
-        if opened.read(2) != b"\x1f\x8b":
-            raise
+        magic = opened.read(2)
         opened.seek(0)
-        with gzip.GzipFile(fileobj=opened) as unpacked:  # one compressed manifest
+        if (unpack := _UNPACK.get(magic)) is None:
+            raise
+        with unpack(opened) as unpacked:  # one compressed manifest
             yield _File(name, _bytes(unpacked, name), one_of_many=False)
         return
     total = 0

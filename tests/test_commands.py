@@ -246,6 +246,16 @@ def test_saved_evidence_stands_beside_the_answer(ask: Callable[..., Answer], tmp
     refused(ask("why", "destination", "--from", EAST, "--live", "absent"), "--live absent is not there")
 
 
+def test_a_path_that_nobody_can_look_up_is_one_sentence(ask: Callable[..., Answer], tmp_path: Path):
+    (tmp_path / "loop").symlink_to("loop")
+    loop, long = str(tmp_path / "loop"), "x" * 5000
+    refused(ask("sweep", "--from", loop), f"{loop} is neither a file nor a directory.")
+    refused(ask("sweep", "--from", f"east={loop}"), f"{loop} is neither a file nor a directory.")
+    refused(ask("sweep", "--from", f"{long}=absent"), "absent is not there.")
+    refused(ask("whatif", f"{long}=absent", "--from", EAST), "absent is not there.")
+    refused(ask("record", "--from", EAST, "--out", long), "cannot be written: File name too long.")
+
+
 def test_an_envoy_that_does_not_answer_is_skipped_and_changes_no_verdict(ask: Callable[..., Answer]):
     answer = ask("why", "destination", "--from", EAST, "--envoy", f"{CALLER}=http://127.0.0.1:1", "-o", "json")
     assert (answer.status, answer.json["verdict"]) == (1, "degraded")

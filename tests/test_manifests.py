@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+import os
 import sys
 import tarfile
 import zipfile
@@ -368,7 +371,12 @@ def test_a_zip_and_a_compressed_manifest_are_read(tmp_path: Path) -> None:
         archive.writestr("dir/", "")
         archive.writestr("dir/a.yaml", SERVICE)
     assert read(tmp_path / "a.zip").origins == {"Service shop/cart": (f"{tmp_path}/a.zip/dir/a.yaml", 1)}
-    assert names(read(write(tmp_path / "a.yaml.gz", gzip.compress(SERVICE.encode())))) == {"Service shop/cart"}
+    for pack in (gzip.compress, bz2.compress, lzma.compress):
+        assert names(read(write(tmp_path / "a.packed", pack(SERVICE.encode())))) == {"Service shop/cart"}
+        half = write(tmp_path / "half.packed", pack(os.urandom(999))[:300])
+        assert sentence(half) == f"{half} is a damaged archive: Compressed file ended before the end-of-stream marker was reached."
+    broken = write(tmp_path / "broken.packed", bz2.compress(SERVICE.encode())[:-9] + b"123456789")
+    assert sentence(broken) == f"{broken} is a damaged archive: Invalid data stream."
 
 
 def test_stdin_is_a_file_or_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,6 +464,45 @@ def test_a_file_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "open", refuse)  # root may read everything
     assert sentence(path) == f"{path} cannot be read: Permission denied."
+
+
+def test_what_of_a_directory_may_not_be_read_is_malformed_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.yaml", "locked.yaml", "locked.log", "locked/b.yaml", "c.yaml"):
+        write(tmp_path / name, SERVICE)
+    opened, listed = Path.open, os.scandir
+
+    def refuse(path: str) -> None:  # root may read everything
+        if "locked" in path.removeprefix(str(tmp_path)):
+            raise PermissionError(13, "Permission denied", path)
+
+    def open_(path: Path, *how: Any, **more: Any) -> Any:
+        refuse(str(path))
+        return opened(path, *how, **more)
+
+    def scandir(path: str) -> Any:
+        refuse(path)
+        return listed(path)
+
+    monkeypatch.setattr(Path, "open", open_)
+    monkeypatch.setattr(os, "scandir", scandir)
+    cluster = read(tmp_path)
+    assert names(cluster) == {"Service shop/cart"}
+    assert set(cluster.malformed) == {Malformed(str(tmp_path / name), "Permission denied") for name in ("locked.yaml", "locked")}
+    assert sentence(tmp_path / "locked") == f"{tmp_path}/locked cannot be read: Permission denied."
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"apiVersion": "v1", "kind": "Service"}]', "holds no Kubernetes manifests"),
+        ('{"apiVersion": "v1", "kind": "List", "items": [null, 1, "x", [], {}]}', "holds no Kubernetes manifests"),
+        ('{"kind": 7, "metadata": {', "it is not JSON: Input data was truncated"),
+    ],
+)
+def test_json_that_holds_no_object_is_a_sentence(tmp_path: Path, text: str, said: str) -> None:
+    assert said in sentence(write(tmp_path / "odd.json", text))
+    items = json.dumps([None, [], yaml.safe_load(SERVICE)], default=str)
+    assert names(read(write(tmp_path / "even.json", f'{{"apiVersion": "v1", "kind": "List", "items": {items}}}'))) == {"Service shop/cart"}
 
 
 @pytest.mark.parametrize(

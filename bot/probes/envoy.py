@@ -12,6 +12,7 @@ Saved dumps are a file, a directory, or a `.tar.gz` as `istioctl bug-report` wri
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -157,7 +158,7 @@ class Where(NamedTuple):
             raise ValueError(f"{text!r} is not [CLUSTER:]NAMESPACE/POD=ADDRESS_OR_PATH, as shop/web-7f=http://127.0.0.1:15000")
         at = match["at"]
         address = _ADDRESS.fullmatch(at)
-        if address is not None and (address["scheme"] or not Path(at).exists()):
+        if address is not None and (address["scheme"] or not os.path.lexists(at)):
             if address["scheme"] not in {None, "http://"}:
                 raise ValueError(f"{at!r} is no address of an Envoy's admin: it speaks plain http, as http://127.0.0.1:15000")
             at = f"http://{address['authority']}"
