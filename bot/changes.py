@@ -35,6 +35,10 @@ class BadChange(Exception):
     """A change that cannot be weighed; the message is one sentence."""
 
 
+class NothingToWeigh(BadChange):
+    """A change that holds manifests, and none of a kind that is read."""
+
+
 class Planned(NamedTuple):
     """One change with the place where it is written; as read, its cluster is the one that was named, or empty. `does` is known once it is aimed."""
 
@@ -45,11 +49,16 @@ class Planned(NamedTuple):
 
 
 def read(path: str, *, cluster: str = "", delete: bool = False, passed: Counter[str] | None = None) -> list[Planned]:
-    """What a file, directory, archive or `-` means to change, in a named cluster or wherever it fits. Raises BadChange, manifests.BadSource.
+    """What a file, directory, archive or `-` means to change, in a named cluster or wherever it fits.
+
+    Raises BadChange (NothingToWeigh where another change may be weighed all the same) and manifests.BadSource.
 
     The objects of kinds that are not read are counted in `passed`.
     """
-    found = manifests.read(path, "", read_at=0.0)
+    try:
+        found = manifests.read(path, "", read_at=0.0)
+    except manifests.OtherKinds as other:
+        raise NothingToWeigh(str(other)) from None
     if passed is not None:
         passed.update(found.passed)
     return _planned(found, "stdin" if path == "-" else path, cluster, delete=delete)
@@ -70,7 +79,7 @@ def _planned(found: Cluster, shown: str, cluster: str, *, delete: bool) -> list[
         for o in space.values()
     ]
     if not made:
-        raise BadChange(refusals.no_object(shown))
+        raise NothingToWeigh(refusals.no_object(shown))
     return sorted(made, key=lambda p: (p.origin.file, p.origin.line))
 
 
@@ -79,16 +88,21 @@ def _planned(found: Cluster, shown: str, cluster: str, *, delete: bool) -> list[
 
 def aim(planned: Iterable[Planned], meshes: Sequence[Mesh]) -> list[Planned]:
     """Each change in each cluster that it would reach: the named one, else those that have the object, else for configuration every control
-    plane's, where it would be created. Raises BadChange for what is nowhere, or might be anywhere.
+    plane's, where it would be created. Of an object that is given twice the last word counts, as with kubectl.
+
+    Raises BadChange for what is nowhere, might be anywhere, or is to be applied and deleted.
     """  # noqa: D205 - the three cases are one rule
-    out: list[Planned] = []
+    out: dict[tuple[str, str], Planned] = {}
     for p in planned:
         for mesh, cluster in _reached(p, meshes):
             old = cluster.get(p.change.kind, p.change.namespace, p.change.name)
             new = p.change.new and _as_stored(p.change.new, old, mesh.read_at)
             does = "deleted" if new is None else "created" if old is None else "left as it is" if new == old else "replaced"
-            out.append(p._replace(change=p.change._replace(cluster=cluster.name, new=new), does=does))
-    return out
+            earlier = out.pop((cluster.name, p.ref), None)
+            if earlier is not None and (earlier.change.new is None) != (new is None):
+                raise BadChange(refusals.applied_and_deleted(p.ref, earlier.origin.file, p.origin.file))
+            out[cluster.name, p.ref] = p._replace(change=p.change._replace(cluster=cluster.name, new=new), does=does)
+    return list(out.values())
 
 
 def _reached(planned: Planned, meshes: Sequence[Mesh]) -> list[tuple[Mesh, Cluster]]:
@@ -112,12 +126,15 @@ def _reached(planned: Planned, meshes: Sequence[Mesh]) -> list[tuple[Mesh, Clust
     return [(m, c) for m in meshes for c in m.primaries]
 
 
+_OWN_NAME = "kubernetes.io/metadata.name"  # the label that the API server gives a Namespace
+
+
 def _as_stored(new: _R, old: _R | None, now: float) -> _R:
     """What the API server would keep of an object that is applied: its age, and what others write, are not taken from the manifest."""
     created = old.metadata.creation_timestamp if old is not None else datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     labels = new.metadata.labels
-    if isinstance(new, Namespace):
-        labels = {**(labels or {}), "kubernetes.io/metadata.name": new.name}
+    if isinstance(new, Namespace) and (old is None or _OWN_NAME in old.labels):
+        labels = {**(labels or {}), _OWN_NAME: new.name}
     made = replace(
         new, metadata=replace(new.metadata, uid=old.metadata.uid if old is not None else "", creation_timestamp=created, labels=labels)
     )
@@ -125,6 +142,10 @@ def _as_stored(new: _R, old: _R | None, now: float) -> _R:
         return made
     if (status := getattr(old, "status", None)) is not None and made.status == type(made)().status:  # type: ignore[attr-defined] # as `old`
         made = replace(made, status=status)
+    if isinstance(made, Workload) and isinstance(old, Workload) and made.spec.replicas is None:
+        made = replace(
+            made, spec=replace(made.spec, replicas=old.spec.replicas)
+        )  # an autoscaler's word, which nobody takes back by leaving it out
     if KIND_OF[type(made)].group == _API and getattr(made, "spec", None) != getattr(old, "spec", None):
         made = _unjudged(made)
     if isinstance(made, Service) and isinstance(old, Service) and not made.spec.cluster_ip and made.spec.type != "ExternalName":
@@ -176,15 +197,25 @@ def gaps(meshes: Sequence[Mesh], aimed: Iterable[Planned] = ()) -> list[str]:
     return list(told)
 
 
-def told(found: Whatif, aimed: Sequence[Planned], meshes: Sequence[Mesh], passed: Mapping[str, int] | None = None) -> dict[str, object]:
-    """The answer for people: what -o json says, and beside it the changes themselves, what of them was not weighed, and what could not be read."""
+def told(
+    found: Whatif, aimed: Sequence[Planned], meshes: Sequence[Mesh], passed: Mapping[str, int] | None = None, empty: Iterable[str] = ()
+) -> dict[str, object]:
+    """The answer for people: what -o json says, and beside it the changes themselves, what of them was not weighed, and what could not be read.
+
+    `empty` are sentences about changes that held nothing to weigh.
+    """
     grown = [p.ref for p in aimed if _grows(p, aimed, meshes)]
     return {
         "introduced": found.introduced,
         "resolved": found.resolved,
         "changes": [{"object": p.ref, "cluster": p.change.cluster, "does": p.does, "origin": p.origin} for p in aimed],
         "clusters": [c.name for m in meshes for c in m.clusters],
-        "notes": [*([refusals.not_foreseen(grown)] if grown else []), *([refusals.passed_over(passed)] if passed else [])],
+        "notes": [
+            *([refusals.gone(found.gone)] if found.gone else []),
+            *([refusals.not_foreseen(grown)] if grown else []),
+            *([refusals.passed_over(passed)] if passed else []),
+            *map(refusals.passed_over_whole, empty),
+        ],
         "unread": gaps(meshes, aimed),
     }
 

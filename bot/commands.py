@@ -805,11 +805,19 @@ def whatif(
         if sum(path == "-" for path in [*(path for _, path, _ in wanted), *(m.path for m in asked.manifests)]) > 1:
             raise Refused(_refusals().stdin_once())
         passed: Counter[str] = Counter()
-        planned = [p for cluster, path, gone in wanted for p in changes.read(path, cluster=cluster, delete=gone, passed=passed)]
+        planned: list[changes.Planned] = []
+        empty: list[changes.NothingToWeigh] = []
+        for cluster, path, gone in wanted:
+            try:
+                planned += changes.read(path, cluster=cluster, delete=gone, passed=passed)
+            except changes.NothingToWeigh as nothing:
+                empty.append(nothing)
+        if not planned:
+            raise empty[0]
         meshes = _meshes(asked, progress)
         aimed = changes.aim(planned, meshes)
         answer = changes.weigh(aimed, meshes)
-    told = msgspec.to_builtins(changes.told(answer, aimed, meshes, passed))
+    told = msgspec.to_builtins(changes.told(answer, aimed, meshes, passed, map(str, empty)))
     if output is GateOutput.GITHUB:
         from templates import terminal
 

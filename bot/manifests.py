@@ -65,6 +65,10 @@ class BadSource(Exception):
     """A source that cannot be read (or written) as manifests; the message is one sentence."""
 
 
+class OtherKinds(BadSource):
+    """A source that holds manifests, and none of a kind that is read."""
+
+
 def read(path: str, name: str, *, mesh: str = "", read_at: float) -> Cluster:
     """The cluster that the manifests of a file, a directory, an archive (.tar.gz, .tgz, .tar, .zip) or `-` (stdin) describe.
 
@@ -309,7 +313,7 @@ class _Gathered:
         self._miss_pods()
         self._address_pods()
         if not (self.objects or self.malformed or self.unreadable or self._understood):
-            raise BadSource(f"{_shown(path)} {self._nothing()}.")
+            raise (OtherKinds if self._passed else BadSource)(f"{_shown(path)} {self._nothing()}.")
         return Cluster(
             name=name,
             mesh=mesh,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from bisect import insort
 from collections import ChainMap
 from collections.abc import Mapping
@@ -183,11 +184,13 @@ class _Ground:
     """The hosts that were not looked at again, though something had changed for them."""
 
 
-class Whatif(Struct, frozen=True):
+class Whatif(Struct, frozen=True, omit_defaults=True):
     """What a change that nobody has made would do, as `meshwhy whatif -o json` prints it."""
 
     introduced: tuple[Finding, ...]
     resolved: tuple[Finding, ...]
+    gone: tuple[str, ...] = ()
+    """The hosts that no Service and no ServiceEntry would define any more."""
 
 
 class UnknownHost(LookupError):
@@ -1114,21 +1117,68 @@ def _called(services: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 def whatif(meshes: Sequence[Mesh], changes: Iterable[Change]) -> Whatif:
     """The findings that these changes would introduce and resolve, over all hosts; nothing is applied.
 
-    A finding that gets worse (a warning that becomes an error, a larger share) is introduced; one that gets better is resolved.
+    A finding that gets worse (a warning that becomes an error, a larger share, more of those who call already) is introduced; one that gets better is resolved.
     """
     made = list(changes)
     introduced: list[Finding] = []
     resolved: list[Finding] = []
+    gone: list[str] = []
     mine = {m.name: _within(m, made) for m in meshes}
     for mesh, then in zip(meshes, _imagined(meshes, made), strict=True):
         if not mine[mesh.name] and not (any(mine[m.name] for m in mesh.neighbours) and legs.leads_out(mesh)):
             continue
         ground = sweep(mesh)
-        before = {_identity(f): f for f in ground.findings}
-        after = {_identity(f): f for f in sweep(then, ground).findings}
-        introduced += [f for key, f in after.items() if key not in before or _badness(f) > _badness(before[key])]
-        resolved += [f for key, f in before.items() if key not in after or _badness(f) > _badness(after[key])]
-    return Whatif(_ordered(introduced), _ordered(resolved))
+        before, after = _alike(ground.findings), _alike(sweep(then, ground).findings)
+        gone += sorted(_defined(mesh) - _defined(then))
+        for key in dict.fromkeys((*before, *after)):
+            for old, new in _became(before.get(key, ()), after.get(key, ())):
+                if new is not None and (old is None or _worsens(old, new, mesh)):
+                    introduced.append(new)
+                if old is not None and (new is None or _worsens(new, old, then)):
+                    resolved.append(old)
+    return Whatif(_ordered(introduced), _ordered(resolved), tuple(dict.fromkeys(gone)))
+
+
+def _defined(mesh: Mesh) -> set[str]:
+    """The hosts that Services and ServiceEntries define."""
+    return {h for istiod in mesh.control_planes for h in istiod.by_host}
+
+
+def _worsens(old: Finding, new: Finding, mesh: Mesh) -> bool:
+    """Whether a finding is worse than another one, `old`, of the same thing: in itself, or for a caller that `mesh`, where the other one was, has too."""
+    if _badness(new) != _badness(old):
+        return _badness(new) > _badness(old)
+    more = set(new.viewpoints) - set(old.viewpoints)
+    return bool(more) and not more.isdisjoint(c.viewpoint for c in callers(mesh))
+
+
+def _alike(findings: Iterable[Finding]) -> dict[object, list[Finding]]:
+    """Findings by what they are of; two rules of one object may have the same one each."""
+    out: dict[object, list[Finding]] = {}
+    for f in findings:
+        out.setdefault(_identity(f), []).append(f)
+    return out
+
+
+_SHARE = re.compile(r"[0-9.]+ %")
+
+
+def _became(before: Iterable[Finding], after: Iterable[Finding]) -> Iterator[tuple[Finding | None, Finding | None]]:
+    """Each finding beside what it was before: of the same words at the same place, else of the same words, else at the same place.
+
+    A rule that is put before another one moves what is wrong with it, and a share is other words of the same thing.
+    """
+    said: Callable[[Finding], object] = lambda f: _SHARE.sub("", f.message)  # noqa: E731 - one of three
+    old, new = list(before), list(after)
+    for same in (lambda f: (said(f), f.path), said, lambda f: f.path):
+        for was in tuple(old):
+            is_ = next((f for f in new if same(f) == same(was)), None)
+            if is_ is not None:
+                old.remove(was)
+                new.remove(is_)
+                yield was, is_
+    yield from ((f, None) for f in old)
+    yield from ((None, f) for f in new)
 
 
 def _identity(f: Finding) -> tuple[str, str, str, str]:

@@ -79,6 +79,17 @@ def nothing_to_delete(ref: str, clusters: Sequence[str], unread: Sequence[str]) 
     return f"{clean(ref)} cannot be deleted: it is not in {_or(clusters)}."
 
 
+def applied_and_deleted(ref: str, *files: str) -> str:
+    """An object that one change brings and another one takes away."""
+    return f"{clean(ref)} cannot be both applied and deleted: it is in {_and(files)}."
+
+
+def gone(hosts: Sequence[str]) -> str:
+    """Hosts that nothing would define any more."""
+    told = [*map(short, hosts[:5]), *([f"{len(hosts) - 5} more"] if len(hosts) > 5 else [])]
+    return f"No Service and no ServiceEntry would define {listed(told)} any more."
+
+
 def which_cluster(ref: str, clusters: Sequence[str]) -> str:
     """A new object that belongs to one cluster, and none was named."""
     return f"{clean(ref)} is in none of {_and(clusters)}; say where it would be created: NAME=FILE."
@@ -93,6 +104,11 @@ def passed_over(kinds: Mapping[str, int]) -> str:
     """Objects of kinds that are not read."""
     told = [f"{count} {clean(kind)}" for kind, count in sorted(kinds.items(), key=lambda k: (-k[1], k[0]))]
     return f"Passed over, since meshwhy does not read these kinds: {listed(told)}."
+
+
+def passed_over_whole(why: str) -> str:
+    """A source of which nothing is read, beside others."""
+    return f"Passed over: {clean(why)}"
 
 
 def unread(gaps: Sequence[str]) -> str:

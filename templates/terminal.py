@@ -5,6 +5,7 @@ Lines are wrapped at words to the width; commands, patches and names are never b
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -308,16 +309,29 @@ def whatif(whatif: Json, *, colour: bool, width: int = WIDTH) -> str:
 def github(whatif: Json) -> str:
     """What a change would introduce, as workflow commands that GitHub shows beside the lines of a pull request, the worst first; then one line."""
     lines = []
-    elsewhere = next((c["origin"] for c in whatif["changes"]), None)
+    changed = {(c["origin"]["file"], c["origin"]["line"]) for c in whatif["changes"]}
     for f in whatif["introduced"]:
-        origin = f.get("origin") or elsewhere
+        origin = f.get("origin")
+        here = bool(origin) and (origin["file"], origin["line"]) in changed
+        if not here:  # GitHub shows what stands in the lines of the pull request, and the object is none of them
+            origin = _culprit(f, whatif["changes"])
         place = {"file": origin["file"], "line": origin["line"]} if origin and origin["file"] != "stdin" else {}
         share = f": {percent(f['failing_share'])} of {short(f['host'])}" if f["failing_share"] > 0 else ""
         properties = {**place, "title": f"{words.cause_name(f)}{share}"}
         given = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
-        said = " ".join(x for x in (clean(f["message"]), f"Fix: {clean(f['fix'])}" if f["fix"] else "") if x)
+        at = "" if here else f"At {_place(f, cluster=len(whatif['clusters']) > 1)}."
+        said = " ".join(x for x in (clean(f["message"]), at, f"Fix: {clean(f['fix'])}" if f["fix"] else "") if x)
         lines.append(f"::{_ANNOTATIONS[f['severity']]} {given}::{said.replace('%', '%25')}")
     return "\n".join([*lines, words.weighed(whatif["introduced"], whatif["resolved"]) + "."])
+
+
+def _culprit(finding: Json, changes: Sequence[Json]) -> Json | None:
+    """Where the change is written that makes a finding elsewhere: of the object that it names, else of a kind that it names, else the first."""
+    made = [c for c in changes if c["does"] != "left as it is"]
+    named = " ".join((finding["message"], *finding["evidence"], finding["fix"] or ""))
+    kinds = set(re.findall(r"\w+", named))
+    likely = max(made, key=lambda c: (c["object"] in named, c["object"].partition(" ")[0] in kinds), default=None)
+    return likely and likely["origin"]
 
 
 _ANNOTATIONS = {"error": "error", "warning": "warning", "info": "notice"}

@@ -84,6 +84,101 @@ def test_deleting_what_a_rule_needs_is_weighed_too(ask: Callable[..., Answer], f
     assert {(f["cause"], f["resource"]) for f in answer.json["introduced"]} == {("subset-undefined", DESTINATION)}
 
 
+def two_rules(first: str, second: str) -> dict[str, Any]:
+    """The article's host with a rule for one path and a rule for all others."""
+    http = [{"route": [{"destination": {"host": "destination", "subset": s}}]} for s in (first, second)]
+    http[0]["match"] = [{"uri": {"prefix": "/first"}}]
+    return document("VirtualService", "destination", "mynamespace", {"hosts": ["destination"], "http": http})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "introduced", "resolved"),
+    [
+        (("v2", "no"), ("nor", "v2"), ["spec.http[0].route[0].destination.subset"], ["spec.http[1].route[0].destination.subset"]),
+        (("v2", "no"), ("nor", "no"), ["spec.http[0].route[0].destination.subset"], []),
+        (("nor", "no"), ("v2", "no"), [], ["spec.http[0].route[0].destination.subset"]),
+        (("v2", "no"), ("no", "v2"), [], []),  # what is moved is the same
+        (("v2", "no"), ("v2", "nor"), [], []),  # and so is what is called otherwise
+    ],
+)
+def test_two_rules_of_one_object_are_told_apart(
+    ask: Callable[..., Answer],
+    file: Callable[..., str],
+    tmp_path: Path,
+    before: tuple[str, str],
+    after: tuple[str, str],
+    introduced: list[str],
+    resolved: list[str],
+):
+    shutil.copytree(EAST, tmp_path / "east")
+    path = tmp_path / "east" / "mynamespace.yaml"
+    items = [i for i in yaml.safe_load(path.read_text())["items"] if i["kind"] != "VirtualService"]
+    path.write_text(yaml.safe_dump_all([*items, two_rules(*before)]))
+    answer = ask("whatif", file(two_rules(*after)), "--from", str(tmp_path / "east"), "-o", "json")
+    assert [f["path"] for f in answer.json["introduced"]] == introduced
+    assert [f["path"] for f in answer.json["resolved"]] == resolved
+    assert answer.status == bool(introduced)
+
+
+def test_what_fails_for_more_of_those_who_call_is_introduced(ask: Callable[..., Answer], file: Callable[..., str]):
+    def cluster(name: str, export: list[str]) -> str:
+        items = [d for path in sorted(Path(EAST).iterdir()) for d in yaml.safe_load(path.read_text())["items"]]
+        (rule,) = [i for i in items if i["kind"] == "DestinationRule" and i["metadata"]["name"] == "destination"]
+        rule["spec"]["exportTo"] = export
+        items = [i for i in items if i["kind"] != "VirtualService" or i["metadata"]["name"] != "destination"]
+        items += [to("v2"), injected("one"), injected("two")]
+        return file(*items, name=f"{name}.yaml")
+
+    def injected(namespace: str) -> dict[str, Any]:
+        pod = document("Pod", "a", namespace, {"containers": [{"name": "istio-proxy"}]}, group="v1")
+        pod["metadata"]["labels"] = {"security.istio.io/tlsMode": "istio"}
+        return {**pod, "status": {"phase": "Running", "podIP": "10.9.9.9"}}
+
+    narrow, wide = cluster("narrow", [".", "two"]), cluster("wide", ["."])
+    answer = ask("whatif", wide, "--from", narrow, "-o", "json")
+    assert [f["cause"] for f in answer.json["introduced"]] == ["dr-not-exported"]
+    assert answer.status == 1
+    answer = ask("whatif", narrow, "--from", wide, "-o", "json")
+    assert (answer.status, answer.json["introduced"]) == (0, [])
+    assert "dr-not-exported" in [f["cause"] for f in answer.json["resolved"]]
+    fresh = file(injected("three"))
+    assert ask("whatif", fresh, "--from", wide, "-o", "json").json == {"introduced": [], "resolved": []}, (
+        "a new caller is no fault of the rule"
+    )
+
+
+def test_hosts_that_go_are_said(ask: Callable[..., Answer], file: Callable[..., str]):
+    path = file({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mynamespace"}})
+    answer = ask("whatif", "--delete", path, *FROM_EAST, "-o", "json")
+    assert "destination.mynamespace.svc.cluster.local" in answer.json["gone"]
+    assert answer.err.startswith("No Service and no ServiceEntry would define ")
+    assert answer.err in " ".join(ask("whatif", "--delete", path, *FROM_EAST).out.split()) + "\n"
+
+
+def test_of_two_manifests_of_an_object_the_last_counts_and_it_is_not_both_applied_and_deleted(
+    ask: Callable[..., Answer], file: Callable[..., str]
+):
+    bad, good = file(to("v3"), name="bad.yaml"), file(to("v2"), name="good.yaml")
+    assert ask("whatif", bad, good, *FROM_EAST).status == 0
+    told = ask("whatif", good, bad, *FROM_EAST)
+    assert (told.status, told.out.count(": replaced")) == (1, 1)
+    refused(
+        ask("whatif", bad, "--delete", good, *FROM_EAST), f"{DESTINATION} cannot be both applied and deleted: it is in {bad} and {good}."
+    )
+
+
+def test_a_file_of_other_kinds_is_passed_over_beside_others(ask: Callable[..., Answer], file: Callable[..., str]):
+    job = file(document("Job", "j", "mynamespace", group="batch/v1"), name="job.yaml")
+    config = file(document("ConfigMap", "c", "mynamespace", group="v1"), name="config.yaml")
+    answer = ask("whatif", job, config, file(to("v3")), *FROM_EAST, "-o", "json")
+    assert answer.status == 1
+    assert answer.err.splitlines() == [
+        f"Passed over: {job} holds manifests, but none of a kind that meshwhy reads (it has Job).",
+        f"Passed over: {config} holds no object of a kind that meshwhy reads.",
+    ]
+    refused(ask("whatif", job, config, *FROM_EAST), f"{job} holds manifests, but none")
+
+
 def test_what_is_left_as_it_is_changes_nothing(ask: Callable[..., Answer]):
     answer = ask("whatif", EAST, *FROM_EAST)
     assert answer.status == 0
@@ -126,6 +221,13 @@ def test_a_workload_at_0_replicas_is_weighed_with_its_pods(ask: Callable[..., An
     assert answer.status == 1
     assert {f["cause"] for f in answer.json["introduced"]} <= {"workload-scaled-zero", "subset-scaled-to-zero"}
     assert max(f["failing_share"] for f in answer.json["introduced"]) == 1.0
+
+
+def test_replicas_that_are_left_out_stay_as_an_autoscaler_set_them(ask: Callable[..., Answer], file: Callable[..., str]):
+    items = yaml.safe_load((RECORDED / "east" / "mynamespace.yaml").read_text())["items"]
+    (workload,) = [i for i in items if i["kind"] == "Deployment" and i["metadata"]["name"] == "destination-v2"]
+    workload["spec"].pop("replicas")
+    assert "Deployment mynamespace/destination-v2: left as it is" in ask("whatif", file(workload), *FROM_EAST).out
 
 
 # --- which clusters ----------------------------------------------------------------------------------------------------------
@@ -253,11 +355,15 @@ def test_github_gets_an_annotation_beside_the_changed_line(ask: Callable[..., An
     assert last == "1 error introduced, 1 finding resolved."
 
 
-def test_github_shows_what_breaks_elsewhere_at_the_change_when_no_file_holds_it(ask: Callable[..., Answer], file: Callable[..., str]):
-    path = file(document("DestinationRule", "destination", "mynamespace"))
-    recorded = ask("whatif", "--delete", path, *FROM_EAST, "-o", "github").out
-    assert "file=" in recorded
-    assert "mynamespace.yaml,line=1082" in recorded.splitlines()[0]
+def test_github_shows_what_breaks_elsewhere_at_the_change_that_breaks_it(ask: Callable[..., Answer], file: Callable[..., str]):
+    path = file(document("DestinationRule", "destination", "mynamespace"), name="gone.yaml")
+    beside = file(document("Sidecar", "unrelated", "elsewhere", {}), document("DestinationRule", "other", "elsewhere", {"host": "other"}))
+    said = ask("whatif", beside, "--delete", path, *FROM_EAST, "-o", "github").out.splitlines()[0]
+    assert said.startswith("::error file=")
+    assert f"At {DESTINATION} spec.http[0].route[0].destination.subset ({EAST}/mynamespace.yaml:1082)" in said
+    assert ",line=8," in said, "of two the one of the kind that is named"
+    alone = ask("whatif", "--delete", path, *FROM_EAST, "-o", "github").out
+    assert alone.startswith(f"::error file={path},line=1,")
 
 
 def test_slack_gets_a_message_that_fits(ask: Callable[..., Answer], file: Callable[..., str]):
