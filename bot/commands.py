@@ -848,7 +848,7 @@ def checks(
 ) -> int:
     """The catalogue, or one cause explained."""
     from checks import diagnosis, finding
-    from checks.case import SAME_AS
+    from checks.case import SAME_AS, same_as
     from checks.catalogue import CAUSES, UNPATCHED
 
     pages = diagnosis.pages()
@@ -861,17 +861,21 @@ def checks(
             "no_patch": UNPATCHED.get(known.id),
         }
 
-    if cause is None:
+    known = finding.cause(cause) if cause is not None else None
+    also = same_as(cause) if cause is not None and known is None else ()
+    if len(also) == 1:
+        (known,) = also
+    if cause is None or len(also) > 1:
         if output is Output.SLACK:
-            raise Refused(_refusals().no_slack_form("checks without a cause"))
-        rows = [row(c) for c in CAUSES.values()]
+            raise Refused(_refusals().no_slack_form(f"checks {cause}" if cause else "checks without a cause"))
+        rows = [row(c) for c in also or CAUSES.values()]
         _show({"checks": rows}, output, color, text=lambda terminal, plain, look: terminal.checks(plain["checks"], **look), slack=None)
         return 0
-    known = finding.cause(cause)
     if known is None:
-        by_code = cause[:4].upper() == "MESH"
-        names = [c.code if by_code else c.id for c in CAUSES.values()]
-        raise Refused(_refusals().no_check(cause, _nearest(cause.upper() if by_code else cause.lower(), names)))
+        codes = sorted({code for c in CAUSES.values() for code in (c.code, *SAME_AS.get(c.id, ()))})
+        by_code = re.fullmatch(r"(?:MESH|IST|KIA)?\d*", cause.upper()) is not None
+        wanted = f"MESH{cause}" if cause.isdigit() else cause.upper() if by_code else cause.lower()
+        raise Refused(_refusals().no_check(cause, _nearest(wanted, codes if by_code else list(CAUSES))))
     page = pages.get(known.id)
     _show(
         {**row(known), "page": page},

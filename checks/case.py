@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
     from checks.answers import Route
+    from checks.catalogue import Cause
     from checks.mesh import Cluster, Mesh
     from checks.resources import Resource, Subset, TrafficPolicy
 
@@ -96,6 +97,11 @@ SAME_AS: dict[str, tuple[str, ...]] = {
     "caller-not-injected": ("IST0102", "IST0103"),
     "config-rejected-by-istiod": ("IST0106",),
 }
+
+
+def same_as(code: str) -> tuple[Cause, ...]:
+    """The causes that another tool's code (`IST0101`, `KIA1107`) is said of too, any case."""
+    return tuple(CAUSES[i] for i, codes in SAME_AS.items() if code.strip().upper() in codes)
 
 
 @dataclass(eq=False)

@@ -393,11 +393,16 @@ def why(word: str, meshes: Sequence[Mesh], evidence: Evidence = NOTHING) -> Diag
     named = resolve(word, meshes)
     parts = [_followed(diagnose(host, mesh, port, evidence), mesh, evidence) for host, mesh in named]
     if port is not None and not any(d.routes or d.skipped or any(f.failing_share for f in d.findings) for d in parts):
-        host = named[0][0]
-        known = ports(host, (m for _, m in named))
-        if known and port not in known:
-            raise UnknownHost(word, tuple(f"{host}:{n}" for n in known))
+        _has_port(word, port, named)
     return _together(parts)
+
+
+def _has_port(word: str, port: int, named: Sequence[tuple[str, Mesh]]) -> None:
+    """Raises UnknownHost with a host's ports where this is none of them."""
+    host = named[0][0]
+    known = ports(host, (m for _, m in named))
+    if known and port not in known:
+        raise UnknownHost(word, tuple(f"{host}:{n}" for n in known))
 
 
 def _followed(named: Diagnosis, mesh: Mesh, evidence: Evidence) -> Diagnosis:
@@ -1195,9 +1200,10 @@ def _badness(f: Finding) -> tuple[int, float]:
 def routes(meshes: Sequence[Mesh], word: str | None, viewpoints: Sequence[str] = ()) -> list[Route]:
     """The routes of a host, or of all, as these viewpoints (`[CLUSTER:]NS[/POD]`) or as every viewpoint holds them.
 
-    Raises UnknownHost and routes.UnknownViewpoint.
+    Raises UnknownHost (of a host without such a port its candidates are the host's ports) and routes.UnknownViewpoint.
     """
-    wanted = {h for h, _ in resolve(word, meshes)} if word else None
+    said = resolve(word, meshes) if word else ()
+    wanted = {h for h, _ in said} if word else None
     port = port_of(word or "")
     out: list[Route] = []
     for text in viewpoints or (None,):
@@ -1208,6 +1214,8 @@ def routes(meshes: Sequence[Mesh], word: str | None, viewpoints: Sequence[str] =
         if text is not None and not any(_knows(m, text) for m in meshes):
             raise resolver.UnknownViewpoint(text, names.nearest(text.rpartition(":")[2], _viewpoint_words(meshes)))
         out += [r for r in found if port in (None, r.port)]
+    if word and port is not None and not out:
+        _has_port(word, port, said)
     return out
 
 

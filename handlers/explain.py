@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from checks import diagnosis
-from checks.case import SAME_AS
+from checks.case import SAME_AS, same_as
 from checks.catalogue import CAUSES, UNPATCHED
 from checks.finding import cause
 from checks.pasted import read
@@ -25,7 +25,10 @@ async def answer(asked: Asked) -> Message:
     word = _word(asked)
     if not word:
         raise Unanswerable("Which cause? Write /mesh explain CODE, for example /mesh explain MESH101, or paste an error behind the word.")
-    found = cause(word)
+    also = same_as(word)
+    found = cause(word) or (also[0] if len(also) == 1 else None)
+    if len(also) > 1:
+        raise Unanswerable(refusals.several_causes(word, [f"{c.code} {c.id}" for c in also]))
     if found is None:
         if _is_error(word):
             return await pasted.answer(asked)

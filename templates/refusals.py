@@ -158,6 +158,11 @@ def no_check(word: str, nearest: Sequence[str]) -> str:
     return f'No known cause is called "{clean(word)}".{_did_you_mean(nearest)} meshwhy checks lists all.'
 
 
+def several_causes(word: str, causes: Sequence[str]) -> str:
+    """Another tool's code of more than one cause."""
+    return f"{clean(word).upper()} is said of {len(causes)} causes: {listed(causes, most=20)}. Write one of them."
+
+
 def bad_since(word: str) -> str:
     """A --since that is no duration."""
     return f"--since {clean(word)!r} is no duration: write 30m, 24h or 7d."

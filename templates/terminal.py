@@ -243,11 +243,14 @@ def _also(diagnosis: Json, width: int, paint: Callable[[str, Style], str]) -> li
 
 
 def routes(routes: Sequence[Json], *, colour: bool, width: int = WIDTH) -> str:
-    """Every rule as its callers' Envoys hold it, under the name of its host."""
+    """Every rule as its callers' Envoys hold it, under the name of its host, and its port where the host has rules of several."""
     paint = _brush(colour)
+    ports: dict[str, set[int]] = {}
+    for route in routes:
+        ports.setdefault(route["host"], set()).add(route["port"])
     hosts: dict[str, list[Json]] = {}
     for route in routes:
-        hosts.setdefault(clean(route["host"]), []).append(route)
+        hosts.setdefault(clean(route["host"]) + (f":{route['port']}" if len(ports[route["host"]]) > 1 else ""), []).append(route)
     lines: list[str] = []
     for host, theirs in hosts.items():
         found = words.rules(theirs)

@@ -29,6 +29,7 @@ from bot.demo.runner import RECORDED
 from bot.store import Store
 from bot.valkey import embedded
 from checks import diagnosis
+from checks.case import SAME_AS
 from checks.catalogue import CAUSES
 from checks.mesh import Mesh
 from templates import messages
@@ -191,6 +192,30 @@ def test_the_catalogue_and_one_cause_of_it(ask: Callable[..., Answer]):
     assert told["page"]
 
 
+def test_a_cause_is_found_by_the_code_that_another_tool_has_for_it(ask: Callable[..., Answer]):
+    assert ask("checks", "kia1104").out == ask("checks", "vs-single-weight-ignored").out
+    several = ask("checks", "IST0106", "-o", "json").json["checks"]
+    assert [r["id"] for r in several] == [i for i, codes in SAME_AS.items() if "IST0106" in codes]
+    assert len(several) > 1
+    assert "MESH215" in ask("checks", "ist0106").out
+
+
+def test_routes_of_several_ports_stand_under_their_ports(ask: Callable[..., Answer], tmp_path: Path):
+    service = {"ports": [{"name": "http", "port": 80}, {"name": "http-admin", "port": 8080}]}
+    sidecar = {"metadata": {"name": "a", "namespace": "shop"}, "spec": {"containers": [{"name": "istio-proxy"}]}}
+    path = tmp_path / "east.yaml"
+    metadata = {"name": "cart", "namespace": "shop"}
+    objects = [
+        {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service},
+        {"apiVersion": "v1", "kind": "Pod", **sidecar},
+    ]
+    path.write_text("\n---\n".join(json.dumps(o) for o in objects))
+    told = ask("routes", "cart", "--from", str(path)).out.splitlines()
+    assert [line for line in told if line.startswith("cart")] == [f"cart.shop.svc.cluster.local:{n}" for n in (80, 8080)]
+    assert ask("routes", "cart:80", "--from", str(path)).out.splitlines()[0] == "cart.shop.svc.cluster.local"
+    refused(ask("routes", "cart:81", "--from", str(path)), "cart.shop has no port 81; it has 80 and 8080.")
+
+
 def test_a_recording_is_read_back_to_the_same_answer(ask: Callable[..., Answer], tmp_path: Path):
     out = tmp_path / "east.tar.gz"
     answer = ask("record", "--from", EAST, "--out", str(out))
@@ -299,6 +324,9 @@ def test_an_ambiguous_host_gets_all_that_it_fits(ask: Callable[..., Answer], tmp
         (("routes", "--from", EAST, "--as", "west:mynamespace"), 'Nobody calls as "west:mynamespace"'),
         (("routes", "--from", EAST, "-o", "slack"), "meshwhy routes without HOST has no Slack form"),
         (("checks", "-o", "slack"), "meshwhy checks without a cause has no Slack form"),
+        (("checks", "IST0173", "-o", "slack"), "meshwhy checks IST0173 has no Slack form"),
+        (("checks", "IST0172"), "IST0173"),
+        (("checks", "101"), "Did you mean MESH101?"),
         (("checks", "MESH10"), "Did you mean MESH101, MESH102 or MESH103?"),
         (("checks", "subset-empty-weihgted"), "Did you mean subset-empty-weighted"),
         (("sweep", "--from", EAST, "-o", "yaml"), "'yaml' is not one of 'text', 'json', 'slack'."),

@@ -73,6 +73,7 @@ async def test_every_verb_of_help_works(slack: LocalSlack):
         ("/mesh why", "Which host?"),
         ("/mesh routes", "Which host?"),
         ("/mesh explain MESH9999", "No known cause"),
+        ("/mesh explain kia0203", "KIA0203 is said of "),
         ("/mesh explain", "Which cause?"),
         ("/mesh frobnicate everything", "I do not know `frobnicate`"),
         ("/mesh", "What I answer"),
