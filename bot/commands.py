@@ -446,7 +446,7 @@ app = typer.Typer(
 )
 
 Host = Annotated[str, typer.Argument(metavar="HOST", help=usage.HOST, autocompletion=_complete_host, show_default=False)]
-AnyHost = Annotated[str | None, typer.Argument(metavar="[HOST]", help=usage.HOST, autocompletion=_complete_host, show_default=False)]
+AnyHost = Annotated[str | None, typer.Argument(metavar="HOST", help=usage.HOST, autocompletion=_complete_host, show_default=False)]
 As = Annotated[list[str] | None, typer.Option("--as", metavar="[CLUSTER:]NS[/POD]", help=usage.AS, show_default=False)]
 Contexts = Annotated[
     list[str] | None, typer.Option("--context", metavar="NAME", help=usage.CONTEXT, autocompletion=_complete_context, show_default=False)
@@ -841,7 +841,7 @@ def whatif(
 @app.command(help=usage.CHECKS)
 def checks(
     cause: Annotated[
-        str | None, typer.Argument(metavar="[ID|CODE]", help=usage.CHECK, autocompletion=_complete_check, show_default=False)
+        str | None, typer.Argument(metavar="ID|CODE", help=usage.CHECK, autocompletion=_complete_check, show_default=False)
     ] = None,
     output: For = Output.TEXT,
     color: Colours = Colour.AUTO,

@@ -74,8 +74,9 @@ WHATIF = _page(
         "a gate for pull requests: annotations, and status 1 when something would break",
     ),
     after="""An object is replaced in every cluster that has it; a new one of Istio, the Gateway API or the core group is created
-where the control planes are. One without metadata.namespace is of namespace default. What controllers would do
-next (pods of a Deployment, endpoints of a Service) is not foreseen: give those objects too.
+where the control planes are. One without metadata.namespace is of namespace default. What follows for certain is
+weighed too: endpoints follow Services and pods, and what a workload or a Namespace holds goes with it. New pods of a
+Deployment are not foreseen: give them and their EndpointSlices if they count.
 
 Exit status: 0 nothing at severity error is introduced, 1 something is, 2 the question could not be answered.""",
 )
@@ -150,7 +151,7 @@ SINCE = "Only what was done in the last 30m, 24h, 7d."
 MOST = "At most so many entries."
 OUTPUT_WHATIF = "text for people, json for scripts, slack for the message that Slack would get, github for annotations of a pull request."
 COLOR = "Colours: auto means on a terminal, unless NO_COLOR is set."
-CHECK = "A cause's name or code, or istioctl's or Kiali's code of it."
+CHECK = "The name or code of a cause, or the code that istioctl or Kiali has for it."
 OUT = "The file to write: .yaml, .json, .tar.gz, or - for standard output; a directory when there are several clusters."
 STATE = "Where the demo keeps its state, which is made anew at each start. [default: .demo]"
 EVERY = "Seconds between two turns of the clock that deploys or removes v1, until somebody presses a button; 0 for never."
