@@ -412,13 +412,28 @@ def _json(data: bytes) -> Iterator[tuple[int, bytes]]:
         yield 1, data
         return
     position, line = 0, 1
+    own = head.kind.removesuffix("List")
     for item in head.items:
         raw = bytes(item)
         start = data.find(raw, position)
         line += data.count(b"\n", position, start)
-        yield line, raw
+        yield line, _of_list(raw, head.api_version, own) if own else raw
         line += raw.count(b"\n")
         position = start + len(raw)
+
+
+def _of_list(raw: bytes, api_version: str, kind: str) -> bytes:
+    """An item of a ServiceList and the like, which the API server writes without what the list says of all of them."""
+    try:
+        head = _head.decode(raw)
+    except msgspec.ValidationError:
+        return raw
+    if head.api_version or head.kind:
+        return raw
+    inner = raw.lstrip()[1:].lstrip()
+    if inner[:1] == b"}":
+        return raw
+    return b'{"apiVersion":%b,"kind":%b,%b' % (msgspec.json.encode(api_version), msgspec.json.encode(kind), inner)
 
 
 def _json_stream(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -448,8 +463,9 @@ def _yaml(text: str, file: _File) -> Iterator[tuple[int, Any]]:
                 continue
             if aliases:
                 _bounded(node, file)
-            for item in _items(node) or (node,):
-                yield _line(item.start_mark), loader.construct_document(item)
+            for part in _parts(node):
+                for item in _items(part) or (part,):
+                    yield _line(item.start_mark), loader.construct_document(item)
     except RecursionError:
         raise BadSource(f"{file.name}:1: it is nested deeper than {MAX_DEPTH} levels") from None
     finally:
@@ -460,6 +476,16 @@ def _line(mark: Any) -> int:
     return int(mark.line) + 1 if mark else 1
 
 
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    """A document, or those that two commands left in one file without `---`: where the first key of a manifest comes again, another one begins."""
+    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    if not keys or keys[0] not in {"apiVersion", "kind"}:
+        return [node]
+    starts = [i for i, key in enumerate(keys) if key == keys[0]]
+    inner = zip(starts, [*starts[1:], len(keys)], strict=True)
+    return [yaml.MappingNode(node.tag, node.value[a:b], node.value[a][0].start_mark, node.end_mark) for a, b in inner]
+
+
 def _items(node: yaml.Node) -> list[yaml.Node]:
     """The items of a List, so that each one can name its own line; empty for everything else."""
     if not isinstance(node, yaml.MappingNode):
@@ -467,8 +493,16 @@ def _items(node: yaml.Node) -> list[yaml.Node]:
     fields = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
     kind, items = fields.get("kind"), fields.get("items")
     if isinstance(kind, yaml.ScalarNode) and str(kind.value).endswith("List") and isinstance(items, yaml.SequenceNode):
+        own, version = str(kind.value).removesuffix("List"), fields.get("apiVersion")
+        for item in items.value if own and version is not None else ():  # as _of_list
+            if isinstance(item, yaml.MappingNode) and not {"apiVersion", "kind"} & {k.value for k, _ in item.value}:
+                item.value[:0] = [(_text("apiVersion", item), version), (_text("kind", item), _text(own, item))]
         return list(items.value)
     return []
+
+
+def _text(value: str, beside: yaml.Node) -> yaml.ScalarNode:
+    return yaml.ScalarNode("tag:yaml.org,2002:str", value, beside.start_mark, beside.start_mark)
 
 
 def _guard(file: _File) -> None:

@@ -127,6 +127,29 @@ def test_json_is_read_as_one_object_or_a_list_whose_items_know_their_lines(tmp_p
     assert names(read(write(tmp_path / "one.json", json.dumps(items[0])))) == {"VirtualService shop/cart"}
 
 
+def test_what_two_commands_left_in_one_file_is_both(tmp_path: Path) -> None:
+    several = write(tmp_path / "a.yaml", f"{LIST.rstrip()}\n{SERVICE}{SERVICE.replace('name: cart', 'name: basket')}")
+    cluster = read(several)
+    assert names(cluster) == names(read(write(tmp_path / "list.yaml", LIST))) | {"Service shop/cart", "Service shop/basket"}
+    lines = several.read_text().splitlines()
+    assert cluster.origins["Service shop/basket"] == (str(several), len(lines) - len(SERVICE.splitlines()) + 1)
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_items_of_a_typed_list_are_what_the_list_says(tmp_path: Path, form: str) -> None:
+    """As the API server writes them; apimachinery's UnstructuredList fills in the same (unstructured/helpers.go, decodeToList)."""
+    service = yaml.safe_load(SERVICE.replace("2026-09-01T10:00:00Z", "'2026-09-01T10:00:00Z'"))
+    bare = {k: v for k, v in service.items() if k not in {"apiVersion", "kind"}}
+    said = {**service, "metadata": {**service["metadata"], "name": "basket"}}
+    typed = {"apiVersion": "v1", "kind": "ServiceList", "items": [bare, said, {}]}
+    untyped = {"apiVersion": "v1", "kind": "List", "items": [bare]}
+    dumped = [json.dumps(d, indent=1) if form == "json" else yaml.safe_dump(d) for d in (typed, untyped)]
+    cluster = read(write(tmp_path / "typed", dumped[0]))
+    assert names(cluster) == {"Service shop/cart", "Service shop/basket"}
+    assert cluster.get(Service, "shop", "cart") == read(write(tmp_path / "one.yaml", SERVICE)).get(Service, "shop", "cart")
+    assert "no document in it has apiVersion and kind" in sentence(write(tmp_path / "untyped", dumped[1]))
+
+
 def test_json_after_json_and_json_between_dashes_are_read(tmp_path: Path) -> None:
     one, two = json.dumps(yaml.safe_load(VIRTUAL_SERVICE)), json.dumps(yaml.safe_load(LIST), indent=1)
     both = read(write(tmp_path / "both.json", f"{one}\n{two}\n"))
