@@ -190,7 +190,7 @@ class Whatif(Struct, frozen=True, omit_defaults=True):
     introduced: tuple[Finding, ...]
     resolved: tuple[Finding, ...]
     gone: tuple[str, ...] = ()
-    """The hosts that no Service and no ServiceEntry would define any more."""
+    """The hosts that no Service and no ServiceEntry of an istiod would define any more."""
 
 
 class UnknownHost(LookupError):

@@ -7,10 +7,10 @@ A field that Kubernetes leaves out has the default that the API server, or istio
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr, replace
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 class _Object(Struct, frozen=True, gc=False, rename="camel"):
     """What every struct below shares: frozen, camelCase on the wire, unknown fields ignored."""
+
+
+Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What Kubernetes takes for an integer: a larger number is none to it."""
 
 
 class OwnerReference(_Object, frozen=True):
@@ -53,7 +57,7 @@ class Metadata(_Object, frozen=True):
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     owner_references: tuple[OwnerReference, ...] = ()
-    generation: int = 0
+    generation: Int = 0
     managed_fields: tuple[Written, ...] = ()
 
     @property
@@ -65,7 +69,7 @@ class Metadata(_Object, frozen=True):
 class Controlled(Metadata, frozen=True):
     """Metadata of what controllers alone write, many objects of it: who did is never decoded."""
 
-    generation: int = field(default=0, name="(never read: generation)")
+    generation: Int = field(default=0, name="(never read: generation)")
     managed_fields: tuple[Written, ...] = field(default=(), name="(never read: managedFields)")
 
 
@@ -151,12 +155,12 @@ class Node(Resource, frozen=True):
 class ServicePort(_Object, frozen=True):
     """One port of a Service; an unnamed port has the empty name."""
 
-    port: int
+    port: Int
     name: str = ""
     protocol: str = "TCP"
-    target_port: int | str | None = None
+    target_port: Int | str | None = None
     app_protocol: str | None = None
-    node_port: int = 0
+    node_port: Int = 0
 
 
 class _ServiceSpec(_Object, frozen=True):
@@ -225,7 +229,7 @@ class SlicePort(_Object, frozen=True):
     """One port of an EndpointSlice: the target port under the Service port's name."""
 
     name: str | None = None
-    port: int | None = None
+    port: Int | None = None
     protocol: str | None = None
 
 
@@ -260,10 +264,10 @@ class EndpointSlice(Resource, frozen=True):
 class ContainerPort(_Object, frozen=True):
     """One declared port of a container."""
 
-    container_port: int = 0
+    container_port: Int = 0
     name: str = ""
     protocol: str = "TCP"
-    host_port: int = 0
+    host_port: Int = 0
 
 
 class EnvVar(_Object, frozen=True):
@@ -277,7 +281,7 @@ class HTTPGet(_Object, frozen=True):
     """What an HTTP probe asks for."""
 
     path: str = ""
-    port: int | str = 0
+    port: Int | str = 0
 
 
 class Probe(_Object, frozen=True):
@@ -439,19 +443,19 @@ class PodTemplate(_Object, frozen=True):
 
 
 class _WorkloadSpec(_Object, frozen=True):
-    replicas: int | None = None
+    replicas: Int | None = None
     selector: LabelSelector = LabelSelector()
     template: PodTemplate = PodTemplate()
     workload_ref: ObjectReference | None = None
 
 
 class _WorkloadStatus(_Object, frozen=True):
-    replicas: int = 0
-    ready_replicas: int = 0
-    available_replicas: int = 0
-    updated_replicas: int = 0
-    desired_number_scheduled: int = 0
-    number_ready: int = 0
+    replicas: Int = 0
+    ready_replicas: Int = 0
+    available_replicas: Int = 0
+    updated_replicas: Int = 0
+    desired_number_scheduled: Int = 0
+    number_ready: Int = 0
     conditions: tuple[Condition, ...] | None = None
 
 
@@ -544,7 +548,7 @@ class ConfigMap(Resource, frozen=True):
 class PortSelector(_Object, frozen=True):
     """destination.port: only a number is allowed."""
 
-    number: int = 0
+    number: Int = 0
 
 
 class RouteDestination(_Object, frozen=True):
@@ -559,7 +563,7 @@ class WeightedDestination(_Object, frozen=True):
     """One entry of route[]: a destination with its weight."""
 
     destination: RouteDestination = RouteDestination()
-    weight: int = 0
+    weight: Int = 0
 
 
 class StringMatch(_Object, frozen=True):
@@ -590,7 +594,7 @@ class HTTPMatch(_Object, frozen=True):
     headers: dict[str, StringMatch] | None = None
     without_headers: dict[str, StringMatch] | None = None
     query_params: dict[str, StringMatch] | None = None
-    port: int = 0
+    port: Int = 0
     source_labels: dict[str, str] | None = None
     source_namespace: str = ""
     gateways: tuple[str, ...] | None = None
@@ -602,13 +606,13 @@ class Redirect(_Object, frozen=True):
 
     uri: str = ""
     authority: str = ""
-    redirect_code: int = 0
+    redirect_code: Int = 0
 
 
 class DirectResponse(_Object, frozen=True):
     """HTTPDirectResponse: an answer that the proxy gives itself."""
 
-    status: int = 0
+    status: Int = 0
 
 
 class Delegate(_Object, frozen=True):
@@ -627,7 +631,7 @@ class Percent(_Object, frozen=True):
 class Abort(_Object, frozen=True):
     """fault.abort; without a percentage Envoy aborts nothing (route.go TranslateFault leaves it out)."""
 
-    http_status: int | None = None
+    http_status: Int | None = None
     grpc_status: str | None = None
     http2_error: str | None = None
     percentage: Percent | None = None
@@ -638,7 +642,7 @@ class Delay(_Object, frozen=True):
 
     fixed_delay: str = ""
     percentage: Percent | None = None
-    percent: int = 0
+    percent: Int = 0
 
 
 class Fault(_Object, frozen=True):
@@ -689,7 +693,7 @@ class L4Match(_Object, frozen=True):
 
     sni_hosts: tuple[str, ...] | None = None
     destination_subnets: tuple[str, ...] | None = None
-    port: int = 0
+    port: Int = 0
     source_labels: dict[str, str] | None = None
     source_namespace: str = ""
     gateways: tuple[str, ...] | None = None
@@ -721,7 +725,7 @@ class LocalityDistribute(_Object, frozen=True):
     """localityLbSetting.distribute[]: from one locality, shares to others."""
 
     from_: str = field(default="", name="from")
-    to: dict[str, int] | None = None
+    to: dict[str, Int] | None = None
 
 
 class LocalityFailover(_Object, frozen=True):
@@ -755,11 +759,11 @@ class LoadBalancer(_Object, frozen=True):
 class OutlierDetection(_Object, frozen=True):
     """OutlierDetection: what may eject, and minHealthPercent, which switches `send unhealthy` off."""
 
-    consecutive_5xx_errors: int | None = field(default=None, name="consecutive5xxErrors")
-    consecutive_gateway_errors: int | None = None
+    consecutive_5xx_errors: Int | None = field(default=None, name="consecutive5xxErrors")
+    consecutive_gateway_errors: Int | None = None
     base_ejection_time: str | None = None
-    max_ejection_percent: int | None = None
-    min_health_percent: int | None = None
+    max_ejection_percent: Int | None = None
+    min_health_percent: Int | None = None
 
 
 class ClientTLS(_Object, frozen=True):
@@ -777,16 +781,16 @@ class ClientTLS(_Object, frozen=True):
 class ConnectionPoolTCP(_Object, frozen=True):
     """connectionPool.tcp."""
 
-    max_connections: int | None = None
+    max_connections: Int | None = None
     connect_timeout: str | None = None
 
 
 class ConnectionPoolHTTP(_Object, frozen=True):
     """connectionPool.http."""
 
-    http1_max_pending_requests: int | None = None
-    http2_max_requests: int | None = None
-    max_retries: int | None = None
+    http1_max_pending_requests: Int | None = None
+    http2_max_requests: Int | None = None
+    max_retries: Int | None = None
 
 
 class ConnectionPool(_Object, frozen=True):
@@ -859,21 +863,21 @@ class DestinationRule(Resource, frozen=True):
 class EntryPort(_Object, frozen=True):
     """One port of a ServiceEntry, or of a Gateway's server."""
 
-    number: int = 0
+    number: Int = 0
     name: str = ""
     protocol: str = ""
-    target_port: int = 0
+    target_port: Int = 0
 
 
 class EntryEndpoint(_Object, frozen=True):
     """One inline endpoint of a ServiceEntry; the same fields as a WorkloadEntry's spec."""
 
     address: str = ""
-    ports: dict[str, int] | None = None
+    ports: dict[str, Int] | None = None
     labels: dict[str, str] | None = None
     network: str = ""
     locality: str = ""
-    weight: int = 0
+    weight: Int = 0
     service_account: str = ""
 
 
@@ -953,7 +957,7 @@ class Gateway(Resource, frozen=True):
 
 
 class _EgressPort(_Object, frozen=True):
-    number: int = 0
+    number: Int = 0
     name: str = ""
     protocol: str = ""
 
@@ -1033,7 +1037,7 @@ class _EnvoyFilterSpec(_Object, frozen=True):
     workload_selector: WorkloadSelector | None = None
     target_refs: tuple[TargetReference, ...] | None = None
     config_patches: tuple[EnvoyFilterPatch, ...] | None = None
-    priority: int = 0
+    priority: Int = 0
 
 
 class EnvoyFilter(Resource, frozen=True):
@@ -1200,7 +1204,7 @@ class Listener(_Object, frozen=True):
     """One listener of a Gateway API Gateway."""
 
     name: str = ""
-    port: int = 0
+    port: Int = 0
     protocol: str = ""
     hostname: str | None = None
     allowed_routes: AllowedRoutes | None = None
@@ -1248,7 +1252,7 @@ class ParentReference(_Object, frozen=True):
     group: str = "gateway.networking.k8s.io"
     kind: str = "Gateway"
     section_name: str | None = None
-    port: int | None = None
+    port: Int | None = None
 
 
 class _BackendFilter(_Object, frozen=True):
@@ -1273,8 +1277,8 @@ class BackendRef(_Object, frozen=True):
     namespace: str | None = None
     group: str = ""
     kind: str = "Service"
-    port: int | None = None
-    weight: int | None = None
+    port: Int | None = None
+    weight: Int | None = None
     filters: tuple[_BackendFilter, ...] | None = None
 
 
@@ -1313,8 +1317,8 @@ class APIRouteMatch(_Object, frozen=True):
 class _RequestRedirect(_Object, frozen=True):
     scheme: str | None = None
     hostname: str | None = None
-    port: int | None = None
-    status_code: int | None = None
+    port: Int | None = None
+    status_code: Int | None = None
 
 
 class _RequestMirror(_Object, frozen=True):
@@ -1548,7 +1552,7 @@ class _RouteTarget(_Object, frozen=True):
 
 
 class _RoutePort(_Object, frozen=True):
-    target_port: int | str = ""
+    target_port: Int | str = ""
 
 
 class RouteTLS(_Object, frozen=True):

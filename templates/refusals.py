@@ -85,9 +85,10 @@ def applied_and_deleted(ref: str, *files: str) -> str:
 
 
 def gone(hosts: Sequence[str]) -> str:
-    """Hosts that nothing would define any more."""
+    """Hosts that nothing would define any more, or nothing that a control plane reads."""
     told = [*map(short, hosts[:5]), *([f"{len(hosts) - 5} more"] if len(hosts) > 5 else [])]
-    return f"No Service and no ServiceEntry would define {listed(told)} any more."
+    them = "it" if len(hosts) == 1 else "them"
+    return f"No istiod would know {listed(told)} any more: no Service and no ServiceEntry that it reads would define {them}."
 
 
 def which_cluster(ref: str, clusters: Sequence[str]) -> str:

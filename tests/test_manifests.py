@@ -150,6 +150,17 @@ def test_items_of_a_typed_list_are_what_the_list_says(tmp_path: Path, form: str)
     assert "no document in it has apiVersion and kind" in sentence(write(tmp_path / "untyped", dumped[1]))
 
 
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_a_number_that_is_none_to_kubernetes_makes_its_object_malformed_and_stops_nothing(tmp_path: Path, form: str) -> None:
+    rule = yaml.safe_load(VIRTUAL_SERVICE)
+    rule["spec"]["http"][0]["route"][0]["weight"] = 10**30
+    path = write(tmp_path / "big", f"{SERVICE}---\n{json.dumps(rule) if form == 'json' else yaml.safe_dump(rule)}\n")
+    cluster = read(path)
+    assert [m.ref for m in cluster.malformed] == ["VirtualService shop/cart"]
+    (mesh,) = Mesh.of([cluster], 7.0)
+    assert diagnosis.sweep(mesh).hosts == 1
+
+
 def test_json_after_json_and_json_between_dashes_are_read(tmp_path: Path) -> None:
     one, two = json.dumps(yaml.safe_load(VIRTUAL_SERVICE)), json.dumps(yaml.safe_load(LIST), indent=1)
     both = read(write(tmp_path / "both.json", f"{one}\n{two}\n"))

@@ -151,7 +151,7 @@ def test_hosts_that_go_are_said(ask: Callable[..., Answer], file: Callable[..., 
     path = file({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mynamespace"}})
     answer = ask("whatif", "--delete", path, *FROM_EAST, "-o", "json")
     assert "destination.mynamespace.svc.cluster.local" in answer.json["gone"]
-    assert answer.err.startswith("No Service and no ServiceEntry would define ")
+    assert answer.err.startswith("No istiod would know ")
     assert answer.err in " ".join(ask("whatif", "--delete", path, *FROM_EAST).out.split()) + "\n"
 
 
