@@ -15,7 +15,8 @@ from bot import manifests
 from checks import diagnosis
 from checks.finding import Finding, Origin
 from checks.mesh import RUNTIME, Change
-from checks.resources import KIND_OF, Namespace, Pod, Resource, Service, Workload
+from checks.registry import misread
+from checks.resources import KIND_OF, ConfigMap, Namespace, Pod, Resource, Service, Workload
 from templates import refusals
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ def read_bytes(data: bytes, shown: str, *, cluster: str = "", delete: bool = Fal
 def _planned(found: Cluster, shown: str, cluster: str, *, delete: bool) -> list[Planned]:
     for broken in found.malformed:
         raise BadChange(refusals.bad_object(broken.ref, broken.reason, found.origins.get(broken.ref)))
+    for config in found.all(ConfigMap) if not delete else ():
+        if fault := misread(config):
+            raise BadChange(refusals.bad_object(config.ref, fault, found.origins.get(config.ref)))
     made = [
         Planned(Change(cluster, kind, o.namespace, o.name, None if delete else o), o.ref, Origin(*found.origins.get(o.ref, (shown, 0))))
         for kind, spaces in found.objects.items()
@@ -194,7 +198,14 @@ def gaps(meshes: Sequence[Mesh], aimed: Iterable[Planned] = ()) -> list[str]:
         if not c.synced and not c.unreadable:
             told[f"{c.name}: not everything has been read yet"] = None
         told.update({f"{c.name}: {m.ref} cannot be understood: {m.reason}": None for m in c.malformed if (c.name, m.ref) not in mended})
+    for m in meshes:
+        told.update({f"{c.name}: {fault}": None for c in m.clusters if (fault := m.misread(c)) and not _mends(m, c, mended)})
     return list(told)
+
+
+def _mends(mesh: Mesh, cluster: Cluster, mended: set[tuple[str, str]]) -> bool:
+    found = mesh.config_map(cluster)
+    return found is not None and (cluster.name, found.ref) in mended
 
 
 def told(

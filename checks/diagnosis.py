@@ -526,7 +526,7 @@ def _verdict(host: str, meshes: Sequence[Mesh], looked: _Looked, failing: float)
         return Verdict.DEGRADED
     namespace = host.split(".")[1] if host.endswith(f".svc.{names.DOMAIN}") else ""
     clusters = [c for m in meshes for c in m.clusters]
-    blind = any(c.missing or not c.synced for c in clusters)
+    blind = any(c.missing or not c.synced for c in clusters) or any(m.misread(c) for m in meshes for c in m.clusters)
     blind = blind or any(k.check not in BY_PERMISSION for k in looked.skipped)
     if blind or any(f" {namespace}/" in m.ref for c in clusters for m in c.malformed if namespace):
         return Verdict.UNKNOWN
@@ -543,6 +543,8 @@ def _unread(mesh: Mesh) -> tuple[Skipped, ...]:
         if not c.synced and "*" not in c.unreadable:
             out.append(Skipped("*", c.name, "not everything has been read yet"))
         out += [Skipped("*", c.name, f"{m.ref} cannot be understood: {m.reason}") for m in c.malformed]
+        if fault := mesh.misread(c):
+            out.append(Skipped("*", c.name, fault))
     return tuple(out)
 
 

@@ -38,8 +38,10 @@ from checks.registry import (
     entry_instance,
     is_healthy,
     locality_label,
+    misread,
     pod_instance,
     proxy_kind,
+    said,
     takes_mtls,
     topology,
 )
@@ -676,18 +678,25 @@ class Mesh:
 
     def _config(self, cluster: Cluster, revision: str) -> MeshConfig:
         found = self.config_map(cluster, revision)
-        text = (found.data or {}).get("mesh", "") if found else ""
 
         def read() -> MeshConfig:
             try:
-                config = msgspec.yaml.decode(text.encode(), type=MeshConfig) if text.strip() else MeshConfig()
-            except (msgspec.DecodeError, ValueError):
+                config = said(found, "mesh", MeshConfig)
+            except ValueError:
                 config = MeshConfig()
-            if found is not None and "rootNamespace" not in text:
+            if found is not None and "rootNamespace" not in (found.data or {}).get("mesh", ""):
                 config.root_namespace = found.namespace
             return config
 
         return self.once(("config", cluster.name, revision), (found,), read)
+
+    def misread(self, cluster: Cluster) -> str:
+        """That the configuration of a cluster's control plane cannot be understood, and why; empty when it can."""
+        found = self.config_map(cluster)
+        if found is None:
+            return ""
+        why = self.once(("misread", cluster.name), (found,), partial(misread, found))
+        return f"{found.ref} cannot be understood: {why}" if why else ""
 
     def networks(self, cluster: Cluster) -> MeshNetworks:
         """MeshNetworks of a cluster's control plane."""
@@ -695,12 +704,11 @@ class Mesh:
 
     def _networks(self, cluster: Cluster) -> MeshNetworks:
         found = self.config_map(cluster)
-        text = (found.data or {}).get("meshNetworks", "") if found else ""
 
         def read() -> MeshNetworks:
             try:
-                return msgspec.yaml.decode(text.encode(), type=MeshNetworks) if text.strip() else MeshNetworks()
-            except (msgspec.DecodeError, ValueError):
+                return said(found, "meshNetworks", MeshNetworks)
+            except ValueError:
                 return MeshNetworks()
 
         return self.once(("networks", cluster.name), (found,), read)

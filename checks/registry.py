@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from checks import names
 from checks.resources import (
+    ConfigMap,
     EntryEndpoint,
     LabelSelector,
     LocalityLbSetting,
@@ -27,6 +28,7 @@ from checks.resources import (
     ServicePort,
     WorkloadEntry,
     ZoneAwareLbSetting,
+    without_nulls,
 )
 
 if TYPE_CHECKING:
@@ -323,6 +325,25 @@ class _EntryVisibility(Struct, rename="camel"):
     default_visibility: str = ""
     policies: tuple[_VisibilityPolicy, ...] = ()
     apply_to_sidecars: bool = False
+
+
+_Said = TypeVar("_Said", bound=Struct)
+
+
+def said(found: ConfigMap | None, key: str, as_: type[_Said]) -> _Said:
+    """What a key of istiod's ConfigMap says, a null as what is left out, as protojson has it; raises ValueError (msgspec's are) for what is none of it."""
+    text = (found.data or {}).get(key, "") if found is not None else ""
+    plain = without_nulls(msgspec.yaml.decode(text.encode()))
+    return msgspec.yaml.decode(msgspec.yaml.encode(plain), type=as_) if plain is not None else as_()
+
+
+def misread(found: ConfigMap) -> str:
+    """Why a ConfigMap of istiod's cannot be understood, in one line; empty when it can."""
+    try:
+        said(found, "mesh", MeshConfig), said(found, "meshNetworks", MeshNetworks)
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 class MeshConfig(Struct, rename="camel"):

@@ -1724,13 +1724,14 @@ def decode(kind: Kind, data: bytes | msgspec.Raw) -> Resource:
     except msgspec.ValidationError as error:
         if "got `null`" not in str(error):
             raise
-        return decoder.decode(msgspec.json.encode(_without_nulls(msgspec.json.decode(data))))
+        return decoder.decode(msgspec.json.encode(without_nulls(msgspec.json.decode(data))))
 
 
-def _without_nulls(value: object) -> object:
+def without_nulls(value: object) -> object:
+    """A plain value with what is null left out."""
     if isinstance(value, dict):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    return [without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
 def parse(manifest: bytes | Mapping[str, Any]) -> Iterator[Resource | Malformed]:

@@ -12,8 +12,10 @@ from checks.diagnosis import Verdict, diagnose, sweep
 from checks.mesh import Cluster, Mesh, Unreadable
 from checks.resources import (
     KIND_OF,
+    ConfigMap,
     DestinationRule,
     EndpointSlice,
+    Metadata,
     Pod,
     Resource,
     Service,
@@ -90,3 +92,25 @@ def test_require_names_the_kind_and_the_reason(east: Cluster):
     with pytest.raises(Unreadable) as caught:
         Mesh.require(without(east, Pod), VirtualService, Pod)
     assert (caught.value.kind, caught.value.cluster, caught.value.reason) == ("pods", "east", "403 Forbidden")
+
+
+def with_config(cluster: Cluster, mesh: str) -> Mesh:
+    """The cluster under a control plane that is told this."""
+    config = ConfigMap(metadata=Metadata(name="istio", namespace="istio-system"), data={"mesh": mesh})
+    return Mesh("", [replace(cluster, objects={**cluster.objects, ConfigMap: {"istio-system": {"istio": config}}})], 0.0)
+
+
+@pytest.mark.parametrize("said", ["rootNamespace: [a", "trustDomainAliases: 7", "just text"])
+def test_a_mesh_configuration_that_cannot_be_understood_is_said_and_is_not_healthy(east: Cluster, said: str):
+    mesh = with_config(east, said)
+    found = diagnose(CALLER, mesh)
+    assert found.verdict is Verdict.UNKNOWN
+    for skipped in (found.skipped, sweep(mesh).skipped):
+        assert [s.reason.partition(": ")[0] for s in skipped] == ["ConfigMap istio-system/istio cannot be understood"]
+
+
+def test_null_in_the_mesh_configuration_is_what_was_left_out(east: Cluster):
+    """protojson takes a null for the default (ApplyMeshConfig, pkg/config/mesh/mesh.go)."""
+    mesh = with_config(east, "serviceSettings:\ntrustDomainAliases: null\ntrustDomain: td\n")
+    assert mesh.config(mesh.clusters[0]).trust_domain == "td"
+    assert sweep(mesh).skipped == ()

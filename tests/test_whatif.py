@@ -459,6 +459,26 @@ def test_an_object_that_nobody_could_understand_can_be_mended(ask: Callable[...,
     assert "Sidecar mynamespace/default: created" in answer.out
 
 
+def test_a_mesh_configuration_that_istiod_would_not_take_is_refused_and_can_be_mended(
+    ask: Callable[..., Answer], file: Callable[..., str], tmp_path: Path
+):
+    def config(mesh: str) -> dict[str, Any]:
+        return {**document("ConfigMap", "istio", "istio-system", group="v1"), "data": {"mesh": mesh}}
+
+    broken = file(config("rootNamespace: [a"), name="broken.yaml")
+    refused(ask("whatif", broken, *FROM_EAST), f"{broken}:1: ConfigMap istio-system/istio cannot be understood: ")
+    shutil.copytree(EAST, tmp_path / "east")
+    for path in (tmp_path / "east").glob("*.yaml"):
+        path.write_text(yaml.safe_dump_all(i for i in yaml.safe_load(path.read_text())["items"] if i["kind"] != "ConfigMap"))
+    shutil.copy(broken, tmp_path / "east")
+    source = ("--from", str(tmp_path / "east"))
+    answer = ask("whatif", file(to("v2")), *source)
+    assert answer.status == 2
+    assert "ConfigMap istio-system/istio cannot be understood: " in answer.err
+    mended = ask("whatif", file(config("rootNamespace: istio-system"), name="mended.yaml"), *source)
+    assert (mended.status, mended.err) == (0, "")
+
+
 # --- live --------------------------------------------------------------------------------------------------------------------
 
 
