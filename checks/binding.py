@@ -122,7 +122,7 @@ def idle(mesh: Mesh) -> dict[Viewpoint, tuple[HostService, ...]]:
 
 
 def rulesets(case: Case) -> list[tuple[Istiod, RuleSet]]:
-    """The VirtualServices and routes that name the host; of those that name `*`, the ones that lead to it."""
+    """The VirtualServices and routes that name the host, by themselves or as gateways narrow them; of those that name `*`, the ones that lead to it."""
 
     def find() -> list[tuple[Istiod, RuleSet]]:
         return [(i, r) for i in case.mesh.control_planes for r in _by_host(i).get(case.host.lower(), ())]
@@ -148,6 +148,9 @@ def _index_by_host(istiod: Istiod) -> dict[str, list[RuleSet]]:
             for to in r.leads:
                 if to and to not in {h.lower() for h in r.hosts}:
                     out.setdefault(to, []).append(r)
+    for host, r in istiod.narrowed:
+        if r not in out.setdefault(host, []):
+            out[host].append(r)
     return out
 
 
@@ -344,10 +347,12 @@ def _server_faults(
 
 
 def fits(server: Server, namespace: str, ruleset: RuleSet, host: str) -> bool:
-    """Whether a server of a Gateway takes a host of a VirtualService: one that it names, or `*`."""
+    """Whether a server of a Gateway takes a host of a VirtualService: one that it names, one that a wildcard of its own means, or, of what `*` leads to, any."""
     mine = gateway.hosts_for(server, namespace, ruleset.namespace)
-    own = [h for h in ruleset.hosts if h.lower() == host.lower()] or [h for h in ruleset.hosts if h == "*"]
-    return bool(names.intersection(mine, own))
+    if own := [h for h in ruleset.hosts if h.lower() == host.lower()]:
+        return bool(names.intersection(mine, own))
+    narrow = names.intersection(mine, [h for h in ruleset.hosts if names.is_wildcard(h)])
+    return host.lower() in map(str.lower, narrow) or ("*" in ruleset.hosts and host in ruleset.leads and bool(narrow))
 
 
 def _meant(istiod: Istiod, ruleset: RuleSet, name: str, host: str) -> bool:

@@ -256,6 +256,7 @@ def _hosts(istiod: Istiod) -> dict[str, bool]:
     found = dict.fromkeys((*(s.hostname for s in istiod.services), *istiod.undiscovered), True)
     for r in istiod.rulesets:
         found.update({h.lower(): True for h in r.hosts if h != "*"})
+    found.update({h: True for h, _ in istiod.narrowed})
     for r in istiod.rulesets:
         for to in r.leads:
             if to not in ("", NOBODY) and to not in found:

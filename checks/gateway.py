@@ -258,7 +258,7 @@ def _merge(mesh: Mesh, ups: Upstreams) -> Merged:
         for server in gateway.servers:
             if not server.port.number:
                 continue
-            hosts = _hosts(server, gateway.namespace)
+            hosts = names.of_server(server.hosts or (), gateway.namespace)
             for number in _resolve(gateway, server.port.number, known):
                 one = Bound(gateway, server, hosts, number, _route_name(gateway, server, number))
                 if gateway.shut:
@@ -353,24 +353,6 @@ def _doubles(hosts: Iterable[str], bind: str, taken: dict[str, str]) -> str:
     return double
 
 
-def _hosts(server: Server, namespace: str) -> tuple[str, ...]:
-    """A server's hosts with `.` and `*` namespaces resolved (sanitizeServerHostNamespace)."""
-    out: list[str] = []
-    for h in server.hosts or ():
-        ns, slash, host = h.partition("/")
-        if not slash:
-            out.append(h)
-        elif ns == ".":
-            out.append(f"{namespace}/{host}")
-        elif ns == "*":
-            if host == "*":
-                return ("*",)
-            out.append(host)
-        else:
-            out.append(h)
-    return tuple(out)
-
-
 def _route_name(gateway: BoundGateway, server: Server, number: int) -> str:
     kind = protocol(server.port.protocol)
     bind = f".{server.bind}" if server.bind else ""
@@ -390,19 +372,7 @@ def speaks_http(server: Server) -> bool:
 
 def hosts_for(server: Server, gateway_namespace: str, namespace: str) -> list[str]:
     """A server's hosts as VirtualServices of a namespace may use them."""
-    return _names(_hosts(server, gateway_namespace), namespace)
-
-
-def _names(hosts: Iterable[str], namespace: str) -> list[str]:
-    """A server's hosts for VirtualServices of a namespace (host.NamesForNamespace)."""
-    out: list[str] = []
-    for h in hosts:
-        ns, slash, name = h.partition("/")
-        if not slash:
-            out.append(h)
-        elif ns in {namespace, "*"}:
-            out.append(name)
-    return out
+    return names.for_namespace(names.of_server(server.hosts or (), gateway_namespace), namespace)
 
 
 def routes(ups: Upstreams, hosts: Iterable[str] | None) -> Iterator[Step]:
@@ -463,7 +433,7 @@ def _fitting(ups: Upstreams, one: Bound) -> dict[str, list[RuleSet]]:
     def find() -> dict[str, list[RuleSet]]:
         out: dict[str, list[RuleSet]] = {}
         for ruleset in ups.istiod.rulesets_for(ups.proxy.namespace, one.gateway.name):
-            fitting = names.intersection(_names(one.hosts, ruleset.namespace), ruleset.hosts)
+            fitting = names.intersection(names.for_namespace(one.hosts, ruleset.namespace), ruleset.hosts)
             for host in fitting:
                 out.setdefault(host.lower(), []).append(ruleset)
         return out

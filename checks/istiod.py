@@ -388,7 +388,29 @@ class Istiod:
         for r in self.rulesets:
             for to in r.leads:
                 out.setdefault(to, []).extend(h for h in r.hosts if h != to)
+        for h, r in self.narrowed:
+            for to in r.leads:
+                out.setdefault(to, []).append(h)
         return out
+
+    @cached_property
+    def narrowed(self) -> tuple[tuple[str, RuleSet], ...]:
+        """The hosts, no host of the ruleset's own, under which gateways have a ruleset for wildcards: those that their servers name (Names.Intersection)."""
+        wide = [r for r in self.rulesets if r.gateways != ("mesh",) and any(map(names.is_wildcard, r.hosts))]
+        if not wide:
+            return ()
+        servers = {g.name: (g.namespace, g.servers) for g in self.api.gateways}
+        servers |= {f"{g.namespace}/{g.name}": (g.namespace, g.spec.servers or ()) for g in self.gateways}
+        found: dict[tuple[str, int], tuple[str, RuleSet]] = {}
+        for r in wide:
+            own = {h.lower() for h in r.hosts}
+            for namespace, known in (servers[name] for name in r.gateways if name in servers):
+                for s in known:
+                    taken = names.for_namespace(names.of_server(s.hosts or (), namespace), r.namespace)
+                    for h in names.intersection(taken, r.hosts):
+                        if h.lower() not in own:
+                            found[h.lower(), id(r)] = h.lower(), r
+        return tuple(found.values())
 
     @cached_property
     def _claims(self) -> tuple[dict[str, list[RuleSet]], list[tuple[str, RuleSet]]]:

@@ -124,6 +124,36 @@ def intersection(hosts: Iterable[str], others: Collection[str]) -> list[str]:
     return out
 
 
+def of_server(hosts: Iterable[str], namespace: str) -> tuple[str, ...]:
+    """The hosts of a Gateway's server with `.` and `*` namespaces resolved (sanitizeServerHostNamespace)."""
+    out: list[str] = []
+    for h in hosts:
+        ns, slash, host = h.partition("/")
+        if not slash:
+            out.append(h)
+        elif ns == ".":
+            out.append(f"{namespace}/{host}")
+        elif ns == "*":
+            if host == "*":
+                return ("*",)
+            out.append(host)
+        else:
+            out.append(h)
+    return tuple(out)
+
+
+def for_namespace(hosts: Iterable[str], namespace: str) -> list[str]:
+    """A server's hosts for VirtualServices of a namespace (host.NamesForNamespace)."""
+    out: list[str] = []
+    for h in hosts:
+        ns, slash, name = h.partition("/")
+        if not slash:
+            out.append(h)
+        elif ns in {namespace, "*"}:
+            out.append(name)
+    return out
+
+
 def export_set(export_to: Iterable[str], namespace: str) -> frozenset[str]:
     """ExportTo with `.` written as the namespace."""
     return frozenset(namespace if e == "." else e for e in export_to)
