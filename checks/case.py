@@ -868,4 +868,4 @@ def _steps(ups: Upstreams, host: str) -> list[Step]:
     if not found and not ups.istiod.by_host.get(host):
         through = ups.istiod.leading(host)
         found = [s for s in steps(ups, through) if any(u.host == host for u, _, _ in s.targets)] if through else []
-    return found
+    return list(gateway.felt(ups, found)) if ups.proxy.kind == "gateway" else found

@@ -406,8 +406,24 @@ class _VirtualHost:
 
     def steps(self) -> Iterator[Step]:
         """Its rules as Envoy tries them, those that take everything last (SortVHostRoutes)."""
-        yield from (s for s, last in self.rules if not last)
-        yield from (s for s, last in self.rules if last)
+        for step in (*(s for s, last in self.rules if not last), *(s for s, last in self.rules if last)):
+            yield replace(step, moved=True) if self.redirect else step
+
+
+def felt(ups: Upstreams, steps: Iterable[Step]) -> Iterator[Step]:
+    """The rules as requests meet them: where plain HTTP is sent to https, each answers with a redirect (Envoy, VirtualHost.require_tls).
+
+    Behind proxies that are trusted the scheme is what these say of it (xff_num_trusted_hops), and the rules may be met all the same.
+    """
+    for step in steps:
+        yield replace(step, action="redirect") if step.moved and not _behind_proxies(ups) else step
+
+
+def _behind_proxies(ups: Upstreams) -> bool:
+    """Whether a gateway trusts proxies before it: by the mesh's default, or by what its pod says of its own (ProxyConfig.gatewayTopology)."""
+    pod = ups.mesh.cluster(ups.proxy.cluster).get(Pod, ups.proxy.namespace, ups.proxy.pod)
+    own = pod.annotations.get("proxy.istio.io/config", "") if pod is not None else ""
+    return bool(ups.istiod.config.default_config.gateway_topology.num_trusted_proxies) or "numTrustedProxies" in own
 
 
 def _folded(vhosts: dict[str, _VirtualHost]) -> dict[str, str]:

@@ -278,7 +278,7 @@ def _met(g: Gate, door: Door, number: int, asked: list[str], sni: list[str]) -> 
     numbers = {b.server.port.number for b in servers}
     for host in asked:
         for name in _spellings(host):
-            found = tuple(s for s in gateway.routes(g.ups, [name]) if s.port in numbers)
+            found = tuple(gateway.felt(g.ups, (s for s in gateway.routes(g.ups, [name]) if s.port in numbers)))
             if found:
                 return found, ""
     return (), f"has no rule for {asked[0]}"

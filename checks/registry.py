@@ -295,8 +295,13 @@ class ExtensionProvider(Struct, rename="camel"):
         return self.envoy_ext_authz_http or self.envoy_ext_authz_grpc
 
 
+class _GatewayTopology(Struct, rename="camel"):
+    num_trusted_proxies: int = 0
+
+
 class _ProxyConfig(Struct, rename="camel"):
     proxy_metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    gateway_topology: _GatewayTopology = msgspec.field(default_factory=_GatewayTopology)
 
 
 class _ServiceScope(Struct, rename="camel"):

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class Step(Struct, frozen=True, gc=False):
-    """One rule before its shares are worked out: where it stands, and (upstream, weight, path) of each destination with weight."""
+    """One rule before its shares are worked out: where it stands, and (upstream, weight, path) of each destination with weight.
+
+    `moved`: it stands in a gateway's virtual host that sends every request to https, before any rule is looked at (httpsRedirect).
+    """
 
     host: str
     port: int
@@ -41,6 +44,7 @@ class Step(Struct, frozen=True, gc=False):
     leaf: str | None = None
     abort: Abort | None = None
     name: str = ""
+    moved: bool = False
 
 
 def hosts(ups: Upstreams) -> set[str]:

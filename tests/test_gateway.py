@@ -192,3 +192,25 @@ def test_rules_of_a_kind_that_no_server_takes_are_told(protocol: str, mode: str,
     entry = thing("ServiceEntry", "db", api="networking.istio.io/v1", spec=outside)
     found = mesh(gateway, rules, entry, pod(), service((443, 8443)), thing("Secret", "cert"))
     assert [f.cause for f in diagnosis.why(HOST, [found]).findings if f.failing_share] == causes
+
+
+@pytest.mark.parametrize(
+    ("tls", "topology", "annotation", "fails"),
+    [
+        (None, "", "", True),
+        ({"httpsRedirect": True}, "", "", False),
+        ({"httpsRedirect": True}, "defaultConfig: {gatewayTopology: {numTrustedProxies: 1}}", "", True),
+        ({"httpsRedirect": True}, "", "gatewayTopology: {numTrustedProxies: 2}", True),
+    ],
+)
+def test_no_rule_fails_where_plain_http_is_sent_to_https(tls: Json | None, topology: str, annotation: str, fails: bool) -> None:  # noqa: FBT001 - a case
+    """Envoy looks at VirtualHost.require_tls before any route; the scheme is what trusted proxies say of it (xff_num_trusted_hops)."""
+    gateway, rules = served(80)
+    gateway["spec"]["servers"][0] |= {"tls": tls} if tls else {}
+    rules["spec"]["http"] = [{"route": [{"destination": {"host": "nobody"}}]}]
+    config = thing("ConfigMap", "istio", data={"mesh": topology})
+    config["metadata"]["namespace"] = "istio-system"
+    one = {**READY, "metadata": {**READY["metadata"], "annotations": {"proxy.istio.io/config": annotation}}}
+    found = diagnosis.why(HOST, [mesh(gateway, rules, config, service((80, 80)), one)])
+    assert [f.cause for f in found.findings] == ["vs-dest-host-unknown"] * fails
+    assert found.failing_share == float(fails)
