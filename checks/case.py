@@ -451,11 +451,21 @@ class Case:
         if named := istiod.once("asks", lambda: _asks(istiod)).get((ns, self.host)):
             return named.ref, "names it"
         allowing = istiod.once("asks by policy", lambda: _asks_by_policy(istiod))
-        for owner in dict.fromkeys(s.namespace for s in istiod.by_host.get(self.host, ())):
-            for policy, namespaces, principals in allowing.get(owner, ()):
-                if ns in namespaces or any(f"/ns/{ns}/" in p for p in principals):
-                    return policy, f"lets namespace {ns} in"
+        for s in istiod.by_host.get(self.host, ()):
+            for policy, namespaces, principals in allowing.get(s.namespace, ()):
+                if (ns in namespaces or any(f"/ns/{ns}/" in p for p in principals)) and self._about(policy, istiod, s, ns):
+                    return policy.ref, f"lets namespace {ns} in"
         return ()
+
+    def _about(self, policy: AuthorizationPolicy, istiod: Istiod, service: HostService, namespace: str) -> bool:
+        """Whether a policy that lets a namespace in is about a service: it selects its workloads, or all, which says nothing of a namespace's own callers."""
+        spec = policy.spec
+        if targets := spec.target_refs or ((spec.target_ref,) if spec.target_ref is not None else ()):
+            return any(t.kind != "Service" or t.name == service.name for t in targets)
+        if not (wanted := dict(spec.selector.wanted) if spec.selector is not None else {}):
+            return namespace != policy.namespace
+        labels = [service.selector or {}, *(e.own for e in self.endpoints(istiod, service))]
+        return any(wanted.items() <= own.items() for own in labels)
 
     def askers(self, istiod: Istiod) -> frozenset[str]:
         """The namespaces about which `asks` may have something to say, as far as a control plane's objects go."""
@@ -742,16 +752,16 @@ def _asks(istiod: Istiod) -> dict[tuple[str, str], Resource]:
     return out
 
 
-def _asks_by_policy(istiod: Istiod) -> dict[str, list[tuple[str, frozenset[str], tuple[str, ...]]]]:
-    """Of each namespace the policies that let somebody in: (ref, namespaces, principals)."""
-    out: dict[str, list[tuple[str, frozenset[str], tuple[str, ...]]]] = {}
+def _asks_by_policy(istiod: Istiod) -> dict[str, list[tuple[AuthorizationPolicy, frozenset[str], tuple[str, ...]]]]:
+    """Of each namespace the policies that let somebody in: (policy, namespaces, principals)."""
+    out: dict[str, list[tuple[AuthorizationPolicy, frozenset[str], tuple[str, ...]]]] = {}
     for policy in istiod.all(AuthorizationPolicy):
         if not isinstance(policy, AuthorizationPolicy) or policy.spec.action != "ALLOW":
             continue
         sources = [f.source for rule in policy.spec.rules or () for f in rule.from_ or ()]
         said = frozenset(n for s in sources for n in s.namespaces or ()), tuple(p for s in sources for p in s.principals or ())
         if any(said):
-            out.setdefault(policy.namespace, []).append((policy.ref, *said))
+            out.setdefault(policy.namespace, []).append((policy, *said))
     return out
 
 
