@@ -12,13 +12,14 @@ from checks.security import of_http, policies
 from checks.when import through_ztunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from checks.answers import Viewpoint
     from checks.attachment import Attachment
     from checks.istiod import Istiod
     from checks.mesh import Cluster
     from checks.registry import HostService
+    from checks.resources import PolicyRule
 
 
 @check("ambient-l7-without-waypoint", when=through_ztunnel)
@@ -27,8 +28,9 @@ def ambient_l7_without_waypoint(case: Case) -> Iterator[Finding]:
 
     ztunnel forwards connections and looks into none: VirtualServices, routes and traffic policies of a service without a waypoint are ignored for
     callers of the ambient mesh. An AuthorizationPolicy is not ignored: ztunnel leaves out every ALLOW rule that names something of HTTP, and what
-    remains allows less; when nothing remains, every call is denied. One that names the Service by targetRefs is for its waypoint alone, and
-    without one nobody enforces it.
+    remains allows less; when nothing remains, every call is denied. A DENY rule denies by what is left of it. So it is behind a waypoint, too: a
+    policy that selects pods, or everybody, is ztunnel's. One that names the Service by targetRefs is for its waypoint alone, and without one
+    nobody enforces it.
 
     How to see it: `istioctl ztunnel-config service` shows no waypoint for it; an AuthorizationPolicy says in its status what ztunnel cannot enforce.
 
@@ -38,10 +40,11 @@ def ambient_l7_without_waypoint(case: Case) -> Iterator[Finding]:
         behind = ambient.backends(case, service)
         callers = ambient.served(case, service, istiod)
         found = ambient.attachment(istiod, service)
-        if not behind or not callers or (found is not None and not _of_pods(found)):
+        if not behind or not callers:
             continue
-        if found is None:
-            yield from _policies(case, cluster, service, callers)
+        yield from _policies(case, cluster, istiod, service, callers)
+        if found is not None and not _of_pods(found):
+            continue
         yield from _rules(case, cluster, istiod, service, callers)
         yield from _targeting(case, cluster, istiod, service, callers)
 
@@ -59,7 +62,7 @@ def _unlabelled(istiod: Istiod, service: HostService) -> str:
     return f"neither {service.sources[0][1]} nor namespace {service.namespace} has label istio.io/use-waypoint"
 
 
-def _policies(case: Case, cluster: Cluster, service: HostService, callers: tuple[Viewpoint, ...]) -> Iterator[Finding]:
+def _policies(case: Case, cluster: Cluster, istiod: Istiod, service: HostService, callers: tuple[Viewpoint, ...]) -> Iterator[Finding]:
     """Policies that ztunnel enforces without what they say of HTTP."""
     pod = next((p for c, p in ambient.backends(case, service) if c is cluster), None)
     if pod is None:
@@ -67,12 +70,16 @@ def _policies(case: Case, cluster: Cluster, service: HostService, callers: tuple
     found = policies(case.mesh, cluster, service.namespace, pod.labels)
     allowing = [p for p in found if p.spec.action == "ALLOW"]
     rules = [r for p in allowing for r in p.spec.rules or ()]
-    denied = bool(rules) and all(map(of_http, rules))
+    denied = bool(rules) and all(map(_unread, rules))
+    waypoint = ambient.attachment(istiod, service)
+    there = waypoint is not None and waypoint.refused is None
+    numbers = {str(e.port) for e in case.endpoints(istiod, service)}
     for p in found:
-        lost = [i for i, r in enumerate(p.spec.rules or ()) if of_http(r)]
+        lost = [i for i, r in enumerate(p.spec.rules or ()) if _unread(r)]
         if not lost or p.spec.action not in {"ALLOW", "DENY"}:
             continue
-        share = 1.0 if denied and p.spec.action == "ALLOW" else 0.0
+        closing = p.spec.action == "DENY" and any(_closes(r, numbers) for r in p.spec.rules or () if _unread(r))
+        share = 1.0 if closing or (denied and p.spec.action == "ALLOW") else 0.0
         yield case.finding(
             "ambient-l7-without-waypoint",
             cluster=cluster.name,
@@ -83,9 +90,11 @@ def _policies(case: Case, cluster: Cluster, service: HostService, callers: tuple
             viewpoints=callers,
             evidence=(
                 f"{p.ref}: {len(lost)} of {len(p.spec.rules or ())} rules name something of HTTP, action {p.spec.action}",
-                f"{pod.ref} is in the ambient mesh, and {short(case.host)} has no waypoint",
+                f"{pod.ref} is in the ambient mesh, and "
+                + (f"{p.ref} has no targetRefs: the waypoint does not enforce it" if there else f"{short(case.host)} has no waypoint"),
             ),
-            fix=f"Give {short(case.host)} a waypoint and attach {p.ref} to it by targetRefs, or take what needs HTTP out of its rules.",
+            fix=f"{'Attach' if there else f'Give {short(case.host)} a waypoint and attach'} {p.ref} to {f'{service.sources[0][1]}' if there else 'it'} by targetRefs, "
+            "or take what needs HTTP out of its rules.",
             commands=(
                 f"kubectl -n {p.namespace} get authorizationpolicy {p.name} -o yaml",
                 f"istioctl ztunnel-config service --service-namespace {service.namespace}",
@@ -121,7 +130,28 @@ def _targeting(case: Case, cluster: Cluster, istiod: Istiod, service: HostServic
         )
 
 
+def _unread(rule: PolicyRule) -> bool:
+    """Whether a rule names something that ztunnel cannot see (ambient/authorization.go handleRule)."""
+    sources = [f.source for f in rule.from_ or ()]
+    return (
+        of_http(rule)
+        or any(s.remote_ip_blocks or s.not_remote_ip_blocks for s in sources)
+        or any(c.key not in _SEEN for c in rule.when or ())
+    )
+
+
+_SEEN = frozenset({"source.ip", "source.namespace", "source.principal", "destination.ip", "destination.port"})
+"""What a condition may ask of a connection (l4WhenAttributes)."""
+
+
+def _closes(rule: PolicyRule, numbers: Collection[str]) -> bool:
+    """Whether a rule means every call of some of these ports once what is of HTTP is left out; what then names nothing means nobody."""
+    return not rule.from_ and not rule.when and any(n in numbers for t in rule.to or () for n in t.operation.ports or ())
+
+
 def _said(policy: AuthorizationPolicy, host: str, *, denied: bool) -> str:
+    if denied and policy.spec.action == "DENY":
+        return f"Every call of {short(host)} on a port that {policy.ref} names is denied: ztunnel leaves out what it says of HTTP, and denies by the port alone."
     if denied:
         return f"Every call of {short(host)} is denied: ztunnel leaves out the rules of {policy.ref} that need HTTP, and no other rule allows anything."
     if policy.spec.action == "ALLOW":
