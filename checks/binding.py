@@ -68,6 +68,21 @@ class Gate:
             or (pod is not None and pod.spec.host_network)
         )
 
+    def astray(self, number: int) -> tuple[Service, str] | None:
+        """A Service in front of its pods that leads a port to a name which no container of theirs declares, and the name."""
+        cluster = self.ups.mesh.cluster(self.ups.proxy.cluster)
+        pod = cluster.get(Pod, self.namespace, self.ups.proxy.pod)
+        for s in cluster.ordered(Service, self.namespace) if pod is not None else ():
+            if s.spec.selector and self.selected(s.spec.selector):
+                for p in s.spec.ports:
+                    if (
+                        p.port == number
+                        and isinstance(p.target_port, str)
+                        and not any(b.ref == s.ref and b.number == number for b in self.ports)
+                    ):
+                        return s, p.target_port
+        return None
+
     def servers(self, number: int) -> list[Bound]:
         """Its servers behind a port of its pods."""
         every = [b for group in self.merged.by_route.values() for b in group] + self.merged.l4
@@ -340,7 +355,7 @@ def _server_faults(
             share = 0.0 if served else 1.0
             yield Binding(istiod, ruleset, name, found, "gw-conflict", tuple(g for g, _ in lost), server, lost[0][1], share)
             continue
-        opened = {g: g.merged.of(name, server) for g in serving if g.ports}
+        opened = {g: g.merged.of(name, server) for g in serving if g.ports or g.astray(number)}
         closed = tuple(g for g, mine in opened.items() if mine and not any(map(g.reached, mine)))
         if closed and len(closed) == len(serving):
             yield Binding(istiod, ruleset, name, found, "gw-port-not-on-service", closed, server)

@@ -21,8 +21,8 @@ def gw_port_not_on_service(case: Case) -> Iterator[Finding]:
     """A Gateway's server has a port by which nobody gets to the gateway's pods.
 
     istiod looks for the port among those of the Services in front of the pods and opens their target; where no Service has it, the port itself.
-    In vain where nothing leads there, where a Service's port leads to a target that another one had before, and where it is below 1024 and the
-    pods run without privileges. Connections are refused at the load balancer.
+    In vain where nothing leads there, where a Service's port leads to a name that no container has, or to a target that another one had before, and
+    where it is below 1024 and the pods run without privileges. Connections are refused at the load balancer.
 
     How to see it: `istioctl proxy-config listeners <gateway pod>` beside `kubectl get service` of the gateway.
 
@@ -38,8 +38,11 @@ def gw_port_not_on_service(case: Case) -> Iterator[Finding]:
         number, port = server.port.number, gate.merged.of(b.name, server)[0]
         having = [p for p in gate.ports if p.number == number]
         closed = port in gate.merged.closed
+        astray = gate.astray(number) if not having else None
         why = (
-            f"Gateway {b.name} opens it, and no Service of the gateway's pods has it"
+            f"{astray[0].ref} leads it to targetPort {astray[1]}, which no container of the gateway's pods declares"
+            if astray is not None
+            else f"Gateway {b.name} opens it, and no Service of the gateway's pods has it"
             if not having
             else f"it is port {port.port} of the gateway's pods, which may not open one below 1024"
             if closed
@@ -56,9 +59,12 @@ def gw_port_not_on_service(case: Case) -> Iterator[Finding]:
             evidence=(
                 f"{found.ref} has a server on port {number}",
                 *dict.fromkeys(f"{p.ref} has port {p.number}, target {p.target}" for g in b.gates for p in g.ports),
+                *([] if astray is None else [f"{astray[0].ref} has port {number}, targetPort {astray[1]}"]),
                 *([f"pod {gate.ups.proxy.pod} is told that it is unprivileged: ISTIO_META_UNPRIVILEGED_POD"] if closed else ()),
             ),
-            fix=f"Give port {number} of the gateway's Service a targetPort of its own{', 1024 or above' if closed else ''}."
+            fix=f"Let port {number} of {astray[0].ref} lead to a number, or call a container's port of the gateway's pods {astray[1]}."
+            if astray is not None
+            else f"Give port {number} of the gateway's Service a targetPort of its own{', 1024 or above' if closed else ''}."
             if having
             else f"Add port {number} to the gateway's Service, or let {found.ref} use a port that it has.",
             patch=_patch(case, gate, server.port, 8000 + number if closed else number),
@@ -69,7 +75,7 @@ def gw_port_not_on_service(case: Case) -> Iterator[Finding]:
 def _patch(case: Case, gate: Gate, port: EntryPort, target: int) -> str | None:
     """The port added to the only Service of the gateway's pods, or led to a target of its own."""
     cluster = case.mesh.cluster(gate.ups.proxy.cluster)
-    behind = {p.ref for p in gate.ports}
+    behind = {p.ref for p in gate.ports} or {found[0].ref for found in (gate.astray(port.number),) if found is not None}
     service = next((s for s in cluster.ordered(Service, gate.namespace) if {s.ref} == behind), None)
     if service is None:
         return None
