@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from checks import names
 from checks.binding import rulesets
 from checks.gatewayapi import LISTENING, MESH_PARENTS, granted
 from checks.patches import AWAY
@@ -91,6 +92,29 @@ def parents(route: APIRoute) -> list[tuple[int, str, str]]:
         if (p.group, p.kind) in LISTENING | MESH_PARENTS:
             out.setdefault((p.kind, f"{p.namespace or route.namespace}/{p.name}"), i)
     return [(i, kind, name) for (kind, name), i in out.items()]
+
+
+def about(istiod: Istiod, host: str) -> list[tuple[APIRoute, int, str, str]]:
+    """The routes about a host, each with the place, the kind and the name of a parent.
+
+    Of a route with a Service for its parent the host is that Service's; else those that it names, or its backends' where it names none.
+    """
+
+    def index() -> dict[str, list[tuple[APIRoute, int, str, str]]]:
+        out: dict[str, list[tuple[APIRoute, int, str, str]]] = {}
+        for r in routes(istiod).values():
+            found = [h.lower() for h in r.spec.hostnames or ()]
+            if not found:
+                refs = [b for rule in r.spec.rules or () for b in rule.backend_refs or ()]
+                found = [names.service_host(b.name, b.namespace or r.namespace) for b in refs if b.kind == "Service"]
+            for i, kind, name in parents(r):
+                namespace, _, own = name.partition("/")
+                hosts = [names.service_host(own, namespace)] if kind == "Service" else [] if kind == "ServiceEntry" else found
+                for h in dict.fromkeys(hosts):
+                    out.setdefault(h, []).append((r, i, kind, name))
+        return out
+
+    return istiod.once("routes by host", index).get(host, [])
 
 
 def attached(istiod: Istiod) -> dict[str, set[str]]:

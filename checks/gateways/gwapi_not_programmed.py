@@ -8,8 +8,9 @@ from checks import names
 from checks.answers import Viewpoint
 from checks.binding import Gate, gates, idle
 from checks.finding import Finding, check
-from checks.gateways import api_gateway, listening, stopped
-from checks.resources import APIGateway, Pod, Service
+from checks.gatewayapi import CONTROLLERS
+from checks.gateways import about, api_gateway, listening, stopped
+from checks.resources import APIGateway, GatewayClass, Pod, Service
 from checks.viewpoints import callers
 from checks.when import holds
 
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
 def gwapi_not_programmed(case: Case) -> Iterator[Finding]:
     """A Gateway of the Gateway API is not in service: no ready pod, no Service, no such port, no address, or istiod says Programmed False.
 
-    istiod makes a Deployment and a Service for a Gateway, or uses the Service that `spec.addresses` names. Where that is missing, or has not
-    the listener's port, or got no address, nobody can reach the hosts of its routes.
+    istiod makes a Deployment and a Service for a Gateway, or uses the Service that `spec.addresses` names, of the Gateway's own namespace. Where
+    that is missing, or has not the listener's port, or got no address, nobody can reach the hosts of its routes. Nor does anybody where there is
+    no GatewayClass of the name that the Gateway says: no controller looks at it.
 
     How to see it: `kubectl get gateways` shows PROGRAMMED False, or no address.
 
     How to fix it: what the Gateway's condition Programmed says.
     """
+    yield from _of_no_class(case)
     for name, (istiod, listeners) in listening(case).items():
         found = api_gateway(istiod, name)
         at = [g for g in gates(case.mesh) if g.ups.istiod is istiod and any(b in g.bound for b in listeners)]
@@ -53,9 +56,40 @@ def gwapi_not_programmed(case: Case) -> Iterator[Finding]:
             share=0.0 if served else 1.0,
             viewpoints=tuple(g.viewpoint for g in at) or (Viewpoint(istiod.cluster, "gateway", found.namespace),),
             evidence=(f"Gateway {name} of class {found.spec.gateway_class_name} should be served by {_services(listeners)}", *conditions),
-            fix=f"Bring up what serves Gateway {name}: {reason}.",
+            fix=f"Let spec.addresses of {found.ref} name a Service of namespace {found.namespace}, or move the Gateway to that Service's namespace."
+            if path == "spec.addresses"
+            else f"Bring up what serves Gateway {name}: {reason}.",
             commands=(f"kubectl -n {found.namespace} describe gateways.gateway.networking.k8s.io {found.name}",),
         )
+
+
+def _of_no_class(case: Case) -> Iterator[Finding]:
+    """The Gateways of the host's routes whose class nobody defines; istiod knows its own classes without (FetchGatewayClass)."""
+    for istiod in case.mesh.control_planes:
+        where = case.mesh.cluster(istiod.cluster)
+        named = {name: found for _, _, kind, name in about(istiod, case.host) if kind == "Gateway" and (found := api_gateway(istiod, name))}
+        known = sorted({c.name for c in where.all(GatewayClass)}) if named else []
+        for name, found in named.items() if known else ():
+            wanted = found.spec.gateway_class_name
+            taken = any(c.type == "Accepted" and c.status == "True" for c in found.status.conditions or ())
+            if wanted in known or wanted in CONTROLLERS or taken:
+                continue
+            near = names.nearest(wanted, known, 1)
+            yield case.finding(
+                "gwapi-not-programmed",
+                cluster=where.name,
+                resource=found.ref,
+                path="spec.gatewayClassName",
+                message=f"Nobody serves {case.host} at Gateway {name}: there is no GatewayClass {wanted}, so no controller looks at it.",
+                share=0.0 if any(v.steps for v in case.views if v.callers.proxy.kind == "gateway") else 1.0,
+                viewpoints=(Viewpoint(istiod.cluster, "gateway", found.namespace),),
+                evidence=(f"{found.ref} says gatewayClassName {wanted}", f"GatewayClasses: {', '.join(known)}"),
+                fix=f"Correct spec.gatewayClassName of {found.ref}{f' (did you mean {near[0]}?)' if near else ''}, or create GatewayClass {wanted}.",
+                commands=(
+                    "kubectl get gatewayclasses",
+                    f"kubectl -n {found.namespace} describe gateways.gateway.networking.k8s.io {found.name}",
+                ),
+            )
 
 
 def _services(listeners: list[BoundGateway]) -> str:
@@ -76,6 +110,8 @@ def _why(case: Case, istiod: Istiod, found: APIGateway, listeners: list[BoundGat
         known = [s for s in services if s in istiod.by_host]
         if not known:
             return "spec", f"{_services(listeners)} does not exist"
+        if not any(s.namespace == found.namespace for h in known for s in istiod.by_host[h]):
+            return "spec.addresses", f"{_services(listeners)} is in another namespace, and only pods of its own serve a Gateway"
         if stopped(case, istiod, listeners):
             return None  # workload-scaled-zero
         return "spec", f"no gateway pod stands behind {_services(listeners)}"

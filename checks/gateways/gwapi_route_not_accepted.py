@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from checks import names
 from checks.answers import Viewpoint
 from checks.binding import gates
 from checks.finding import Finding, check
-from checks.gateways import KINDS, api_gateway, attached, parents, routes
+from checks.gateways import KINDS, about, api_gateway, attached
 from checks.resources import KIND_OF, APIGateway
 from checks.when import holds
 
@@ -34,7 +33,7 @@ def gwapi_route_not_accepted(case: Case) -> Iterator[Finding]:
     How to fix it: make the route's parentRef and hostnames agree with a listener, or let the listener take the route; upgrade the CRDs.
     """
     for istiod in case.mesh.control_planes:
-        for route, i, kind, name in _about(istiod, case.host):
+        for route, i, kind, name in about(istiod, case.host):
             why = _refused(case, istiod, route, kind, name)
             if not why:
                 continue
@@ -63,29 +62,6 @@ def gwapi_route_not_accepted(case: Case) -> Iterator[Finding]:
                     *((f"kubectl get crd {KIND_OF[type(route)].key} -o yaml | grep bundle-version",) if unread else ()),
                 ),
             )
-
-
-def _about(istiod: Istiod, host: str) -> list[tuple[APIRoute, int, str, str]]:
-    """The routes about a host, each with the place, the kind and the name of a parent.
-
-    Of a route with a Service for its parent the host is that Service's; else those that it names, or its backends' where it names none.
-    """
-
-    def index() -> dict[str, list[tuple[APIRoute, int, str, str]]]:
-        out: dict[str, list[tuple[APIRoute, int, str, str]]] = {}
-        for r in routes(istiod).values():
-            found = [h.lower() for h in r.spec.hostnames or ()]
-            if not found:
-                refs = [b for rule in r.spec.rules or () for b in rule.backend_refs or ()]
-                found = [names.service_host(b.name, b.namespace or r.namespace) for b in refs if b.kind == "Service"]
-            for i, kind, name in parents(r):
-                namespace, _, own = name.partition("/")
-                hosts = [names.service_host(own, namespace)] if kind == "Service" else [] if kind == "ServiceEntry" else found
-                for h in dict.fromkeys(hosts):
-                    out.setdefault(h, []).append((r, i, kind, name))
-        return out
-
-    return istiod.once("routes by host", index).get(host, [])
 
 
 def _refused(case: Case, istiod: Istiod, route: APIRoute, kind: str, name: str) -> list[str]:
