@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.case import endpoints_command, short
+from checks.clusters import Lost, Way, behind, callers, lost, passing, share, viewpoints
 from checks.entries import together
 from checks.finding import Finding, check, explained, explains
 from checks.peers import accepted
 from checks.subsets import percent
+from checks.upstream import sni_key
+from checks.when import several_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Branch, Case
+    from checks.mesh import NetworkGateway
     from checks.registry import IstioEndpoint
 
 
@@ -27,13 +31,26 @@ def _explains(_: Case, branch: Branch) -> bool:
     return branch.upstream.defined and bool(branch.view.ups.mesh.network_gateways) and bool(_plain(branch))
 
 
-@check("cross-network-no-mtls", when=explained)
+def _emptied(branch: Branch, way: Way) -> tuple[NetworkGateway, str, str, int] | None:
+    """A gateway that stands for an endpoint and sends to nobody: by its own control plane's word there is no mTLS behind it (EndpointsWithMTLSFilter)."""
+    u, mesh = branch.upstream, branch.view.ups.mesh
+    for g in way.gateways:
+        found = behind(mesh, g)
+        if found is None or not passing(found[2], g, u.host)[0]:
+            return None
+        tunnelled = found[2].of(u.host, u.port, u.subset, sni=True)
+        if tunnelled.usable or not tunnelled.defined or not found[2].of(u.host, u.port, u.subset).usable:
+            return None
+    return (way.gateways[0], u.host, u.subset, u.port) if way.gateways else None
+
+
+@check("cross-network-no-mtls", when=(explained, several_clusters))
 def cross_network_no_mtls(case: Case) -> Iterator[Finding]:
     """The endpoints of a host are in another network, and calls to them are not mTLS.
 
     The gateway of a network finds its way by the SNI of Istio's mTLS. istiod drops endpoints of another network that have no sidecar, and all
     of them where a DestinationRule says another TLS mode than ISTIO_MUTUAL or a PeerAuthentication DISABLE: 503 "no healthy upstream" (flag UH),
-    although the pods are ready.
+    although the pods are ready. What is said in the other cluster alone is heard by the gateway there, which then closes the connection.
 
     How to see it: `istioctl proxy-config endpoints <pod> --cluster NAME` prints no line; `istioctl experimental internal-debug endpointShardz` does.
 
@@ -51,7 +68,7 @@ def cross_network_no_mtls(case: Case) -> Iterator[Finding]:
         told = said.policy if said is not None else None
         there = case.mesh.cluster(found[0].cluster)
         source = next((r for c, r in u.service.sources if case.mesh.cluster(c) is there), u.service.sources[0][1]) if u.service else ""
-        share = case.share(branches)
+        part = case.share(branches)
         kind, _, name = found[0].workload.partition(" ")
         owner = f"{kind} {found[0].namespace}/{name}"
         where = case.mesh.cluster(first.view.ups.istiod.cluster) if ruled or told else there
@@ -63,10 +80,10 @@ def cross_network_no_mtls(case: Case) -> Iterator[Finding]:
             resource=ruled.ref if ruled else told.ref if told else owner if owner in there.origins else source,
             path="spec.trafficPolicy.tls" if ruled else said.path if said and told else "",
             message=(
-                f"{percent(share)} of the requests from {' and '.join(dict.fromkeys(v.cluster for v in case.viewpoints(branches)))} to "
+                f"{percent(part)} of the requests from {' and '.join(dict.fromkeys(v.cluster for v in case.viewpoints(branches)))} to "
                 f"{short(u.host)} have nobody to go to: its endpoints are in network {found[0].network}, whose gateway takes mTLS alone, and {why}."
             ),
-            share=share,
+            share=part,
             viewpoints=case.viewpoints(branches),
             evidence=(
                 *(f"{e.at} ({e.workload}) in {e.cluster}, network {e.network}: {'mTLS' if e.tls else 'no mTLS'}" for e in found[:5]),
@@ -79,3 +96,47 @@ def cross_network_no_mtls(case: Case) -> Iterator[Finding]:
             else f"Inject the sidecar into {owner} in {there.name}.",
             commands=(endpoints_command(u), "istioctl experimental internal-debug endpointShardz"),
         )
+    for key, gone in lost(case, _emptied).items():
+        found_there = _at_gateway(case, key, gone) if isinstance(key, tuple) else None
+        if found_there is not None:
+            yield found_there
+
+
+def _at_gateway(case: Case, key: tuple[NetworkGateway, str, str, int], found: list[Lost]) -> Finding | None:
+    """What keeps the gateway of a network from sending to anybody behind it, in the configuration of its own cluster."""
+    g, host, subset, port = key
+    held = behind(case.mesh, g)
+    if held is None:
+        return None
+    cluster, service, ups = held
+    u = ups.of(host, port, subset)
+    mode = u.rule.tls_mode(port, subset) if u.rule is not None else None
+    first = next(e for e in u.endpoints if e.health == "healthy")
+    said = accepted(ups.istiod, first.namespace, first.labels, first.port)
+    if u.rule is not None and mode is not None:
+        resource, path, says, fix = u.rule.ref, "spec.trafficPolicy.tls", f"TLS mode {mode}", "ISTIO_MUTUAL, or no TLS mode,"
+    elif said.policy is not None:
+        resource, path, says, fix = said.policy.ref, said.path, f"mode {said.mode}", "PERMISSIVE, or STRICT,"
+    else:
+        return None
+    part = share(case, found)
+    return case.finding(
+        "cross-network-no-mtls",
+        cluster=case.mesh.cluster(ups.istiod.cluster).name,
+        resource=resource,
+        path=path,
+        message=(
+            f"{percent(part)} of the requests from {callers(case, found)} to {short(host)} end at the gateway of network {g.network}, "
+            f"{service.ref} in {cluster.name}: it takes mTLS alone and has nobody to send to, since {resource} there says {says}."
+        ),
+        share=part,
+        viewpoints=viewpoints(case, found),
+        evidence=(
+            f"{first.at} ({first.workload}) in {first.cluster}: {resource} says {says}",
+            f"network {g.network} is entered at {g.address}:{g.port} ({service.ref})",
+        ),
+        fix=f"Say {fix} in {resource} of {cluster.name}.",
+        commands=(
+            f"istioctl --context {cluster.name} proxy-config endpoints <gateway pod>.{service.namespace} --cluster '{sni_key(port, subset, host)}'",
+        ),
+    )
