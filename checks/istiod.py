@@ -52,7 +52,7 @@ _WITHOUT_RULES = frozenset(
         *("services by namespace", "cluster local", "scope local", "own services", "node local", "entries by host", "destination rules"),
         *("written for", "literal hosts", "wildcard destination rules", "meant destination rules", "hosts", "_leading", "headless"),
         *("selectors", "asks", "asks by rule", "askers", "named by", "let in", "asks by policy", "peer authentications", "cued", "nearest"),
-        "named for any host",
+        *("named for any host", "against mTLS"),
     }
 )
 """What an Istiod knows, as attributes and by name (`once`), in which no VirtualService stands, and no RuleSet that was made of one."""

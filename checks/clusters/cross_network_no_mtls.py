@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from checks import names
 from checks.case import endpoints_command, short
 from checks.clusters import Lost, Way, behind, callers, lost, passing, share, viewpoints
 from checks.entries import together
 from checks.finding import Finding, check, explained, explains
 from checks.peers import accepted
+from checks.resources import DestinationRule, PeerAuthentication
 from checks.subsets import percent
 from checks.upstream import sni_key
 from checks.when import several_clusters
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.case import Branch, Case
-    from checks.mesh import NetworkGateway
+    from checks.mesh import Mesh, NetworkGateway
     from checks.registry import IstioEndpoint
 
 
@@ -31,10 +33,41 @@ def _explains(_: Case, branch: Branch) -> bool:
     return branch.upstream.defined and bool(branch.view.ups.mesh.network_gateways) and bool(_plain(branch))
 
 
+def _may_say(mesh: Mesh, g: NetworkGateway, host: str, namespace: str) -> bool:
+    """Whether anything in the cluster of a network's gateway may speak against mTLS of a host: most clusters have nothing, and each endpoint is asked about."""
+    where = mesh.known(g.cluster)
+    if where is None:
+        return False
+    istiod = mesh.istiod(where.name)
+
+    def find() -> tuple[frozenset[str], frozenset[str], tuple[str, ...]]:
+        spaces = {p.namespace for p in istiod.all(PeerAuthentication) if isinstance(p, PeerAuthentication) and _disables(p)}
+        named = {names.fqdn(r.spec.host, r.namespace) for r in istiod.all(DestinationRule) if isinstance(r, DestinationRule) and _speaks(r)}
+        wild = tuple(h for h in named if names.is_wildcard(h))
+        return frozenset(spaces), frozenset(named), wild
+
+    spaces, named, wild = istiod.once("against mTLS", find)
+    return namespace in spaces or istiod.config.root_namespace in spaces or host in named or any(names.matches(w, host) for w in wild)
+
+
+def _disables(policy: PeerAuthentication) -> bool:
+    own = policy.spec.mtls
+    return (own is not None and own.mode == "DISABLE") or any(m.mode == "DISABLE" for m in (policy.spec.port_level_mtls or {}).values())
+
+
+def _speaks(rule: DestinationRule) -> bool:
+    """Whether a rule says on some level how to speak, and not mTLS."""
+    policies = [p for p in (rule.spec.traffic_policy, *(s.traffic_policy for s in rule.spec.subsets or ())) if p is not None]
+    said = [t for p in policies for t in (p.tls, *(x.tls for x in p.port_level_settings or ())) if t is not None]
+    return any(t.mode != "ISTIO_MUTUAL" for t in said)
+
+
 def _emptied(branch: Branch, way: Way) -> tuple[NetworkGateway, str, str, int] | None:
     """A gateway that stands for an endpoint and sends to nobody: by its own control plane's word there is no mTLS behind it (EndpointsWithMTLSFilter)."""
     u, mesh = branch.upstream, branch.view.ups.mesh
     for g in way.gateways:
+        if not _may_say(mesh, g, u.host, way.endpoint.namespace):
+            return None
         found = behind(mesh, g)
         if found is None or not passing(found[2], g, u.host)[0]:
             return None
