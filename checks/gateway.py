@@ -168,10 +168,12 @@ def _ports(mesh: Mesh, istiod: Istiod, proxy: Proxy) -> tuple[Port, ...]:
         found: list[tuple[str, Port]] = [(s.created, p) for s in selecting for p in _behind(pod, s)]
         for s, among in zip(loose, by_hand, strict=True):
             host, number = names.service_host(s.name, s.namespace), {p.name: p.port for p in s.spec.ports}
-            mine = [e for e in among if e.cluster == proxy.cluster and e.address == pod.status.pod_ip and not e.legacy_port]
+            mine = [e for e in among if e.cluster == proxy.cluster and e.address == pod.status.pod_ip and e.legacy_port is None]
             found += [(s.created, _port(s, host, number[e.port_name], e.port, known=not selecting)) for e in mine if e.port_name in number]
         for (entry, host), among in zip(entered, by_entry, strict=True):
-            found += [(entry.created, _port(entry, host, e.legacy_port, e.port)) for e in among if e.address in own and e.legacy_port]
+            found += [
+                (entry.created, _port(entry, host, e.legacy_port, e.port)) for e in among if e.address in own and e.legacy_port is not None
+            ]
         return tuple(p for _, p in sorted(found, key=lambda f: (f[0], f[1].service)))
 
     made_of = services, pod, *by_hand, *(e for e, _ in entered), *by_entry

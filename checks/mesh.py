@@ -1045,7 +1045,7 @@ class Mesh:
 
     def _read_entries(self, cluster: Cluster, entries: Iterable[ServiceEntry], hostname: str) -> Iterator[IstioEndpoint]:
         """Endpoints of all ServiceEntries of a host, oldest entry first (mergeServicesInstancesByNamespaceHost)."""
-        taken: set[int] = set()
+        taken: set[int | None] = set()
         for entry in entries:
             for endpoint in self._entry_endpoints(cluster, entry, hostname):
                 if entry.spec.resolution == "DNS_ROUND_ROBIN" and endpoint.legacy_port in taken:
@@ -1170,7 +1170,7 @@ class _Around:
             known = nodes[node] = locality, topology(own, cid, locality, node, network)
         locality, placed = known
         return IstioEndpoint(
-            address, port, port_name, own, network, cid, locality, health, tls, node, workload, meta.namespace, 0, reason, tunnel, placed
+            address, port, port_name, own, network, cid, locality, health, tls, node, workload, meta.namespace, None, reason, tunnel, placed
         )
 
     def _template(self, pod: Pod) -> _Template:

@@ -223,7 +223,7 @@ class IstioEndpoint(Struct, eq=False, gc=False):
     node: str = ""
     workload: str = ""
     namespace: str = ""
-    legacy_port: int = 0
+    legacy_port: int | None = None
     reason: str = ""
     tunnel: bool = False
     topology: Mapping[str, str] = msgspec.field(default_factory=dict)

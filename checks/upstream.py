@@ -142,7 +142,7 @@ class Upstreams:
         called = {p.name for p in service.ports if p.number == port}
         for s in same:
             called = {p.name for p in s.ports if p.number == port} or called
-        return [e for e in self.endpoints(service) if (e.legacy_port == port if e.legacy_port else e.port_name in called)]
+        return [e for e in self.endpoints(service) if (e.legacy_port == port if e.legacy_port is not None else e.port_name in called)]
 
     def of(self, host: str, port: int, subset: str = "", *, sni: bool = False) -> Upstream:
         """The cluster of a host's port and subset."""

@@ -39,7 +39,7 @@ def kubernetes(branch: Branch) -> HostService | None:
 
 def known(case: Case, branch: Branch, service: HostService) -> tuple[IstioEndpoint, ...]:
     """Every endpoint that istiod keeps for the Service of a destination, of all ports and subsets, but for those that a ServiceEntry of its host adds."""
-    return tuple(e for e in case.endpoints(branch.view.ups.istiod, service) if not e.legacy_port)
+    return tuple(e for e in case.endpoints(branch.view.ups.istiod, service) if e.legacy_port is None)
 
 
 def slices(case: Case, service: HostService) -> Iterator[tuple[Cluster, EndpointSlice]]:

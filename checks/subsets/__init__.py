@@ -56,7 +56,7 @@ def of_port(case: Case, branch: Branch) -> list[IstioEndpoint]:
     if u.service is None or port is None:
         return []
     found = case.endpoints(branch.view.ups.istiod, u.service)
-    return [e for e in found if (e.legacy_port == port.number if e.legacy_port else e.port_name == port.name)]
+    return [e for e in found if (e.legacy_port == port.number if e.legacy_port is not None else e.port_name == port.name)]
 
 
 def carriers(case: Case, branch: Branch, wanted: Mapping[str, str]) -> list[str]:
