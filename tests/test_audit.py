@@ -121,7 +121,7 @@ async def test_a_store_that_hangs_holds_up_no_answer_and_takes_the_entries_when_
     began = time.monotonic()
     for number in range(3):
         await audit.put(entry(number))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 1
     going.set()
     await audit.put(entry(3))
     assert [e.at - 1_760_000_000 for e in await on_record(audit)] == [3, 2, 1, 0]

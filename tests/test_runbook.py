@@ -316,7 +316,7 @@ async def test_probes_are_told_as_they_finish_and_one_that_hangs_delays_no_other
 
     began = time.monotonic()
     seen = [g async for g in gather([Probe("logs", "east", quick), Probe("envoy", "west", hangs)], within_s=0.3)]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 2
     assert [sorted(g.running) for g in seen] == [["envoy", "logs"], ["envoy"], []]
     assert seen[1].evidence.logs
     assert [(s.check, s.cluster, s.reason) for s in seen[-1].evidence.skipped] == [("envoy", "west", "it did not answer within 0.3 s")]

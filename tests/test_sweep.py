@@ -333,7 +333,7 @@ async def test_changes_and_waiting_times_move_alerts_by_themselves(store: Store)
     try:
         await until(lambda: the_alert(store))
         assert (await until(lambda: the_alert(store))).state is State.PENDING
-        await until(store.waiting)
+        await until(store.waiting, 2)
         world.now = (WELL,)
         began = time.monotonic()
         world.told.put_nowait(())
@@ -341,7 +341,7 @@ async def test_changes_and_waiting_times_move_alerts_by_themselves(store: Store)
         async def gone() -> bool:
             return await the_alert(store) is None
 
-        await until(gone)
+        await until(gone, 2)
         assert time.monotonic() - began >= 0.5
     finally:
         task.cancel()
