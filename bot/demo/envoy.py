@@ -68,6 +68,8 @@ class Caller:
         self.log = self.saved / "logs" / NAMESPACE / POD / "istio-proxy.log"
         self._directory = directory
         self._fed: dict[str, str] = {}
+        self._versions: dict[str, str] = {}
+        self._followed: set[str] = set()
         self._version = 0
         self.log.parent.mkdir(parents=True)
         self.feed(())
@@ -80,6 +82,17 @@ class Caller:
             self._write(f"eds/{_file(name)}", [_assignment(name, destination)])
         self._write("cds", [_cluster(name, self._directory) for name in sorted(clusters)])
         self._write("rds", [_configuration(rules)])
+        self._followed = {"cds", "rds", *(f"eds/{_file(name)}" for name in clusters)}
+
+    async def settled(self) -> None:
+        """Wait until the Envoy has taken all that it was fed; raises TimeoutError when it does not."""
+        async with asyncio.timeout(_START_S), aiohttp.ClientSession() as http:
+            while True:
+                async with http.get(f"{self.admin}/stats?type=TextReadouts&filter=version_text") as answer:
+                    taken = {line.partition(": ")[2].strip('"') for line in (await answer.text()).splitlines()}
+                if taken.issuperset(self._versions[name] for name in self._followed):
+                    return
+                await asyncio.sleep(0.02)
 
     def _write(self, name: str, resources: Sequence[Json]) -> None:
         """One file, if it says anything new: written beside and moved, which is what Envoy watches for."""
@@ -88,6 +101,7 @@ class Caller:
             return
         self._fed[name] = text
         self._version += 1
+        self._versions[name] = str(self._version)
         path = self._directory / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".tmp")

@@ -107,7 +107,8 @@ async def demo(
         if (why := envoy.missing()) is None:
             shutil.rmtree(state / "envoy", ignore_errors=True)
             caller = await stack.enter_async_context(envoy.running(state / "envoy"))
-            buttons.append(DemoButton(f"Send {_CALLS} requests", partial(_call, caller)))
+            feed = partial(_feed, caller, ClusterSource("east", mesh="east", path=str(folder / "east")), asyncio.Lock())
+            buttons.append(DemoButton(f"Send {_CALLS} requests", partial(_call, caller, feed)))
             live = {"envoys": [f"{envoy.NAMESPACE}/{envoy.POD}={caller.admin}"], "evidence": caller.saved}
         slack = LocalSlack(buttons=buttons)
         await slack.start(port=port)
@@ -128,7 +129,7 @@ async def demo(
         say(slack.page_url, why)
         beside = [asyncio.create_task(east.turn(every_s))]
         if why is None:
-            beside.append(asyncio.create_task(_push(caller, Clusters([ClusterSource.registered(settings.clusters[0])], poll_s=_PUSH_S))))
+            beside.append(asyncio.create_task(_push(feed, Clusters([ClusterSource.registered(settings.clusters[0])], poll_s=_PUSH_S))))
         try:
             await serve(settings)
         finally:
@@ -137,18 +138,29 @@ async def demo(
             await asyncio.wait(beside)
 
 
-async def _call(caller: envoy.Caller) -> str:
-    """What comes of some requests to the article's host, as the page says it."""
+async def _call(caller: envoy.Caller, feed: Callable[[], Awaitable[None]]) -> str:
+    """What comes of some requests to the article's host, as the page says it; the Envoy has what the recorded cluster says by then."""
+    await feed()
+    with suppress(TimeoutError):  # then the calls show what it has
+        await caller.settled()
     return f"{await caller.call(_CALLED, _CALLS)}."
 
 
-async def _push(caller: envoy.Caller, clusters: Clusters) -> None:
-    """What istiod does: whenever the recorded cluster changes, the caller's Envoy gets what it is to hold now."""
+async def _feed(caller: envoy.Caller, source: ClusterSource, one_by_one: asyncio.Lock) -> None:
+    """What istiod does: the caller's Envoy gets what it is to hold, as the recorded cluster is now."""
+    async with one_by_one:
+        now = Clusters([source], once=True)
+        await now.run()
+        meshes = Mesh.of(now.clusters(), time.time())
+        caller.feed(await asyncio.to_thread(diagnosis.routes, meshes, None, [f"east:{envoy.NAMESPACE}/{envoy.POD}"]))
+
+
+async def _push(feed: Callable[[], Awaitable[None]], clusters: Clusters) -> None:
+    """Feed the caller's Envoy whenever the recorded cluster changes."""
     async with asyncio.TaskGroup() as group:
         group.create_task(clusters.run())
         await clusters.synced(10)
         changes = clusters.changes()
         while True:
-            meshes = Mesh.of(clusters.clusters(), time.time())
-            caller.feed(await asyncio.to_thread(diagnosis.routes, meshes, None, [f"east:{envoy.NAMESPACE}/{envoy.POD}"]))
+            await feed()
             await anext(changes)
