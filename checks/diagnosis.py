@@ -1176,7 +1176,10 @@ def _became(before: Iterable[Finding], after: Iterable[Finding]) -> Iterator[tup
 
     A rule that is put before another one moves what is wrong with it, and a share is other words of the same thing.
     """
-    said: Callable[[Finding], object] = lambda f: _SHARE.sub("", f.message)  # noqa: E731 - one of three
+
+    def said(f: Finding) -> str:
+        return _SHARE.sub("", f.message)
+
     old, new = list(before), list(after)
     for same in (lambda f: (said(f), f.path), said, lambda f: f.path):
         for was in tuple(old):
