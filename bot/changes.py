@@ -147,9 +147,8 @@ def _as_stored(new: _R, old: _R | None, now: float) -> _R:
     if (status := getattr(old, "status", None)) is not None and made.status == type(made)().status:  # type: ignore[attr-defined] # as `old`
         made = replace(made, status=status)
     if isinstance(made, Workload) and isinstance(old, Workload) and made.spec.replicas is None:
-        made = replace(
-            made, spec=replace(made.spec, replicas=old.spec.replicas)
-        )  # an autoscaler's word, which nobody takes back by leaving it out
+        # an autoscaler's word, which nobody takes back by leaving it out
+        made = replace(made, spec=replace(made.spec, replicas=old.spec.replicas))
     if KIND_OF[type(made)].group == _API and getattr(made, "spec", None) != getattr(old, "spec", None):
         made = _unjudged(made)
     if isinstance(made, Service) and isinstance(old, Service) and not made.spec.cluster_ip and made.spec.type != "ExternalName":
